@@ -1,0 +1,1 @@
+"""The nouns all parts of Verse share: prompts, poems, adapter folders, the base model."""

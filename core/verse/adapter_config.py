@@ -1,0 +1,165 @@
+"""`adapter_config.json` in the two dialects there are: mlx-lm's and PEFT's.
+
+Which one a file speaks is told by its keys. What Verse cannot serve is named by `refusal`.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class LoraParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """mlx-lm's `lora_parameters`."""
+
+    rank: int
+    scale: float | None = None
+    """Factor of the update, as it is: mlx-lm does not divide by the rank."""
+    alpha: float | None = None
+    """Read only where `scale` is missing; the factor is then alpha / rank."""
+
+
+class MlxConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What mlx-lm writes beside `adapters.safetensors`; keys not needed here are left out."""
+
+    lora_parameters: LoraParameters | None = None
+    fine_tune_type: str = "lora"
+    model: str | None = None
+    best_step: int | None = None
+    """Step with the lowest validation loss. Verse's own key."""
+
+    @property
+    def recorded_base(self) -> str | None:
+        """The base the adapter was trained on."""
+        return self.model
+
+    @property
+    def uses_dora(self) -> bool:
+        """Whether the weights hold a magnitude per output."""
+        return self.fine_tune_type == "dora"
+
+    def rank_of(self, module: str) -> int:  # noqa: ARG002  one rank for all modules
+        """The rank of the update of one module."""
+        return self._parameters.rank
+
+    def scale_of(self, module: str) -> float:  # noqa: ARG002
+        """The factor `lora_a @ lora_b` is multiplied by."""
+        parameters = self._parameters
+        if parameters.scale is not None:
+            return parameters.scale
+        return (parameters.alpha or 0.0) / parameters.rank
+
+    @property
+    def _parameters(self) -> LoraParameters:
+        if self.lora_parameters is None:
+            raise ValueError("lora_parameters is missing")
+        return self.lora_parameters
+
+    def refusal(self) -> str | None:
+        """Why adapters of this kind cannot be served; None if they can."""
+        if self.fine_tune_type == "full":
+            return (
+                "it is a full fine-tune, not an adapter; fuse it and serve the result with --model."
+            )
+        if self.fine_tune_type not in ("lora", "dora"):
+            return f"fine_tune_type {self.fine_tune_type!r} is neither lora nor dora."
+        parameters = self.lora_parameters
+        if parameters is None or parameters.rank < 1:
+            return "adapter_config.json has no lora_parameters with a rank."
+        if parameters.scale is None and parameters.alpha is None:
+            return "lora_parameters in adapter_config.json has no scale."
+        return None
+
+
+class PeftConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What PEFT writes beside `adapter_model.safetensors`.
+
+    Source: peft's LoraConfig; only the keys that change the arithmetic are read.
+    """
+
+    peft_type: str
+    r: int = 8
+    lora_alpha: float = 8
+    base_model_name_or_path: str | None = None
+    use_rslora: bool = False
+    use_dora: bool = False
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, float] = {}
+    bias: str = "none"
+    lora_bias: bool = False
+    fan_in_fan_out: bool = False
+    modules_to_save: list[str] | None = None
+    trainable_token_indices: Any = None
+    target_parameters: list[str] | None = None
+    layer_replication: Any = None
+    init_lora_weights: Any = True
+    use_qalora: bool = False
+    alora_invocation_tokens: Any = None
+
+    @property
+    def recorded_base(self) -> str | None:
+        """The base the adapter was trained on."""
+        return self.base_model_name_or_path
+
+    @property
+    def uses_dora(self) -> bool:
+        """Whether the weights hold a magnitude per output."""
+        return self.use_dora
+
+    def rank_of(self, module: str) -> int:
+        """The rank of one module: the first pattern that ends its path, else `r`."""
+        return next(_matching(self.rank_pattern, module), self.r)
+
+    def scale_of(self, module: str) -> float:
+        """alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski 2023)."""
+        alpha, rank = next(_matching(self.alpha_pattern, module), self.lora_alpha), self.rank_of(module)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def refusal(self) -> str | None:
+        """Why adapters of this kind cannot be served; None if they can."""
+        if self.peft_type.upper() != "LORA":
+            return f"peft_type {self.peft_type!r} is not LORA."
+        # These start from a base whose own weights PEFT has changed.
+        changed_base = ("pissa", "olora", "corda", "loftq")
+        reasons = {
+            "modules_to_save": bool(self.modules_to_save),
+            f"bias={self.bias!r}": self.bias != "none",
+            "lora_bias": self.lora_bias,
+            "fan_in_fan_out": self.fan_in_fan_out,
+            "trainable_token_indices": bool(self.trainable_token_indices),
+            "target_parameters": bool(self.target_parameters),
+            "layer_replication": bool(self.layer_replication),
+            "use_qalora": self.use_qalora,
+            "alora_invocation_tokens": bool(self.alora_invocation_tokens),
+            f"init_lora_weights={self.init_lora_weights!r}": str(self.init_lora_weights)
+            .lower()
+            .startswith(changed_base),
+        }
+        named = ", ".join(name for name, present in reasons.items() if present)
+        return f"it uses {named}, which cannot be served beside other adapters." if named else None
+
+
+AdapterConfig = MlxConfig | PeftConfig
+
+
+def decode_adapter_config(data: bytes) -> AdapterConfig:
+    """Decode either dialect.
+
+    Raises:
+        ValueError: the bytes are not JSON, or speak neither.
+    """
+    keys = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    if "peft_type" in keys:
+        return msgspec.json.decode(data, type=PeftConfig)
+    if "lora_parameters" in keys or "fine_tune_type" in keys:
+        return msgspec.json.decode(data, type=MlxConfig)
+    raise ValueError("it names neither peft_type nor lora_parameters")
+
+
+def _matching(pattern: dict[str, T], module: str) -> Iterator[T]:
+    """Values whose key, a regular expression, matches the end of the module's path."""
+    return (value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", module))

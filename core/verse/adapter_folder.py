@@ -1,0 +1,135 @@
+"""What an adapter folder is on disk.
+
+    NAME/adapter_config.json              mlx-lm's or PEFT's
+    NAME/adapters.safetensors             mlx-lm: the published weights
+    NAME/0000200_adapters.safetensors     mlx-lm: the checkpoint of step 200
+    NAME/adapter_model.safetensors        PEFT: the weights
+    NAME/prompt.json                      the prompt format it was trained in
+
+Nothing here reads a tensor, and no pickle is ever opened.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import msgspec
+
+from verse.adapter_config import AdapterConfig, MlxConfig, PeftConfig, decode_adapter_config
+from verse.prompt import PromptFormat
+
+CONFIG_FILE = "adapter_config.json"
+PROMPT_FILE = "prompt.json"
+MLX_WEIGHTS_FILE = "adapters.safetensors"
+PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
+
+_CHECKPOINT = re.compile(r"(\d+)_adapters\.safetensors")
+
+
+class AdapterFolderError(Exception):
+    """The folder is not an adapter that can be served; the text says why."""
+
+
+class AdapterFolder(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter's files, read once; `signature` tells whether they are still the same."""
+
+    name: str
+    path: Path
+    config: AdapterConfig
+    prompt_format: PromptFormat | None
+    """None where no `prompt.json` was written."""
+    published: Path | None
+    """The weights served under the plain name; None while only checkpoints exist."""
+    checkpoints: dict[int, Path]
+    """By step, ascending."""
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the newest numbered checkpoint."""
+        return max(self.checkpoints, default=None)
+
+    def weights(self, step: int | None) -> Path | None:
+        """The file of a checkpoint, or of the published weights for None."""
+        return self.published if step is None else self.checkpoints.get(step)
+
+
+def checkpoint_file(step: int) -> str:
+    """mlx-lm's name for the checkpoint of a step."""
+    return f"{step:07d}_adapters.safetensors"
+
+
+def read_adapter_folder(path: Path) -> AdapterFolder:
+    """Read what the folder says about itself.
+
+    Raises:
+        AdapterFolderError: the configuration is missing or unreadable, or of an unsupported kind.
+    """
+    config = _read_config(path)
+    published = path / (PEFT_WEIGHTS_FILE if isinstance(config, PeftConfig) else MLX_WEIGHTS_FILE)
+    checkpoints = _checkpoints(path) if isinstance(config, MlxConfig) else {}
+    if not published.is_file() and not checkpoints:
+        raise AdapterFolderError(_no_weights(path, published.name))
+    return AdapterFolder(
+        name=path.name,
+        path=path,
+        config=config,
+        prompt_format=_read_prompt_format(path),
+        published=published if published.is_file() else None,
+        checkpoints=checkpoints,
+    )
+
+
+def signature(path: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """What changes when any file of the folder is written: name, inode, size and time of each.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    stats = [(entry.name, entry.stat()) for entry in path.iterdir() if entry.is_file()]
+    return tuple(sorted((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats))
+
+
+def file_digest(file: Path) -> bytes:
+    """SHA-256 of a file without holding it in memory; of nothing if there is no file."""
+    if not file.exists():
+        return hashlib.sha256().digest()
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def adapter_digest(folder: Path, weights_digest: bytes) -> str:
+    """The version of an adapter: SHA-256 over configuration, prompt format and weights, in hex."""
+    parts = [file_digest(folder / CONFIG_FILE), file_digest(folder / PROMPT_FILE), weights_digest]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _read_config(path: Path) -> AdapterConfig:
+    try:
+        config = decode_adapter_config((path / CONFIG_FILE).read_bytes())
+    except FileNotFoundError:
+        raise AdapterFolderError(f"{CONFIG_FILE} is missing.") from None
+    except (OSError, ValueError) as error:
+        raise AdapterFolderError(f"{CONFIG_FILE} cannot be read: {error}.") from error
+    if reason := config.refusal():
+        raise AdapterFolderError(reason)
+    return config
+
+
+def _read_prompt_format(path: Path) -> PromptFormat | None:
+    try:
+        return msgspec.json.decode((path / PROMPT_FILE).read_bytes(), type=PromptFormat)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise AdapterFolderError(f"{PROMPT_FILE} cannot be read: {error}.") from error
+
+
+def _checkpoints(path: Path) -> dict[int, Path]:
+    matches = ((_CHECKPOINT.fullmatch(file.name), file) for file in path.iterdir())
+    return dict(sorted((int(match[1]), file) for match, file in matches if match))
+
+
+def _no_weights(path: Path, expected: str) -> str:
+    if any(path.glob("adapter_model.bin")):
+        return "its weights are a pickle, which is never opened; save them as safetensors."
+    return f"{expected} is missing."

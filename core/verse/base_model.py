@@ -1,0 +1,177 @@
+"""Load a base model once: any mlx-lm folder or Hugging Face id.
+
+The caller's thread owns the model from then on: mlx streams are thread-local, so whoever loads it
+must also run it.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from verse import openblas
+
+openblas.preload()
+
+import mlx.core as mx  # noqa: E402  OpenBLAS must be there first
+import mlx.nn as nn  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402
+from mlx_lm import utils as mlx_lm_utils  # noqa: E402
+from mlx_lm.tokenizer_utils import TokenizerWrapper  # noqa: E402
+
+from verse.prompt import Tokenizer  # noqa: E402
+
+_FLOAT32_BYTES = 4
+_MEMORY_SHARE = 0.6
+"""Of the machine's memory, for float32 weights; the rest is for the KV cache and the system."""
+_EVAL_BYTES = 256 << 20
+
+
+class BaseModelError(Exception):
+    """The model cannot be loaded; one sentence that says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """A resident model and what the rest of Verse needs to know of it."""
+
+    model: nn.Module
+    tokenizer: TokenizerWrapper
+    """mlx-lm's wrapper: end tokens and streaming detokenizer."""
+    id: str
+    path: Path
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    """The model's own sampling defaults; empty where it has none."""
+    dtype: mx.Dtype
+    """Of the activations."""
+    bytes: int
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return int(self.config.get("max_position_embeddings", 4096))
+
+    @property
+    def hf_tokenizer(self) -> Tokenizer:
+        """The tokenizer below mlx-lm's wrapper, as `verse.prompt.render` wants it."""
+        return cast(Tokenizer, getattr(self.tokenizer, "_tokenizer"))  # noqa: B009  no public name
+
+
+def load_base_model(
+    path_or_id: str, on_progress: Callable[[float], None] = lambda share: None
+) -> BaseModel:
+    """Load weights and tokenizer, and bring every weight into memory.
+
+    On a CPU the weights become float32 while they fit: the other types have no fast products there.
+
+    Args:
+        path_or_id: A folder in mlx-lm's layout, or a Hugging Face id, which mlx-lm downloads.
+        on_progress: Told the share of bytes in memory, 0 to 1, from this thread.
+
+    Raises:
+        BaseModelError: there is no such model, or mlx-lm cannot read it.
+    """
+    path, id_ = _find(path_or_id)
+    try:
+        model, tokenizer, config = cast(
+            tuple[nn.Module, TokenizerWrapper, dict[str, Any]],
+            mlx_lm_utils.load(str(path), lazy=True, return_config=True),
+        )
+    except Exception as error:
+        raise BaseModelError(f"The model in {path} cannot be loaded: {_short(error)}") from error
+    if mx.default_device().type == mx.DeviceType.cpu and _fits_as_float32(model, config):
+        model = _as_float32(model, config)
+    return BaseModel(
+        model=model,
+        tokenizer=tokenizer,
+        id=id_,
+        path=path,
+        config=config,
+        generation_config=_read_generation_config(path),
+        dtype=_activation_dtype(model),
+        bytes=_bring_in(model, on_progress),
+    )
+
+
+def _find(path_or_id: str) -> tuple[Path, str]:
+    """Where the model is on this disk, and the name to serve it under."""
+    path = Path(path_or_id).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BaseModelError(f"{path} is not a model folder: it has no config.json.")
+        return path, path.resolve().name
+    if path.exists():
+        raise BaseModelError(f"{path} is a file; --model wants a model folder.")
+    if path_or_id.count("/") != 1 or path_or_id.startswith((".", "/", "~")):
+        raise BaseModelError(
+            f"There is no model folder {path_or_id}; give a folder or a Hugging Face id (OWNER/NAME)."
+        )
+    try:
+        return mlx_lm_utils._download(path_or_id), path_or_id  # pyright: ignore[reportPrivateUsage]
+    except Exception as error:
+        raise BaseModelError(
+            f"There is no folder {path_or_id}, and Hugging Face did not give a model of that name: "
+            f"{_short(error)}"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    """The first line of an error; hubs and loaders append pages of advice."""
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def _fits_as_float32(model: nn.Module, config: dict[str, Any]) -> bool:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if "quantization" in config:
+        bits = config["quantization"].get("bits", 4)
+        num_weights = sum(array.nbytes for _, array in _arrays(model)) * 8 / bits
+    else:
+        num_weights = sum(array.size for _, array in _arrays(model))
+    return num_weights * _FLOAT32_BYTES <= _MEMORY_SHARE * memory
+
+
+def _as_float32(model: nn.Module, config: dict[str, Any]) -> nn.Module:
+    if "quantization" in config:
+        model = cast(nn.Module, mlx_lm_utils.dequantize_model(model))
+    model.set_dtype(mx.float32)
+    return model
+
+
+def _activation_dtype(model: nn.Module) -> mx.Dtype:
+    """Norms are never quantized, so their weights have the type the activations have."""
+    norms = (a.dtype for name, a in _arrays(model) if "norm" in name)
+    floats = (a.dtype for _, a in _arrays(model) if mx.issubdtype(a.dtype, mx.floating))
+    return next(norms, next(floats, mx.float32))
+
+
+def _bring_in(model: nn.Module, on_progress: Callable[[float], None]) -> int:
+    """Evaluate the lazy weights in chunks; returns their bytes."""
+    arrays = [array for _, array in _arrays(model)]
+    total = sum(array.nbytes for array in arrays)
+    chunk: list[mx.array] = []
+    done = 0
+    for array in arrays:
+        chunk.append(array)
+        if sum(a.nbytes for a in chunk) >= _EVAL_BYTES:
+            mx.eval(chunk)
+            done += sum(a.nbytes for a in chunk)
+            chunk = []
+            on_progress(done / total)
+    mx.eval(chunk)
+    on_progress(1.0)
+    return total
+
+
+def _arrays(model: nn.Module) -> list[tuple[str, mx.array]]:
+    return cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
+
+
+def _read_generation_config(path: Path) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], json.loads((path / "generation_config.json").read_text("utf-8")))
+    except (OSError, ValueError):
+        return {}

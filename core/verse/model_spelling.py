@@ -1,0 +1,67 @@
+"""How a request's `model` field names an adapter: `xuzhimo@200:0.7+hushi:0.3`."""
+
+import math
+import re
+from typing import Literal
+
+import msgspec
+
+MAX_PARTS = 8
+
+_PART = re.compile(
+    r"(?P<name>[^@:+/\\\s.][^@:+/\\\s]*)"
+    r"(?:@(?P<checkpoint>\d{1,9}|best|last))?"
+    r"(?::(?P<strength>-?\d+(?:\.\d+)?))?"
+)
+
+
+class ModelSpellingError(ValueError):
+    """The text is not a spelling of any model."""
+
+
+class AdapterPart(msgspec.Struct, frozen=True):
+    """One adapter, one of its checkpoints, and the strength it is applied with."""
+
+    name: str
+    checkpoint: int | Literal["best", "last"] | None = None
+    """None means the published weights."""
+    strength: float = 1.0
+
+    @property
+    def spelling(self) -> str:
+        """The part without its strength: `xuzhimo@200`."""
+        return self.name if self.checkpoint is None else f"{self.name}@{self.checkpoint}"
+
+
+def parse_model(text: str) -> tuple[AdapterPart, ...]:
+    """Split a spelling into its parts.
+
+    Raises:
+        ModelSpellingError: it is none; names hold no `@`, `:`, `+`, slash, space or leading dot.
+    """
+    pieces = text.split("+")
+    if len(pieces) > MAX_PARTS:
+        raise ModelSpellingError(f"A blend has at most {MAX_PARTS} parts.")
+    return tuple(_parse_part(piece) for piece in pieces)
+
+
+def is_adapter_name(name: str) -> bool:
+    """Whether a folder of this name can be asked for."""
+    match = _PART.fullmatch(name)
+    return match is not None and match["name"] == name
+
+
+def _parse_part(piece: str) -> AdapterPart:
+    match = _PART.fullmatch(piece)
+    if match is None:
+        raise ModelSpellingError(f"{piece!r} is not NAME, NAME@CHECKPOINT or NAME:STRENGTH.")
+    strength = float(match["strength"] or 1.0)
+    if not math.isfinite(strength):
+        raise ModelSpellingError(f"The strength in {piece!r} is not a finite number.")
+    return AdapterPart(match["name"], _checkpoint(match["checkpoint"]), strength)
+
+
+def _checkpoint(text: str | None) -> int | Literal["best", "last"] | None:
+    if text is None or text == "best" or text == "last":
+        return text
+    return int(text)

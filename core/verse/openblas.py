@@ -1,0 +1,56 @@
+"""A fast BLAS for mlx on Linux.
+
+The `mlx[cpu]` wheel links the reference BLAS. A library that is already in the process's global
+scope wins over it, so loading OpenBLAS before `mlx.core` makes float32 products about 45 times
+faster. Apple and CUDA builds have their own kernels and need none of this.
+"""
+
+import ctypes
+import sys
+import sysconfig
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+_GFORTRAN = b"libgfortran.so.5\0"
+
+
+def preload() -> bool:
+    """Load OpenBLAS if this is Linux and the wheel is installed; safe to call again.
+
+    Returns:
+        Whether mlx will use it. False also means that it was not needed.
+    """
+    library = Path(sysconfig.get_path("purelib"), "cmeel.prefix/lib/libopenblas.so.0")
+    if sys.platform != "linux" or not library.exists():
+        return False
+    if _load(library):
+        return True
+    # The wheel leaves libgfortran to the system; mlx ships one under a name of its own.
+    with suppress(OSError, ValueError):
+        _load_gfortran_of_mlx(Path(sysconfig.get_path("purelib"), "mlx_cpu.libs"))
+    return _load(library)
+
+
+def _load(library: Path) -> bool:
+    try:
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True
+
+
+def _load_gfortran_of_mlx(libraries: Path) -> None:
+    """Load mlx's libgfortran under the name that OpenBLAS asks for.
+
+    The loader goes by the name written inside the file, so a copy with that name in it is loaded.
+    """
+    (quadmath,) = libraries.glob("libquadmath-*.so*")
+    (gfortran,) = libraries.glob("libgfortran-*.so*")
+    ctypes.CDLL(str(quadmath), mode=ctypes.RTLD_GLOBAL)
+    own_name = gfortran.name.encode() + b"\0"
+    renamed = gfortran.read_bytes().replace(own_name, _GFORTRAN.ljust(len(own_name), b"\0"))
+    with tempfile.NamedTemporaryFile(suffix=".so") as copy:
+        copy.write(renamed)
+        copy.flush()
+        ctypes.CDLL(copy.name, mode=ctypes.RTLD_GLOBAL)

@@ -1,0 +1,231 @@
+"""How messages become token ids: one `render` that trainer and server share.
+
+A poem is written well only in the frame it was trained in, so the frame is a contract, recorded beside each adapter as
+`prompt.json`. Three formats:
+
+- `chat`: the model's own chat template, thinking off. The default.
+- `seed-chatml`: ChatML with a space wherever Qwen's template has a newline, nothing after `assistant`, and an answer that
+  begins with a space. The original project's adapters were trained in it.
+- `seed-generate`: that string, sent as the user turn of the real template under Qwen's default system message. The
+  original project's poems were made with it.
+
+Themes and poems are text. What looks like a special token inside them is encoded as the characters it consists of.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+POEM_SYSTEM = "用户会给出一个主题，请按照给定的主题，切实准确简洁且情感丰富地写一首现代诗"
+QWEN_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+
+Role = Literal["system", "user", "assistant"]
+FormatName = Literal["chat", "seed-chatml", "seed-generate"]
+
+
+class PromptError(ValueError):
+    """The messages cannot be put into this format; the text says why."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+class PromptFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `prompt.json` holds: the frame an adapter was trained in."""
+
+    format: FormatName = "chat"
+    system: str | None = None
+    """Used when the messages bring no system message of their own."""
+    stop: tuple[str, ...] = ()
+    """Ends an answer, besides the tokenizer's own end tokens."""
+
+    @property
+    def answer_prefix(self) -> str:
+        """What stands between the frame and the answer proper."""
+        return " " if self.format == "seed-chatml" else ""
+
+    def with_system(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages, led by the recorded system message if they have none."""
+        if self.system is None or any(m.role == "system" for m in messages):
+            return list(messages)
+        return [Message("system", self.system), *messages]
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """Token ids, and which of them the assistant wrote (its end token included)."""
+
+    token_ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that rendering needs."""
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Special and added tokens with their ids."""
+        ...
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Text to token ids."""
+        ...
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], **kwargs: Any
+    ) -> Any:  # str with tokenize=False
+        """The model's own frame around a conversation."""
+        ...
+
+
+class _Marks(msgspec.Struct, frozen=True):
+    """Three characters that occur in no message, carried through the chat template and cut out after it."""
+
+    open: str
+    """An answer begins."""
+    close: str
+    """An answer ends; the special token that follows still belongs to it."""
+    cut: str
+    """Breaks a look-alike of a special token in two."""
+
+    @classmethod
+    def absent_from(cls, texts: Sequence[str]) -> "_Marks":
+        used = set[str]().union(*texts)
+        # Plane 15 is for private use: no text carries these, and templates do not touch them.
+        free = (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in used)
+        return cls(next(free), next(free), next(free))
+
+
+def render(
+    messages: Sequence[Message],
+    prompt_format: PromptFormat,
+    tokenizer: Tokenizer,
+    *,
+    add_generation_prompt: bool = False,
+) -> Rendered:
+    """Encode a conversation in one of the three formats.
+
+    The ids of a training row begin with exactly the ids the server would send for its messages without the answer.
+
+    Args:
+        messages: The turns. No system message is added here; see `PromptFormat.with_system`.
+        prompt_format: The frame; only `format` is read.
+        tokenizer: A Hugging Face tokenizer, not mlx-lm's wrapper.
+        add_generation_prompt: Open an assistant's turn at the end, for the model to write.
+
+    Raises:
+        PromptError: there are no messages, or the chat template refuses them.
+    """
+    if not messages:
+        raise PromptError("There are no messages to render.")
+    specials = tokenizer.get_added_vocab()
+    look_alike = _any_of(specials)
+    marks = _Marks.absent_from([m.content for m in messages])
+    guarded = [Message(m.role, _cut_apart(m.content, look_alike, marks.cut)) for m in messages]
+    text = _frame(guarded, prompt_format, tokenizer, marks, add_generation_prompt)
+    return _encode(text, specials, look_alike, marks, tokenizer)
+
+
+def _any_of(tokens: dict[str, int]) -> re.Pattern[str]:
+    """A pattern for any of the tokens, the longest first; one that never matches if there are none."""
+    ordered = sorted(tokens, key=len, reverse=True)
+    return re.compile("|".join(re.escape(token) for token in ordered) or r"(?!)")
+
+
+def _cut_apart(content: str, look_alike: re.Pattern[str], cut: str) -> str:
+    """Put `cut` after the first character of everything that would be parsed as a special token."""
+    cut_content = look_alike.sub(lambda match: match[0][0] + cut + match[0][1:], content)
+    # What is left of one look-alike may complete another; each round cuts, so this ends.
+    return cut_content if cut_content == content else _cut_apart(cut_content, look_alike, cut)
+
+
+def _frame(
+    messages: Sequence[Message],
+    prompt_format: PromptFormat,
+    tokenizer: Tokenizer,
+    marks: _Marks,
+    add_generation_prompt: bool,
+) -> str:
+    if prompt_format.format == "seed-chatml":
+        return _seed_frame(messages, marks, add_generation_prompt)
+    if prompt_format.format == "seed-generate":
+        messages = _wrapped_again(messages, marks)
+    conversation = [
+        {"role": m.role, "content": _marked(m.content, marks) if m.role == "assistant" else m.content}
+        for m in messages
+    ]
+    try:
+        text = tokenizer.apply_chat_template(
+            conversation,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=False,
+        )
+    except Exception as error:  # jinja's own errors and the tokenizer's ValueError for a missing template
+        raise PromptError(f"The model's chat template refuses these messages: {error}") from error
+    if not isinstance(text, str):
+        raise PromptError("The model's chat template gave no text.")
+    return text
+
+
+def _marked(content: str, marks: _Marks) -> str:
+    return f"{marks.open}{content}{marks.close}"
+
+
+def _seed_frame(messages: Sequence[Message], marks: _Marks, add_generation_prompt: bool) -> str:
+    turns = [
+        f"<|im_start|>{m.role}"
+        + (_marked(f" {m.content}", marks) if m.role == "assistant" else f" {m.content}")
+        + "<|im_end|>"
+        for m in messages
+    ]
+    return " ".join(turns + ["<|im_start|>assistant"] * add_generation_prompt)
+
+
+def _wrapped_again(messages: Sequence[Message], marks: _Marks) -> list[Message]:
+    """The seed string of everything before an answer becomes that answer's user turn."""
+    wrapped = [Message("system", QWEN_SYSTEM)]
+    asked: list[Message] = []
+    for message in messages:
+        if message.role == "assistant":
+            wrapped += [Message("user", _seed_frame(asked, marks, True)), message]
+            asked = []
+        else:
+            asked.append(message)
+    if asked:
+        wrapped.append(Message("user", _seed_frame(asked, marks, True)))
+    return wrapped
+
+
+def _encode(
+    text: str,
+    specials: dict[str, int],
+    look_alike: re.Pattern[str],
+    marks: _Marks,
+    tokenizer: Tokenizer,
+) -> Rendered:
+    token_ids: list[int] = []
+    mask: list[bool] = []
+    answering = closing = False
+    for piece in _pieces(text, look_alike, marks):
+        if piece == marks.open:
+            answering = True
+        elif piece == marks.close:
+            answering, closing = False, True
+        elif piece != marks.cut:
+            special = specials.get(piece)
+            ids = [special] if special is not None else tokenizer.encode(piece, add_special_tokens=False)
+            token_ids += ids
+            mask += [answering or (closing and special is not None)] * len(ids)
+            closing = False
+    return Rendered(tuple(token_ids), tuple(mask))
+
+
+def _pieces(text: str, look_alike: re.Pattern[str], marks: _Marks) -> Iterator[str]:
+    """Special tokens, marks, and the runs of plain text between them, in order."""
+    boundary = re.compile(f"({look_alike.pattern}|[{marks.open}{marks.close}{marks.cut}])")
+    return (piece for piece in boundary.split(text) if piece)

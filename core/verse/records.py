@@ -1,0 +1,201 @@
+"""The records that travel between the parts in JSON Lines files.
+
+    Poem             what the poet wrote: the training data
+    Candidate        what a model wrote, and how
+    Judgment         what a judge said about candidates
+    Decision         what the poet decided about one candidate
+    PairDecision     which of two the poet preferred
+    Undo             that an earlier entry of the journal no longer counts
+    TrainingExample  a conversation to learn from
+    PreferencePair   two answers to one theme, the better and the worse
+
+A file written today must still be read in a year: a new field always has a default, and no field
+changes its meaning. Fields a reader does not know are passed over.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+
+from verse.ids import content_id
+from verse.prompt import Message
+
+Origin = Literal["poet", "accepted", "edited"]
+"""Who wrote a text: the poet, a model, or a model with the poet's changes."""
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time with its zone; written in UTC."""
+CriterionScore = Annotated[int, msgspec.Meta(ge=0, le=5)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Position = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Poem(msgspec.Struct, frozen=True, kw_only=True):
+    """A poem and the theme it answers."""
+
+    theme: str
+    text: str
+    """Line breaks and leading spaces as written."""
+    id: str = ""
+    """Follows from theme and text when it is left out."""
+    source: str = ""
+    """Where it was found: a file and line, or the id of the candidate it was."""
+    origin: Origin = "poet"
+
+    def __post_init__(self) -> None:
+        _fill_id(self, self.id, self.theme, self.text)
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tokens of a candidate were drawn; None left it to the server."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A poem that a model wrote, with all it takes to write it again."""
+
+    theme: str
+    text: str
+    """Line breaks and leading spaces as written."""
+    id: str = ""
+    """Follows from theme, text and origin when it is left out."""
+    adapter: str | None = None
+    """Name of the adapter; None for the base model alone."""
+    digest: str | None = None
+    """Version of the weights, as the server reports it."""
+    checkpoint: int | Literal["best", "last"] | None = None
+    """A step, or as it was asked for; None for the published weights."""
+    variant: str | None = None
+    """The prompt variant as its file has it; None when the theme alone was the prompt."""
+    sample: Count = 0
+    """Tells the candidates of one theme, adapter, checkpoint and variant apart."""
+    seed: int | None = None
+    sampling: Sampling = Sampling()
+    finish_reason: Literal["stop", "length", "content_filter"] | None = None
+    """`length` marks a poem that was cut off; None where a foreign file does not say."""
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    time: Moment | None = None
+    """When it was written."""
+    server: str | None = None
+    """Base URL of the API."""
+
+    def __post_init__(self) -> None:
+        checkpoint = None if self.checkpoint is None else str(self.checkpoint)
+        origin = (self.adapter, self.digest, checkpoint, self.variant, self.seed, self.sample)
+        _fill_id(self, self.id, self.theme, self.text, *origin)
+
+
+class RubricScores(msgspec.Struct, frozen=True, kw_only=True):
+    """One poem by the four criteria, 0 to 5 each. Totals are never asked of a judge."""
+
+    theme_adherence: CriterionScore
+    poetic_quality: CriterionScore
+    fluency: CriterionScore
+    emotional_resonance: CriterionScore
+
+
+class Judgment(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer of one judge. An answer that could not be used is kept, and scores nothing."""
+
+    key: str
+    """Hash of all that can change the answer; asking again with the same key is free."""
+    judge: str
+    """The judge's model name."""
+    server: str
+    """Base URL of the API."""
+    prompt: str
+    """Name and version of the prompt file."""
+    candidates: tuple[str, ...]
+    """Ids, in the order the judge saw them."""
+    outcome: Literal["judged", "unparsed", "refused", "truncated", "failed"]
+    scores: RubricScores | None = None
+    """Rubric: of the only candidate."""
+    ranking: tuple[str, ...] | None = None
+    """Comparison: ids from best to worst."""
+    reply: str = ""
+    """The answer or the error, word for word."""
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    request_id: str | None = None
+    time: Moment | None = None
+    """When the answer came."""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="decision"):
+    """What the poet did about one candidate. It stands alone: the source file may be gone."""
+
+    action: Literal["accept", "edit", "reject", "skip", "rate"]
+    """`edit` accepts `text` in place of what the model wrote; `rate` gives stars, no verdict."""
+    candidate: Candidate
+    """As the model wrote it."""
+    text: str | None = None
+    """As the poet changed it; None unless edited."""
+    edit_distance: Count | None = None
+    """Levenshtein distance between the two texts, in characters."""
+    stars: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
+    blind: bool
+    """Whether adapter, checkpoint and score were hidden when the poet decided."""
+    time: Moment
+    session: str = ""
+    """Tells the sittings apart."""
+
+
+class PairDecision(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="pair"):
+    """Which of two candidates for one theme the poet preferred."""
+
+    left: Candidate
+    right: Candidate
+    verdict: Literal["left", "right", "tie", "both_bad"]
+    blind: bool
+    """Whether adapter, checkpoint and score were hidden when the poet decided."""
+    time: Moment
+    session: str = ""
+
+
+class Undo(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="undo"):
+    """Takes one entry of the journal back. A redo is the undo of an undo."""
+
+    undone: Position
+    """The entry's place in the journal, counted from 1."""
+    time: Moment
+    session: str = ""
+
+
+JournalEntry = Decision | PairDecision | Undo
+"""One line of `decisions.jsonl`; the state is what is left after reading all of them."""
+
+
+class TrainingExample(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation to learn from, in mlx-lm's `messages` form."""
+
+    messages: tuple[Message, ...]
+    source: str = ""
+    """Id of the poem or candidate."""
+    origin: Origin = "poet"
+
+
+class PreferencePair(msgspec.Struct, frozen=True, kw_only=True):
+    """Two answers to one theme, of which the first is to become likelier."""
+
+    prompt: str
+    """The theme, as the user's turn."""
+    chosen: str
+    rejected: str
+    chosen_source: str = ""
+    """Id of the poem or candidate."""
+    rejected_source: str = ""
+    reason: Literal["edited", "accepted", "compared"] | None = None
+    """Better because: the poet rewrote it so, accepted it, or preferred it side by side."""
+
+
+def _fill_id(record: msgspec.Struct, id_: str, *content: str | int | None) -> None:
+    if not id_:
+        msgspec.structs.force_setattr(record, "id", content_id(*content))

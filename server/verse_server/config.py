@@ -1,0 +1,33 @@
+"""What `verse serve` can be told. Defaults are stated here and nowhere else."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine loads and how much it takes on."""
+
+    model: str = "models/verse-tiny"
+    """A model folder or a Hugging Face id."""
+    adapters: Path = Path("adapters")
+    max_batch: int = 32
+    """Rows that run at once; the rest wait."""
+    adapter_slots: int = 16
+    """Adapters resident at once; the least recently used one goes first."""
+    poem_prompt: bool = True
+    """Give the poem prompt to requests without a system message when nothing else is recorded."""
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the server listens and who may talk to it."""
+
+    engine: EngineConfig = EngineConfig()
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0 picks a free one."""
+    api_key: str | None = None
+    """Never logged; None lets everybody in."""
+    drain_seconds: float = 10.0
+    """How long running poems may go on after Ctrl-C or SIGTERM."""
+    max_body_bytes: int = 1 << 20

@@ -1,0 +1,183 @@
+"""What a file of adapter weights holds, judged by its names and shapes alone. No tensor is read.
+
+mlx-lm names factors `PATH.lora_a` (in, rank), `PATH.lora_b` (rank, out), and DoRA's magnitude
+`PATH.m` (out,). PEFT names them `base_model.model.PATH.lora_A.weight` (rank, in),
+`.lora_B.weight` (out, rank) and `.lora_magnitude_vector` (out,).
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from safetensors import SafetensorError, safe_open
+
+from verse.adapter_config import AdapterConfig, PeftConfig
+
+Shape = tuple[int, ...]
+Factor = Literal["a", "b", "m"]
+
+_MLX_NAME = re.compile(r"(?P<module>.+)\.(?:lora_(?P<factor>[ab])|(?P<m>m))")
+_PEFT_NAME = re.compile(
+    r"(?:base_model\.model\.)?(?P<module>.+)\."
+    r"(?:lora_(?P<factor>[AB])|(?P<m>lora_magnitude_vector))(?:\.\w+)??(?:\.weight)?"
+)
+_MAX_NAMED = 3
+
+
+class AdapterFileError(Exception):
+    """The file cannot be served on this base; the text says why."""
+
+
+class ModuleShape(msgspec.Struct, frozen=True):
+    """A Linear layer of the base: in and out dimensions."""
+
+    in_dims: int
+    out_dims: int
+
+
+class ModuleFactors(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one module's update lies in the file and what its numbers mean."""
+
+    a: str
+    b: str
+    m: str | None = None
+    rank: int
+    scale: float
+    transposed: bool
+    """Stored as PEFT does, (rank, in) and (out, rank)."""
+
+
+class AdapterPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How to read a file whose every tensor fits the base."""
+
+    modules: dict[str, ModuleFactors]
+    recorded_base: str | None
+    format: str
+
+    @property
+    def rank(self) -> int:
+        """Largest rank over the modules."""
+        return max(factors.rank for factors in self.modules.values())
+
+    @property
+    def scale(self) -> float:
+        """Largest factor over the modules."""
+        return max((factors.scale for factors in self.modules.values()), key=abs)
+
+    @property
+    def uses_dora(self) -> bool:
+        """Whether any module has a magnitude."""
+        return any(factors.m for factors in self.modules.values())
+
+
+def plan_adapter(
+    file: Path, config: AdapterConfig, base_modules: Mapping[str, ModuleShape]
+) -> AdapterPlan:
+    """Match a file's tensors to the base's modules.
+
+    Every tensor must fit: an adapter that is applied in part is not the one that was trained.
+
+    Raises:
+        AdapterFileError: unreadable file, unknown tensors, or modules that the base does not have.
+    """
+    is_peft = isinstance(config, PeftConfig)
+    shapes = _read_shapes(file)
+    named = _by_module(shapes, _PEFT_NAME if is_peft else _MLX_NAME)
+    _check_modules(set(named), base_modules)
+    modules = {
+        module: _factors(module, names, shapes, config, base_modules[module])
+        for module, names in named.items()
+    }
+    dialect, kind = ("peft" if is_peft else "mlx"), ("dora" if config.uses_dora else "lora")
+    return AdapterPlan(
+        modules=modules, recorded_base=config.recorded_base, format=f"{dialect}-{kind}"
+    )
+
+
+def _read_shapes(file: Path) -> dict[str, Shape]:
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise AdapterFileError(
+            f"{file.name} is not a whole safetensors file ({error}); copy it again."
+        ) from error
+
+
+def _by_module(
+    shapes: Mapping[str, Shape], pattern: re.Pattern[str]
+) -> dict[str, dict[Factor, str]]:
+    modules: dict[str, dict[Factor, str]] = {}
+    strangers: list[str] = []
+    for name in shapes:
+        match = pattern.fullmatch(name)
+        if match is None:
+            strangers.append(name)
+            continue
+        factor: Factor = "m" if match["m"] else ("a" if match["factor"] in "aA" else "b")
+        modules.setdefault(match["module"], {})[factor] = name
+    if strangers:
+        raise AdapterFileError(
+            f"it holds tensors that are no LoRA factors of a Linear layer ({_some(strangers)})."
+        )
+    if not modules:
+        raise AdapterFileError("it holds no LoRA factors, so it would change nothing.")
+    return modules
+
+
+def _check_modules(named: set[str], base_modules: Mapping[str, ModuleShape]) -> None:
+    missing = sorted(named - set(base_modules))
+    if len(missing) == len(named):
+        raise AdapterFileError(
+            f"none of its {len(named)} modules is in this base ({_some(missing)}); "
+            "it was trained on another one."
+        )
+    if missing:
+        raise AdapterFileError(
+            f"{len(missing)} of its {len(named)} modules are not in this base ({_some(missing)}); "
+            "it was trained on another one."
+        )
+
+
+def _factors(
+    module: str,
+    names: Mapping[Factor, str],
+    shapes: Mapping[str, Shape],
+    config: AdapterConfig,
+    base: ModuleShape,
+) -> ModuleFactors:
+    if "a" not in names or "b" not in names:
+        raise AdapterFileError(f"{module} has only one of its two factors.")
+    if config.uses_dora != ("m" in names):
+        raise AdapterFileError(
+            f"{module} has {'no' if config.uses_dora else 'a'} DoRA magnitude, "
+            "which adapter_config.json contradicts."
+        )
+    rank = config.rank_of(module)
+    transposed = isinstance(config, PeftConfig)
+    expected: dict[Factor, Shape] = {
+        "a": (rank, base.in_dims) if transposed else (base.in_dims, rank),
+        "b": (base.out_dims, rank) if transposed else (rank, base.out_dims),
+        "m": (base.out_dims,),
+    }
+    for factor, name in names.items():
+        if shapes[name] != expected[factor]:
+            raise AdapterFileError(
+                f"{name} has shape {shapes[name]} where this base and the recorded rank {rank} "
+                f"need {expected[factor]}; it was trained on another base or with another rank."
+            )
+    return ModuleFactors(
+        a=names["a"],
+        b=names["b"],
+        m=names.get("m"),
+        rank=rank,
+        scale=config.scale_of(module),
+        transposed=transposed,
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

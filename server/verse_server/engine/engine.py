@@ -1,0 +1,265 @@
+"""The engine as the HTTP side sees it: names resolved, prompts encoded, rows streamed."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from verse.base_model import BaseModel, BaseModelError
+from verse.model_spelling import AdapterPart, ModelSpellingError, parse_model
+from verse.prompt import POEM_SYSTEM, Message, PromptError, PromptFormat, render
+from verse_server.config import EngineConfig
+from verse_server.engine.errors import (
+    EngineClosedError,
+    EngineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PromptTooLongError,
+    StartupError,
+)
+from verse_server.engine.lora import LoraBank, linear_shapes
+from verse_server.engine.registry import AdapterRegistry, AdapterVersion
+from verse_server.engine.residency import AdapterChangedError, AdapterResidency
+from verse_server.engine.types import (
+    BaseInfo,
+    GenerationChunk,
+    GenerationRequest,
+    Health,
+    ModelInfo,
+    SamplingParams,
+    Target,
+    WeightedAdapter,
+)
+from verse_server.engine.worker import Event, Job, Worker
+
+_STALLED_SECONDS = 120.0
+"""Work is there and no step has ended for so long."""
+_PUBLISH_RETRIES = 3
+"""How often a request follows an adapter that is being replaced under it."""
+
+
+class MlxEngine:
+    """One resident base and its adapters. Satisfies `types.Engine`; use `start` to make one."""
+
+    def __init__(
+        self, config: EngineConfig, base: BaseModel, worker: Worker, registry: AdapterRegistry
+    ) -> None:
+        self._config = config
+        self._loaded = base
+        self._worker = worker
+        self._registry = registry
+        self._draining = False
+        self._specials = base.hf_tokenizer.get_added_vocab()
+        self._info = BaseInfo(
+            id=base.id,
+            context_length=base.context_length,
+            dtype=str(base.dtype).removeprefix("mlx.core."),
+            bytes=base.bytes,
+            created=int((base.path / "config.json").stat().st_mtime),
+            sampling=_sampling_defaults(base.generation_config),
+        )
+
+    @classmethod
+    def start(
+        cls, config: EngineConfig, on_progress: Callable[[float], None] = lambda share: None
+    ) -> "MlxEngine":
+        """Load the base on a new engine thread and wait for it.
+
+        Raises:
+            StartupError: the model or the adapters folder cannot be used.
+        """
+        _check_adapters_folder(config)
+        worker = Worker(config.max_batch)
+        registries: list[AdapterRegistry] = []
+
+        def make_residency(bank: LoraBank, base: BaseModel) -> AdapterResidency:
+            registries.append(AdapterRegistry(config.adapters, base.id, linear_shapes(bank.linears)))
+            return AdapterResidency(config.adapter_slots, bank, registries[0])
+
+        try:
+            base = worker.start(config.model, on_progress, make_residency)
+        except BaseModelError as error:
+            raise StartupError(str(error)) from error
+        return cls(config, base, worker, registries[0])
+
+    @property
+    def base(self) -> BaseInfo:
+        """The resident base."""
+        return self._info
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each adapter folder that cannot be served."""
+        return self._registry.warnings()
+
+    def models(self) -> list[ModelInfo]:
+        """See `types.Engine`."""
+        return [self._base_model_info(), *self._registry.models()]
+
+    def model(self, name: str) -> ModelInfo:
+        """See `types.Engine`. A blend or a strength is shown as its first adapter."""
+        if self._is_base(name):
+            return self._base_model_info()
+        return self._registry.model(self._parse(name)[0])
+
+    def resolve(self, name: str) -> Target:
+        """See `types.Engine`."""
+        if self._is_base(name):
+            return Target(model=self._info.id, prompt_format=self._format_of(None))
+        parts = self._parse(name)
+        versions = [self._registry.version(part) for part in parts]
+        _check_strengths(parts, versions)
+        return Target(
+            model=name,
+            prompt_format=self._format_of(versions[0].prompt_format),
+            parts=tuple(
+                WeightedAdapter(name=v.name, digest=v.digest, strength=part.strength)
+                for part, v in zip(parts, versions, strict=True)
+            ),
+        )
+
+    def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
+        """See `types.Engine`."""
+        complete = target.prompt_format.with_system(messages)
+        try:
+            rendered = render(
+                complete,
+                target.prompt_format,
+                self._loaded.hf_tokenizer,
+                add_generation_prompt=True,
+            )
+        except PromptError as error:
+            raise InvalidRequestError(str(error), param="messages") from error
+        if len(rendered.token_ids) >= self._info.context_length:
+            raise PromptTooLongError(len(rendered.token_ids), self._info.context_length)
+        return rendered.token_ids
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
+        """See `types.Engine`."""
+        for retries_left in reversed(range(_PUBLISH_RETRIES)):
+            try:
+                async with contextlib.aclosing(self._events(request)) as events:
+                    async for chunk in events:
+                        yield chunk
+                return
+            except AdapterChangedError:
+                fresh = self.resolve(request.target.model)
+                if retries_left == 0 or fresh.prompt_format != request.target.prompt_format:
+                    raise
+                request = msgspec.structs.replace(request, target=fresh)
+
+    def health(self) -> Health:
+        """See `types.Engine`."""
+        worker = self._worker
+        busy = worker.num_running + worker.num_waiting > 0
+        stalled = busy and time.monotonic() - worker.last_progress > _STALLED_SECONDS
+        return Health(
+            status="dead"
+            if worker.dead
+            else "draining"
+            if self._draining
+            else "stalled"
+            if stalled
+            else "ok",
+            running=worker.num_running,
+            waiting=worker.num_waiting,
+            resident_adapters=worker.num_resident,
+        )
+
+    def on_death(self, callback: Callable[[], None]) -> None:
+        """Call back, from the engine thread, if it dies."""
+        self._worker.on_death(callback)
+
+    def drain(self) -> None:
+        """Take no new work; what runs goes on."""
+        self._draining = True
+
+    def close(self) -> None:
+        """End the engine thread; whatever still runs gets an EngineClosedError."""
+        self._draining = True
+        self._worker.close()
+
+    async def _events(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
+        if self._draining:
+            raise EngineClosedError("The server is shutting down; send the request again.")
+        stops = request.target.prompt_format.stop
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        job = Job(
+            request=request,
+            loop=asyncio.get_running_loop(),
+            events=events,
+            digests=tuple(part.digest for part in request.target.parts),
+            stop_tokens=tuple(self._specials[s] for s in stops if s in self._specials),
+            stop_strings=(*request.stop, *(s for s in stops if s not in self._specials)),
+        )
+        self._worker.submit(job)
+        finished = False
+        try:
+            while not finished:
+                event = await events.get()
+                if isinstance(event, EngineError):
+                    finished = True
+                    raise event
+                finished = event.finish_reason is not None
+                yield event
+        finally:
+            if not finished:
+                self._worker.cancel(job)
+
+    def _is_base(self, name: str) -> bool:
+        return name in (self._info.id, "base")
+
+    def _parse(self, name: str) -> tuple[AdapterPart, ...]:
+        try:
+            return parse_model(name)
+        except ModelSpellingError:
+            raise ModelNotFoundError(name) from None
+
+    def _format_of(self, recorded: PromptFormat | None) -> PromptFormat:
+        """What the adapter was trained in; the poem prompt where nothing is recorded."""
+        if recorded is not None:
+            return recorded
+        return PromptFormat(system=POEM_SYSTEM if self._config.poem_prompt else None)
+
+    def _base_model_info(self) -> ModelInfo:
+        recorded = self._format_of(None)
+        return ModelInfo(
+            id=self._info.id,
+            created=self._info.created,
+            root=self._info.id,
+            prompt_format=recorded.format,
+            system=recorded.system,
+        )
+
+
+def _check_adapters_folder(config: EngineConfig) -> None:
+    try:
+        next(config.adapters.iterdir(), None)
+    except OSError as error:
+        raise StartupError(
+            f"The adapters folder {config.adapters} cannot be read ({error.strerror}); "
+            "create it or name another one with --adapters."
+        ) from error
+
+
+def _check_strengths(parts: Sequence[AdapterPart], versions: Sequence[AdapterVersion]) -> None:
+    plain = len(parts) == 1 and parts[0].strength == 1
+    dora = next((v.name for v in versions if v.plan.uses_dora), None)
+    if dora is not None and not plain:
+        raise InvalidRequestError(
+            f"{dora!r} is a DoRA adapter, whose update cannot be scaled or blended; "
+            "ask for it alone.",
+            param="model",
+        )
+
+
+def _sampling_defaults(generation_config: dict[str, Any]) -> SamplingParams:
+    """A base's own defaults, as vLLM takes them from generation_config.json."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    given = {n: generation_config[n] for n in names if generation_config.get(n) is not None}
+    if generation_config.get("do_sample") is False:
+        given["temperature"] = 0.0
+    return msgspec.convert(given, SamplingParams)

@@ -1,0 +1,68 @@
+"""What can go wrong in the engine.
+
+    EngineError
+    ├── ModelNotFoundError        no such base, adapter or checkpoint
+    ├── AdapterIncompatibleError  the folder is there, but cannot be served on this base
+    ├── InvalidRequestError       the request asks for something this model cannot do
+    │   └── PromptTooLongError    the prompt leaves no room for an answer
+    ├── EngineClosedError         draining or dead: no new work
+    └── GenerationFailedError     the engine broke while it was writing
+
+The messages are written for the person who sent the request: one sentence that says what to do.
+"""
+
+from collections.abc import Sequence
+
+
+class EngineError(Exception):
+    """Root of the tree; never raised itself."""
+
+
+class ModelNotFoundError(EngineError):
+    """No base, adapter or checkpoint has this name."""
+
+    def __init__(self, name: str, nearest: Sequence[str] = ()) -> None:
+        self.name = name
+        self.nearest = tuple(nearest)
+        hint = f" Nearest names: {', '.join(self.nearest)}." if self.nearest else ""
+        super().__init__(f"The model {name!r} does not exist.{hint} GET /v1/models lists all.")
+
+
+class AdapterIncompatibleError(EngineError):
+    """The adapter exists but cannot be served on this base; `reason` says why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"The adapter {name!r} cannot be served: {reason}")
+
+
+class InvalidRequestError(EngineError):
+    """The request cannot be done as asked; `param` names the offending field."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        self.param = param
+        super().__init__(message)
+
+
+class PromptTooLongError(InvalidRequestError):
+    """The prompt alone fills the context of the base."""
+
+    def __init__(self, num_prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"This model's context is {context_length} tokens and the messages take "
+            f"{num_prompt_tokens}, which leaves no room for an answer; shorten the messages.",
+            param="messages",
+        )
+
+
+class EngineClosedError(EngineError):
+    """The engine is draining or has stopped."""
+
+
+class GenerationFailedError(EngineError):
+    """The engine broke; the log has the cause."""
+
+
+class StartupError(Exception):
+    """The engine cannot start with this configuration: one sentence for the user, exit code 2."""

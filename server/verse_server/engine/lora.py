@@ -1,0 +1,233 @@
+"""LoRA for a batch whose rows use different adapters, or none.
+
+Each adapted Linear holds the factors of all resident adapters, stacked:
+
+    A  (slots, rank, in_dims)       B  (slots, rank, out_dims)       rank: the largest resident one
+
+A forward through rows that use slots lo..hi-1 is two ordinary products, whatever the mix:
+
+    y + ((x @ A[lo:hi].reshape(-1, in_dims).T) * weights) @ B[lo:hi].reshape(-1, out_dims)
+
+`weights` (batch, 1, (hi-lo)*rank) holds each row's strength for each slot, 0 where a row does not
+use it. So a base row adds exact zeros, shorter ranks are padded with zeros, and a blend is two
+strengths in one row. Products over all columns beat gathering factors row by row: a gather copies
+them for every row, and these run as one matrix product each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_unflatten
+
+from verse_server.engine.adapter_files import ModuleShape
+from verse_server.engine.adapter_weights import AdapterWeights, ModuleUpdate
+
+SlotWeights = tuple[tuple[int, float], ...]
+"""The (slot, strength) pairs of one row; empty for the base."""
+
+
+@dataclass
+class Route:
+    """What the rows of the forward that runs now use. Shared by all adapted layers.
+
+    Attributes:
+        span: First slot used and one past the last; None when every row is base.
+        weights: (batch, 1, (hi - lo) * rank), or None when every row uses the one slot in full.
+        gain_rows: (batch,) int32, each row's slot + 1 or 0; None when no row uses DoRA.
+    """
+
+    span: tuple[int, int] | None = None
+    weights: mx.array | None = None
+    gain_rows: mx.array | None = None
+    _rows: Sequence[SlotWeights] = field(default_factory=tuple)
+
+    def set(self, rows: Sequence[SlotWeights], bank: "LoraBank") -> None:
+        """Prepare for a forward; cheap while the rows stay the same."""
+        if rows == self._rows:
+            return
+        self._rows = rows
+        used = {slot for row in rows for slot, _ in row}
+        self.weights = self.gain_rows = self.span = None
+        if not used:
+            return
+        self.span = lo, hi = min(used), max(used) + 1
+        if not all(row == ((lo, 1.0),) for row in rows):
+            self.weights = _weights(rows, lo, hi, bank)
+        if used & bank.dora_slots:
+            self.gain_rows = mx.array([row[0][0] + 1 if row else 0 for row in rows])
+
+    def forget(self) -> None:
+        """The stacks have changed: prepare anew at the next forward."""
+        self._rows = ()
+        self.span = self.weights = self.gain_rows = None
+
+
+def _weights(rows: Sequence[SlotWeights], lo: int, hi: int, bank: "LoraBank") -> mx.array:
+    table = [[0.0] * (hi - lo) for _ in rows]
+    for strengths, row in zip(table, rows, strict=True):
+        for slot, strength in row:
+            strengths[slot - lo] += strength
+    weights = mx.array(table, dtype=bank.dtype)
+    return mx.repeat(weights, bank.rank, axis=1)[:, None]
+
+
+class RoutedLinear(nn.Module):
+    """A Linear of the base plus, for each row, the updates of that row's adapters."""
+
+    def __init__(self, linear: nn.Module, shape: ModuleShape, bank: "LoraBank") -> None:
+        super().__init__()
+        self.linear = linear
+        self._shape = shape
+        self._route = bank.route
+        self._a = mx.zeros((0, bank.rank, shape.in_dims), bank.dtype)
+        self._b = mx.zeros((0, bank.rank, shape.out_dims), bank.dtype)
+        self._gain: mx.array | None = None  # (slots + 1, out_dims); row 0 is for the base
+        self._shift: mx.array | None = None
+        self._span: tuple[int, int] | None = None
+        self._views: tuple[mx.array, mx.array] = (self._a, self._b)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(batch, seq, in_dims) -> (batch, seq, out_dims)."""
+        y: mx.array = self.linear(x)
+        route = self._route
+        if route.span is None:
+            return y
+        if route.span is not self._span:
+            self._take_views(route.span)
+        a, b = self._views
+        if route.gain_rows is not None and self._gain is not None:
+            y = y * self._gain[route.gain_rows][:, None]
+            if self._shift is not None:
+                y = y + self._shift[route.gain_rows][:, None]
+        z = x @ a
+        if route.weights is not None:
+            z = z * route.weights
+        return y + z @ b
+
+    def _take_views(self, span: tuple[int, int]) -> None:
+        lo, hi = span
+        self._views = (
+            self._a[lo:hi].reshape(-1, self._shape.in_dims).T,
+            self._b[lo:hi].reshape(-1, self._shape.out_dims),
+        )
+        self._span = span
+
+    def resize(self, num_slots: int, rank: int) -> None:
+        """Give the stacks room for so many slots of this rank; what fits is kept."""
+        self._span = None
+        self._a = _resized(self._a, num_slots, rank)
+        self._b = _resized(self._b, num_slots, rank)
+        if self._gain is not None:
+            self._gain = _more_rows(self._gain, num_slots + 1, 1.0)
+        if self._shift is not None:
+            self._shift = _more_rows(self._shift, num_slots + 1, 0.0)
+
+    def write(self, slot: int, update: ModuleUpdate | None) -> None:
+        """Put one adapter's update into a slot; None clears it."""
+        self._span = None
+        self._a[slot] = _padded(update.a if update else None, self._a[slot])
+        self._b[slot] = _padded(update.b if update else None, self._b[slot])
+        self._gain = self._written_rows(self._gain, slot, update.gain if update else None, 1.0)
+        self._shift = self._written_rows(self._shift, slot, update.shift if update else None, 0.0)
+        mx.eval(self._a, self._b, *(x for x in (self._gain, self._shift) if x is not None))
+
+    def _written_rows(
+        self, rows: mx.array | None, slot: int, row: mx.array | None, neutral: float
+    ) -> mx.array | None:
+        if rows is None:
+            if row is None:
+                return None
+            rows = mx.full((self._a.shape[0] + 1, self._shape.out_dims), neutral, self._a.dtype)
+        rows[slot + 1] = neutral if row is None else row
+        return rows
+
+
+def _padded(factor: mx.array | None, like: mx.array) -> mx.array:
+    """(rank of the adapter, dims) -> (rank of the stack, dims)."""
+    if factor is None:
+        return mx.zeros_like(like)
+    return mx.pad(factor, ((0, like.shape[0] - factor.shape[0]), (0, 0)))
+
+
+def _resized(stack: mx.array, num_slots: int, rank: int) -> mx.array:
+    kept = stack[:num_slots, :rank]
+    missing = (num_slots - kept.shape[0], rank - kept.shape[1])
+    return mx.contiguous(mx.pad(kept, ((0, missing[0]), (0, missing[1]), (0, 0))))
+
+
+def _more_rows(rows: mx.array, num_rows: int, neutral: float) -> mx.array:
+    return mx.pad(rows, ((0, num_rows - rows.shape[0]), (0, 0)), constant_values=neutral)
+
+
+class LoraBank:
+    """All resident adapters on one base. Engine thread only."""
+
+    def __init__(self, model: nn.Module, dtype: mx.Dtype) -> None:
+        self.route = Route()
+        self.dtype = dtype
+        self.rank = 0
+        self.dora_slots: set[int] = set()
+        self.linears = linear_layers(model)
+        self.shapes = linear_shapes(self.linears)
+        self._model = model
+        self._routed: dict[str, RoutedLinear] = {}
+        self._num_slots = 0
+        self._ranks: dict[int, int] = {}
+
+    def write(self, slot: int, weights: AdapterWeights) -> None:
+        """Make an adapter resident in a slot, in place of whatever was there."""
+        self._ranks[slot] = weights.rank
+        self._fit()
+        for path in weights.modules.keys() - self._routed.keys():
+            self._adapt(path)
+        for path, routed in self._routed.items():
+            routed.write(slot, weights.modules.get(path))
+        self.dora_slots.discard(slot)
+        if weights.uses_dora:
+            self.dora_slots.add(slot)
+        self.route.forget()
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot, so that a half-written adapter never meets a row."""
+        self._ranks.pop(slot, None)
+        self.dora_slots.discard(slot)
+        for routed in self._routed.values():
+            if slot < self._num_slots:
+                routed.write(slot, None)
+        self.route.forget()
+
+    def _fit(self) -> None:
+        """Room for the highest slot in use and the largest resident rank, and no more rank."""
+        num_slots = max(self._num_slots, 1 << max(self._ranks).bit_length())
+        rank = max(self._ranks.values())
+        if (num_slots, rank) == (self._num_slots, self.rank):
+            return
+        self._num_slots, self.rank = num_slots, rank
+        for routed in self._routed.values():
+            routed.resize(num_slots, rank)
+
+    def _adapt(self, path: str) -> None:
+        routed = RoutedLinear(self.linears[path], self.shapes[path], self)
+        routed.resize(self._num_slots, self.rank)
+        self._routed[path] = routed
+        self._model.update_modules(tree_unflatten([(path, routed)]))
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers an adapter may change, by path: Linear, plain or quantized."""
+    kinds = (nn.Linear, nn.QuantizedLinear)
+    return {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def linear_shapes(linears: dict[str, nn.Module]) -> dict[str, ModuleShape]:
+    """In and out dimensions of each."""
+    return {path: _shape_of(linear) for path, linear in linears.items()}
+
+
+def _shape_of(linear: nn.Module) -> ModuleShape:
+    out_dims, in_dims = linear["weight"].shape
+    if isinstance(linear, nn.QuantizedLinear):
+        in_dims = in_dims * 32 // linear.bits
+    return ModuleShape(in_dims, out_dims)

@@ -1,0 +1,97 @@
+"""Adapters in and out of slots: loads what a row needs, evicts what nothing pins.
+
+Engine thread only.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+
+from verse.adapter_folder import adapter_digest
+from verse_server.engine.adapter_weights import load_weights
+from verse_server.engine.errors import AdapterIncompatibleError, InvalidRequestError
+from verse_server.engine.lora import LoraBank, SlotWeights
+from verse_server.engine.registry import AdapterRegistry, AdapterVersion
+from verse_server.engine.slots import SlotTable
+from verse_server.engine.types import WeightedAdapter
+
+
+class AdapterChangedError(AdapterIncompatibleError):
+    """The files were replaced between the request and its turn; resolve the name again."""
+
+
+class AdapterResidency:
+    """The adapters that are in memory now."""
+
+    def __init__(self, num_slots: int, bank: LoraBank, registry: AdapterRegistry) -> None:
+        self._num_slots = num_slots
+        self._table = SlotTable(num_slots)
+        self._bank = bank
+        self._registry = registry
+
+    @property
+    def num_resident(self) -> int:
+        """Adapters in slots."""
+        return len(self._table)
+
+    @property
+    def num_pinned(self) -> int:
+        """Adapters that a row uses now."""
+        return self._table.num_pinned
+
+    def can_pin(self, digests: Collection[str]) -> bool:
+        """Whether a row of these adapters could run now; also if it never could, so `pin` says so."""
+        return len(set(digests)) > self._num_slots or self._table.can_pin(digests)
+
+    def pin(self, parts: Sequence[WeightedAdapter]) -> SlotWeights:
+        """Make these adapters resident and keep them so until `unpin`.
+
+        Raises:
+            AdapterIncompatibleError: one cannot be loaded; none stays pinned.
+            InvalidRequestError: there are more of them than slots.
+        """
+        if len({part.digest for part in parts}) > self._num_slots:
+            raise InvalidRequestError(
+                f"The blend has more adapters than the server has slots ({self._num_slots}).",
+                param="model",
+            )
+        pinned: list[WeightedAdapter] = []
+        try:
+            for part in parts:
+                self._pin_one(part)
+                pinned.append(part)
+        except AdapterIncompatibleError:
+            self.unpin(pinned)
+            raise
+        return tuple((self._table.slot_of(part.digest), part.strength) for part in parts)
+
+    def unpin(self, parts: Sequence[WeightedAdapter]) -> None:
+        """Take the pins of one row back."""
+        for part in parts:
+            self._table.unpin(part.digest)
+
+    def _pin_one(self, part: WeightedAdapter) -> None:
+        placement = self._table.pin(part.digest)
+        if placement is None:
+            return
+        slot, _evicted = placement
+        try:
+            self._load(slot, self._registry.by_digest(part.digest))
+        except Exception as error:
+            self._table.forget(part.digest)
+            self._bank.clear(slot)
+            if isinstance(error, AdapterIncompatibleError):
+                raise
+            raise AdapterIncompatibleError(part.name, f"loading it failed: {error}.") from error
+
+    def _load(self, slot: int, version: AdapterVersion) -> None:
+        try:
+            data = version.weights.read_bytes()
+        except OSError as error:
+            raise AdapterChangedError(version.name, f"{error}.") from error
+        if adapter_digest(version.folder, hashlib.sha256(data).digest()) != version.digest:
+            raise AdapterChangedError(
+                version.name, "its files changed while the request waited; send it again."
+            )
+        weights = load_weights(data, version.plan, self._bank.linears, self._bank.dtype)
+        self._bank.write(slot, weights)
+        self._registry.record_load(version.digest, weights.delta_norm)

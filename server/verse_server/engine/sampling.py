@@ -1,0 +1,125 @@
+"""Draw the next token of every row in one go, each row by its own parameters.
+
+Order: penalties, temperature, top_k, top_p, min_p, draw. Tokens that tie with the last one kept are
+kept too. Engine thread only.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import mlx.core as mx
+
+from verse_server.engine.rows import Row
+from verse_server.engine.types import SamplingParams
+
+
+def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+    """One token for each row.
+
+    Args:
+        logits: (batch, vocab), any float type.
+        inputs: (batch,) the tokens that gave them. They may still be in flight, which is why the
+            rows' own lists do not hold them yet.
+        rows: In the batch's order.
+
+    Returns:
+        (batch,) token ids.
+    """
+    params = [row.sampling for row in rows]
+    if any(_has_penalty(p) for p in params):
+        logits = _penalized(logits, inputs, rows)
+    if all(p.temperature == 0 for p in params):
+        return mx.argmax(logits, axis=-1)
+    logits = logits.astype(mx.float32)
+    tempered = logits / mx.array([p.temperature or 1.0 for p in params])[:, None]
+    drawn = _draw(_restricted(tempered, params), [row.next_key() for row in rows])
+    greedy = [p.temperature == 0 for p in params]
+    if any(greedy):
+        drawn = mx.where(mx.array(greedy), mx.argmax(logits, axis=-1), drawn)
+    return drawn
+
+
+def _draw(logits: mx.array, keys: list[list[int]]) -> mx.array:
+    """From softmax(logits), each row with its own key."""
+    one_row = mx.vmap(lambda row, key: mx.random.categorical(row, key=key))
+    return one_row(logits, mx.array(keys, dtype=mx.uint32))
+
+
+def _restricted(logits: mx.array, params: Sequence[SamplingParams]) -> mx.array:
+    """Minus infinity outside top_k, top_p and min_p; untouched rows stay bit for bit."""
+    narrow = [i for i, p in enumerate(params) if p.top_k > 0 or p.top_p < 1 or p.min_p > 0]
+    if not narrow:
+        return logits
+    index = mx.array(narrow)
+    cutoffs = mx.full((len(params), 1), -mx.inf)
+    cutoffs[index] = _cutoffs(logits[index], [params[i] for i in narrow])
+    return mx.where(logits >= cutoffs, logits, -mx.inf)
+
+
+def _cutoffs(logits: mx.array, params: Sequence[SamplingParams]) -> mx.array:
+    """The smallest logit that each row keeps, (batch, 1)."""
+    vocab = logits.shape[-1]
+    top_k = mx.array([p.top_k if p.top_k > 0 else vocab for p in params])[:, None]
+    top_p = mx.array([p.top_p for p in params])[:, None]
+    min_p = mx.array([p.min_p for p in params])[:, None]
+    descending = mx.sort(logits, axis=-1)[:, ::-1]
+    in_top_k = mx.arange(vocab)[None] < top_k
+    probabilities = mx.softmax(mx.where(in_top_k, descending, -mx.inf), axis=-1)
+    before = mx.cumsum(probabilities, axis=-1) - probabilities
+    kept = in_top_k & (before < top_p) & (probabilities >= min_p * probabilities[:, :1])
+    # All three keep a prefix of the descending order; one token always stays.
+    num_kept = mx.maximum(mx.sum(kept, axis=-1, keepdims=True), 1)
+    return mx.take_along_axis(descending, num_kept - 1, axis=-1)
+
+
+def _has_penalty(params: SamplingParams) -> bool:
+    return (
+        params.repetition_penalty != 1
+        or params.frequency_penalty != 0
+        or params.presence_penalty != 0
+    )
+
+
+def _penalized(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+    """Apply the three penalties, touching only the tokens that occurred.
+
+    repetition: over prompt and answer, divides positive logits and multiplies negative ones.
+    frequency and presence: over the answer, subtracted per occurrence and once.
+    """
+    vocab = logits.shape[-1]
+    params = [row.sampling for row in rows]
+    # One more column takes the writes of the padding.
+    logits = mx.pad(logits.astype(mx.float32), ((0, 0), (0, 1)))
+    seen = [set(row.tokens) if row.sampling.repetition_penalty != 1 else () for row in rows]
+    answers = [Counter(row.tokens[len(row.prompt) :]) for row in rows]
+    # The tokens in flight belong to the answer once the prompt is in the cache.
+    in_answer = mx.array([len(row.tokens) >= len(row.prompt) for row in rows])
+    in_flight = inputs[:, None].astype(mx.int32)
+
+    ids = mx.concatenate([_padded(seen, vocab), in_flight], axis=1)
+    old = mx.take_along_axis(logits, ids, axis=1)
+    factor = mx.array([p.repetition_penalty for p in params])[:, None]
+    logits = mx.put_along_axis(logits, ids, mx.where(old > 0, old / factor, old * factor), axis=1)
+
+    ids = mx.concatenate(
+        [_padded(answers, vocab), mx.where(in_answer[:, None], in_flight, vocab)], axis=1
+    )
+    presence = mx.array([p.presence_penalty for p in params])[:, None]
+    lowered = mx.take_along_axis(logits, ids, axis=1) - presence
+    logits = mx.put_along_axis(logits, ids, lowered, axis=1)
+
+    frequency = mx.array([p.frequency_penalty for p in params])[:, None]
+    counts = _padded([answer.values() for answer in answers], 0).astype(mx.float32)
+    counts = mx.concatenate([counts, mx.ones((len(rows), 1))], axis=1)
+    batch_index = mx.broadcast_to(mx.arange(len(rows))[:, None], ids.shape)
+    logits = logits.at[batch_index, ids].add(-frequency * counts)
+    return logits[:, :vocab]
+
+
+def _padded(rows: Sequence[Collection[int]], filler: int) -> mx.array:
+    """Rows of different lengths as one array, (batch, longest), int32."""
+    lists = [list(row) for row in rows]
+    width = max(map(len, lists))
+    return mx.array([row + [filler] * (width - len(row)) for row in lists], dtype=mx.int32).reshape(
+        len(lists), width
+    )

@@ -1,0 +1,83 @@
+"""From tokens to the text a client sees. Pure: no mlx.
+
+Two things are never sent: half a character, and any part of a stop string.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Detokenizer(Protocol):
+    """mlx-lm's streaming detokenizer: holds back bytes until they are whole characters."""
+
+    def add_token(self, token: int) -> None:
+        """Take one token in."""
+        ...
+
+    def finalize(self) -> None:
+        """Let go of what is held back."""
+        ...
+
+    @property
+    def last_segment(self) -> str:
+        """The text that has become readable since this was last read."""
+        ...
+
+
+class StopMatcher:
+    """Finds the first stop string in a text that arrives in pieces."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """Take a piece in.
+
+        Returns:
+            What can be sent now, and whether a stop string was found. Nothing follows a stop.
+        """
+        text = self._held + text
+        found = [index for stop in self._stops if (index := text.find(stop)) >= 0]
+        if found:
+            self._held = ""
+            return text[: min(found)], True
+        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], False
+
+    def flush(self) -> str:
+        """What was held back and turned out to be no stop string."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+
+
+class AnswerText:
+    """The text of one row's answer."""
+
+    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str], prefix: str = "") -> None:
+        self._detokenizer = detokenizer
+        self._matcher = StopMatcher(stops)
+        self._prefix = prefix
+
+    def push(self, token: int) -> tuple[str, bool]:
+        """Take a token in; returns as `StopMatcher.push` does."""
+        self._detokenizer.add_token(token)
+        return self._send(self._detokenizer.last_segment)
+
+    def finish(self) -> str:
+        """The rest, when no token follows. A character cut in the middle is dropped."""
+        self._detokenizer.finalize()
+        text, stopped = self._send(self._detokenizer.last_segment.rstrip("\N{REPLACEMENT CHARACTER}"))
+        return text if stopped else text + self._matcher.flush()
+
+    def _send(self, text: str) -> tuple[str, bool]:
+        if text and self._prefix:
+            text, self._prefix = text.removeprefix(self._prefix), ""
+        return self._matcher.push(text)

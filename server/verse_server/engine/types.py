@@ -1,0 +1,199 @@
+"""The records that cross the engine's border, and the border itself.
+
+No mlx here: the HTTP side and its tests import this module on machines that have none.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from verse.prompt import Message, PromptFormat
+
+FinishReason = Literal["stop", "length"]
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How one row draws its tokens. The defaults draw from the model's own distribution.
+
+    Order, as in vLLM: penalties, temperature, top_k, top_p, min_p, draw.
+    """
+
+    temperature: float = 1.0
+    """0 takes the likeliest token and ignores the rest."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 means all tokens."""
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    """Over prompt and answer, as in CTRL (Keskar et al. 2019); 1 means none."""
+    frequency_penalty: float = 0.0
+    """Over the answer only, per occurrence, as OpenAI defines it."""
+    presence_penalty: float = 0.0
+    seed: int | None = None
+    """None draws a fresh one."""
+
+
+class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What loading an adapter did, so that an adapter that does nothing is never silent."""
+
+    format: str
+    """`mlx-lora`, `mlx-dora`, `peft-lora` or `peft-dora`."""
+    matched: int
+    """Modules of the base that the adapter changes."""
+    unmatched: tuple[str, ...] = ()
+    """Modules the adapter names and the base does not have; any refuses the adapter."""
+    rank: int
+    """Largest rank over the modules."""
+    scale: float
+    """Largest factor the update is multiplied by (PEFT: alpha / rank)."""
+    delta_norm: float | None = None
+    """Frobenius norm of the whole update, all modules together; None until the first load."""
+    bytes: int
+    """Size of the weights file."""
+    digest: str
+    recorded_base: str | None = None
+    """The base the adapter says it was trained on."""
+    warnings: tuple[str, ...] = ()
+
+
+class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One servable file of an adapter."""
+
+    id: str
+    """The spelling that serves it: `xuzhimo@200`."""
+    step: int
+    bytes: int
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A base, an adapter or one checkpoint of an adapter, as `/v1/models` shows it."""
+
+    id: str
+    created: int
+    """Unix seconds: when the weights were written."""
+    parent: str | None = None
+    """What it was made from: the base for an adapter, the adapter for a checkpoint."""
+    root: str
+    """The base at the root of the line."""
+    checkpoints: tuple[CheckpointInfo, ...] = ()
+    digest: str | None = None
+    prompt_format: str | None = None
+    system: str | None = None
+    """The system message used when a request brings none."""
+    report: LoadReport | None = None
+
+
+class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The resident base model."""
+
+    id: str
+    context_length: int
+    dtype: str
+    bytes: int
+    created: int
+    sampling: SamplingParams
+    """Defaults of this base, from its generation_config.json."""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A `model` field resolved: what to run and how its prompt is written."""
+
+    model: str
+    """The spelling to echo in the response."""
+    prompt_format: PromptFormat
+    parts: tuple["WeightedAdapter", ...] = ()
+    """Empty for the base."""
+
+
+class WeightedAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """One adapter version and the strength it is applied with."""
+
+    name: str
+    """The spelling of this part without its strength: `xuzhimo` or `xuzhimo@200`."""
+    digest: str
+    """Version: hash of weights, config and prompt format."""
+    strength: float = 1.0
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One row: a prompt, what to run it on, how to draw and when to stop."""
+
+    target: Target
+    prompt: tuple[int, ...]
+    """Token ids, at least one."""
+    max_tokens: int
+    """At least 1; prompt and answer together fit the context."""
+    sampling: SamplingParams = SamplingParams()
+    stop: tuple[str, ...] = ()
+
+
+class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step added to one row. Texts put together are the answer."""
+
+    text: str
+    completion_tokens: int
+    """Tokens drawn so far, the end token included."""
+    finish_reason: FinishReason | None = None
+    """Set on the last chunk only."""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether tokens are being delivered, not whether a thread exists."""
+
+    status: Literal["ok", "draining", "stalled", "dead"]
+    running: int
+    """Rows in the batch."""
+    waiting: int
+    """Requests not yet admitted."""
+    resident_adapters: int
+
+
+class Engine(Protocol):
+    """The seam between HTTP and the model."""
+
+    @property
+    def base(self) -> BaseInfo:
+        """The resident base."""
+        ...
+
+    def models(self) -> list[ModelInfo]:
+        """The base and every adapter that can be served, base first, then by name."""
+        ...
+
+    def model(self, name: str) -> ModelInfo:
+        """One model by any spelling of `Target.model`.
+
+        Raises:
+            ModelNotFoundError: nothing has this name.
+            AdapterIncompatibleError: it is there but cannot be served.
+        """
+        ...
+
+    def resolve(self, name: str) -> Target:
+        """Turn a request's `model` field into what to run; raises as `model` does."""
+        ...
+
+    def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Render the messages in the target's prompt format.
+
+        A missing system message is filled in with the recorded one.
+
+        Raises:
+            PromptTooLongError: no room is left for one token.
+        """
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
+        """Queue a row and yield its chunks; closing the iterator frees the row within a step.
+
+        Raises, from the first `anext`:
+            AdapterIncompatibleError: the adapter could not be loaded.
+            EngineClosedError: the engine takes no new work.
+            GenerationFailedError: the engine broke.
+        """
+        ...
+
+    def health(self) -> Health:
+        """A snapshot; cheap enough for every probe."""
+        ...

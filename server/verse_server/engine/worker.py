@@ -1,0 +1,278 @@
+"""The one thread that owns mlx: load, admit, step, deliver, retire.
+
+Everything else talks to it through messages. Whatever a request is owed reaches its queue through
+its own event loop, one call per step and loop.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from verse.base_model import BaseModel, BaseModelError, load_base_model
+from verse_server.engine.batch import Drawn, RowBatch
+from verse_server.engine.errors import (
+    AdapterIncompatibleError,
+    EngineClosedError,
+    EngineError,
+    GenerationFailedError,
+    InvalidRequestError,
+)
+from verse_server.engine.lora import LoraBank
+from verse_server.engine.residency import AdapterResidency
+from verse_server.engine.rows import Row
+from verse_server.engine.scheduler import WaitingQueue
+from verse_server.engine.text import AnswerText
+from verse_server.engine.types import FinishReason, GenerationChunk, GenerationRequest
+
+_log = logging.getLogger(__name__)
+
+Event = GenerationChunk | EngineError
+
+
+@dataclass(eq=False)
+class Job:
+    """A request on its way through the engine, and where its events go."""
+
+    request: GenerationRequest
+    loop: asyncio.AbstractEventLoop
+    events: "asyncio.Queue[Event]"
+    digests: tuple[str, ...]
+    stop_tokens: tuple[int, ...]
+    stop_strings: tuple[str, ...]
+    text: AnswerText | None = None
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class _Cancel:
+    job: Job
+
+
+class _Close:
+    pass
+
+
+@dataclass
+class _Outbox:
+    """Events of one step, by the loop they go to."""
+
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Event]]] = field(default_factory=dict)
+
+    def add(self, job: Job, event: Event) -> None:
+        self.by_loop.setdefault(job.loop, []).append((job, event))
+
+    def send(self) -> None:
+        for loop, events in self.by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, events)
+            except RuntimeError:  # the loop is closed: nobody waits there any more
+                _log.debug("dropped %d events of a closed loop", len(events))
+        self.by_loop.clear()
+
+
+def _deliver(events: list[tuple[Job, Event]]) -> None:
+    for job, event in events:
+        job.events.put_nowait(event)
+
+
+class Worker:
+    """Owns the thread. The public methods may be called from any other one."""
+
+    def __init__(self, max_batch: int) -> None:
+        self._max_batch = max_batch
+        self._inbox: queue.SimpleQueue[Job | _Cancel | _Close] = queue.SimpleQueue()
+        self._waiting = WaitingQueue[Job](patience=max_batch)
+        self._running: dict[int, Job] = {}
+        self._outbox = _Outbox()
+        self._closed = threading.Event()
+        self._on_death: list[Callable[[], None]] = []
+        self._started: queue.SimpleQueue[BaseModel | BaseException] = queue.SimpleQueue()
+        self.dead = False
+        self.last_progress = time.monotonic()
+
+    def start(
+        self,
+        model: str,
+        on_progress: Callable[[float], None],
+        make_residency: Callable[[LoraBank, BaseModel], AdapterResidency],
+    ) -> BaseModel:
+        """Start the thread and wait until the base is in memory.
+
+        Raises:
+            BaseModelError: it cannot be loaded.
+        """
+        self._thread = threading.Thread(
+            target=self._main, args=(model, on_progress, make_residency), name="mlx", daemon=True
+        )
+        self._thread.start()
+        outcome = self._started.get()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    @property
+    def num_running(self) -> int:
+        """Rows in the batch."""
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests not yet admitted."""
+        return len(self._waiting) + self._inbox.qsize()
+
+    @property
+    def num_resident(self) -> int:
+        """Adapters in slots."""
+        return self._residency.num_resident
+
+    def on_death(self, callback: Callable[[], None]) -> None:
+        """Call back from the engine thread if it dies."""
+        self._on_death.append(callback)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job.
+
+        Raises:
+            EngineClosedError: the thread takes no more.
+        """
+        if self._closed.is_set():
+            raise EngineClosedError("The engine has stopped; try again when the server is back.")
+        self._inbox.put(job)
+
+    def cancel(self, job: Job) -> None:
+        """Forget a job, wherever it is; within one step its row and its pins are free."""
+        self._inbox.put(_Cancel(job))
+
+    def close(self) -> None:
+        """End the thread; what still runs or waits gets an EngineClosedError."""
+        self._inbox.put(_Close())
+        self._thread.join()
+
+    def _main(
+        self,
+        model: str,
+        on_progress: Callable[[float], None],
+        make_residency: Callable[[LoraBank, BaseModel], AdapterResidency],
+    ) -> None:
+        try:
+            self._base = load_base_model(model, on_progress)
+            bank = LoraBank(self._base.model, self._base.dtype)
+            self._residency = make_residency(bank, self._base)
+            self._batch = RowBatch(self._base, bank, self._max_batch)
+        except BaseModelError as error:
+            self._started.put(error)
+            return
+        except BaseException as error:
+            _log.exception("the engine could not start")
+            self._started.put(error)
+            return
+        self._started.put(self._base)
+        self._live()
+
+    def _live(self) -> None:
+        try:
+            while self._take_messages():
+                self._admit()
+                self._step()
+                self._outbox.send()
+                self.last_progress = time.monotonic()
+            self._end(EngineClosedError("The server is shutting down; send the request again."))
+        except BaseException:
+            _log.exception("the engine thread died")
+            self.dead = True
+            self._end(GenerationFailedError("The engine failed while writing; the log says why."))
+            for callback in self._on_death:
+                callback()
+
+    def _end(self, error: EngineError) -> None:
+        """Nobody is left waiting, whatever happened."""
+        self._closed.set()
+        left = [*self._running.values(), *self._waiting.clear()]
+        while not self._inbox.empty():
+            message = self._inbox.get()
+            if isinstance(message, Job):
+                left.append(message)
+        for job in left:
+            self._outbox.add(job, error)
+        self._running.clear()
+        self._outbox.send()
+
+    def _take_messages(self) -> bool:
+        """Handle what has come in; sleeps while there is nothing to do. False ends the loop."""
+        idle = not self._running and not self._waiting
+        while idle or not self._inbox.empty():
+            message = self._inbox.get()
+            if isinstance(message, _Close):
+                return False
+            if isinstance(message, _Cancel):
+                self._forget(message.job)
+            else:
+                self._waiting.push(message)
+            idle = not self._running and not self._waiting
+        return True
+
+    def _admit(self) -> None:
+        while len(self._running) < self._max_batch:
+            job = self._waiting.pick(lambda job: self._residency.can_pin(job.digests))
+            if job is None:
+                return
+            try:
+                self._start(job)
+            except (AdapterIncompatibleError, InvalidRequestError) as error:
+                self._outbox.add(job, error)
+
+    def _start(self, job: Job) -> None:
+        request = job.request
+        slots = self._residency.pin(request.target.parts)
+        row = Row(request.prompt, slots, request.sampling)
+        job.text = AnswerText(
+            self._base.tokenizer.detokenizer,
+            job.stop_strings,
+            request.target.prompt_format.answer_prefix,
+        )
+        uid = self._batch.add(row, request.max_tokens, job.stop_tokens)
+        self._running[uid] = job
+
+    def _step(self) -> None:
+        if not self._running:
+            return
+        stopped = [uid for drawn in self._batch.step() if (uid := self._emit(drawn)) is not None]
+        if stopped:
+            self._batch.remove(stopped)
+
+    def _emit(self, drawn: Drawn) -> int | None:
+        """Send what a token adds; returns the uid if a stop string ended a row that goes on."""
+        job = self._running[drawn.uid]
+        assert job.text is not None
+        job.completion_tokens += 1
+        reason: FinishReason | None = drawn.finish_reason
+        # An end token is counted but not written.
+        text, matched = ("", False) if reason == "stop" else job.text.push(drawn.token)
+        if matched:
+            reason = "stop"
+        elif reason is not None:
+            text += job.text.finish()
+        if text or reason:
+            chunk = GenerationChunk(
+                text=text, completion_tokens=job.completion_tokens, finish_reason=reason
+            )
+            self._outbox.add(job, chunk)
+        if reason is not None:
+            self._retire(drawn.uid)
+        return drawn.uid if matched and drawn.finish_reason is None else None
+
+    def _retire(self, uid: int) -> None:
+        job = self._running.pop(uid)
+        self._residency.unpin(job.request.target.parts)
+
+    def _forget(self, job: Job) -> None:
+        if self._waiting.discard(job):
+            return
+        uid = next((uid for uid, running in self._running.items() if running is job), None)
+        if uid is not None:
+            self._batch.remove([uid])
+            self._retire(uid)

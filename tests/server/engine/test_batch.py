@@ -1,0 +1,128 @@
+"""The contract with mlx-lm's BatchGenerator: what `batch` relies on, checked on the pinned release."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import make_prompt_cache
+
+from verse.base_model import BaseModel, load_base_model
+from verse_server.engine.batch import RowBatch
+from verse_server.engine.lora import LoraBank
+from verse_server.engine.rows import Row, RowStates
+from verse_server.engine.types import SamplingParams
+
+GREEDY = SamplingParams(temperature=0)
+PROMPTS = ([5, 900, 77], [6, 901], [7, 902, 78, 80, 81])
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> BaseModel:
+    return load_base_model(str(tiny_base))
+
+
+@pytest.fixture
+def batch(base: BaseModel) -> RowBatch:
+    return RowBatch(base, LoraBank(base.model, base.dtype), 8)
+
+
+def finish(batch: RowBatch) -> dict[int, list[tuple[int, str | None]]]:
+    """All that is drawn until every row has finished."""
+    drawn: dict[int, list[tuple[int, str | None]]] = {}
+    quiet = 0
+    while quiet < 3:
+        step = batch.step()
+        quiet = 0 if step else quiet + 1
+        for one in step:
+            drawn.setdefault(one.uid, []).append((one.token, one.finish_reason))
+    return drawn
+
+
+def test_the_release_is_the_one_this_contract_was_written_for() -> None:
+    assert version("mlx-lm") == "0.32.2"
+
+
+def test_rows_end_by_their_own_max_tokens_and_the_last_token_is_reported(batch: RowBatch) -> None:
+    uids = [batch.add(Row(p, (), GREEDY), 3 + i) for i, p in enumerate(PROMPTS)]
+    drawn = finish(batch)
+    for index, uid in enumerate(uids):
+        reasons = [reason for _, reason in drawn[uid]]
+        assert reasons == [None] * (2 + index) + ["length"]
+
+
+def test_a_stop_token_ends_a_row_and_is_reported_with_stop(batch: RowBatch) -> None:
+    first = batch.add(Row(PROMPTS[0], (), GREEDY), 10)
+    tokens = [token for token, _ in finish(batch)[first]]
+    again = batch.add(Row(PROMPTS[0], (), GREEDY), 10, stop_tokens=[tokens[4]])
+    assert finish(batch)[again] == [(t, None) for t in tokens[:4]] + [(tokens[4], "stop")]
+
+
+def test_a_rows_own_list_holds_what_is_in_the_cache(batch: RowBatch) -> None:
+    row = Row(PROMPTS[2], (), GREEDY)
+    uid = batch.add(row, 4)
+    drawn = finish(batch)[uid]
+    assert row.tokens == [*PROMPTS[2], *[token for token, _ in drawn]]
+
+
+def test_removed_rows_are_never_heard_of_again_wherever_they_were(batch: RowBatch) -> None:
+    decoding = batch.add(Row(PROMPTS[0], (), GREEDY), 50)
+    stays = batch.add(Row(PROMPTS[1], (), GREEDY), 6)
+    while not batch.step():
+        pass
+    queued = batch.add(Row(PROMPTS[2], (), GREEDY), 50)
+    batch.remove([decoding, queued, 12345])
+    assert set(finish(batch)) == {stays}
+
+
+def test_the_sampler_is_called_once_for_all_rows_with_their_states_in_order(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[tuple[int, ...], list[int]]] = []
+
+    def spy(logits: mx.array, inputs: mx.array, rows: list[Row]) -> mx.array:
+        calls.append((logits.shape, [row.prompt[0] for row in rows]))
+        return mx.argmax(logits, axis=-1)
+
+    monkeypatch.setattr("verse_server.engine.batch.sample", spy)
+    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8)
+    for prompt in PROMPTS:
+        batch.add(Row(prompt, (), GREEDY), 5)
+    finish(batch)
+    assert ((3, 8192), [5, 6, 7]) in calls
+    assert all(shape[0] == len(firsts) for shape, firsts in calls)
+
+
+def test_entries_of_a_cache_list_move_with_their_rows(base: BaseModel) -> None:
+    """The one habit of BatchGenerator that everything rests on, without our own batch around it."""
+    seen: list[tuple[list[int], list[int]]] = []
+
+    class Spy:
+        def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
+            logits = base.model(tokens, cache=cache[:-1])
+            states: RowStates = cache[-1]
+            if tokens.shape[1] == 1:
+                seen.append((tokens[:, 0].tolist(), [row.prompt[-1] for row in states.rows]))
+            return logits
+
+    generator = BatchGenerator(Spy(), completion_batch_size=4, prefill_batch_size=2)
+    rows = [Row([10 + i, 20 + i, 30 + i], (), GREEDY) for i in range(4)]
+    uids = generator.insert(
+        [list(row.prompt) for row in rows],
+        [3, 9, 5, 7],
+        caches=[[*make_prompt_cache(base.model), RowStates([row])] for row in rows],
+        all_tokens=[row.tokens for row in rows],
+    )
+    for step in range(14):
+        generator.next()
+        if step == 5:
+            generator.remove([uids[1]])
+    generator.close()
+    # The last token of a prompt opens its decoding: it must meet the state of its own row.
+    openings = [pair for tokens, prompts in seen for pair in zip(tokens, prompts, strict=True)]
+    last_tokens = {row.prompt[-1] for row in rows}
+    assert {token for token, prompt in openings if token == prompt} >= last_tokens
+    for row in rows:
+        assert row.tokens[:3] == list(row.prompt)
