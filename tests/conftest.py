@@ -1,6 +1,11 @@
 """What all tests share."""
 
 import pytest
+from hypothesis import settings
+
+# A machine that is busy with something else makes no test fail.
+settings.register_profile("verse", parent=settings(), deadline=None)
+settings.load_profile("verse")
 
 
 @pytest.fixture

@@ -115,16 +115,22 @@ class PeftConfig(msgspec.Struct, frozen=True, kw_only=True):
         return next(_matching(self.rank_pattern, module), self.r)
 
     def scale_of(self, module: str) -> float:
-        """alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski 2023)."""
-        alpha, rank = next(_matching(self.alpha_pattern, module), self.lora_alpha), self.rank_of(module)
+        """Alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski 2023)."""
+        alpha = next(_matching(self.alpha_pattern, module), self.lora_alpha)
+        rank = self.rank_of(module)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
     def refusal(self) -> str | None:
         """Why adapters of this kind cannot be served; None if they can."""
         if self.peft_type.upper() != "LORA":
             return f"peft_type {self.peft_type!r} is not LORA."
+        if min([self.r, *self.rank_pattern.values()]) < 1:
+            return "adapter_config.json records a rank below 1."
+        for key in (*self.rank_pattern, *self.alpha_pattern):
+            if not _is_regex(key):
+                return f"the pattern {key!r} in adapter_config.json is not a regular expression."
         # These start from a base whose own weights PEFT has changed.
-        changed_base = ("pissa", "olora", "corda", "loftq")
+        changed_base = ("pissa", "olora", "corda", "loftq", "lora_ga")
         reasons = {
             "modules_to_save": bool(self.modules_to_save),
             f"bias={self.bias!r}": self.bias != "none",
@@ -158,6 +164,14 @@ def decode_adapter_config(data: bytes) -> AdapterConfig:
     if "lora_parameters" in keys or "fine_tune_type" in keys:
         return msgspec.json.decode(data, type=MlxConfig)
     raise ValueError("it names neither peft_type nor lora_parameters")
+
+
+def _is_regex(key: str) -> bool:
+    try:
+        re.compile(f"({key})$")
+    except re.error:
+        return False
+    return True
 
 
 def _matching(pattern: dict[str, T], module: str) -> Iterator[T]:

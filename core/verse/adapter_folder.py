@@ -11,6 +11,7 @@ Nothing here reads a tensor, and no pickle is ever opened.
 
 import hashlib
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ PROMPT_FILE = "prompt.json"
 MLX_WEIGHTS_FILE = "adapters.safetensors"
 PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
 
+_WEIGHTS_SUFFIXES = (".safetensors", ".bin")
 _CHECKPOINT = re.compile(r"(\d+)_adapters\.safetensors")
 
 
@@ -80,13 +82,20 @@ def read_adapter_folder(path: Path) -> AdapterFolder:
 
 
 def signature(path: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """What changes when any file of the folder is written: name, inode, size and time of each.
+    """What changes when a file that counts is written: name, inode, size and time of each.
+
+    Configuration, prompt format and weights count; logs and notes beside them do not.
 
     Raises:
         OSError: the folder cannot be listed.
     """
-    stats = [(entry.name, entry.stat()) for entry in path.iterdir() if entry.is_file()]
-    return tuple(sorted((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats))
+    found: list[tuple[str, int, int, int]] = []
+    for entry in path.iterdir():
+        if entry.name in (CONFIG_FILE, PROMPT_FILE) or entry.suffix in _WEIGHTS_SUFFIXES:
+            with suppress(FileNotFoundError):  # just now moved away, or a link to nothing
+                stat = entry.stat()
+                found.append((entry.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))
 
 
 def file_digest(file: Path) -> bytes:
@@ -126,7 +135,9 @@ def _read_prompt_format(path: Path) -> PromptFormat | None:
 
 def _checkpoints(path: Path) -> dict[int, Path]:
     matches = ((_CHECKPOINT.fullmatch(file.name), file) for file in path.iterdir())
-    return dict(sorted((int(match[1]), file) for match, file in matches if match))
+    return dict(
+        sorted((int(match[1]), file) for match, file in matches if match and file.is_file())
+    )
 
 
 def _no_weights(path: Path, expected: str) -> str:

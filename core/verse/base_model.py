@@ -17,19 +17,21 @@ openblas.preload()
 
 import mlx.core as mx  # noqa: E402  OpenBLAS must be there first
 import mlx.nn as nn  # noqa: E402
-from mlx.utils import tree_flatten  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402  # pyright: ignore[reportUnknownVariableType]
 from mlx_lm import utils as mlx_lm_utils  # noqa: E402
 from mlx_lm.tokenizer_utils import TokenizerWrapper  # noqa: E402
 
+from verse.errors import UserError  # noqa: E402
 from verse.prompt import Tokenizer  # noqa: E402
 
 _FLOAT32_BYTES = 4
 _MEMORY_SHARE = 0.6
 """Of the machine's memory, for float32 weights; the rest is for the KV cache and the system."""
 _EVAL_BYTES = 256 << 20
+_UNRECORDED_CONTEXT = 4096
 
 
-class BaseModelError(Exception):
+class BaseModelError(UserError):
     """The model cannot be loaded; one sentence that says what to do."""
 
 
@@ -51,8 +53,17 @@ class BaseModel:
 
     @property
     def context_length(self) -> int:
-        """Tokens of prompt and answer together."""
-        return int(self.config.get("max_position_embeddings", 4096))
+        """Tokens of prompt and answer together; 4096 where the model does not say."""
+        # Models that also see keep what concerns text one level down.
+        for config in (self.config, self.config.get("text_config") or {}):
+            if recorded := config.get("max_position_embeddings"):
+                return int(recorded)
+        return _UNRECORDED_CONTEXT
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return frozenset(cast(Any, self.tokenizer).eos_token_ids)
 
     @property
     def hf_tokenizer(self) -> Tokenizer:
@@ -61,7 +72,7 @@ class BaseModel:
 
 
 def load_base_model(
-    path_or_id: str, on_progress: Callable[[float], None] = lambda share: None
+    path_or_id: str, on_progress: Callable[[float], None] = lambda _share: None
 ) -> BaseModel:
     """Load weights and tokenizer, and bring every weight into memory.
 
@@ -80,10 +91,13 @@ def load_base_model(
             tuple[nn.Module, TokenizerWrapper, dict[str, Any]],
             mlx_lm_utils.load(str(path), lazy=True, return_config=True),
         )
+        if mx.default_device().type == mx.DeviceType.cpu and _fits_as_float32(model):
+            model = _as_float32(model)
+        num_bytes = _bring_in(model, on_progress)
     except Exception as error:
         raise BaseModelError(f"The model in {path} cannot be loaded: {_short(error)}") from error
-    if mx.default_device().type == mx.DeviceType.cpu and _fits_as_float32(model, config):
-        model = _as_float32(model, config)
+    if not tokenizer.encode("a", add_special_tokens=False):
+        raise BaseModelError(f"The model in {path} has no tokenizer; copy its tokenizer files too.")
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -92,13 +106,13 @@ def load_base_model(
         config=config,
         generation_config=_read_generation_config(path),
         dtype=_activation_dtype(model),
-        bytes=_bring_in(model, on_progress),
+        bytes=num_bytes,
     )
 
 
 def _find(path_or_id: str) -> tuple[Path, str]:
     """Where the model is on this disk, and the name to serve it under."""
-    path = Path(path_or_id).expanduser()
+    path = Path(os.path.expanduser(path_or_id))  # noqa: PTH111  Path's own raises for unknown users
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise BaseModelError(f"{path} is not a model folder: it has no config.json.")
@@ -107,7 +121,8 @@ def _find(path_or_id: str) -> tuple[Path, str]:
         raise BaseModelError(f"{path} is a file; --model wants a model folder.")
     if path_or_id.count("/") != 1 or path_or_id.startswith((".", "/", "~")):
         raise BaseModelError(
-            f"There is no model folder {path_or_id}; give a folder or a Hugging Face id (OWNER/NAME)."
+            f"There is no model folder {path_or_id}; "
+            "give a folder or a Hugging Face id (OWNER/NAME)."
         )
     try:
         return mlx_lm_utils._download(path_or_id), path_or_id  # pyright: ignore[reportPrivateUsage]
@@ -120,23 +135,22 @@ def _find(path_or_id: str) -> tuple[Path, str]:
 
 def _short(error: Exception) -> str:
     """The first line of an error; hubs and loaders append pages of advice."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing."
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__
 
 
-def _fits_as_float32(model: nn.Module, config: dict[str, Any]) -> bool:
+def _fits_as_float32(model: nn.Module) -> bool:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if "quantization" in config:
-        bits = config["quantization"].get("bits", 4)
-        num_weights = sum(array.nbytes for _, array in _arrays(model)) * 8 / bits
-    else:
-        num_weights = sum(array.size for _, array in _arrays(model))
-    return num_weights * _FLOAT32_BYTES <= _MEMORY_SHARE * memory
+    floats = (a.size for _, a in _arrays(model) if mx.issubdtype(a.dtype, mx.floating))
+    modules = cast(list[Any], model.modules())
+    packed = (m.weight.size * 32 // m.bits for m in modules if "scales" in m and hasattr(m, "bits"))
+    return (sum(floats) + sum(packed)) * _FLOAT32_BYTES <= _MEMORY_SHARE * memory
 
 
-def _as_float32(model: nn.Module, config: dict[str, Any]) -> nn.Module:
-    if "quantization" in config:
-        model = cast(nn.Module, mlx_lm_utils.dequantize_model(model))
+def _as_float32(model: nn.Module) -> nn.Module:
+    model = mlx_lm_utils.dequantize_model(model)
     model.set_dtype(mx.float32)
     return model
 
@@ -157,11 +171,11 @@ def _bring_in(model: nn.Module, on_progress: Callable[[float], None]) -> int:
     for array in arrays:
         chunk.append(array)
         if sum(a.nbytes for a in chunk) >= _EVAL_BYTES:
-            mx.eval(chunk)
+            mx.eval(chunk)  # pyright: ignore[reportUnknownMemberType]
             done += sum(a.nbytes for a in chunk)
             chunk = []
             on_progress(done / total)
-    mx.eval(chunk)
+    mx.eval(chunk)  # pyright: ignore[reportUnknownMemberType]
     on_progress(1.0)
     return total
 
@@ -172,6 +186,8 @@ def _arrays(model: nn.Module) -> list[tuple[str, mx.array]]:
 
 def _read_generation_config(path: Path) -> dict[str, Any]:
     try:
-        return cast(dict[str, Any], json.loads((path / "generation_config.json").read_text("utf-8")))
+        return cast(
+            dict[str, Any], json.loads((path / "generation_config.json").read_text("utf-8"))
+        )
     except (OSError, ValueError):
         return {}

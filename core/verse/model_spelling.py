@@ -6,10 +6,14 @@ from typing import Literal
 
 import msgspec
 
+BASE = "base"
+"""Names the base model, whatever its own id is; no adapter is called so."""
 MAX_PARTS = 8
 
+# No control characters and no lone surrogates: what cannot be printed cannot be asked for.
+_NAME_CHARACTER = r"[^@:+/\\\s\x00-\x1f\x7f\ud800-\udfff]"
 _PART = re.compile(
-    r"(?P<name>[^@:+/\\\s.][^@:+/\\\s]*)"
+    rf"(?P<name>(?!\.){_NAME_CHARACTER}{{1,255}})"
     r"(?:@(?P<checkpoint>\d{1,9}|best|last))?"
     r"(?::(?P<strength>-?\d+(?:\.\d+)?))?"
 )

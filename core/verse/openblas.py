@@ -6,6 +6,7 @@ faster. Apple and CUDA builds have their own kernels and need none of this.
 """
 
 import ctypes
+import os
 import sys
 import sysconfig
 import tempfile
@@ -15,8 +16,13 @@ from pathlib import Path
 _GFORTRAN = b"libgfortran.so.5\0"
 
 
-def preload() -> bool:
+def preload(spare_cores: int = 0) -> bool:
     """Load OpenBLAS if this is Linux and the wheel is installed; safe to call again.
+
+    Args:
+        spare_cores: Cores that its threads leave to others. They spin while they wait for each
+            other, so one that finds its core taken slows all of them down several times.
+            OPENBLAS_NUM_THREADS, if set, has the last word. Counts at the first call only.
 
     Returns:
         Whether mlx will use it. False also means that it was not needed.
@@ -24,6 +30,8 @@ def preload() -> bool:
     library = Path(sysconfig.get_path("purelib"), "cmeel.prefix/lib/libopenblas.so.0")
     if sys.platform != "linux" or not library.exists():
         return False
+    num_threads = max(1, len(os.sched_getaffinity(0)) - spare_cores)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(num_threads))
     if _load(library):
         return True
     # The wheel leaves libgfortran to the system; mlx ships one under a name of its own.

@@ -1,15 +1,17 @@
 """How messages become token ids: one `render` that trainer and server share.
 
-A poem is written well only in the frame it was trained in, so the frame is a contract, recorded beside each adapter as
-`prompt.json`. Three formats:
+A poem is written well only in the frame it was trained in, so the frame is a contract, recorded
+beside each adapter as `prompt.json`. Three formats:
 
 - `chat`: the model's own chat template, thinking off. The default.
-- `seed-chatml`: ChatML with a space wherever Qwen's template has a newline, nothing after `assistant`, and an answer that
-  begins with a space. The original project's adapters were trained in it.
-- `seed-generate`: that string, sent as the user turn of the real template under Qwen's default system message. The
-  original project's poems were made with it.
+- `seed-chatml`: ChatML with a space wherever Qwen's template has a newline, nothing after
+  `assistant`, and an answer that begins with a space. The original project's adapters were trained
+  in it.
+- `seed-generate`: that string, sent as the user turn of the real template under Qwen's default
+  system message. The original project's poems were made with it.
 
-Themes and poems are text. What looks like a special token inside them is encoded as the characters it consists of.
+Themes and poems are text. What looks like a special token inside them is encoded as the characters
+it consists of.
 """
 
 import re
@@ -83,7 +85,7 @@ class Tokenizer(Protocol):
 
 
 class _Marks(msgspec.Struct, frozen=True):
-    """Three characters that occur in no message, carried through the chat template and cut out after it."""
+    """Three characters that occur in no message; they pass the chat template and are cut out."""
 
     open: str
     """An answer begins."""
@@ -109,7 +111,8 @@ def render(
 ) -> Rendered:
     """Encode a conversation in one of the three formats.
 
-    The ids of a training row begin with exactly the ids the server would send for its messages without the answer.
+    The ids of a training row begin with exactly the ids the server would send for its messages
+    without the answer.
 
     Args:
         messages: The turns. No system message is added here; see `PromptFormat.with_system`.
@@ -118,11 +121,11 @@ def render(
         add_generation_prompt: Open an assistant's turn at the end, for the model to write.
 
     Raises:
-        PromptError: there are no messages, or the chat template refuses them.
+        PromptError: there are no messages, or the chat template refuses or changes them.
     """
     if not messages:
         raise PromptError("There are no messages to render.")
-    specials = tokenizer.get_added_vocab()
+    specials = _specials(tokenizer)
     look_alike = _any_of(specials)
     marks = _Marks.absent_from([m.content for m in messages])
     guarded = [Message(m.role, _cut_apart(m.content, look_alike, marks.cut)) for m in messages]
@@ -130,8 +133,14 @@ def render(
     return _encode(text, specials, look_alike, marks, tokenizer)
 
 
+def _specials(tokenizer: Tokenizer) -> dict[str, int]:
+    """The tokens that are no text. Added characters and spaces are: some tokenizers have those."""
+    added = tokenizer.get_added_vocab()
+    return {token: token_id for token, token_id in added.items() if len(token.strip()) > 1}
+
+
 def _any_of(tokens: dict[str, int]) -> re.Pattern[str]:
-    """A pattern for any of the tokens, the longest first; one that never matches if there are none."""
+    """A pattern for any of them, the longest first; it never matches if there are none."""
     ordered = sorted(tokens, key=len, reverse=True)
     return re.compile("|".join(re.escape(token) for token in ordered) or r"(?!)")
 
@@ -155,9 +164,22 @@ def _frame(
     if prompt_format.format == "seed-generate":
         messages = _wrapped_again(messages, marks)
     conversation = [
-        {"role": m.role, "content": _marked(m.content, marks) if m.role == "assistant" else m.content}
+        {
+            "role": m.role,
+            "content": _marked(m.content, marks) if m.role == "assistant" else m.content,
+        }
         for m in messages
     ]
+    text = _apply_template(conversation, tokenizer, add_generation_prompt)
+    kept = [c for c in text if c in (marks.open, marks.close)]
+    if kept != [marks.open, marks.close] * sum(m.role == "assistant" for m in messages):
+        raise PromptError("The model's chat template does not keep the assistant's messages whole.")
+    return text
+
+
+def _apply_template(
+    conversation: list[dict[str, str]], tokenizer: Tokenizer, add_generation_prompt: bool
+) -> str:
     try:
         text = tokenizer.apply_chat_template(
             conversation,
@@ -165,7 +187,7 @@ def _frame(
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,
         )
-    except Exception as error:  # jinja's own errors and the tokenizer's ValueError for a missing template
+    except Exception as error:  # jinja's own errors, and ValueError for a missing template
         raise PromptError(f"The model's chat template refuses these messages: {error}") from error
     if not isinstance(text, str):
         raise PromptError("The model's chat template gave no text.")
@@ -218,9 +240,12 @@ def _encode(
             answering, closing = False, True
         elif piece != marks.cut:
             special = specials.get(piece)
-            ids = [special] if special is not None else tokenizer.encode(piece, add_special_tokens=False)
-            token_ids += ids
-            mask += [answering or (closing and special is not None)] * len(ids)
+            piece_ids = (
+                tokenizer.encode(piece, add_special_tokens=False) if special is None else [special]
+            )
+            token_ids += piece_ids
+            is_answer = answering or (closing and special is not None)
+            mask += [is_answer] * len(piece_ids)
             closing = False
     return Rendered(tuple(token_ids), tuple(mask))
 

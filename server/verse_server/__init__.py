@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server: one resident base, many adapters."""

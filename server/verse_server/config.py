@@ -4,13 +4,20 @@ from pathlib import Path
 
 import msgspec
 
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def _shipped(path: str) -> Path:
+    """A path that comes with Verse: here, or else in the checkout Verse is installed from."""
+    return Path(path) if Path(path).exists() else _CHECKOUT / path
+
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine loads and how much it takes on."""
 
-    model: str = "models/verse-tiny"
+    model: str = str(_shipped("models/verse-tiny"))
     """A model folder or a Hugging Face id."""
-    adapters: Path = Path("adapters")
+    adapters: Path = _shipped("adapters")
     max_batch: int = 32
     """Rows that run at once; the rest wait."""
     adapter_slots: int = 16
@@ -31,3 +38,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float = 10.0
     """How long running poems may go on after Ctrl-C or SIGTERM."""
     max_body_bytes: int = 1 << 20
+
+    def __repr__(self) -> str:
+        """Like any Struct's, but for the key."""
+        hidden = {"api_key": "***"} if self.api_key else {}
+        values = {**msgspec.structs.asdict(self), **hidden}
+        return f"ServerConfig({', '.join(f'{name}={value!r}' for name, value in values.items())})"

@@ -1,0 +1,1 @@
+"""From poems to an adapter: data sets, LoRA training, checkpoints, preference tuning."""

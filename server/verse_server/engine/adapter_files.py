@@ -8,7 +8,7 @@ mlx-lm names factors `PATH.lora_a` (in, rank), `PATH.lora_b` (rank, out), and Do
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import msgspec
 from safetensors import SafetensorError, safe_open
@@ -21,7 +21,7 @@ Factor = Literal["a", "b", "m"]
 _MLX_NAME = re.compile(r"(?P<module>.+)\.(?:lora_(?P<factor>[ab])|(?P<m>m))")
 _PEFT_NAME = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\."
-    r"(?:lora_(?P<factor>[AB])|(?P<m>lora_magnitude_vector))(?:\.\w+)??(?:\.weight)?"
+    r"(?:lora_(?P<factor>[AB])|(?P<m>lora_magnitude_vector))(?:\.(?!bias$)\w+)??(?:\.weight)?"
 )
 _MAX_NAMED = 3
 
@@ -98,7 +98,7 @@ def plan_adapter(
 
 def _read_shapes(file: Path) -> dict[str, Shape]:
     try:
-        with safe_open(file, framework="numpy") as tensors:
+        with cast(Any, safe_open(file, framework="numpy")) as tensors:
             return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise AdapterFileError(
@@ -117,7 +117,10 @@ def _by_module(
             strangers.append(name)
             continue
         factor: Factor = "m" if match["m"] else ("a" if match["factor"] in "aA" else "b")
-        modules.setdefault(match["module"], {})[factor] = name
+        module = modules.setdefault(match["module"], {})
+        if factor in module:
+            raise AdapterFileError(f"{module[factor]} and {name} are the same factor twice.")
+        module[factor] = name
     if strangers:
         raise AdapterFileError(
             f"it holds tensors that are no LoRA factors of a Linear layer ({_some(strangers)})."
@@ -131,13 +134,13 @@ def _check_modules(named: set[str], base_modules: Mapping[str, ModuleShape]) -> 
     missing = sorted(named - set(base_modules))
     if len(missing) == len(named):
         raise AdapterFileError(
-            f"none of its {len(named)} modules is in this base ({_some(missing)}); "
+            f"none of its {len(named)} modules is a Linear layer of this base ({_some(missing)}); "
             "it was trained on another one."
         )
     if missing:
         raise AdapterFileError(
-            f"{len(missing)} of its {len(named)} modules are not in this base ({_some(missing)}); "
-            "it was trained on another one."
+            f"{len(missing)} of its {len(named)} modules are no Linear layers of this base "
+            f"({_some(missing)}); it was trained on another one, or on layers of another kind."
         )
 
 

@@ -2,11 +2,12 @@
 
 import io
 from dataclasses import dataclass
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from verse_server.engine.adapter_files import AdapterPlan, ModuleFactors
+from verse_server.engine.adapter_files import AdapterFileError, AdapterPlan, ModuleFactors
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ def load_weights(
         plan: What the names in it mean.
         linears: The base's own layers by path; read for DoRA's norms only.
         dtype: Activation type of the base; the arithmetic before the cast is float32.
+
+    Raises:
+        AdapterFileError: there is NaN or infinity in it. One such number in a slot would reach
+            every row of the batch, because 0 x NaN is not 0.
     """
     tensors = mx.load(io.BytesIO(data), format="safetensors")
     assert isinstance(tensors, dict)
@@ -65,8 +70,13 @@ def load_weights(
         update, square = _update(tensors, factors, linears[module], dtype)
         updates[module] = update
         squares.append(square)
-    mx.eval([[u.a, u.b, u.gain, u.shift] for u in updates.values()], squares)
-    return AdapterWeights(updates, plan.rank, float(mx.sqrt(mx.sum(mx.stack(squares))).item()))
+    arrays = [x for u in updates.values() for x in (u.a, u.b, u.gain, u.shift) if x is not None]
+    finite = mx.all(mx.stack([mx.all(mx.isfinite(x)) for x in arrays]))
+    mx.eval(arrays, squares, finite)  # pyright: ignore[reportUnknownMemberType]
+    if not finite.item():
+        raise AdapterFileError("its weights hold NaN or infinity, as after training that diverged")
+    delta_norm = cast(float, mx.sqrt(mx.sum(mx.stack(squares))).item())
+    return AdapterWeights(updates, plan.rank, delta_norm)
 
 
 def _update(
@@ -83,7 +93,8 @@ def _update(
     weight = _dense_weight(linear)
     adapted = weight + b.T @ a
     gain = tensors[factors.m].astype(mx.float32) / mx.linalg.norm(adapted, axis=1)
-    shift = linear["bias"].astype(mx.float32) * (1 - gain) if "bias" in linear else None
+    bias = _parameter(linear, "bias")
+    shift = None if bias is None else bias.astype(mx.float32) * (1 - gain)
     square = mx.sum(mx.square(gain[:, None] * adapted - weight))
     update = ModuleUpdate(
         _stored(a, dtype),
@@ -100,13 +111,21 @@ def _stored(factor: mx.array, dtype: mx.Dtype) -> mx.array:
 
 def _dense_weight(linear: nn.Module) -> mx.array:
     """(out_dims, in_dims), float32."""
+    weight = _parameter(linear, "weight")
+    assert weight is not None
     if not isinstance(linear, nn.QuantizedLinear):
-        return linear["weight"].astype(mx.float32)
+        return weight.astype(mx.float32)
+    scales = _parameter(linear, "scales")
+    assert scales is not None
     return mx.dequantize(
-        linear["weight"],
-        linear["scales"],
-        linear.get("biases"),
+        weight,
+        scales,
+        _parameter(linear, "biases"),
         group_size=linear.group_size,
         bits=linear.bits,
         mode=linear.mode,
     ).astype(mx.float32)
+
+
+def _parameter(linear: nn.Module, name: str) -> mx.array | None:
+    return cast(dict[str, mx.array], linear).get(name)

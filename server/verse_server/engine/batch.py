@@ -1,14 +1,14 @@
 """The running batch: mlx-lm's BatchGenerator, and the only module that knows it.
 
 Its API changes often, so `tests/server/engine/test_batch.py` holds it to what is used here. Two
-habits of it are used on purpose. It moves the entries of a row's cache list together, so `RowStates`
-rides along (see `rows`). And it samples from a log-softmax over the whole vocabulary that it
-computes itself; that costs more than it is worth, so the model hands it a single zero per row and
-`sample` draws from the logits kept aside.
+habits of it are used on purpose. It moves the entries of a row's cache list together, so
+`RowStates` rides along (see `rows`). And it samples from a log-softmax over the whole vocabulary
+that it computes itself; that costs more than it is worth, so the model hands it a single zero per
+row and `sample` draws from the logits kept aside.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,13 +21,15 @@ from verse_server.engine.lora import LoraBank
 from verse_server.engine.rows import Row, RowStates
 from verse_server.engine.sampling import sample
 
+_Finish = Literal["stop", "length"] | None
+
 
 class Drawn(msgspec.Struct, frozen=True):
     """One row's token of one step."""
 
     uid: int
     token: int
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: _Finish
 
 
 class _RoutedModel(nn.Module):
@@ -43,7 +45,7 @@ class _RoutedModel(nn.Module):
         """(batch, seq) -> (batch, 1, 1) zeros; see the module's docstring."""
         states: RowStates = cache[-1]
         self._bank.route.set(states.slots, self._bank)
-        logits = self._model(tokens, cache=cache[:-1])
+        logits = cast(mx.array, self._model(tokens, cache=cache[:-1]))
         self._pending = (logits, tokens, states)
         return mx.zeros((tokens.shape[0], 1, 1))
 
@@ -61,7 +63,7 @@ class RowBatch:
     def __init__(self, base: BaseModel, bank: LoraBank, max_rows: int) -> None:
         self._base = base
         self._routed = _RoutedModel(base.model, bank)
-        self._stop = StopSequences([(token,) for token in sorted(base.tokenizer.eos_token_ids)])
+        self._stop = StopSequences([(token,) for token in sorted(base.end_tokens)])
         self._generator = BatchGenerator(
             self._routed,
             sampler=self._routed.draw,
@@ -84,7 +86,7 @@ class RowBatch:
         cache = [*make_prompt_cache(self._base.model), RowStates([row])]
         stop = self._stop
         if stop_tokens:
-            ends = {*self._base.tokenizer.eos_token_ids, *stop_tokens}
+            ends = {*self._base.end_tokens, *stop_tokens}
             stop = StopSequences([(token,) for token in sorted(ends)])
         (uid,) = self._generator.insert(
             [list(row.prompt)],
@@ -98,11 +100,11 @@ class RowBatch:
     def step(self) -> list[Drawn]:
         """Prefill what is queued, or decode one token of every row; finished rows leave."""
         _, responses = self._generator.next()
-        return [Drawn(r.uid, r.token, r.finish_reason) for r in responses]
+        return [Drawn(r.uid, r.token, cast(_Finish, r.finish_reason)) for r in responses]
 
     def remove(self, uids: Sequence[int]) -> None:
         """Take rows out at once, wherever they are; unknown uids are ignored."""
-        self._generator.remove(list(uids))
+        self._generator.remove(list(uids))  # pyright: ignore[reportUnknownMemberType]
 
     def close(self) -> None:
         """Give back what BatchGenerator set for the whole process."""

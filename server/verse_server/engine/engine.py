@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from verse.base_model import BaseModel, BaseModelError
-from verse.model_spelling import AdapterPart, ModelSpellingError, parse_model
+from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
 from verse.prompt import POEM_SYSTEM, Message, PromptError, PromptFormat, render
 from verse_server.config import EngineConfig
 from verse_server.engine.errors import (
@@ -64,7 +64,7 @@ class MlxEngine:
 
     @classmethod
     def start(
-        cls, config: EngineConfig, on_progress: Callable[[float], None] = lambda share: None
+        cls, config: EngineConfig, on_progress: Callable[[float], None] = lambda _share: None
     ) -> "MlxEngine":
         """Load the base on a new engine thread and wait for it.
 
@@ -76,7 +76,9 @@ class MlxEngine:
         registries: list[AdapterRegistry] = []
 
         def make_residency(bank: LoraBank, base: BaseModel) -> AdapterResidency:
-            registries.append(AdapterRegistry(config.adapters, base.id, linear_shapes(bank.linears)))
+            registries.append(
+                AdapterRegistry(config.adapters, base.id, linear_shapes(bank.linears))
+            )
             return AdapterResidency(config.adapter_slots, bank, registries[0])
 
         try:
@@ -97,13 +99,13 @@ class MlxEngine:
 
     def models(self) -> list[ModelInfo]:
         """See `types.Engine`."""
-        return [self._base_model_info(), *self._registry.models()]
+        return [self._base_model_info(), *map(self._with_format, self._registry.models())]
 
     def model(self, name: str) -> ModelInfo:
         """See `types.Engine`. A blend or a strength is shown as its first adapter."""
         if self._is_base(name):
             return self._base_model_info()
-        return self._registry.model(self._parse(name)[0])
+        return self._with_format(self._registry.model(self._parse(name)[0]))
 
     def resolve(self, name: str) -> Target:
         """See `types.Engine`."""
@@ -137,7 +139,7 @@ class MlxEngine:
             raise PromptTooLongError(len(rendered.token_ids), self._info.context_length)
         return rendered.token_ids
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See `types.Engine`."""
         for retries_left in reversed(range(_PUBLISH_RETRIES)):
             try:
@@ -182,7 +184,7 @@ class MlxEngine:
         self._draining = True
         self._worker.close()
 
-    async def _events(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
+    async def _events(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         if self._draining:
             raise EngineClosedError("The server is shutting down; send the request again.")
         stops = request.target.prompt_format.stop
@@ -210,7 +212,7 @@ class MlxEngine:
                 self._worker.cancel(job)
 
     def _is_base(self, name: str) -> bool:
-        return name in (self._info.id, "base")
+        return name in (self._info.id, BASE)
 
     def _parse(self, name: str) -> tuple[AdapterPart, ...]:
         try:
@@ -223,6 +225,13 @@ class MlxEngine:
         if recorded is not None:
             return recorded
         return PromptFormat(system=POEM_SYSTEM if self._config.poem_prompt else None)
+
+    def _with_format(self, info: ModelInfo) -> ModelInfo:
+        """What requests get where the adapter has recorded nothing."""
+        if info.prompt_format is not None:
+            return info
+        assumed = self._format_of(None)
+        return msgspec.structs.replace(info, prompt_format=assumed.format, system=assumed.system)
 
     def _base_model_info(self) -> ModelInfo:
         recorded = self._format_of(None)

@@ -13,6 +13,8 @@ The messages are written for the person who sent the request: one sentence that 
 
 from collections.abc import Sequence
 
+from verse.errors import UserError
+
 
 class EngineError(Exception):
     """Root of the tree; never raised itself."""
@@ -64,5 +66,5 @@ class GenerationFailedError(EngineError):
     """The engine broke; the log has the cause."""
 
 
-class StartupError(Exception):
+class StartupError(UserError):
     """The engine cannot start with this configuration: one sentence for the user, exit code 2."""

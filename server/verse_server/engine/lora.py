@@ -16,6 +16,7 @@ them for every row, and these run as one matrix product each.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -90,7 +91,7 @@ class RoutedLinear(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(batch, seq, in_dims) -> (batch, seq, out_dims)."""
-        y: mx.array = self.linear(x)
+        y = cast(mx.array, self.linear(x))
         route = self._route
         if route.span is None:
             return y
@@ -109,8 +110,8 @@ class RoutedLinear(nn.Module):
     def _take_views(self, span: tuple[int, int]) -> None:
         lo, hi = span
         self._views = (
-            self._a[lo:hi].reshape(-1, self._shape.in_dims).T,
-            self._b[lo:hi].reshape(-1, self._shape.out_dims),
+            mx.reshape(self._a[lo:hi], (-1, self._shape.in_dims)).T,
+            mx.reshape(self._b[lo:hi], (-1, self._shape.out_dims)),
         )
         self._span = span
 
@@ -131,7 +132,7 @@ class RoutedLinear(nn.Module):
         self._b[slot] = _padded(update.b if update else None, self._b[slot])
         self._gain = self._written_rows(self._gain, slot, update.gain if update else None, 1.0)
         self._shift = self._written_rows(self._shift, slot, update.shift if update else None, 0.0)
-        mx.eval(self._a, self._b, *(x for x in (self._gain, self._shift) if x is not None))
+        mx.eval(self._a, self._b, self._gain, self._shift)  # pyright: ignore[reportUnknownMemberType]
 
     def _written_rows(
         self, rows: mx.array | None, slot: int, row: mx.array | None, neutral: float
@@ -148,17 +149,17 @@ def _padded(factor: mx.array | None, like: mx.array) -> mx.array:
     """(rank of the adapter, dims) -> (rank of the stack, dims)."""
     if factor is None:
         return mx.zeros_like(like)
-    return mx.pad(factor, ((0, like.shape[0] - factor.shape[0]), (0, 0)))
+    return mx.pad(factor, [(0, like.shape[0] - factor.shape[0]), (0, 0)])
 
 
 def _resized(stack: mx.array, num_slots: int, rank: int) -> mx.array:
     kept = stack[:num_slots, :rank]
     missing = (num_slots - kept.shape[0], rank - kept.shape[1])
-    return mx.contiguous(mx.pad(kept, ((0, missing[0]), (0, missing[1]), (0, 0))))
+    return mx.contiguous(mx.pad(kept, [(0, missing[0]), (0, missing[1]), (0, 0)]))
 
 
 def _more_rows(rows: mx.array, num_rows: int, neutral: float) -> mx.array:
-    return mx.pad(rows, ((0, num_rows - rows.shape[0]), (0, 0)), constant_values=neutral)
+    return mx.pad(rows, [(0, num_rows - rows.shape[0]), (0, 0)], constant_values=neutral)
 
 
 class LoraBank:
@@ -212,13 +213,15 @@ class LoraBank:
         routed = RoutedLinear(self.linears[path], self.shapes[path], self)
         routed.resize(self._num_slots, self.rank)
         self._routed[path] = routed
-        self._model.update_modules(tree_unflatten([(path, routed)]))
+        tree = cast(dict[str, Any], tree_unflatten([(path, routed)]))
+        self._model.update_modules(tree)  # pyright: ignore[reportUnknownMemberType]
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers an adapter may change, by path: Linear, plain or quantized."""
     kinds = (nn.Linear, nn.QuantizedLinear)
-    return {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
+    named = cast(list[tuple[str, nn.Module]], model.named_modules())
+    return {path: module for path, module in named if isinstance(module, kinds)}
 
 
 def linear_shapes(linears: dict[str, nn.Module]) -> dict[str, ModuleShape]:
@@ -227,7 +230,7 @@ def linear_shapes(linears: dict[str, nn.Module]) -> dict[str, ModuleShape]:
 
 
 def _shape_of(linear: nn.Module) -> ModuleShape:
-    out_dims, in_dims = linear["weight"].shape
+    out_dims, in_dims = cast(mx.array, linear["weight"]).shape
     if isinstance(linear, nn.QuantizedLinear):
         in_dims = in_dims * 32 // linear.bits
     return ModuleShape(in_dims, out_dims)

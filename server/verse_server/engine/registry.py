@@ -7,9 +7,11 @@ A version is its content: what a request was promised is a digest, and a digest 
 
 import difflib
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -23,7 +25,7 @@ from verse.adapter_folder import (
     read_adapter_folder,
     signature,
 )
-from verse.model_spelling import AdapterPart, is_adapter_name
+from verse.model_spelling import BASE, AdapterPart, is_adapter_name
 from verse.prompt import PromptFormat
 from verse_server.engine.adapter_files import (
     AdapterFileError,
@@ -72,9 +74,7 @@ class _Known(msgspec.Struct):
 class AdapterRegistry:
     """The adapters folder. Any thread may ask."""
 
-    def __init__(
-        self, root: Path, base_id: str, base_modules: Mapping[str, ModuleShape]
-    ) -> None:
+    def __init__(self, root: Path, base_id: str, base_modules: Mapping[str, ModuleShape]) -> None:
         self._root = root
         self._base_id = base_id
         self._base_modules = base_modules
@@ -82,6 +82,8 @@ class AdapterRegistry:
         self._by_digest: dict[str, AdapterVersion] = {}
         self._delta_norms: dict[str, float] = {}
         self._lock = threading.RLock()
+        # For what the engine thread asks: hashing a large file under the other lock takes seconds.
+        self._memory_lock = threading.Lock()
 
     def version(self, part: AdapterPart) -> AdapterVersion:
         """The version that a part of a spelling means now.
@@ -91,22 +93,21 @@ class AdapterRegistry:
             AdapterIncompatibleError: it cannot be served on this base.
         """
         with self._lock:
-            known = self._look(part.name)
+            known = self._find(part.name)
             if known is None:
-                self._scan()
                 raise ModelNotFoundError(part.spelling, self._nearest(part.name))
             if known.folder is None:
                 raise AdapterIncompatibleError(part.name, known.reason)
             return self._checked_version(known, self._step(known.folder, part), part)
 
     def by_digest(self, digest: str) -> AdapterVersion:
-        """A version handed out before."""
-        with self._lock:
+        """A version handed out before. Never waits for a file to be read."""
+        with self._memory_lock:
             return self._by_digest[digest]
 
     def record_load(self, digest: str, delta_norm: float) -> None:
-        """Keep what loading found out, for the report."""
-        with self._lock:
+        """Keep what loading found out, for the report. Never waits for a file to be read."""
+        with self._memory_lock:
             self._delta_norms[digest] = delta_norm
 
     def models(self) -> list[ModelInfo]:
@@ -116,10 +117,10 @@ class AdapterRegistry:
             return [info for name in sorted(self._known) if (info := self._published(name))]
 
     def warnings(self) -> list[str]:
-        """One line for each adapter that cannot be served."""
+        """One line for each folder that cannot be served."""
         with self._lock:
             self._scan()
-            lines: list[str] = []
+            lines = self._overlooked()
             for name in sorted(self._known):
                 try:
                     self.version(AdapterPart(name))
@@ -141,32 +142,57 @@ class AdapterRegistry:
         except (AdapterIncompatibleError, ModelNotFoundError):
             return None
 
+    def _find(self, name: str) -> _Known | None:
+        """What the folder of this name holds now. Only a name that the listing has is opened."""
+        if name in self._known and (known := self._look(name)):
+            return known
+        self._scan()
+        return self._known.get(name)
+
     def _scan(self) -> None:
-        try:
-            names = {entry.name for entry in self._root.iterdir() if is_adapter_name(entry.name)}
-        except OSError as error:
-            _log.warning("The adapters folder cannot be listed: %s", error)
-            names = set[str]()
-        for name in names | self._known.keys():
+        names = {entry.name for entry in self._entries() if is_adapter_name(entry.name)}
+        for name in self._known.keys() - names:
+            del self._known[name]
+        for name in names:
             self._look(name)
 
+    def _entries(self) -> list[Path]:
+        try:
+            return sorted(self._root.iterdir())
+        except OSError as error:
+            _log.warning("The adapters folder cannot be listed: %s", error)
+            return []
+
+    def _overlooked(self) -> list[str]:
+        """One line for each folder that no spelling or no safe path leads to."""
+        lines: list[str] = []
+        for entry in self._entries():
+            if entry.name in self._known or entry.name.startswith(".") or not entry.is_dir():
+                continue
+            reason = (
+                "it is a link or holds one that leads out of the adapters folder; copy the files"
+            )
+            if not is_adapter_name(entry.name):
+                reason = "a name has no space, @, :, + or backslash; rename the folder"
+            lines.append(f"The folder {entry.name!r} is not served: {reason}.")
+        return lines
+
     def _look(self, name: str) -> _Known | None:
-        """What is in the folder of this name now; None if there is none."""
+        """What a listed folder holds now; None if it is no folder of ours any more."""
         path = self._root / name
         known = self._known.get(name)
         try:
             if not self._is_inside(path) or not path.is_dir():
                 raise FileNotFoundError
             seen = signature(path)
-        except OSError:
+            if known is not None and known.signature == seen:
+                return known
+            fresh = self._read(path, seen)
+        except FileNotFoundError:
             self._known.pop(name, None)
             return None
-        if known is not None and known.signature == seen:
-            return known
-        fresh = self._read(path, seen)
-        if fresh is None:
-            self._known.pop(name, None)
-            return None
+        except OSError as error:
+            fresh = _Known(None, None, f"the folder cannot be read ({error.strerror}).")
         if known is not None and fresh.folder is None and known.folder and _settling(path):
             return known
         if known is not None:
@@ -175,19 +201,21 @@ class AdapterRegistry:
         return fresh
 
     def _is_inside(self, path: Path) -> bool:
-        """Not a link out of the adapters folder, and not reached by another spelling."""
-        return path.resolve().parent == self._root.resolve() and path.resolve().name == path.name
+        """Whether the folder is no link."""
+        return _real(path) == _real(self._root) / path.name
 
-    def _read(self, path: Path, seen: object) -> _Known | None:
+    def _read(self, path: Path, seen: object) -> _Known:
         if any(file.is_symlink() and not self._stays_in(file) for file in path.iterdir()):
-            return None
+            raise FileNotFoundError
+        if path.name in (BASE, self._base_id):
+            return _Known(seen, None, "its name means the base model; rename the folder.")
         try:
             return _Known(seen, read_adapter_folder(path))
         except AdapterFolderError as error:
             return _Known(seen, None, str(error))
 
     def _stays_in(self, link: Path) -> bool:
-        return link.resolve().is_relative_to(self._root.resolve())
+        return _real(link).is_relative_to(_real(self._root))
 
     def _step(self, folder: AdapterFolder, part: AdapterPart) -> int | None:
         """The step of a checkpoint; None for the published weights."""
@@ -211,14 +239,15 @@ class AdapterRegistry:
     def _checked_version(
         self, known: _Known, step: int | None, part: AdapterPart
     ) -> AdapterVersion:
-        if step in known.versions:
-            return known.versions[step]
+        version = known.versions.get(step)
+        if version is not None:
+            self._remember(version)
+            return version
         assert known.folder is not None
-        weights = known.folder.weights(step)
-        if weights is None:
-            raise AdapterIncompatibleError(part.name, "it has no published weights yet.")
         try:
-            version = self._make_version(known.folder, step, weights)
+            version = self._make_version(known.folder, step)
+            if signature(known.folder.path) != known.signature:
+                raise AdapterFileError("its files changed while they were read; send it again.")
         except (AdapterFileError, OSError) as error:
             if step in known.previous and _settling(known.folder.path):
                 return known.previous[step]
@@ -227,9 +256,10 @@ class AdapterRegistry:
         self._remember(version)
         return version
 
-    def _make_version(
-        self, folder: AdapterFolder, step: int | None, weights: Path
-    ) -> AdapterVersion:
+    def _make_version(self, folder: AdapterFolder, step: int | None) -> AdapterVersion:
+        weights = folder.weights(step)
+        if weights is None:
+            raise AdapterFileError("it has no published weights yet.")
         stat = weights.stat()
         return AdapterVersion(
             name=folder.name if step is None else f"{folder.name}@{step}",
@@ -244,9 +274,12 @@ class AdapterRegistry:
         )
 
     def _remember(self, version: AdapterVersion) -> None:
-        self._by_digest[version.digest] = version
-        while len(self._by_digest) > _MAX_VERSIONS:
-            del self._by_digest[next(iter(self._by_digest))]
+        """The last one handed out counts: a copy in another folder may be gone by now."""
+        with self._memory_lock:
+            self._by_digest.pop(version.digest, None)
+            self._by_digest[version.digest] = version
+            while len(self._by_digest) > _MAX_VERSIONS:
+                del self._by_digest[next(iter(self._by_digest))]
 
     def _info(
         self, version: AdapterVersion, folder: AdapterFolder, *, is_checkpoint: bool
@@ -259,7 +292,7 @@ class AdapterRegistry:
             root=self._base_id,
             checkpoints=() if is_checkpoint else _checkpoints(folder),
             digest=version.digest,
-            prompt_format=recorded.format if recorded else "chat",
+            prompt_format=recorded.format if recorded else None,
             system=recorded.system if recorded else None,
             report=self._report(version),
         )
@@ -290,23 +323,31 @@ class AdapterRegistry:
         return tuple(warnings)
 
     def _nearest(self, name: str) -> list[str]:
-        names = [*self._known, self._base_id]
-        by_lower: Callable[[str], str] = str.lower
-        near = difflib.get_close_matches(name.lower(), map(by_lower, names), n=3, cutoff=0.5)
-        return [next(n for n in names if n.lower() == lower) for lower in near]
+        names = {n.lower(): n for n in (*self._known, self._base_id)}
+        return [names[n] for n in difflib.get_close_matches(name.lower(), names, cutoff=0.5)]
 
 
 def _settling(path: Path) -> bool:
-    """Whether a file in the folder was written just now."""
-    newest = max((file.stat().st_mtime for file in path.iterdir()), default=0.0)
-    return time.time() - newest < _SETTLE_SECONDS
+    """Whether a file in the folder was written, or came or went, just now."""
+    try:
+        newest = max([path.stat().st_mtime_ns, *(time_ns for *_, time_ns in signature(path))])
+    except OSError:
+        return False
+    return abs(time.time_ns() - newest) < _SETTLE_SECONDS * 1e9
+
+
+def _real(path: Path) -> Path:
+    """All links followed. Unlike `Path.resolve`, links that go in a circle raise nothing."""
+    return Path(os.path.realpath(path))
 
 
 def _checkpoints(folder: AdapterFolder) -> tuple[CheckpointInfo, ...]:
-    return tuple(
-        CheckpointInfo(id=f"{folder.name}@{step}", step=step, bytes=file.stat().st_size)
-        for step, file in folder.checkpoints.items()
-    )
+    found: list[CheckpointInfo] = []
+    for step, file in folder.checkpoints.items():
+        with suppress(FileNotFoundError):  # cleaned away just now
+            size = file.stat().st_size
+            found.append(CheckpointInfo(id=f"{folder.name}@{step}", step=step, bytes=size))
+    return tuple(found)
 
 
 def _checkpoint_ids(folder: AdapterFolder) -> list[str]:

@@ -39,7 +39,7 @@ class AdapterResidency:
         return self._table.num_pinned
 
     def can_pin(self, digests: Collection[str]) -> bool:
-        """Whether a row of these adapters could run now; also if it never could, so `pin` says so."""
+        """Whether a row of these could run now. True if it never could: `pin` then says so."""
         return len(set(digests)) > self._num_slots or self._table.can_pin(digests)
 
     def pin(self, parts: Sequence[WeightedAdapter]) -> SlotWeights:

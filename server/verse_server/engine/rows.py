@@ -18,9 +18,7 @@ from verse_server.engine.types import SamplingParams
 class Row:
     """One sequence in the batch. The same object stays with it from admission to retirement."""
 
-    def __init__(
-        self, prompt: Sequence[int], slots: SlotWeights, sampling: SamplingParams
-    ) -> None:
+    def __init__(self, prompt: Sequence[int], slots: SlotWeights, sampling: SamplingParams) -> None:
         self.prompt = prompt
         self.slots = slots
         self.sampling = sampling

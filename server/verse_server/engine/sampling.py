@@ -12,6 +12,9 @@ import mlx.core as mx
 from verse_server.engine.rows import Row
 from verse_server.engine.types import SamplingParams
 
+_GREEDY_BELOW = 1e-5
+"""A temperature so low that float32 logits divided by it may overflow means the likeliest token."""
+
 
 def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
     """One token for each row.
@@ -28,12 +31,12 @@ def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
     params = [row.sampling for row in rows]
     if any(_has_penalty(p) for p in params):
         logits = _penalized(logits, inputs, rows)
-    if all(p.temperature == 0 for p in params):
+    greedy = [p.temperature < _GREEDY_BELOW for p in params]
+    if all(greedy):
         return mx.argmax(logits, axis=-1)
     logits = logits.astype(mx.float32)
-    tempered = logits / mx.array([p.temperature or 1.0 for p in params])[:, None]
+    tempered = logits / mx.array([max(p.temperature, _GREEDY_BELOW) for p in params])[:, None]
     drawn = _draw(_restricted(tempered, params), [row.next_key() for row in rows])
-    greedy = [p.temperature == 0 for p in params]
     if any(greedy):
         drawn = mx.where(mx.array(greedy), mx.argmax(logits, axis=-1), drawn)
     return drawn
@@ -41,8 +44,11 @@ def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
 
 def _draw(logits: mx.array, keys: list[list[int]]) -> mx.array:
     """From softmax(logits), each row with its own key."""
-    one_row = mx.vmap(lambda row, key: mx.random.categorical(row, key=key))
-    return one_row(logits, mx.array(keys, dtype=mx.uint32))
+
+    def one_row(row: mx.array, key: mx.array) -> mx.array:
+        return mx.random.categorical(row, key=key)
+
+    return mx.vmap(one_row)(logits, mx.array(keys, dtype=mx.uint32))
 
 
 def _restricted(logits: mx.array, params: Sequence[SamplingParams]) -> mx.array:
@@ -60,7 +66,8 @@ def _cutoffs(logits: mx.array, params: Sequence[SamplingParams]) -> mx.array:
     """The smallest logit that each row keeps, (batch, 1)."""
     vocab = logits.shape[-1]
     top_k = mx.array([p.top_k if p.top_k > 0 else vocab for p in params])[:, None]
-    top_p = mx.array([p.top_p for p in params])[:, None]
+    # Rounded sums may reach 1 before the last token does, and a top_p of 1 keeps them all.
+    top_p = mx.array([p.top_p if p.top_p < 1 else mx.inf for p in params])[:, None]
     min_p = mx.array([p.min_p for p in params])[:, None]
     descending = mx.sort(logits, axis=-1)[:, ::-1]
     in_top_k = mx.arange(vocab)[None] < top_k
@@ -89,7 +96,7 @@ def _penalized(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.ar
     vocab = logits.shape[-1]
     params = [row.sampling for row in rows]
     # One more column takes the writes of the padding.
-    logits = mx.pad(logits.astype(mx.float32), ((0, 0), (0, 1)))
+    logits = mx.pad(logits.astype(mx.float32), [(0, 0), (0, 1)])
     seen = [set(row.tokens) if row.sampling.repetition_penalty != 1 else () for row in rows]
     answers = [Counter(row.tokens[len(row.prompt) :]) for row in rows]
     # The tokens in flight belong to the answer once the prompt is in the cache.
@@ -112,7 +119,7 @@ def _penalized(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.ar
     counts = _padded([answer.values() for answer in answers], 0).astype(mx.float32)
     counts = mx.concatenate([counts, mx.ones((len(rows), 1))], axis=1)
     batch_index = mx.broadcast_to(mx.arange(len(rows))[:, None], ids.shape)
-    logits = logits.at[batch_index, ids].add(-frequency * counts)
+    logits = logits.at[batch_index, ids].add(-frequency * counts)  # pyright: ignore[reportUnknownMemberType]
     return logits[:, :vocab]
 
 
@@ -120,6 +127,5 @@ def _padded(rows: Sequence[Collection[int]], filler: int) -> mx.array:
     """Rows of different lengths as one array, (batch, longest), int32."""
     lists = [list(row) for row in rows]
     width = max(map(len, lists))
-    return mx.array([row + [filler] * (width - len(row)) for row in lists], dtype=mx.int32).reshape(
-        len(lists), width
-    )
+    padded = mx.array([row + [filler] * (width - len(row)) for row in lists], dtype=mx.int32)
+    return mx.reshape(padded, (len(lists), width))

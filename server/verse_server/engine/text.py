@@ -1,6 +1,7 @@
 """From tokens to the text a client sees. Pure: no mlx.
 
-Two things are never sent: half a character, and any part of a stop string.
+Three things are never sent: half a character, bytes that are no character, and any part of a stop
+string.
 """
 
 from collections.abc import Sequence
@@ -25,10 +26,14 @@ class Detokenizer(Protocol):
 
 
 class StopMatcher:
-    """Finds the first stop string in a text that arrives in pieces."""
+    """Finds the first stop string in a text that arrives in pieces.
+
+    The first is the one that is whole first, so the answer does not depend on where the pieces were
+    cut. An empty string stops nothing.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
+        self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
@@ -38,10 +43,11 @@ class StopMatcher:
             What can be sent now, and whether a stop string was found. Nothing follows a stop.
         """
         text = self._held + text
-        found = [index for stop in self._stops if (index := text.find(stop)) >= 0]
+        found = [(i + len(stop), i) for stop in self._stops if (i := text.find(stop)) >= 0]
         if found:
             self._held = ""
-            return text[: min(found)], True
+            _, start = min(found)
+            return text[:start], True
         keep = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False
@@ -74,10 +80,12 @@ class AnswerText:
     def finish(self) -> str:
         """The rest, when no token follows. A character cut in the middle is dropped."""
         self._detokenizer.finalize()
-        text, stopped = self._send(self._detokenizer.last_segment.rstrip("\N{REPLACEMENT CHARACTER}"))
+        text, stopped = self._send(self._detokenizer.last_segment)
         return text if stopped else text + self._matcher.flush()
 
     def _send(self, text: str) -> tuple[str, bool]:
+        # What the detokenizer puts for bytes that are no character.
+        text = text.replace("\N{REPLACEMENT CHARACTER}", "")
         if text and self._prefix:
             text, self._prefix = text.removeprefix(self._prefix), ""
         return self._matcher.push(text)

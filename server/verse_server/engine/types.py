@@ -3,7 +3,7 @@
 No mlx here: the HTTP side and its tests import this module on machines that have none.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -16,11 +16,11 @@ FinishReason = Literal["stop", "length"]
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How one row draws its tokens. The defaults draw from the model's own distribution.
 
-    Order, as in vLLM: penalties, temperature, top_k, top_p, min_p, draw.
+    Order, as in transformers: penalties, temperature, top_k, top_p, min_p, draw.
     """
 
     temperature: float = 1.0
-    """0 takes the likeliest token and ignores the rest."""
+    """0 takes the likeliest token, whatever top_k, top_p and min_p say."""
     top_p: float = 1.0
     top_k: int = 0
     """0 means all tokens."""
@@ -132,6 +132,8 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True):
     """What one step added to one row. Texts put together are the answer."""
 
     text: str
+    target: Target
+    """What wrote it. Not always the request's own: see `AdapterChangedError`."""
     completion_tokens: int
     """Tokens drawn so far, the end token included."""
     finish_reason: FinishReason | None = None
@@ -184,7 +186,7 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Queue a row and yield its chunks; closing the iterator frees the row within a step.
 
         Raises, from the first `anext`:

@@ -60,7 +60,9 @@ class _Close:
 class _Outbox:
     """Events of one step, by the loop they go to."""
 
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Event]]] = field(default_factory=dict)
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Event]]] = field(
+        default_factory=dict[asyncio.AbstractEventLoop, list[tuple[Job, Event]]]
+    )
 
     def add(self, job: Job, event: Event) -> None:
         self.by_loop.setdefault(job.loop, []).append((job, event))
@@ -139,9 +141,12 @@ class Worker:
         Raises:
             EngineClosedError: the thread takes no more.
         """
+        if not self.num_running and not self.num_waiting:
+            self.last_progress = time.monotonic()  # being idle is no stall
+        self._inbox.put(job)
+        # Asked after the put: the thread empties the inbox once it is closed, and not again.
         if self._closed.is_set():
             raise EngineClosedError("The engine has stopped; try again when the server is back.")
-        self._inbox.put(job)
 
     def cancel(self, job: Job) -> None:
         """Forget a job, wherever it is; within one step its row and its pins are free."""
@@ -166,7 +171,7 @@ class Worker:
         except BaseModelError as error:
             self._started.put(error)
             return
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (raised where `start` waits)
             _log.exception("the engine could not start")
             self._started.put(error)
             return
@@ -181,7 +186,7 @@ class Worker:
                 self._outbox.send()
                 self.last_progress = time.monotonic()
             self._end(EngineClosedError("The server is shutting down; send the request again."))
-        except BaseException:
+        except BaseException:  # noqa: BLE001  (whatever it was, nobody may be left waiting)
             _log.exception("the engine thread died")
             self.dead = True
             self._end(GenerationFailedError("The engine failed while writing; the log says why."))
@@ -258,7 +263,10 @@ class Worker:
             text += job.text.finish()
         if text or reason:
             chunk = GenerationChunk(
-                text=text, completion_tokens=job.completion_tokens, finish_reason=reason
+                text=text,
+                target=job.request.target,
+                completion_tokens=job.completion_tokens,
+                finish_reason=reason,
             )
             self._outbox.add(job, chunk)
         if reason is not None:

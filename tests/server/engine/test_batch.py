@@ -1,10 +1,11 @@
-"""The contract with mlx-lm's BatchGenerator: what `batch` relies on, checked on the pinned release."""
+"""The contract with mlx-lm's BatchGenerator: what `batch` relies on, on the pinned release."""
 
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
@@ -97,9 +98,9 @@ def test_the_sampler_is_called_once_for_all_rows_with_their_states_in_order(
 
 def test_entries_of_a_cache_list_move_with_their_rows(base: BaseModel) -> None:
     """The one habit of BatchGenerator that everything rests on, without our own batch around it."""
-    seen: list[tuple[list[int], list[int]]] = []
+    seen: list[tuple[Any, list[int]]] = []
 
-    class Spy:
+    class Spy(nn.Module):
         def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
             logits = base.model(tokens, cache=cache[:-1])
             states: RowStates = cache[-1]

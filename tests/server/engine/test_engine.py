@@ -156,7 +156,7 @@ async def test_closing_the_iterator_frees_the_row_and_its_pin(start_engine: Star
     assert engine.health().running == 1
     blocked = asyncio.create_task(write(engine, "b"))
     await until(lambda: engine.health().waiting == 1)
-    await endless.aclose()  # type: ignore[attr-defined]
+    await endless.aclose()
     assert await asyncio.wait_for(blocked, 5)
     await until(lambda: engine.health().running == 0)
 
@@ -170,7 +170,7 @@ async def test_a_request_cancelled_while_it_waits_never_runs(start_engine: Start
     waiting.cancel()
     await until(lambda: engine.health().waiting == 0)
     assert engine.health().resident_adapters == 1
-    await endless.aclose()  # type: ignore[attr-defined]
+    await endless.aclose()
 
 
 async def test_a_stop_string_ends_the_row_and_is_not_part_of_the_text(

@@ -224,9 +224,7 @@ def test_a_blend_equals_an_adapter_blended_by_hand(workbench: Workbench, tmp_pat
 def test_strength_zero_is_the_base_and_strength_one_the_adapter(workbench: Workbench) -> None:
     slot = workbench.slots["lora"]
     tokens = mx.array([[5, 900, 77]] * 4)
-    workbench.bank.route.set(
-        [((slot, 0.0),), (), ((slot, 1.0),), ((slot, 0.5),)], workbench.bank
-    )
+    workbench.bank.route.set([((slot, 0.0),), (), ((slot, 1.0),), ((slot, 0.5),)], workbench.bank)
     logits = workbench.base.model(tokens, cache=make_prompt_cache(workbench.base.model))
     assert mx.array_equal(logits[0], logits[1])
     assert not mx.allclose(logits[2], logits[1], atol=1e-2)

@@ -1,0 +1,1 @@
+"""The HTTP side: controllers that decode, call the engine and encode. No mlx."""

@@ -1,0 +1,119 @@
+"""`POST /v1/chat/completions`: decode, call the engine, encode."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any
+
+from litestar import Controller, Request, Response, post
+from litestar.params import JSONBody
+from msgspec import UNSET
+
+from verse_server.api.convert import Answer, engine_messages, generation_request, model_name
+from verse_server.api.decoding import StrictChatBody
+from verse_server.api.dependencies import EngineDependency, error_responses
+from verse_server.api.disconnect import until_disconnect
+from verse_server.api.request_log import current_request
+from verse_server.api.sse import EventStream, frame
+from verse_server.engine.errors import GenerationFailedError
+from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest
+from verse_server.protocol.chat import ChatCompletion, ChatCompletionRequest, ChoiceDelta
+
+# Encoding a whole megabyte takes most of a second, which no stream should wait for. One thread,
+# because a tokenizer is not made to be called from two at once.
+_encoding_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
+
+
+class ChatController(Controller):
+    """Poems, whole or as they are written."""
+
+    path = "/chat/completions"
+    tags = ("chat",)
+
+    @post(
+        status_code=200,
+        dto=StrictChatBody,
+        return_dto=None,
+        responses=error_responses(400, 401, 404, 409, 413, 500, 503),
+    )
+    async def create(
+        self,
+        request: Request[Any, Any, Any],
+        data: JSONBody[ChatCompletionRequest],
+        engine: EngineDependency,
+    ) -> Response[ChatCompletion]:
+        """Continue a conversation; with `stream`, as events that hold a `ChatCompletionChunk`."""
+        async with until_disconnect(request.receive):
+            row = await _row(data, engine)
+            _note(row, 0)
+            if not data.stream:
+                return Response(await _completion(row, engine))
+        options = data.stream_options
+        include_usage = options is not None and bool(options.include_usage)
+        return EventStream(_frames(row, engine, include_usage))
+
+
+async def _row(data: ChatCompletionRequest, engine: Engine) -> GenerationRequest:
+    target = engine.resolve(model_name(data, engine.base))
+    messages = engine_messages(data.messages)
+    loop = asyncio.get_running_loop()
+    prompt = await loop.run_in_executor(_encoding_thread, engine.encode, target, messages)
+    return generation_request(data, target, prompt, engine.base)
+
+
+async def _completion(row: GenerationRequest, engine: Engine) -> ChatCompletion:
+    texts: list[str] = []
+    async with aclosing(_chunks(row, engine)) as chunks:
+        async for chunk in chunks:
+            texts.append(chunk.text)
+            if chunk.finish_reason is not None:
+                text = "".join(texts)
+                answer = Answer.to(row, chunk.target, engine.base)
+                return answer.completion(text, chunk.completion_tokens, chunk.finish_reason)
+    raise _unfinished()
+
+
+async def _frames(
+    row: GenerationRequest, engine: Engine, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    usage = None if include_usage else UNSET
+    answer: Answer | None = None
+    pending = b""
+    async with aclosing(_chunks(row, engine)) as chunks:
+        async for chunk in chunks:
+            if answer is None:
+                # With the first text: until then an error can still be a plain HTTP error.
+                answer = Answer.to(row, chunk.target, engine.base)
+                pending = frame(answer.chunk(ChoiceDelta(role="assistant", content=""), usage))
+            if chunk.text:
+                pending += frame(answer.chunk(ChoiceDelta(content=chunk.text), usage))
+            if chunk.finish_reason is not None:
+                pending += frame(answer.chunk(ChoiceDelta(), usage, chunk.finish_reason))
+                if include_usage:
+                    pending += frame(answer.usage_chunk(chunk.completion_tokens))
+                yield pending
+                return
+            if pending:
+                yield pending
+                pending = b""
+    raise _unfinished()
+
+
+async def _chunks(row: GenerationRequest, engine: Engine) -> AsyncGenerator[GenerationChunk, None]:
+    """The engine's chunks, noted for the log line; closing this closes the row."""
+    async with aclosing(engine.generate(row)) as chunks:
+        async for chunk in chunks:
+            _note(row, chunk.completion_tokens)
+            yield chunk
+
+
+def _note(row: GenerationRequest, completion_tokens: int) -> None:
+    record = current_request()
+    record.model = row.target.model
+    record.prompt_tokens = len(row.prompt)
+    record.completion_tokens = completion_tokens
+
+
+def _unfinished() -> GenerationFailedError:
+    return GenerationFailedError("The engine stopped before the poem was finished; send it again.")

@@ -1,0 +1,159 @@
+"""The one place where an error becomes an answer: any exception in, OpenAI's envelope out.
+
+RequestError                     its own status     refused before the engine saw it
+EngineError
+├── ModelNotFoundError           404                model_not_found
+├── AdapterIncompatibleError     409                adapter_incompatible
+├── InvalidRequestError          400                invalid_value
+│   └── PromptTooLongError       400                context_length_exceeded
+├── EngineClosedError            503, Retry-After   engine_closed
+└── GenerationFailedError        500                generation_failed
+HTTPException (Litestar)         its own status     unknown path, wrong method, body too large
+ClientDisconnectedError          499                nobody will read it; for the log
+anything else                    500                logged with its traceback, never shown
+
+Every message is one sentence for the person who sent the request.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+
+from verse_server.api.disconnect import ClientDisconnectedError
+from verse_server.api.request_log import current_request
+from verse_server.engine.errors import (
+    AdapterIncompatibleError,
+    EngineClosedError,
+    EngineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PromptTooLongError,
+)
+from verse_server.protocol.errors import ErrorObject, ErrorResponse
+
+_RETRY_AFTER_SECONDS = 5
+"""A restarted server has usually loaded its base by then."""
+
+_log = logging.getLogger(__name__)
+
+
+class RequestError(Exception):
+    """A request refused before it reached the engine."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str = "invalid_value",
+        status: int = 400,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+        self.status = status
+        self.headers = dict(headers or {})
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An error, translated: what to answer."""
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    headers: dict[str, str] = {}
+
+    @property
+    def body(self) -> ErrorResponse:
+        """OpenAI's envelope."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return ErrorResponse(ErrorObject(self.message, kind, self.param, self.code))
+
+
+def translate(error: Exception) -> Failure:
+    """Say what to answer for any exception; what is nobody's mistake but ours is logged."""
+    failure = _translate(error)
+    current_request().error = failure.code
+    return failure
+
+
+def handle_error(_request: Request[Any, Any, Any], error: Exception) -> Response[ErrorResponse]:
+    """Litestar's exception handler for everything."""
+    failure = translate(error)
+    return Response(failure.body, status_code=failure.status, headers=failure.headers)
+
+
+def _translate(error: Exception) -> Failure:
+    match error:
+        case RequestError():
+            return Failure(error.status, str(error), error.code, error.param, error.headers)
+        case ClientDisconnectedError():
+            return Failure(499, "The client went away.", "client_disconnected")
+        case EngineError():
+            return _of_engine(error)
+        case HTTPException() if error.status_code < 500:
+            return _of_litestar(error)
+        case _:
+            return _unexpected(error)
+
+
+def _of_engine(error: EngineError) -> Failure:
+    message = str(error)
+    match error:
+        case ModelNotFoundError():
+            return Failure(404, message, "model_not_found")
+        case AdapterIncompatibleError():
+            # The SDK takes every 409 for a lock and tries again; this one will not go away.
+            return Failure(
+                409, message, "adapter_incompatible", headers={"x-should-retry": "false"}
+            )
+        case PromptTooLongError():
+            return Failure(400, message, "context_length_exceeded", error.param)
+        case InvalidRequestError():
+            return Failure(400, message, "invalid_value", error.param)
+        case EngineClosedError():
+            headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
+            return Failure(503, message, "engine_closed", headers=headers)
+        case _:
+            return Failure(500, message, "generation_failed")
+
+
+def _of_litestar(error: HTTPException) -> Failure:
+    request = current_request()
+    match error:
+        case NotFoundException():
+            return Failure(404, f"Invalid URL ({request.method} {request.path}).", "unknown_url")
+        case MethodNotAllowedException():
+            allowed = ", ".join(sorted((error.headers or {}).get("allow", "").split(", ")))
+            message = f"{request.method} is not allowed here; use {allowed}."
+            return Failure(405, message, "method_not_allowed", headers={"Allow": allowed})
+        case RequestEntityTooLarge():
+            return Failure(413, "The request body is too large; send less text.", "body_too_large")
+        case ValidationException():
+            # Only a missing body gets here: everything inside one is decoded in decoding.py.
+            return Failure(400, "The request has no body; send a JSON object.", "invalid_json")
+        case _:
+            return Failure(error.status_code, f"{error.detail}.", "invalid_request")
+
+
+def _unexpected(error: Exception) -> Failure:
+    request_id = current_request().id
+    if isinstance(error, HTTPException) and error.__cause__ is None:
+        # Litestar's own: a client that went away while it sent the body, say.
+        _log.error("%s failed: %s", request_id, error.detail)
+    else:
+        _log.error("%s failed", request_id, exc_info=error)
+    message = f"The server failed on this request; its log has the cause under {request_id}."
+    return Failure(500, message, "internal_error")

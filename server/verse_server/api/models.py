@@ -1,0 +1,32 @@
+"""`GET /v1/models`: what a request's `model` field may name."""
+
+from pathlib import PurePosixPath
+
+from litestar import Controller, route
+from litestar.params import FromPath
+
+from verse_server.api.convert import wire_model, wire_models
+from verse_server.api.dependencies import READ, EngineDependency, error_responses
+from verse_server.protocol.models import Model, ModelList
+
+
+class ModelsController(Controller):
+    """The base and its adapters."""
+
+    path = "/models"
+    tags = ("models",)
+
+    @route(http_method=READ, sync_to_thread=False, responses=error_responses(401))
+    def list(self, engine: EngineDependency) -> ModelList:
+        """The base and every adapter that can be served."""
+        return wire_models(engine.models())
+
+    @route(
+        "/{model_id:path}",
+        http_method=READ,
+        sync_to_thread=False,
+        responses=error_responses(400, 401, 404, 409),
+    )
+    def retrieve(self, engine: EngineDependency, model_id: FromPath[PurePosixPath]) -> Model:
+        """One of them by any spelling, slashes included: `Qwen/Qwen2.5-7B`, `xuzhimo@200`."""
+        return wire_model(engine.model(str(model_id).removeprefix("/")))

@@ -1,0 +1,63 @@
+"""The HTTP side put together: `create_app(engine, config)` is a Litestar application."""
+
+from importlib.metadata import version
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
+
+from verse_server.api.auth import ApiKeyGuard
+from verse_server.api.chat import ChatController
+from verse_server.api.errors import handle_error
+from verse_server.api.health import HealthController
+from verse_server.api.models import ModelsController
+from verse_server.api.request_log import run_logged
+from verse_server.config import ServerConfig
+from verse_server.engine.types import Engine
+
+
+class VerseApp(Litestar):
+    """Litestar, with a log line and an id for every request, also those that match no route."""
+
+    async def __call__(
+        self,
+        scope: Scope | LifeSpanScope,
+        receive: Receive | LifeSpanReceive,
+        send: Send | LifeSpanSend,
+    ) -> None:
+        """The ASGI entry point."""
+        if scope["type"] == "http":
+            await run_logged(super().__call__, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def create_app(engine: Engine, config: ServerConfig) -> Litestar:
+    """Build the application.
+
+    Args:
+        engine: Started by the caller, who also closes it.
+        config: Only `api_key` and `max_body_bytes` are read.
+    """
+    guards = [] if config.api_key is None else [ApiKeyGuard(config.api_key)]
+    v1 = Router("/v1", route_handlers=[ChatController, ModelsController], guards=guards)
+
+    def provide_engine() -> Any:
+        return engine
+
+    return VerseApp(
+        route_handlers=[v1, HealthController],
+        dependencies={"engine": Provide(provide_engine, sync_to_thread=False, use_cache=True)},
+        exception_handlers={Exception: handle_error},
+        request_max_body_size=config.max_body_bytes,
+        logging_config=None,
+        openapi_config=OpenAPIConfig(
+            title="Verse",
+            version=version("verse-workshop"),
+            use_handler_docstrings=True,
+            render_plugins=[JsonRenderPlugin()],
+        ),
+    )

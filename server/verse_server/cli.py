@@ -1,0 +1,99 @@
+"""`verse serve`: options and environment in, a running server out.
+
+Nothing heavy is imported before the command runs: `verse --help` loads this module.
+"""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from verse_server.config import EngineConfig, ServerConfig
+
+_ENGINE = EngineConfig()
+_SERVER = ServerConfig()
+
+app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Option(envvar="VERSE_MODEL", help="A model folder or a Hugging Face id.")
+    ] = _ENGINE.model,
+    adapters: Annotated[
+        Path, typer.Option(envvar="VERSE_ADAPTERS", help="The folder with one folder per adapter.")
+    ] = _ENGINE.adapters,
+    host: Annotated[
+        str, typer.Option(envvar="VERSE_HOST", help="The address to listen on.")
+    ] = _SERVER.host,
+    port: Annotated[
+        int,
+        typer.Option(envvar="VERSE_PORT", min=0, max=65535, help="0 picks a free one."),
+    ] = _SERVER.port,
+    max_batch: Annotated[
+        int,
+        typer.Option(envvar="VERSE_MAX_BATCH", min=1, help="Poems written at once; others wait."),
+    ] = _ENGINE.max_batch,
+    adapter_slots: Annotated[
+        int,
+        typer.Option(envvar="VERSE_ADAPTER_SLOTS", min=1, help="Adapters kept in memory at once."),
+    ] = _ENGINE.adapter_slots,
+    no_poem_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--no-poem-prompt",
+            envvar="VERSE_NO_POEM_PROMPT",
+            help="Give the base no system message of its own.",
+        ),
+    ] = not _ENGINE.poem_prompt,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="VERSE_API_KEY",
+            show_default=False,
+            help="Ask clients for this key; the variable keeps it out of the process list.",
+        ),
+    ] = _SERVER.api_key,
+) -> None:
+    """Serve the base model and every adapter over an OpenAI-compatible API."""
+    if api_key is not None and not api_key.strip():
+        raise typer.BadParameter("the key is empty", param_hint="--api-key")
+    config = ServerConfig(
+        engine=EngineConfig(
+            model=model,
+            adapters=adapters,
+            max_batch=max_batch,
+            adapter_slots=adapter_slots,
+            poem_prompt=not no_poem_prompt,
+        ),
+        host=host,
+        port=port,
+        api_key=api_key,
+    )
+    raise typer.Exit(_start_and_run(config))
+
+
+def _start_and_run(config: ServerConfig) -> int:
+    from verse_server.banner import loading, show_ready
+    from verse_server.serving import bind, run
+
+    _set_up_logging()
+    console = Console()
+    with bind(config.host, config.port) as sock:
+        from verse_server.engine.engine import MlxEngine  # after bind: mlx takes its time
+
+        with loading(console, config.engine.model) as on_progress:
+            engine = MlxEngine.start(config.engine, on_progress)
+        port = sock.getsockname()[1]
+        show_ready(console, config, port, engine.base, engine.models(), engine.warnings)
+        return run(engine, config, sock)
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("verse_server").setLevel(logging.INFO)

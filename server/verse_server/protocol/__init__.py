@@ -1,0 +1,1 @@
+"""The wire as msgspec Structs, named like OpenAI's types. No behaviour."""

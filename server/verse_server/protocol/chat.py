@@ -1,0 +1,211 @@
+"""`/v1/chat/completions` on the wire, named as OpenAI names it.
+
+Requests refuse fields they do not know. An optional field that is null means its default, as with
+OpenAI. Fields typed `Unsupported` are OpenAI's, and do nothing here yet: they are taken while they
+carry the meaning they have when left out (the `NEUTRAL_` tables), and refused otherwise.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+FinishReason = Literal["stop", "length"]
+Role = Literal["system", "developer", "user", "assistant"]
+NonEmpty = Annotated[str, Meta(min_length=1)]
+Unsupported = Annotated[Any, Meta(description="Not supported yet: only its default is accepted.")]
+
+
+class RequestStruct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all that a client sends: a field that nobody reads is an error, not a surprise."""
+
+
+class ChatCompletionContentPartText(RequestStruct, frozen=True):
+    """One piece of a message's text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatCompletionMessageParam(RequestStruct, frozen=True):
+    """One turn of the conversation; OpenAI's answers can be sent back as they came."""
+
+    role: Role
+    """`developer` means `system`."""
+    content: str | Annotated[list[ChatCompletionContentPartText], Meta(min_length=1)]
+    """Parts are put together without anything between them."""
+    name: Unsupported = None
+    refusal: Unsupported = None
+    annotations: Unsupported = None
+    audio: Unsupported = None
+    function_call: Unsupported = None
+    tool_calls: Unsupported = None
+
+
+class ChatCompletionStreamOptions(RequestStruct, frozen=True):
+    """What a stream carries besides the text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Unsupported = None
+
+
+class ChatCompletionRequest(RequestStruct, frozen=True):
+    """A conversation to be continued, and how.
+
+    Sampling fields left out take the base's own defaults.
+    """
+
+    model: str
+    """The base, an adapter, a checkpoint or a blend: `xuzhimo`, `xuzhimo@200`, `xuzhimo:0.6`."""
+    messages: Annotated[list[ChatCompletionMessageParam], Meta(min_length=1)]
+    adapters: NonEmpty | None = None
+    """mlx_lm.server's spelling of an adapter in `model`."""
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    """Left out, the rest of the context."""
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    """The newer name of `max_tokens`; wins over it."""
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    """0 and -1 mean all tokens."""
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: NonEmpty | Annotated[list[NonEmpty], Meta(max_length=16)] | None = None
+    stream: bool | None = None
+    stream_options: ChatCompletionStreamOptions | None = None
+    user: str | None = None
+    """For the caller's own books; changes nothing."""
+    metadata: dict[str, str] | None = None
+    """For the caller's own books; changes nothing."""
+
+    audio: Unsupported = None
+    function_call: Unsupported = None
+    functions: Unsupported = None
+    logit_bias: Unsupported = None
+    logprobs: Unsupported = None
+    modalities: Unsupported = None
+    moderation: Unsupported = None
+    n: Unsupported = None
+    parallel_tool_calls: Unsupported = None
+    prediction: Unsupported = None
+    prompt_cache_key: Unsupported = None
+    prompt_cache_options: Unsupported = None
+    prompt_cache_retention: Unsupported = None
+    reasoning_effort: Unsupported = None
+    response_format: Unsupported = None
+    safety_identifier: Unsupported = None
+    service_tier: Unsupported = None
+    store: Unsupported = None
+    tool_choice: Unsupported = None
+    tools: Unsupported = None
+    top_logprobs: Unsupported = None
+    verbosity: Unsupported = None
+    web_search_options: Unsupported = None
+
+
+NEUTRAL_IN_REQUEST: dict[str, tuple[object, ...]] = {
+    "audio": (),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "moderation": (),
+    "n": (1,),
+    "parallel_tool_calls": (True,),
+    "prediction": (),
+    "prompt_cache_key": (),
+    "prompt_cache_options": (),
+    "prompt_cache_retention": (),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "safety_identifier": (),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+"""What an unsupported field may hold besides null: nothing that would change the answer."""
+
+NEUTRAL_IN_MESSAGE: dict[str, tuple[object, ...]] = {
+    "name": (),
+    "refusal": (),
+    "annotations": ([],),
+    "audio": (),
+    "function_call": (),
+    "tool_calls": ([],),
+}
+NEUTRAL_IN_STREAM_OPTIONS: dict[str, tuple[object, ...]] = {"include_obfuscation": (False,)}
+
+
+class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """Token counts; the end token is counted."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatCompletionMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer."""
+
+    content: str
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """The one answer of a completion."""
+
+    message: ChatCompletionMessage
+    finish_reason: FinishReason
+    index: int = 0
+    logprobs: None = None
+
+
+class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    """The base and the adapter version that wrote it."""
+    choices: tuple[Choice, ...]
+    usage: CompletionUsage
+
+
+class ChoiceDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """What one chunk adds to the answer."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenAI calls it `Choice` too; this is the one inside a chunk."""
+
+    delta: ChoiceDelta
+    finish_reason: FinishReason | None = None
+    index: int = 0
+    logprobs: None = None
+
+
+class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a stream."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: tuple[ChunkChoice, ...]
+    usage: CompletionUsage | UnsetType | None = UNSET
+    """Only with `include_usage`: null until the last chunk, which has no choices."""

@@ -1,0 +1,160 @@
+"""Runs the application: a socket bound before the model loads, a drain on Ctrl-C, an exit code.
+
+    0         stopped by SIGINT or SIGTERM; what ran was finished, or cut off after `drain_seconds`
+    1         the engine died, or hangs
+    2         never started (`StartupError`; the command prints it)
+    128 + n   stopped at once by a second signal n
+
+Nothing here knows mlx: the engine comes in started.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+import uvicorn
+
+from verse_server.app import create_app
+from verse_server.config import ServerConfig
+from verse_server.engine.errors import StartupError
+from verse_server.engine.types import Engine
+
+BACKLOG = 2048
+"""Connections the system holds until they are accepted; a burst of 32 must not see a reset."""
+_POLL_SECONDS = 0.05
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than clients keep an idle connection, so that none closes under a request on its way."""
+_GRACE_SECONDS = 5
+"""How long answers may take to go out once the engine has nothing more to say."""
+
+
+class ServedEngine(Engine, Protocol):
+    """An engine and its life cycle."""
+
+    def drain(self) -> None:
+        """Take no new work; what runs goes on."""
+        ...
+
+    def close(self) -> None:
+        """Stop; whatever still runs gets an `EngineClosedError`. May block for a step."""
+        ...
+
+    def on_death(self, callback: Callable[[], None]) -> None:
+        """Call back, from any thread, if the engine breaks for good."""
+        ...
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the address. Whoever connects from now on waits until `run` accepts.
+
+    Raises:
+        StartupError: the address is in use, or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise StartupError(
+            f"Cannot listen on {host} port {port} ({_reason(error)}); "
+            "choose another address with --host and --port."
+        ) from error
+
+
+def run(engine: ServedEngine, config: ServerConfig, sock: socket.socket) -> int:
+    """Serve until told to stop, and close the engine.
+
+    Returns:
+        The exit code of the process.
+    """
+    return asyncio.run(_Serving(engine, config).run(sock))
+
+
+def make_server(app: Any) -> uvicorn.Server:
+    """A uvicorn that leaves signals alone and logs no requests of its own."""
+    return _Server(
+        uvicorn.Config(
+            app,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    )
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Uvicorn would stop accepting at the first signal; `_Serving` drains first."""
+        yield
+
+
+class _Serving:
+    def __init__(self, engine: ServedEngine, config: ServerConfig) -> None:
+        self._engine = engine
+        self._drain_seconds = config.drain_seconds
+        self._server = make_server(create_app(engine, config))
+        self._draining: asyncio.Task[None] | None = None
+        self._exit_code = 0
+
+    async def run(self, sock: socket.socket) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        self._engine.on_death(lambda: self._tell_death(loop))
+        if self._engine.health().status == "dead":
+            self._on_death()
+        await self._server.serve(sockets=[sock])
+        return self._exit_code
+
+    def _on_signal(self, number: int) -> None:
+        if self._draining is not None:
+            os._exit(128 + number)
+        self._draining = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        """Let running poems finish, while new requests are accepted and told 503."""
+        self._engine.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_seconds):
+                while self._is_busy():  # noqa: ASYNC110  (the engine's thread has no event for it)
+                    await asyncio.sleep(_POLL_SECONDS)
+        # What still runs is cut off here, with an error its client can read.
+        if not await asyncio.to_thread(_close, self._engine):
+            self._exit_code = 1
+        self._server.should_exit = True
+
+    def _is_busy(self) -> bool:
+        health = self._engine.health()
+        return health.status != "dead" and health.running + health.waiting > 0
+
+    def _tell_death(self, loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(RuntimeError):  # the loop is closed: we are going anyway
+            loop.call_soon_threadsafe(self._on_death)
+
+    def _on_death(self) -> None:
+        """End the process; uvicorn waits for answers on their way, at most `_GRACE_SECONDS`."""
+        self._exit_code = 1
+        self._server.should_exit = True
+
+
+def _close(engine: ServedEngine) -> bool:
+    """Close the engine, but do not wait for ever for one that hangs; say whether it ended."""
+    thread = threading.Thread(target=engine.close, name="close", daemon=True)
+    thread.start()
+    thread.join(_GRACE_SECONDS)
+    return not thread.is_alive()
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,177 @@
+"""An engine without a model: it writes given texts, and remembers what it was asked."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from verse.prompt import Message, PromptFormat
+from verse_server.engine.errors import (
+    AdapterIncompatibleError,
+    EngineClosedError,
+    EngineError,
+    GenerationFailedError,
+    ModelNotFoundError,
+    PromptTooLongError,
+)
+from verse_server.engine.types import (
+    BaseInfo,
+    CheckpointInfo,
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    Health,
+    LoadReport,
+    ModelInfo,
+    SamplingParams,
+    Target,
+    WeightedAdapter,
+)
+
+DIGEST = "0123456789abcdef" * 4
+POEM = ("轻轻的", "", "我走了", "，")
+
+REPORT = LoadReport(format="mlx-lora", matched=24, rank=8, scale=20.0, bytes=4096, digest=DIGEST)
+ADAPTER = ModelInfo(
+    id="xuzhimo",
+    created=1_700_000_000,
+    parent="verse-tiny",
+    root="verse-tiny",
+    checkpoints=(CheckpointInfo(id="xuzhimo@200", step=200, bytes=4096),),
+    digest=DIGEST,
+    prompt_format="chat",
+    system="写诗",
+    report=REPORT,
+)
+BASE = ModelInfo(id="verse-tiny", created=1_600_000_000, root="verse-tiny")
+HUB_BASE = ModelInfo(id="Qwen/Qwen2.5-7B", created=1_600_000_000, root="Qwen/Qwen2.5-7B")
+
+
+class FakeEngine:
+    """Satisfies `engine.types.Engine` and the life cycle that `serving` asks for."""
+
+    def __init__(
+        self,
+        texts: Sequence[str] = POEM,
+        *,
+        finish_reason: FinishReason | None = "stop",
+        seconds_per_chunk: float = 0.0,
+        first_error: Exception | None = None,
+        late_error: Exception | None = None,
+        sampling: SamplingParams | None = None,
+        context_length: int = 64,
+        hangs: bool = False,
+    ) -> None:
+        self.texts = tuple(texts)
+        self.finish_reason: FinishReason | None = finish_reason
+        self.seconds_per_chunk = seconds_per_chunk
+        self.first_error = first_error
+        self.late_error = late_error
+        self.base = BaseInfo(
+            id="verse-tiny",
+            context_length=context_length,
+            dtype="float32",
+            bytes=40_000_000,
+            created=BASE.created,
+            sampling=sampling or SamplingParams(),
+        )
+        self.warnings = ["broken: the weights file is truncated"]
+        self.requests: list[GenerationRequest] = []
+        self.encoded: list[Message] = []
+        self.num_running = 0
+        self.num_closed_early = 0
+        self.hangs = hangs
+        self.draining = False
+        self.failure: EngineError | None = None
+        self.health_override: Health | None = None
+        self._on_death: Callable[[], None] = lambda: None
+
+    def models(self) -> list[ModelInfo]:
+        return [BASE, ADAPTER]
+
+    def model(self, name: str) -> ModelInfo:
+        if name == "broken":
+            raise AdapterIncompatibleError("broken", "the weights file is truncated.")
+        known = {m.id: m for m in (BASE, ADAPTER, HUB_BASE)} | {
+            "base": BASE,
+            "xuzhimo@200": ADAPTER,
+        }
+        if name not in known:
+            raise ModelNotFoundError(name, nearest=["xuzhimo"])
+        return known[name]
+
+    def resolve(self, name: str) -> Target:
+        info = self.model(name)
+        if info.digest is None:
+            return Target(model=info.id, prompt_format=PromptFormat())
+        part = WeightedAdapter(name=name, digest=info.digest)
+        return Target(model=name, prompt_format=PromptFormat(), parts=(part,))
+
+    def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
+        self.encoded = list(messages)
+        ids = tuple(ord(char) for message in messages for char in message.content)
+        if len(ids) >= self.base.context_length:
+            raise PromptTooLongError(len(ids), self.base.context_length)
+        return ids or (0,)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        if self.draining:
+            raise EngineClosedError("The server is shutting down; send the request again.")
+        if self.first_error is not None:
+            raise self.first_error
+        self.requests.append(request)
+        self.num_running += 1
+        finished = False
+        try:
+            for index, text in enumerate(self.texts):
+                await self._step()
+                last = index == len(self.texts) - 1
+                finished = last
+                yield GenerationChunk(
+                    text=text,
+                    target=request.target,
+                    completion_tokens=index + 1,
+                    finish_reason=self.finish_reason if last and self.late_error is None else None,
+                )
+            if self.late_error is not None:
+                raise self.late_error
+        finally:
+            self.num_running -= 1
+            self.num_closed_early += not finished
+
+    async def _step(self) -> None:
+        until = asyncio.get_running_loop().time() + self.seconds_per_chunk
+        while True:
+            if self.failure is not None:
+                raise self.failure
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, 0.01))
+
+    def health(self) -> Health:
+        if self.health_override is not None:
+            return self.health_override
+        return Health(
+            status="draining" if self.draining else "ok",
+            running=self.num_running,
+            waiting=0,
+            resident_adapters=1,
+        )
+
+    def drain(self) -> None:
+        self.draining = True
+
+    def close(self) -> None:
+        self.draining = True
+        while self.hangs:
+            time.sleep(1)
+        self.failure = EngineClosedError("The server has stopped; send the request again.")
+
+    def on_death(self, callback: Callable[[], None]) -> None:
+        self._on_death = callback
+
+    def die(self) -> None:
+        """As the real one: from another thread, requests first."""
+        self.failure = GenerationFailedError("The engine broke.")
+        self.health_override = Health(status="dead", running=0, waiting=0, resident_adapters=0)
+        self._on_death()

@@ -1,0 +1,141 @@
+"""A client that hangs up frees its row at once, in every phase of a request. Real sockets."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine
+from live import live_server, wait_until
+from wire import CHAT, chat_body
+
+from verse_server.api.disconnect import ClientDisconnectedError, until_disconnect
+
+SECONDS_TO_NOTICE = 1.0
+
+
+def post(address: str, body: dict[str, Any]) -> socket.socket:
+    """Send a request, and return the connection with nothing read from it."""
+    host, port = address.removeprefix("http://").split(":")
+    raw = json.dumps(body).encode()
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall(
+        f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(raw)}\r\n\r\n".encode()
+        + raw
+    )
+    return connection
+
+
+@pytest.fixture
+def slow() -> FakeEngine:
+    return FakeEngine(["水"] * 1000, seconds_per_chunk=0.05)
+
+
+@pytest.fixture
+def address(slow: FakeEngine) -> Iterator[str]:
+    with live_server(slow) as address:
+        yield address
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_hanging_up_in_the_middle_frees_the_row(
+    slow: FakeEngine, address: str, stream: bool
+) -> None:
+    connection = post(address, chat_body(stream=stream))
+    wait_until(lambda: slow.num_running == 1)
+    if stream:
+        assert "轻" not in connection.recv(4096).decode(errors="replace")
+    connection.close()
+    wait_until(lambda: slow.num_closed_early == 1, SECONDS_TO_NOTICE)
+    assert slow.num_running == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_hanging_up_before_the_first_token_frees_the_row(
+    slow: FakeEngine, address: str, stream: bool
+) -> None:
+    slow.seconds_per_chunk = 60
+    connection = post(address, chat_body(stream=stream))
+    wait_until(lambda: slow.num_running == 1)
+    connection.close()
+    wait_until(lambda: slow.num_closed_early == 1, SECONDS_TO_NOTICE)
+
+
+def test_one_that_hangs_up_does_not_disturb_the_others(slow: FakeEngine, address: str) -> None:
+    slow.texts = ("水",) * 20
+    leaver = post(address, chat_body(stream=True))
+    stayer = post(address, chat_body())
+    wait_until(lambda: slow.num_running == 2)
+    leaver.close()
+    assert b"200 OK" in stayer.recv(65536)
+    stayer.close()
+    assert slow.num_closed_early == 1
+
+
+def test_a_client_that_reads_nothing_still_frees_its_row_when_it_goes(
+    slow: FakeEngine, address: str
+) -> None:
+    slow.texts = ("水" * 100_000,) * 1000
+    slow.seconds_per_chunk = 0
+    connection = post(address, chat_body(stream=True))
+    wait_until(lambda: slow.num_running == 1)
+    connection.close()
+    wait_until(lambda: slow.num_closed_early == 1, SECONDS_TO_NOTICE)
+
+
+def test_the_log_and_the_server_survive_a_client_that_leaves_while_it_sends(
+    slow: FakeEngine, address: str
+) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode()
+        )
+    slow.texts = ("水",)
+    follower = post(address, chat_body())
+    assert b"200 OK" in follower.recv(65536)
+    follower.close()
+
+
+async def _hang_up_after(seconds: float) -> Any:
+    await asyncio.sleep(seconds)
+    return {"type": "http.disconnect"}
+
+
+def test_a_disconnect_cancels_the_block_and_nothing_after_it() -> None:
+    async def scenario() -> str:
+        with pytest.raises(ClientDisconnectedError):
+            async with until_disconnect(lambda: _hang_up_after(0.01)):
+                await asyncio.sleep(60)
+        await asyncio.sleep(0)
+        return "still running"
+
+    assert asyncio.run(scenario()) == "still running"
+
+
+def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    async def scenario() -> None:
+        async with until_disconnect(lambda: _hang_up_after(60)):
+            await asyncio.sleep(60)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(scenario())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancelled())
+
+
+def test_a_block_that_ends_first_is_left_alone() -> None:
+    async def scenario() -> int:
+        async with until_disconnect(lambda: _hang_up_after(0.01)):
+            pass
+        await asyncio.sleep(0.05)
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(scenario()) == 1

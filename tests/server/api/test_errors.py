@@ -1,0 +1,102 @@
+"""One envelope on every path."""
+
+import logging
+
+import msgspec
+import pytest
+from fake_engine import FakeEngine
+from openai_schemas import ErrorResponse
+from wire import CHAT, Client, Connect, chat_body
+
+from verse_server.api.errors import translate
+from verse_server.engine.errors import (
+    AdapterIncompatibleError,
+    EngineClosedError,
+    EngineError,
+    GenerationFailedError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PromptTooLongError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "param"),
+    [
+        (ModelNotFoundError("x"), 404, "model_not_found", None),
+        (AdapterIncompatibleError("x", "why."), 409, "adapter_incompatible", None),
+        (InvalidRequestError("No.", param="model"), 400, "invalid_value", "model"),
+        (PromptTooLongError(9, 8), 400, "context_length_exceeded", "messages"),
+        (EngineClosedError("Closed."), 503, "engine_closed", None),
+        (GenerationFailedError("Broke."), 500, "generation_failed", None),
+    ],
+)
+def test_each_engine_error_has_its_status_and_code(
+    error: EngineError, status: int, code: str, param: str | None
+) -> None:
+    failure = translate(error)
+    assert (failure.status, failure.code, failure.param) == (status, code, param)
+    assert failure.message == str(error)
+
+
+def test_an_error_that_will_not_go_away_is_not_worth_a_retry() -> None:
+    assert translate(AdapterIncompatibleError("x", "why.")).headers == {"x-should-retry": "false"}
+
+
+def test_a_closed_engine_says_when_to_come_back() -> None:
+    assert int(translate(EngineClosedError("Closed.")).headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/completions", "/nope", "/v1/chat"])
+def test_an_unknown_path_is_404(client: Client, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 404
+    error = msgspec.json.decode(response.content, type=ErrorResponse).error
+    assert error.code == "unknown_url"
+    assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", CHAT, "OPTIONS, POST"),
+        ("PUT", CHAT, "OPTIONS, POST"),
+        ("POST", "/v1/models", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/v1/models/xuzhimo", "GET, HEAD, OPTIONS"),
+        ("BREW", "/health", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_a_wrong_method_is_405_and_told_the_right_ones(
+    client: Client, method: str, path: str, allowed: str
+) -> None:
+    response = client.request(method, path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == allowed
+    msgspec.json.decode(response.content, type=ErrorResponse)
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/xuzhimo", CHAT])
+def test_options_answers_everywhere(client: Client, path: str) -> None:
+    headers = {"origin": "http://poet.example", "access-control-request-method": "POST"}
+    response = client.options(path, headers=headers)
+    assert response.status_code == 204
+    assert "OPTIONS" in response.headers["allow"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/xuzhimo"])
+def test_head_answers_where_get_does(client: Client, path: str) -> None:
+    assert client.head(path).status_code == 200
+
+
+def test_a_bug_is_500_logged_with_its_id_and_not_shown(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = connect(FakeEngine(first_error=ZeroDivisionError("secret detail")))
+    response = client.post(CHAT, json=chat_body())
+    error = msgspec.json.decode(response.content, type=ErrorResponse).error
+    assert (response.status_code, error.type) == (500, "server_error")
+    assert "secret detail" not in response.text
+    assert response.headers["x-request-id"] in error.message
+    record = next(r for r in caplog.records if r.levelno == logging.ERROR)
+    assert response.headers["x-request-id"] in record.getMessage()
+    assert record.exc_info is not None

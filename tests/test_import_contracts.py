@@ -1,0 +1,100 @@
+"""Each import contract holds, and can fail: an import planted in a copy breaks it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+PARTS = ("core", "server", "trainer", "clients")
+PLANTED = {
+    "server, trainer and clients stand side by side on the core": (
+        ("core/verse/planted.py", "import verse_server.config"),
+        ("trainer/verse_trainer/planted.py", "import verse_clients"),
+        ("clients/verse_clients/planted.py", "from verse_server import config"),
+    ),
+    "inside the server: api over protocol and engine, which do not know each other": (
+        ("server/verse_server/engine/planted.py", "import verse_server.protocol.chat"),
+        ("server/verse_server/protocol/planted.py", "import verse_server.api.sse"),
+        ("server/verse_server/config.py", "import verse_server.engine.types"),
+    ),
+    "api knows the engine's records and errors, nothing behind them": (
+        ("server/verse_server/api/planted.py", "import verse_server.engine.scheduler"),
+    ),
+    "mlx only in the engine, the trainer and core's base_model": (
+        ("core/verse/planted.py", "import mlx.core as mx"),
+        ("server/verse_server/serving.py", "from mlx_lm import load"),
+    ),
+    "clients, api and protocol run where there is no mlx": (
+        ("clients/verse_clients/planted.py", "import verse.base_model"),
+    ),
+    "the engine's records import no mlx": (
+        ("server/verse_server/engine/__init__.py", "import mlx.core"),
+        ("server/verse_server/engine/types.py", "from verse_server.engine import batch"),
+    ),
+    "litestar only in api and app": (
+        ("server/verse_server/engine/planted.py", "import litestar"),
+        ("server/verse_server/protocol/planted.py", "from litestar import get"),
+    ),
+    "uvicorn only in serving": (("server/verse_server/app.py", "import uvicorn"),),
+    "tkinter only in the curate view": (
+        ("clients/verse_clients/planted.py", "import tkinter.ttk"),
+        ("core/verse/planted.py", "from tktooltip import ToolTip"),
+    ),
+    "openai only in one client module": (
+        ("clients/verse_clients/planted.py", "from openai import OpenAI"),
+    ),
+}
+CASES = [(contract, *import_) for contract, imports in PLANTED.items() for import_ in imports]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four packages and the contracts, to be spoilt."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copy(PROJECT / "pyproject.toml", folder)
+    for part in PARTS:
+        shutil.copytree(PROJECT / part, folder / part)
+    return folder
+
+
+def verdicts(folder: Path) -> dict[str, str]:
+    """KEPT or BROKEN for each contract."""
+    path = os.pathsep.join(str(folder / part) for part in PARTS)
+    run = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = dict(re.findall(r"^(.+?) (KEPT|BROKEN)", run.stdout, flags=re.MULTILINE))
+    assert found, run.stdout + run.stderr
+    return found
+
+
+def test_every_contract_is_tried_and_kept(copy: Path) -> None:
+    assert verdicts(copy) == dict.fromkeys(PLANTED, "KEPT")
+
+
+@pytest.mark.parametrize(("contract", "file", "line"), CASES)
+def test_a_planted_import_breaks_the_contract(
+    contract: str, file: str, line: str, copy: Path
+) -> None:
+    target = copy / file
+    before = target.read_text("utf-8") if target.exists() else None
+    target.write_text(f"{before or ''}\n{line}\n", "utf-8")
+    try:
+        assert verdicts(copy)[contract] == "BROKEN"
+    finally:
+        if before is None:
+            target.unlink()
+        else:
+            target.write_text(before, "utf-8")
