@@ -17,11 +17,12 @@ from verse_server.api.disconnect import until_disconnect
 from verse_server.api.request_log import current_request
 from verse_server.api.sse import EventStream, frame
 from verse_server.engine.errors import GenerationFailedError
-from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest
+from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest, Target
 from verse_server.protocol.chat import ChatCompletion, ChatCompletionRequest, ChoiceDelta
 
-# Encoding a whole megabyte takes most of a second, which no stream should wait for. One thread,
-# because a tokenizer is not made to be called from two at once.
+# Encoding a whole megabyte takes most of a second, and so does hashing a large adapter that has
+# just appeared; no stream should wait for either. One thread, because a tokenizer is not made to
+# be called from two at once.
 _encoding_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
 
 
@@ -55,10 +56,14 @@ class ChatController(Controller):
 
 
 async def _row(data: ChatCompletionRequest, engine: Engine) -> GenerationRequest:
-    target = engine.resolve(model_name(data, engine.base))
-    messages = engine_messages(data.messages)
+    name, messages = model_name(data, engine.base), engine_messages(data.messages)
+
+    def resolve_and_encode() -> tuple[Target, tuple[int, ...]]:
+        target = engine.resolve(name)
+        return target, engine.encode(target, messages)
+
     loop = asyncio.get_running_loop()
-    prompt = await loop.run_in_executor(_encoding_thread, engine.encode, target, messages)
+    target, prompt = await loop.run_in_executor(_encoding_thread, resolve_and_encode)
     return generation_request(data, target, prompt, engine.base)
 
 

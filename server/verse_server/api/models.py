@@ -11,12 +11,12 @@ from verse_server.protocol.models import Model, ModelList
 
 
 class ModelsController(Controller):
-    """The base and its adapters."""
+    """The base and its adapters. In threads, because a new folder may mean hashing large files."""
 
     path = "/models"
     tags = ("models",)
 
-    @route(http_method=READ, sync_to_thread=False, responses=error_responses(401))
+    @route(http_method=READ, sync_to_thread=True, responses=error_responses(401))
     def list(self, engine: EngineDependency) -> ModelList:
         """The base and every adapter that can be served."""
         return wire_models(engine.models())
@@ -24,7 +24,7 @@ class ModelsController(Controller):
     @route(
         "/{model_id:path}",
         http_method=READ,
-        sync_to_thread=False,
+        sync_to_thread=True,
         responses=error_responses(400, 401, 404, 409),
     )
     def retrieve(self, engine: EngineDependency, model_id: FromPath[PurePosixPath]) -> Model:

@@ -12,6 +12,7 @@ from verse.base_model import BaseModel, BaseModelError
 from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
 from verse.prompt import POEM_SYSTEM, Message, PromptError, PromptFormat, render
 from verse_server.config import EngineConfig
+from verse_server.engine.adapter_version import AdapterVersion
 from verse_server.engine.errors import (
     EngineClosedError,
     EngineError,
@@ -21,7 +22,7 @@ from verse_server.engine.errors import (
     StartupError,
 )
 from verse_server.engine.lora import LoraBank, linear_shapes
-from verse_server.engine.registry import AdapterRegistry, AdapterVersion
+from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.residency import AdapterChangedError, AdapterResidency
 from verse_server.engine.types import (
     BaseInfo,
@@ -85,7 +86,11 @@ class MlxEngine:
             base = worker.start(config.model, on_progress, make_residency)
         except BaseModelError as error:
             raise StartupError(str(error)) from error
-        return cls(config, base, worker, registries[0])
+        try:
+            return cls(config, base, worker, registries[0])
+        except StartupError:
+            worker.close()
+            raise
 
     @property
     def base(self) -> BaseInfo:
@@ -266,9 +271,16 @@ def _check_strengths(parts: Sequence[AdapterPart], versions: Sequence[AdapterVer
 
 
 def _sampling_defaults(generation_config: dict[str, Any]) -> SamplingParams:
-    """A base's own defaults, as vLLM takes them from generation_config.json."""
+    """A base's own defaults, as vLLM takes them from generation_config.json.
+
+    Raises:
+        StartupError: one of them is not what it should be.
+    """
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
     given = {n: generation_config[n] for n in names if generation_config.get(n) is not None}
     if generation_config.get("do_sample") is False:
         given["temperature"] = 0.0
-    return msgspec.convert(given, SamplingParams)
+    try:
+        return msgspec.convert(given, SamplingParams)
+    except msgspec.ValidationError as error:
+        raise StartupError(f"The model's generation_config.json is wrong: {error}.") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from verse.adapter_config import AdapterConfig, MlxConfig
+from verse.adapter_config import MlxConfig
 from verse.adapter_folder import (
     AdapterFolder,
     AdapterFolderError,
@@ -26,15 +26,10 @@ from verse.adapter_folder import (
     signature,
 )
 from verse.model_spelling import BASE, AdapterPart, is_adapter_name
-from verse.prompt import PromptFormat
-from verse_server.engine.adapter_files import (
-    AdapterFileError,
-    AdapterPlan,
-    ModuleShape,
-    plan_adapter,
-)
+from verse_server.engine.adapter_files import AdapterFileError, ModuleShape, plan_adapter
+from verse_server.engine.adapter_version import AdapterVersion, model_info
 from verse_server.engine.errors import AdapterIncompatibleError, ModelNotFoundError
-from verse_server.engine.types import CheckpointInfo, LoadReport, ModelInfo
+from verse_server.engine.types import ModelInfo
 
 _SETTLE_SECONDS = 2.0
 """How long a folder may be unreadable because somebody is still writing it."""
@@ -42,21 +37,6 @@ _MAX_VERSIONS = 4096
 """Versions remembered by digest; far more than can be running or waiting."""
 
 _log = logging.getLogger(__name__)
-
-
-class AdapterVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of adapter weights that fits the base."""
-
-    name: str
-    """The spelling without strength: `xuzhimo` or `xuzhimo@200`."""
-    folder: Path
-    weights: Path
-    config: AdapterConfig
-    prompt_format: PromptFormat | None
-    plan: AdapterPlan
-    digest: str
-    created: int
-    bytes: int
 
 
 class _Known(msgspec.Struct):
@@ -114,7 +94,7 @@ class AdapterRegistry:
         """Every adapter that can be served, by name."""
         with self._lock:
             self._scan()
-            return [info for name in sorted(self._known) if (info := self._published(name))]
+            return [info for name in sorted(self._known) for info in self._served(name)]
 
     def warnings(self) -> list[str]:
         """One line for each folder that cannot be served."""
@@ -123,7 +103,7 @@ class AdapterRegistry:
             lines = self._overlooked()
             for name in sorted(self._known):
                 try:
-                    self.version(AdapterPart(name))
+                    self.version(AdapterPart(name, self._first_step(name)))
                 except (AdapterIncompatibleError, ModelNotFoundError) as error:
                     lines.append(str(error))
             return lines
@@ -134,13 +114,24 @@ class AdapterRegistry:
             version = self.version(part)
             folder = self._known[part.name].folder
             assert folder is not None
-            return self._info(version, folder, is_checkpoint=part.checkpoint is not None)
+            return model_info(
+                version,
+                self._base_id,
+                folder if part.checkpoint is None else None,
+                self._delta_norms.get(version.digest),
+            )
 
-    def _published(self, name: str) -> ModelInfo | None:
-        try:
-            return self.model(AdapterPart(name))
-        except (AdapterIncompatibleError, ModelNotFoundError):
-            return None
+    def _served(self, name: str) -> list[ModelInfo]:
+        """The adapter; while it has no published weights, each of its checkpoints."""
+        folder = self._known[name].folder
+        if folder is None:
+            return []
+        steps = [None] if folder.published else list(folder.checkpoints)
+        infos: list[ModelInfo] = []
+        for step in steps:
+            with suppress(AdapterIncompatibleError, ModelNotFoundError):
+                infos.append(self.model(AdapterPart(name, step)))
+        return infos
 
     def _find(self, name: str) -> _Known | None:
         """What the folder of this name holds now. Only a name that the listing has is opened."""
@@ -217,6 +208,11 @@ class AdapterRegistry:
     def _stays_in(self, link: Path) -> bool:
         return _real(link).is_relative_to(_real(self._root))
 
+    def _first_step(self, name: str) -> int | None:
+        """None for the published weights; a folder that has none yet is judged by its newest."""
+        folder = self._known[name].folder
+        return None if folder is None or folder.published else folder.last_step
+
     def _step(self, folder: AdapterFolder, part: AdapterPart) -> int | None:
         """The step of a checkpoint; None for the published weights."""
         if part.checkpoint is None:
@@ -259,10 +255,13 @@ class AdapterRegistry:
     def _make_version(self, folder: AdapterFolder, step: int | None) -> AdapterVersion:
         weights = folder.weights(step)
         if weights is None:
-            raise AdapterFileError("it has no published weights yet.")
+            raise AdapterFileError(
+                f"it has no published weights yet; {folder.name}@last is its newest checkpoint."
+            )
         stat = weights.stat()
         return AdapterVersion(
             name=folder.name if step is None else f"{folder.name}@{step}",
+            adapter=folder.name,
             folder=folder.path,
             weights=weights,
             config=folder.config,
@@ -280,47 +279,6 @@ class AdapterRegistry:
             self._by_digest[version.digest] = version
             while len(self._by_digest) > _MAX_VERSIONS:
                 del self._by_digest[next(iter(self._by_digest))]
-
-    def _info(
-        self, version: AdapterVersion, folder: AdapterFolder, *, is_checkpoint: bool
-    ) -> ModelInfo:
-        recorded = version.prompt_format
-        return ModelInfo(
-            id=version.name,
-            created=version.created,
-            parent=folder.name if is_checkpoint else self._base_id,
-            root=self._base_id,
-            checkpoints=() if is_checkpoint else _checkpoints(folder),
-            digest=version.digest,
-            prompt_format=recorded.format if recorded else None,
-            system=recorded.system if recorded else None,
-            report=self._report(version),
-        )
-
-    def _report(self, version: AdapterVersion) -> LoadReport:
-        plan = version.plan
-        return LoadReport(
-            format=plan.format,
-            matched=len(plan.modules),
-            rank=plan.rank,
-            scale=plan.scale,
-            delta_norm=self._delta_norms.get(version.digest),
-            bytes=version.bytes,
-            digest=version.digest,
-            recorded_base=plan.recorded_base,
-            warnings=self._report_warnings(version),
-        )
-
-    def _report_warnings(self, version: AdapterVersion) -> tuple[str, ...]:
-        warnings: list[str] = []
-        recorded = version.plan.recorded_base
-        if recorded and _last_name(recorded) != _last_name(self._base_id):
-            warnings.append(f"trained on {recorded}, served on {self._base_id}")
-        if version.prompt_format is None:
-            warnings.append("prompt.json is missing; the chat format is assumed")
-        if self._delta_norms.get(version.digest) == 0:
-            warnings.append("the update is zero: it changes nothing")
-        return tuple(warnings)
 
     def _nearest(self, name: str) -> list[str]:
         names = {n.lower(): n for n in (*self._known, self._base_id)}
@@ -341,19 +299,5 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _checkpoints(folder: AdapterFolder) -> tuple[CheckpointInfo, ...]:
-    found: list[CheckpointInfo] = []
-    for step, file in folder.checkpoints.items():
-        with suppress(FileNotFoundError):  # cleaned away just now
-            size = file.stat().st_size
-            found.append(CheckpointInfo(id=f"{folder.name}@{step}", step=step, bytes=size))
-    return tuple(found)
-
-
 def _checkpoint_ids(folder: AdapterFolder) -> list[str]:
     return [f"{folder.name}@{step}" for step in folder.checkpoints]
-
-
-def _last_name(model: str) -> str:
-    """`Qwen/Qwen2.5-7B` and `models/Qwen2.5-7B` are the same model in different places."""
-    return model.rstrip("/").rsplit("/", 1)[-1].lower()

@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Collection, Sequence
 
 from verse.adapter_folder import adapter_digest
+from verse_server.engine.adapter_version import AdapterVersion
 from verse_server.engine.adapter_weights import load_weights
 from verse_server.engine.errors import AdapterIncompatibleError, InvalidRequestError
 from verse_server.engine.lora import LoraBank, SlotWeights
-from verse_server.engine.registry import AdapterRegistry, AdapterVersion
+from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.slots import SlotTable
 from verse_server.engine.types import WeightedAdapter
 

@@ -24,8 +24,9 @@ class Row:
         self.sampling = sampling
         self.tokens: list[int] = []
         """In the KV cache by now, prompt included; mlx-lm appends to this very list."""
-        # Its own generator: what a row draws does not depend on its neighbours.
-        self._random = random.Random(sampling.seed)
+        # Its own generator: what a row draws does not depend on its neighbours. Seeded with a
+        # text, because a number would lose its sign.
+        self._random = random.Random(None if sampling.seed is None else f"{sampling.seed}/0")
 
     def next_key(self) -> list[int]:
         """A fresh key for one draw: two 32-bit words, as `mx.random.key` holds them."""

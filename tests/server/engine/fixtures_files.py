@@ -1,14 +1,19 @@
 """Adapter folders written with numpy alone, for a made-up base of two kinds of layers."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
+from verse.model_spelling import AdapterPart
 from verse_server.engine.adapter_files import ModuleShape
+from verse_server.engine.errors import AdapterIncompatibleError, ModelNotFoundError
+from verse_server.engine.registry import AdapterRegistry
 
 Q_PROJ = "model.layers.0.self_attn.q_proj"
 DOWN_PROJ = "model.layers.0.mlp.down_proj"
@@ -21,6 +26,7 @@ BASE_MODULES = {
     }.items()
 }
 RANK = 4
+LONG_AGO = 1_600_000_000
 Arrays = Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]
 
 
@@ -92,3 +98,49 @@ def write_adapter(
 def write_weights(file: Path, tensors: Arrays) -> Path:
     save_file(dict(tensors), file)
     return file
+
+
+def cut_in_half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def age(folder: Path) -> None:
+    """As if the last write had been long ago."""
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+
+
+# Questions to a registry.
+
+
+def names(registry: AdapterRegistry) -> list[str]:
+    return [info.id for info in registry.models()]
+
+
+def digest(registry: AdapterRegistry, name: str, checkpoint: Any = None) -> str:
+    return registry.version(AdapterPart(name, checkpoint)).digest
+
+
+def not_found(registry: AdapterRegistry, name: str, checkpoint: Any = None) -> ModelNotFoundError:
+    with pytest.raises(ModelNotFoundError) as caught:
+        registry.version(AdapterPart(name, checkpoint))
+    return caught.value
+
+
+def refusal(registry: AdapterRegistry, name: str, checkpoint: Any = None) -> str:
+    with pytest.raises(AdapterIncompatibleError) as caught:
+        registry.version(AdapterPart(name, checkpoint))
+    assert "\n" not in str(caught.value)
+    return caught.value.reason
+
+
+def checkpoint(folder: Path, step: int, seed: int) -> Path:
+    return write_weights(folder / f"{step:07d}_adapters.safetensors", mlx_tensors(seed=seed))
+
+
+def make_root(path: Path) -> Path:
+    """An adapters folder with two adapters and a file."""
+    write_adapter(path / "xuzhimo", seed=1)
+    write_adapter(path / "hushi", seed=2)
+    (path / "README.md").write_text("not an adapter")
+    return path

@@ -350,3 +350,32 @@ def test_an_adapters_folder_that_cannot_be_read_stops_the_start(
 def test_a_model_that_cannot_be_loaded_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="Hugging Face"):
         MlxEngine.start(EngineConfig(model=str(tmp_path / "missing"), adapters=tmp_path))
+
+
+async def test_an_adapter_that_has_only_checkpoints_yet_is_listed_by_them(
+    start_engine: StartEngine, adapters: Path
+) -> None:
+    weights = adapters / "a" / "adapters.safetensors"
+    weights.rename(adapters / "a" / "0000100_adapters.safetensors")
+    engine = start_engine()
+    assert [model.id for model in engine.models()] == ["tiny", "a@100", "b", "c"]
+    assert engine.warnings == []
+    assert await write(engine, "a@last") == await write(engine, "a@100")
+    with pytest.raises(AdapterIncompatibleError, match="a@last"):
+        engine.resolve("a")
+
+
+def test_wrong_sampling_defaults_of_a_base_stop_the_start(
+    tiny_base: Path, adapters: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    (base / "generation_config.json").write_text('{"temperature": "0.7"}')
+    with pytest.raises(StartupError, match="temperature"):
+        MlxEngine.start(EngineConfig(model=str(base), adapters=adapters))
+
+
+async def test_seeds_that_differ_only_in_sign_draw_differently(start_engine: StartEngine) -> None:
+    engine = start_engine()
+    one, minus_one = (SamplingParams(temperature=1.0, seed=seed) for seed in (1, -1))
+    assert await write(engine, "a", sampling=one) != await write(engine, "a", sampling=minus_one)
