@@ -52,6 +52,12 @@ class BaseModel:
     bytes: int
 
     @property
+    def vocab_size(self) -> int:
+        """Logits per token; a few may belong to no token."""
+        nested = cast(dict[str, Any], self.config.get("text_config") or {})
+        return int({**nested, **self.config}["vocab_size"])
+
+    @property
     def context_length(self) -> int:
         """Tokens of prompt and answer together; 4096 where the model does not say."""
         # Models that also see keep what concerns text one level down.

@@ -41,6 +41,14 @@ def serve(
         int,
         typer.Option(envvar="VERSE_ADAPTER_SLOTS", min=1, help="Adapters kept in memory at once."),
     ] = _ENGINE.adapter_slots,
+    prefix_cache_bytes: Annotated[
+        int,
+        typer.Option(
+            envvar="VERSE_PREFIX_CACHE_BYTES",
+            min=0,
+            help="Memory for prompts seen before; 0 remembers none.",
+        ),
+    ] = _ENGINE.prefix_cache_bytes,
     no_poem_prompt: Annotated[
         bool,
         typer.Option(
@@ -67,6 +75,7 @@ def serve(
             adapters=adapters,
             max_batch=max_batch,
             adapter_slots=adapter_slots,
+            prefix_cache_bytes=prefix_cache_bytes,
             poem_prompt=not no_poem_prompt,
         ),
         host=host,

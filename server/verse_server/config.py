@@ -22,6 +22,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that run at once; the rest wait."""
     adapter_slots: int = 16
     """Adapters resident at once; the least recently used one goes first."""
+    prefix_cache_bytes: int = 256 << 20
+    """For keys and values of prompts seen before; 0 keeps none."""
     poem_prompt: bool = True
     """Give the poem prompt to requests without a system message when nothing else is recorded."""
 

@@ -71,7 +71,12 @@ def test_streamed_and_whole_answers_have_the_same_text_and_usage(served: Served)
                 reason = chunk.choices[0].finish_reason or reason
             usage = chunk.usage or usage
         assert text == whole.choices[0].message.content
-        assert usage == whole.usage
+        assert usage is not None
+        assert whole.usage is not None
+        # The second one finds the prompt in the cache.
+        assert usage.to_dict() | {"prompt_tokens_details": None} == whole.usage.to_dict() | {
+            "prompt_tokens_details": None
+        }
         assert reason == whole.choices[0].finish_reason
 
 
@@ -82,6 +87,27 @@ def test_seven_adapters_at_once_write_what_each_writes_alone(served: Served) -> 
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(partial(write, served), names * 2))
     assert together == alone * 2
+
+
+def test_answers_logprobs_and_a_shared_prompt_through_the_sdk(served: Served) -> None:
+    create = served.client.chat.completions.create
+    wanted: dict[str, Any] = {"model": "hushi", "messages": RIVER, "max_tokens": 12, "seed": 11}
+    first = create(**wanted, n=3, logprobs=True, top_logprobs=2, logit_bias={"2": -100})
+    again = create(**wanted, n=3, logit_bias={"2": -100})
+    texts = [choice.message.content for choice in first.choices]
+    assert texts == [choice.message.content for choice in again.choices]
+    assert len(set(texts)) == 3
+    for choice in first.choices:
+        assert choice.finish_reason == "length"
+        assert choice.logprobs is not None
+        entries = choice.logprobs.content or []
+        assert len(entries) == 12
+        assert all(entry.logprob <= entry.top_logprobs[0].logprob + 1e-5 for entry in entries)
+    assert first.usage is not None
+    assert first.usage.completion_tokens == 36
+    assert again.usage is not None
+    assert again.usage.prompt_tokens_details is not None
+    assert again.usage.prompt_tokens_details.cached_tokens == again.usage.prompt_tokens - 1
 
 
 def test_models_are_listed_with_their_line_and_retrieved_with_a_report(served: Served) -> None:
@@ -101,7 +127,7 @@ def test_the_sdk_raises_its_own_exceptions(served: Served) -> None:
         create(model="xuzhimoo", messages=RIVER)
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as unsupported:
-        create(model="xuzhimo", messages=RIVER, n=3)
+        create(model="xuzhimo", messages=RIVER, n=17)
     assert unsupported.value.param == "n"
     with pytest.raises(openai.BadRequestError) as long:
         create(model="xuzhimo", messages=[{"role": "user", "content": "河" * 600}])

@@ -10,7 +10,14 @@ from litestar import Controller, Request, Response, post
 from litestar.params import JSONBody
 from msgspec import UNSET
 
-from verse_server.api.convert import Answer, engine_messages, generation_request, model_name
+from verse_server.api.convert import (
+    Answer,
+    choice,
+    chunk_choices,
+    engine_messages,
+    generation_request,
+    model_name,
+)
 from verse_server.api.decoding import StrictChatBody
 from verse_server.api.dependencies import EngineDependency, error_responses
 from verse_server.api.disconnect import until_disconnect
@@ -18,7 +25,7 @@ from verse_server.api.request_log import current_request
 from verse_server.api.sse import EventStream, frame
 from verse_server.engine.errors import GenerationFailedError
 from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest, Target
-from verse_server.protocol.chat import ChatCompletion, ChatCompletionRequest, ChoiceDelta
+from verse_server.protocol.chat import ChatCompletion, ChatCompletionRequest
 
 # Encoding a whole megabyte takes most of a second, and so does hashing a large adapter that has
 # just appeared; no stream should wait for either. One thread, because a tokenizer is not made to
@@ -68,48 +75,48 @@ async def _row(data: ChatCompletionRequest, engine: Engine) -> GenerationRequest
 
 
 async def _completion(row: GenerationRequest, engine: Engine) -> ChatCompletion:
-    texts: list[str] = []
+    answers: list[list[GenerationChunk]] = [[] for _ in range(row.n)]
     async with aclosing(_chunks(row, engine)) as chunks:
         async for chunk in chunks:
-            texts.append(chunk.text)
-            if chunk.finish_reason is not None:
-                text = "".join(texts)
-                answer = Answer.to(row, chunk.target, engine.base)
-                return answer.completion(text, chunk.completion_tokens, chunk.finish_reason)
-    raise _unfinished()
+            answers[chunk.index].append(chunk)
+    if not all(answer and answer[-1].finish_reason for answer in answers):
+        raise _unfinished()
+    with_logprobs = row.num_top_logprobs is not None
+    choices = [choice(answer, with_logprobs) for answer in answers]
+    num_tokens = sum(answer[-1].completion_tokens for answer in answers)
+    return Answer.to(row, answers[0][0], engine.base).completion(choices, num_tokens)
 
 
 async def _frames(
     row: GenerationRequest, engine: Engine, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     usage = None if include_usage else UNSET
+    with_logprobs = row.num_top_logprobs is not None
     answer: Answer | None = None
-    pending = b""
+    num_tokens: dict[int, int] = {}
+    num_left = row.n
     async with aclosing(_chunks(row, engine)) as chunks:
         async for chunk in chunks:
-            if answer is None:
-                # With the first text: until then an error can still be a plain HTTP error.
-                answer = Answer.to(row, chunk.target, engine.base)
-                pending = frame(answer.chunk(ChoiceDelta(role="assistant", content=""), usage))
-            if chunk.text:
-                pending += frame(answer.chunk(ChoiceDelta(content=chunk.text), usage))
-            if chunk.finish_reason is not None:
-                pending += frame(answer.chunk(ChoiceDelta(), usage, chunk.finish_reason))
-                if include_usage:
-                    pending += frame(answer.usage_chunk(chunk.completion_tokens))
-                yield pending
-                return
-            if pending:
-                yield pending
-                pending = b""
-    raise _unfinished()
+            # The head of the response waits for this: until then an error can still be plain HTTP.
+            answer = answer or Answer.to(row, chunk, engine.base)
+            choices = chunk_choices(chunk, chunk.index not in num_tokens, with_logprobs)
+            num_tokens[chunk.index] = chunk.completion_tokens
+            num_left -= chunk.finish_reason is not None
+            if data := b"".join(frame(answer.chunk(part, usage)) for part in choices):
+                yield data
+    if answer is None or num_left:
+        raise _unfinished()
+    if include_usage:
+        yield frame(answer.usage_chunk(sum(num_tokens.values())))
 
 
 async def _chunks(row: GenerationRequest, engine: Engine) -> AsyncGenerator[GenerationChunk, None]:
-    """The engine's chunks, noted for the log line; closing this closes the row."""
+    """The engine's chunks, noted for the log line; closing this closes the rows."""
+    num_tokens: dict[int, int] = {}
     async with aclosing(engine.generate(row)) as chunks:
         async for chunk in chunks:
-            _note(row, chunk.completion_tokens)
+            num_tokens[chunk.index] = chunk.completion_tokens
+            _note(row, sum(num_tokens.values()))
             yield chunk
 
 

@@ -5,7 +5,7 @@ Pure but for the clock and the random id in `Answer.to`.
 
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -13,11 +13,13 @@ from verse.prompt import Message
 from verse_server.api.errors import RequestError
 from verse_server.engine.types import (
     BaseInfo,
+    GenerationChunk,
     GenerationRequest,
     Health,
     ModelInfo,
     SamplingParams,
     Target,
+    TokenLogprob,
 )
 from verse_server.protocol.chat import (
     ChatCompletion,
@@ -25,11 +27,14 @@ from verse_server.protocol.chat import (
     ChatCompletionMessage,
     ChatCompletionMessageParam,
     ChatCompletionRequest,
+    ChatCompletionTokenLogprob,
     Choice,
     ChoiceDelta,
+    ChoiceLogprobs,
     ChunkChoice,
     CompletionUsage,
-    FinishReason,
+    PromptTokensDetails,
+    TopLogprob,
 )
 from verse_server.protocol.health import HealthResponse
 from verse_server.protocol.models import Model, ModelList
@@ -75,13 +80,34 @@ def generation_request(
     room = base.context_length - len(prompt)
     asked = request.max_completion_tokens or request.max_tokens or room
     stop = request.stop if request.stop is not None else ()
+    _check_logit_bias(request, base)
     return GenerationRequest(
         target=target,
         prompt=prompt,
         max_tokens=min(asked, room),
         sampling=_sampling(request, base.sampling),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        n=request.n or 1,
+        num_top_logprobs=_num_top_logprobs(request),
     )
+
+
+def _check_logit_bias(request: ChatCompletionRequest, base: BaseInfo) -> None:
+    wrong = next((i for i in request.logit_bias or {} if not 0 <= i < base.vocab_size), None)
+    if wrong is not None:
+        raise RequestError(
+            f"'logit_bias' names token {wrong}; this model's tokens are 0 to "
+            f"{base.vocab_size - 1}.",
+            param="logit_bias",
+        )
+
+
+def _num_top_logprobs(request: ChatCompletionRequest) -> int | None:
+    if request.logprobs:
+        return request.top_logprobs or 0
+    if request.top_logprobs:
+        raise RequestError("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
+    return None
 
 
 def _sampling(request: ChatCompletionRequest, defaults: SamplingParams) -> SamplingParams:
@@ -103,61 +129,110 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     system_fingerprint: str
     prompt_tokens: int
+    cached_tokens: int
 
     @classmethod
-    def to(cls, request: GenerationRequest, target: Target, base: BaseInfo) -> "Answer":
-        """A fresh one for a row, written by `target`."""
+    def to(cls, request: GenerationRequest, first: GenerationChunk, base: BaseInfo) -> "Answer":
+        """A fresh one, of which the first chunk is there."""
+        target = first.target
         return cls(
             id=f"chatcmpl-{uuid.uuid4().hex}",
             created=int(time.time()),
             model=target.model,
             system_fingerprint=fingerprint(target, base),
             prompt_tokens=len(request.prompt),
+            cached_tokens=first.cached_tokens,
         )
 
     def usage(self, completion_tokens: int) -> CompletionUsage:
-        """The counts once so many tokens are drawn."""
+        """The counts once so many tokens are drawn, all answers together."""
         return CompletionUsage(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=completion_tokens,
             total_tokens=self.prompt_tokens + completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self.cached_tokens),
         )
 
-    def completion(self, text: str, completion_tokens: int, reason: FinishReason) -> ChatCompletion:
+    def completion(self, choices: Iterable[Choice], completion_tokens: int) -> ChatCompletion:
         """The whole answer in one body."""
         return ChatCompletion(
             id=self.id,
             created=self.created,
             model=self.model,
             system_fingerprint=self.system_fingerprint,
-            choices=(Choice(message=ChatCompletionMessage(content=text), finish_reason=reason),),
+            choices=tuple(choices),
             usage=self.usage(completion_tokens),
         )
 
-    def chunk(
-        self,
-        delta: ChoiceDelta,
-        usage: msgspec.UnsetType | None,
-        reason: FinishReason | None = None,
-    ) -> ChatCompletionChunk:
-        """One event that adds to the answer, or ends it."""
-        return self._event((ChunkChoice(delta=delta, finish_reason=reason),), usage)
-
-    def usage_chunk(self, completion_tokens: int) -> ChatCompletionChunk:
-        """The event after the last, for who asked for `include_usage`."""
-        return self._event((), self.usage(completion_tokens))
-
-    def _event(
-        self, choices: tuple[ChunkChoice, ...], usage: CompletionUsage | msgspec.UnsetType | None
-    ) -> ChatCompletionChunk:
+    def chunk(self, choice: ChunkChoice, usage: msgspec.UnsetType | None) -> ChatCompletionChunk:
+        """One event that adds to an answer, or ends it."""
         return ChatCompletionChunk(
             id=self.id,
             created=self.created,
             model=self.model,
             system_fingerprint=self.system_fingerprint,
-            choices=choices,
+            choices=(choice,),
             usage=usage,
         )
+
+    def usage_chunk(self, completion_tokens: int) -> ChatCompletionChunk:
+        """The event after the last, for who asked for `include_usage`."""
+        return ChatCompletionChunk(
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            system_fingerprint=self.system_fingerprint,
+            choices=(),
+            usage=self.usage(completion_tokens),
+        )
+
+
+def choice(chunks: Sequence[GenerationChunk], with_logprobs: bool) -> Choice:
+    """All chunks of one answer, the last of which has a finish reason."""
+    reason = chunks[-1].finish_reason
+    assert reason is not None
+    entries = [entry for chunk in chunks for entry in chunk.logprobs]
+    return Choice(
+        index=chunks[0].index,
+        message=ChatCompletionMessage(content="".join(chunk.text for chunk in chunks)),
+        finish_reason=reason,
+        logprobs=choice_logprobs(entries) if with_logprobs else None,
+    )
+
+
+def chunk_choices(
+    chunk: GenerationChunk, is_first: bool, with_logprobs: bool
+) -> Iterator[ChunkChoice]:
+    """What a stream says of one chunk: the role before the first text, the reason at the end."""
+    index = chunk.index
+    if is_first:
+        yield ChunkChoice(index=index, delta=ChoiceDelta(role="assistant", content=""))
+    if chunk.text or chunk.logprobs:
+        yield ChunkChoice(
+            index=index,
+            delta=ChoiceDelta(content=chunk.text),
+            logprobs=choice_logprobs(chunk.logprobs) if with_logprobs else None,
+        )
+    if chunk.finish_reason is not None:
+        yield ChunkChoice(index=index, delta=ChoiceDelta(), finish_reason=chunk.finish_reason)
+
+
+def choice_logprobs(entries: Iterable[TokenLogprob]) -> ChoiceLogprobs:
+    """The engine's entries as the wire has them."""
+    return ChoiceLogprobs(
+        content=tuple(
+            ChatCompletionTokenLogprob(
+                token=entry.token,
+                bytes=entry.bytes,
+                logprob=entry.logprob,
+                top_logprobs=tuple(
+                    TopLogprob(token=top.token, bytes=top.bytes, logprob=top.logprob)
+                    for top in entry.top
+                ),
+            )
+            for entry in entries
+        )
+    )
 
 
 def fingerprint(target: Target, base: BaseInfo) -> str:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 _JSON = "application/json"
 _MAX_PARAM_CHARS = 100
-_PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
+_PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _CHOICES = {"role": get_args(Role), "type": ("text",)}

@@ -1,13 +1,14 @@
 """The running batch: mlx-lm's BatchGenerator, and the only module that knows it.
 
-Its API changes often, so `tests/server/engine/test_batch.py` holds it to what is used here. Two
+Its API changes often, so `tests/server/engine/test_batch.py` holds it to what is used here. Three
 habits of it are used on purpose. It moves the entries of a row's cache list together, so
-`RowStates` rides along (see `rows`). And it samples from a log-softmax over the whole vocabulary
-that it computes itself; that costs more than it is worth, so the model hands it a single zero per
-row and `sample` draws from the logits kept aside.
+`RowStates` rides along (see `rows`). It stops at the borders of a prompt's segments, so the keys
+and values of everything but the last token can be taken out there and shared. And it samples from a
+log-softmax over the whole vocabulary that it computes itself; that costs more than it is worth, so
+the model hands it a single zero per row and `sample` draws from the logits kept aside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, cast
 
 import mlx.core as mx
@@ -18,6 +19,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from verse.base_model import BaseModel
 from verse_server.engine.lora import LoraBank
+from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.rows import Row, RowStates
 from verse_server.engine.sampling import sample
 
@@ -27,9 +29,22 @@ _Finish = Literal["stop", "length"] | None
 class Drawn(msgspec.Struct, frozen=True):
     """One row's token of one step."""
 
-    uid: int
+    row: Row
     token: int
     finish_reason: _Finish
+
+
+class _Group(msgspec.Struct):
+    """Rows of one prompt. The first is prefilled; the others join with its keys and values."""
+
+    rows: list[Row]
+    max_tokens: int
+    stop: StopSequences
+
+    @property
+    def head(self) -> list[int]:
+        """The prompt without its last token, whose logits each row needs for itself."""
+        return list(self.rows[0].prompt[:-1])
 
 
 class _RoutedModel(nn.Module):
@@ -60,10 +75,15 @@ class _RoutedModel(nn.Module):
 class RowBatch:
     """Rows that run together. Engine thread only."""
 
-    def __init__(self, base: BaseModel, bank: LoraBank, max_rows: int) -> None:
+    def __init__(
+        self, base: BaseModel, bank: LoraBank, max_rows: int, prefixes: PrefixCache
+    ) -> None:
         self._base = base
+        self._prefixes = prefixes
         self._routed = _RoutedModel(base.model, bank)
         self._stop = StopSequences([(token,) for token in sorted(base.end_tokens)])
+        self._rows: dict[int, Row] = {}
+        self._prefilling: dict[int, _Group] = {}
         self._generator = BatchGenerator(
             self._routed,
             sampler=self._routed.draw,
@@ -72,40 +92,80 @@ class RowBatch:
             stream=mx.default_stream(mx.default_device()),
         )
 
-    def add(self, row: Row, max_tokens: int, stop_tokens: Sequence[int] = ()) -> int:
-        """Queue a row for prefill; it joins at the next step.
+    def add(self, rows: Sequence[Row], max_tokens: int, stop_tokens: Sequence[int] = ()) -> None:
+        """Queue rows for prefill; they join at the next steps.
 
         Args:
-            row: Its prompt has at least one token.
-            max_tokens: At least 1.
-            stop_tokens: Token ids that end the row besides the tokenizer's end tokens.
-
-        Returns:
-            The row's uid.
+            rows: At least one, all of the same prompt, adapters and strengths.
+            max_tokens: At least 1, for each.
+            stop_tokens: Token ids that end a row besides the tokenizer's end tokens.
         """
-        cache = [*make_prompt_cache(self._base.model), RowStates([row])]
         stop = self._stop
         if stop_tokens:
             ends = {*self._base.end_tokens, *stop_tokens}
             stop = StopSequences([(token,) for token in sorted(ends)])
-        (uid,) = self._generator.insert(
-            [list(row.prompt)],
-            [max_tokens],
-            caches=[cache],
-            all_tokens=[row.tokens],
-            stop_sequences=[stop],
-        )
-        return uid
+        group = _Group(list(rows), max_tokens, stop)
+        cache, num_cached = self._prefixes.fetch(rows[0].version, group.head)
+        if num_cached == len(group.head):
+            for row in rows:
+                self._insert(group, row, cache, num_cached)
+        else:
+            uid = self._insert(group, rows[0], cache, num_cached)
+            self._prefilling[uid] = group
 
     def step(self) -> list[Drawn]:
         """Prefill what is queued, or decode one token of every row; finished rows leave."""
-        _, responses = self._generator.next()
-        return [Drawn(r.uid, r.token, cast(_Finish, r.finish_reason)) for r in responses]
+        prefilled, responses = cast(Any, self._generator).next()
+        for response in prefilled:
+            if response.end_of_segment and not response.end_of_prompt:
+                self._share(response.uid)
+        drawn = [
+            Drawn(self._rows[r.uid], r.token, cast(_Finish, r.finish_reason)) for r in responses
+        ]
+        for response in responses:
+            if response.finish_reason is not None:
+                del self._rows[response.uid]
+        return drawn
 
-    def remove(self, uids: Sequence[int]) -> None:
-        """Take rows out at once, wherever they are; unknown uids are ignored."""
-        self._generator.remove(list(uids))  # pyright: ignore[reportUnknownMemberType]
+    def remove(self, rows: Collection[Row]) -> None:
+        """Take rows out at once, wherever they are; others are ignored."""
+        uids = [uid for uid, row in self._rows.items() if row in rows]
+        self._generator.remove(uids)  # pyright: ignore[reportUnknownMemberType]
+        for uid in uids:
+            del self._rows[uid]
+            self._prefilling.pop(uid, None)
+        for group in self._prefilling.values():
+            group.rows = [row for row in group.rows if row not in rows]
 
     def close(self) -> None:
         """Give back what BatchGenerator set for the whole process."""
         self._generator.close()
+
+    def _insert(self, group: _Group, row: Row, cache: list[Any] | None, num_cached: int) -> int:
+        """Hand a row to BatchGenerator, with the keys and values of its first tokens if known."""
+        head, last = group.head, row.prompt[-1]
+        row.num_cached = num_cached
+        row.tokens[:] = head[:num_cached]
+        entries = make_prompt_cache(self._base.model) if cache is None else cache
+        (uid,) = self._generator.insert_segments(
+            [[head[num_cached:], [last]]],
+            [group.max_tokens],
+            caches=[[*entries, RowStates([row])]],
+            all_tokens=[row.tokens],
+            stop_sequences=[group.stop],
+        )
+        self._rows[uid] = row
+        return uid
+
+    def _share(self, uid: int) -> None:
+        """The head of a prompt is computed: keep it, and let the other rows of its group join."""
+        group = self._prefilling.pop(uid, None)
+        if group is None:
+            return
+        first = self._rows[uid]
+        cache = cast(Any, self._generator).extract_cache([uid])[uid][0][:-1]
+        self._prefixes.store(first.version, group.head, cache, first.num_cached)
+        for row in group.rows:
+            if row is not first:
+                self._insert(group, row, cache, len(group.head))
+                row.num_cached = first.num_cached

@@ -21,6 +21,7 @@ from verse_server.engine.errors import (
     PromptTooLongError,
     StartupError,
 )
+from verse_server.engine.job import Event, Job
 from verse_server.engine.lora import LoraBank, linear_shapes
 from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.residency import AdapterChangedError, AdapterResidency
@@ -34,7 +35,7 @@ from verse_server.engine.types import (
     Target,
     WeightedAdapter,
 )
-from verse_server.engine.worker import Event, Job, Worker
+from verse_server.engine.worker import Worker
 
 _STALLED_SECONDS = 120.0
 """Work is there and no step has ended for so long."""
@@ -57,6 +58,7 @@ class MlxEngine:
         self._info = BaseInfo(
             id=base.id,
             context_length=base.context_length,
+            vocab_size=base.vocab_size,
             dtype=str(base.dtype).removeprefix("mlx.core."),
             bytes=base.bytes,
             created=int((base.path / "config.json").stat().st_mtime),
@@ -73,7 +75,7 @@ class MlxEngine:
             StartupError: the model or the adapters folder cannot be used.
         """
         _check_adapters_folder(config)
-        worker = Worker(config.max_batch)
+        worker = Worker(config.max_batch, config.prefix_cache_bytes)
         registries: list[AdapterRegistry] = []
 
         def make_residency(bank: LoraBank, base: BaseModel) -> AdapterResidency:
@@ -203,17 +205,17 @@ class MlxEngine:
             stop_strings=(*request.stop, *(s for s in stops if s not in self._specials)),
         )
         self._worker.submit(job)
-        finished = False
+        left = request.n
         try:
-            while not finished:
+            while left:
                 event = await events.get()
                 if isinstance(event, EngineError):
-                    finished = True
+                    left = 0
                     raise event
-                finished = event.finish_reason is not None
+                left -= event.finish_reason is not None
                 yield event
         finally:
-            if not finished:
+            if left:
                 self._worker.cancel(job)
 
     def _is_base(self, name: str) -> bool:

@@ -123,9 +123,10 @@ class AdapterRegistry:
 
     def _served(self, name: str) -> list[ModelInfo]:
         """The adapter; while it has no published weights, each of its checkpoints."""
-        folder = self._known[name].folder
-        if folder is None:
+        known = self._known.get(name)  # it may have gone since it was listed
+        if known is None or known.folder is None:
             return []
+        folder = known.folder
         steps = [None] if folder.published else list(folder.checkpoints)
         infos: list[ModelInfo] = []
         for step in steps:
@@ -210,8 +211,10 @@ class AdapterRegistry:
 
     def _first_step(self, name: str) -> int | None:
         """None for the published weights; a folder that has none yet is judged by its newest."""
-        folder = self._known[name].folder
-        return None if folder is None or folder.published else folder.last_step
+        known = self._known.get(name)
+        if known is None or known.folder is None or known.folder.published:
+            return None
+        return known.folder.last_step
 
     def _step(self, folder: AdapterFolder, part: AdapterPart) -> int | None:
         """The step of a checkpoint; None for the published weights."""

@@ -6,27 +6,75 @@ its keys and values.
 """
 
 import random
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
 from verse_server.engine.lora import SlotWeights
+from verse_server.engine.prefix_cache import Version
 from verse_server.engine.types import SamplingParams
+
+
+@dataclass(frozen=True)
+class NotedLogprobs:
+    """What was noted in one step for all rows that asked; still on the device.
+
+    Attributes:
+        position: The row's place in the arrays.
+        drawn: (rows,) log-probability of the token each row drew.
+        top_ids: (rows, k) the likeliest tokens, likeliest first.
+        top_logprobs: (rows, k) theirs.
+    """
+
+    position: int
+    drawn: mx.array
+    top_ids: mx.array
+    top_logprobs: mx.array
 
 
 class Row:
     """One sequence in the batch. The same object stays with it from admission to retirement."""
 
-    def __init__(self, prompt: Sequence[int], slots: SlotWeights, sampling: SamplingParams) -> None:
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        slots: SlotWeights,
+        sampling: SamplingParams,
+        *,
+        version: Version = (),
+        index: int = 0,
+        num_top_logprobs: int | None = None,
+    ) -> None:
+        """Make a row.
+
+        Args:
+            prompt: Token ids, at least one.
+            slots: Where its adapters are.
+            sampling: How it draws.
+            version: What its adapters are.
+            index: Tells rows of one prompt and one seed apart; they draw differently.
+            num_top_logprobs: How many of the likeliest tokens to note beside each one drawn; None
+                notes nothing.
+        """
         self.prompt = prompt
         self.slots = slots
         self.sampling = sampling
+        self.version = version
+        self.index = index
+        self.num_top_logprobs = num_top_logprobs
+        self.num_cached = 0
+        """Tokens of the prompt whose keys and values were there already."""
         self.tokens: list[int] = []
         """In the KV cache by now, prompt included; mlx-lm appends to this very list."""
-        # Its own generator: what a row draws does not depend on its neighbours. Seeded with a
-        # text, because a number would lose its sign.
-        self._random = random.Random(None if sampling.seed is None else f"{sampling.seed}/0")
+        self.noted: deque[NotedLogprobs] = deque()
+        """One entry for each token drawn and not yet reported, oldest first."""
+        # Its own generator: what a row draws does not depend on its neighbours. A text, because
+        # a number would lose its sign.
+        seed = None if sampling.seed is None else f"{sampling.seed}/{index}"
+        self._random = random.Random(seed)
 
     def next_key(self) -> list[int]:
         """A fresh key for one draw: two 32-bit words, as `mx.random.key` holds them."""

@@ -1,7 +1,8 @@
 """Draw the next token of every row in one go, each row by its own parameters.
 
-Order: penalties, temperature, top_k, top_p, min_p, draw. Tokens that tie with the last one kept are
-kept too. Engine thread only.
+Order: bias, penalties, temperature, top_k, top_p, min_p, draw. Tokens that tie with the last one
+kept are kept too. Log-probabilities are those of the model, before any of these. Engine thread
+only.
 """
 
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 import mlx.core as mx
 
-from verse_server.engine.rows import Row
+from verse_server.engine.rows import NotedLogprobs, Row
 from verse_server.engine.types import SamplingParams
 
 _GREEDY_BELOW = 1e-5
@@ -28,7 +29,15 @@ def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
     Returns:
         (batch,) token ids.
     """
+    drawn = _drawn(logits, inputs, rows)
+    _note_logprobs(logits, drawn, rows)
+    return drawn
+
+
+def _drawn(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
     params = [row.sampling for row in rows]
+    if any(p.logit_bias for p in params):
+        logits = _biased(logits, params)
     if any(_has_penalty(p) for p in params):
         logits = _penalized(logits, inputs, rows)
     greedy = [p.temperature < _GREEDY_BELOW for p in params]
@@ -40,6 +49,38 @@ def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
     if any(greedy):
         drawn = mx.where(mx.array(greedy), mx.argmax(logits, axis=-1), drawn)
     return drawn
+
+
+def _note_logprobs(logits: mx.array, drawn: mx.array, rows: Sequence[Row]) -> None:
+    """Note the log-probabilities of the rows that asked; nothing is computed for the others."""
+    asked = [i for i, row in enumerate(rows) if row.num_top_logprobs is not None]
+    if not asked:
+        return
+    index = mx.array(asked)
+    chosen = logits[index].astype(mx.float32)
+    logprobs = chosen - mx.logsumexp(chosen, axis=-1, keepdims=True)
+    of_drawn = mx.take_along_axis(logprobs, drawn[index][:, None], axis=-1)[:, 0]
+    num_top = max(rows[i].num_top_logprobs or 0 for i in asked)
+    top_ids = mx.argpartition(-logprobs, num_top, axis=-1)[:, :num_top]
+    top = mx.take_along_axis(logprobs, top_ids, axis=-1)
+    order = mx.argsort(-top, axis=-1)
+    top_ids = mx.take_along_axis(top_ids, order, axis=-1)
+    top = mx.take_along_axis(top, order, axis=-1)
+    mx.async_eval(of_drawn, top_ids, top)  # pyright: ignore[reportUnknownMemberType]
+    for position, i in enumerate(asked):
+        rows[i].noted.append(NotedLogprobs(position, of_drawn, top_ids, top))
+
+
+def _biased(logits: mx.array, params: Sequence[SamplingParams]) -> mx.array:
+    """Add each row's bias to the tokens it names."""
+    vocab = logits.shape[-1]
+    # One more column takes the writes of the padding.
+    logits = mx.pad(logits.astype(mx.float32), [(0, 0), (0, 1)])
+    ids = _padded([list(p.logit_bias) for p in params], vocab)
+    width = ids.shape[1]
+    biases = [[*p.logit_bias.values()] + [0.0] * (width - len(p.logit_bias)) for p in params]
+    raised = mx.take_along_axis(logits, ids, axis=1) + mx.array(biases)
+    return mx.put_along_axis(logits, ids, raised, axis=1)[:, :vocab]
 
 
 def _draw(logits: mx.array, keys: list[list[int]]) -> mx.array:

@@ -16,7 +16,7 @@ FinishReason = Literal["stop", "length"]
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How one row draws its tokens. The defaults draw from the model's own distribution.
 
-    Order, as in transformers: penalties, temperature, top_k, top_p, min_p, draw.
+    Order, as in transformers: bias, penalties, temperature, top_k, top_p, min_p, draw.
     """
 
     temperature: float = 1.0
@@ -30,6 +30,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     frequency_penalty: float = 0.0
     """Over the answer only, per occurrence, as OpenAI defines it."""
     presence_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    """Added to the logits of these token ids, before everything else."""
     seed: int | None = None
     """None draws a fresh one."""
 
@@ -89,6 +91,7 @@ class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     context_length: int
+    vocab_size: int
     dtype: str
     bytes: int
     created: int
@@ -116,8 +119,19 @@ class WeightedAdapter(msgspec.Struct, frozen=True, kw_only=True):
     strength: float = 1.0
 
 
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
+    """A token and its log-probability under the model, before temperature and penalties."""
+
+    token: str
+    """Its text; bytes that are no whole character show as U+FFFD."""
+    bytes: tuple[int, ...]
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+    """The likeliest tokens in its place, likeliest first."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One row: a prompt, what to run it on, how to draw and when to stop."""
+    """One prompt, what to run it on, how to draw, when to stop, and how many answers to write."""
 
     target: Target
     prompt: tuple[int, ...]
@@ -126,18 +140,28 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """At least 1; prompt and answer together fit the context."""
     sampling: SamplingParams = SamplingParams()
     stop: tuple[str, ...] = ()
+    n: int = 1
+    """Answers; they share one prefill."""
+    num_top_logprobs: int | None = None
+    """How many likeliest tokens to report with each one drawn; None reports nothing."""
 
 
 class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True):
-    """What one step added to one row. Texts put together are the answer."""
+    """What one step added to one answer. Its texts put together are the answer."""
 
+    index: int = 0
+    """Which of the answers."""
     text: str
     target: Target
     """What wrote it. Not always the request's own: see `AdapterChangedError`."""
     completion_tokens: int
-    """Tokens drawn so far, the end token included."""
+    """Tokens drawn so far for this answer, the end token included."""
+    cached_tokens: int = 0
+    """Tokens of the prompt that needed no computing."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens that came in since the last chunk, if asked for."""
     finish_reason: FinishReason | None = None
-    """Set on the last chunk only."""
+    """Set on the last chunk of an answer only."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,10 +211,11 @@ class Engine(Protocol):
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
-        """Queue a row and yield its chunks; closing the iterator frees the row within a step.
+        """Queue a request and yield its chunks; closing the iterator frees its rows within a step.
 
         Raises, from the first `anext`:
             AdapterIncompatibleError: the adapter could not be loaded.
+            InvalidRequestError: it wants more answers or adapters than there is room for.
             EngineClosedError: the engine takes no new work.
             GenerationFailedError: the engine broke.
         """

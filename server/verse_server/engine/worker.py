@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from verse.base_model import BaseModel, BaseModelError, load_base_model
-from verse_server.engine.batch import Drawn, RowBatch
+from verse_server.engine.batch import RowBatch
 from verse_server.engine.errors import (
     AdapterIncompatibleError,
     EngineClosedError,
@@ -21,30 +21,16 @@ from verse_server.engine.errors import (
     GenerationFailedError,
     InvalidRequestError,
 )
+from verse_server.engine.job import Answer, Event, Job
 from verse_server.engine.lora import LoraBank
+from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.residency import AdapterResidency
 from verse_server.engine.rows import Row
 from verse_server.engine.scheduler import WaitingQueue
 from verse_server.engine.text import AnswerText
-from verse_server.engine.types import FinishReason, GenerationChunk, GenerationRequest
+from verse_server.engine.token_text import TokenTexts
 
 _log = logging.getLogger(__name__)
-
-Event = GenerationChunk | EngineError
-
-
-@dataclass(eq=False)
-class Job:
-    """A request on its way through the engine, and where its events go."""
-
-    request: GenerationRequest
-    loop: asyncio.AbstractEventLoop
-    events: "asyncio.Queue[Event]"
-    digests: tuple[str, ...]
-    stop_tokens: tuple[int, ...]
-    stop_strings: tuple[str, ...]
-    text: AnswerText | None = None
-    completion_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,11 +70,12 @@ def _deliver(events: list[tuple[Job, Event]]) -> None:
 class Worker:
     """Owns the thread. The public methods may be called from any other one."""
 
-    def __init__(self, max_batch: int) -> None:
+    def __init__(self, max_batch: int, prefix_cache_bytes: int) -> None:
         self._max_batch = max_batch
+        self._prefixes = PrefixCache(prefix_cache_bytes)
         self._inbox: queue.SimpleQueue[Job | _Cancel | _Close] = queue.SimpleQueue()
         self._waiting = WaitingQueue[Job](patience=max_batch)
-        self._running: dict[int, Job] = {}
+        self._running: dict[Row, Answer] = {}
         self._outbox = _Outbox()
         self._closed = threading.Event()
         self._on_death: list[Callable[[], None]] = []
@@ -167,7 +154,8 @@ class Worker:
             self._base = load_base_model(model, on_progress)
             bank = LoraBank(self._base.model, self._base.dtype)
             self._residency = make_residency(bank, self._base)
-            self._batch = RowBatch(self._base, bank, self._max_batch)
+            self._tokens = TokenTexts(self._base.tokenizer)
+            self._batch = RowBatch(self._base, bank, self._max_batch, self._prefixes)
         except BaseModelError as error:
             self._started.put(error)
             return
@@ -196,7 +184,8 @@ class Worker:
     def _end(self, error: EngineError) -> None:
         """Nobody is left waiting, whatever happened."""
         self._closed.set()
-        left = [*self._running.values(), *self._waiting.clear()]
+        running = dict.fromkeys(answer.job for answer in self._running.values())
+        left = [*running, *self._waiting.clear()]
         while not self._inbox.empty():
             message = self._inbox.get()
             if isinstance(message, Job):
@@ -222,7 +211,7 @@ class Worker:
 
     def _admit(self) -> None:
         while len(self._running) < self._max_batch:
-            job = self._waiting.pick(lambda job: self._residency.can_pin(job.digests))
+            job = self._waiting.pick(self._can_run)
             if job is None:
                 return
             try:
@@ -230,57 +219,69 @@ class Worker:
             except (AdapterIncompatibleError, InvalidRequestError) as error:
                 self._outbox.add(job, error)
 
+    def _can_run(self, job: Job) -> bool:
+        """Whether there is room; also for what can never run, so that `_start` says so."""
+        room = len(self._running) + job.request.n <= self._max_batch
+        return (room or job.request.n > self._max_batch) and self._residency.can_pin(job.digests)
+
     def _start(self, job: Job) -> None:
         request = job.request
+        if request.n > self._max_batch:
+            raise InvalidRequestError(
+                f"The server writes at most {self._max_batch} answers at once; ask for fewer.",
+                param="n",
+            )
         slots = self._residency.pin(request.target.parts)
-        row = Row(request.prompt, slots, request.sampling)
-        job.text = AnswerText(
+        version = tuple((part.digest, part.strength) for part in request.target.parts)
+        rows = [
+            Row(
+                request.prompt,
+                slots,
+                request.sampling,
+                version=version,
+                index=index,
+                num_top_logprobs=request.num_top_logprobs,
+            )
+            for index in range(request.n)
+        ]
+        job.answers = [Answer(job, row, self._text_of(job), self._tokens) for row in rows]
+        self._running.update(zip(rows, job.answers, strict=True))
+        self._batch.add(rows, request.max_tokens, job.stop_tokens)
+
+    def _text_of(self, job: Job) -> AnswerText:
+        return AnswerText(
             self._base.tokenizer.detokenizer,
             job.stop_strings,
-            request.target.prompt_format.answer_prefix,
+            job.request.target.prompt_format.answer_prefix,
         )
-        uid = self._batch.add(row, request.max_tokens, job.stop_tokens)
-        self._running[uid] = job
 
     def _step(self) -> None:
         if not self._running:
             return
-        stopped = [uid for drawn in self._batch.step() if (uid := self._emit(drawn)) is not None]
+        stopped: list[Row] = []
+        for drawn in self._batch.step():
+            answer = self._running[drawn.row]
+            chunk = answer.take(drawn)
+            if chunk is None:
+                continue
+            self._outbox.add(answer.job, chunk)
+            if chunk.finish_reason is not None:
+                self._retire(answer)
+                if drawn.finish_reason is None:  # a stop string: the batch does not know of it
+                    stopped.append(drawn.row)
         if stopped:
             self._batch.remove(stopped)
 
-    def _emit(self, drawn: Drawn) -> int | None:
-        """Send what a token adds; returns the uid if a stop string ended a row that goes on."""
-        job = self._running[drawn.uid]
-        assert job.text is not None
-        job.completion_tokens += 1
-        reason: FinishReason | None = drawn.finish_reason
-        # An end token is counted but not written.
-        text, matched = ("", False) if reason == "stop" else job.text.push(drawn.token)
-        if matched:
-            reason = "stop"
-        elif reason is not None:
-            text += job.text.finish()
-        if text or reason:
-            chunk = GenerationChunk(
-                text=text,
-                target=job.request.target,
-                completion_tokens=job.completion_tokens,
-                finish_reason=reason,
-            )
-            self._outbox.add(job, chunk)
-        if reason is not None:
-            self._retire(drawn.uid)
-        return drawn.uid if matched and drawn.finish_reason is None else None
-
-    def _retire(self, uid: int) -> None:
-        job = self._running.pop(uid)
-        self._residency.unpin(job.request.target.parts)
+    def _retire(self, answer: Answer) -> None:
+        """An answer is done; with the last one the adapters are free."""
+        del self._running[answer.row]
+        answer.job.answers.remove(answer)
+        if not answer.job.answers:
+            self._residency.unpin(answer.job.request.target.parts)
 
     def _forget(self, job: Job) -> None:
-        if self._waiting.discard(job):
+        if self._waiting.discard(job) or not job.answers:
             return
-        uid = next((uid for uid, running in self._running.items() if running is job), None)
-        if uid is not None:
-            self._batch.remove([uid])
-            self._retire(uid)
+        self._batch.remove([answer.row for answer in job.answers])
+        for answer in list(job.answers):
+            self._retire(answer)

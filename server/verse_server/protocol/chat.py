@@ -73,6 +73,13 @@ class ChatCompletionRequest(RequestStruct, frozen=True):
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    """By token id."""
+    n: Annotated[int, Meta(ge=1, le=16)] | None = None
+    """Answers to one prompt, which is read once."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    """Needs `logprobs`."""
     stop: NonEmpty | Annotated[list[NonEmpty], Meta(max_length=16)] | None = None
     stream: bool | None = None
     stream_options: ChatCompletionStreamOptions | None = None
@@ -84,11 +91,8 @@ class ChatCompletionRequest(RequestStruct, frozen=True):
     audio: Unsupported = None
     function_call: Unsupported = None
     functions: Unsupported = None
-    logit_bias: Unsupported = None
-    logprobs: Unsupported = None
     modalities: Unsupported = None
     moderation: Unsupported = None
-    n: Unsupported = None
     parallel_tool_calls: Unsupported = None
     prediction: Unsupported = None
     prompt_cache_key: Unsupported = None
@@ -101,7 +105,6 @@ class ChatCompletionRequest(RequestStruct, frozen=True):
     store: Unsupported = None
     tool_choice: Unsupported = None
     tools: Unsupported = None
-    top_logprobs: Unsupported = None
     verbosity: Unsupported = None
     web_search_options: Unsupported = None
 
@@ -110,11 +113,8 @@ NEUTRAL_IN_REQUEST: dict[str, tuple[object, ...]] = {
     "audio": (),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
-    "n": (1,),
     "parallel_tool_calls": (True,),
     "prediction": (),
     "prompt_cache_key": (),
@@ -127,7 +127,6 @@ NEUTRAL_IN_REQUEST: dict[str, tuple[object, ...]] = {
     "store": (False,),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -144,12 +143,45 @@ NEUTRAL_IN_MESSAGE: dict[str, tuple[object, ...]] = {
 NEUTRAL_IN_STREAM_OPTIONS: dict[str, tuple[object, ...]] = {"include_obfuscation": (False,)}
 
 
+class PromptTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the prompt's tokens."""
+
+    cached_tokens: int
+    """Computed for an earlier request, and reused."""
+
+
 class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """Token counts; the end token is counted."""
+    """Token counts; end tokens are counted, and the prompt once."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the likeliest tokens in a place."""
+
+    token: str
+    bytes: tuple[int, ...]
+    logprob: float
+
+
+class ChatCompletionTokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
+    """A token of the answer."""
+
+    token: str
+    bytes: tuple[int, ...]
+    logprob: float
+    """Under the model, before temperature, bias and penalties."""
+    top_logprobs: tuple[TopLogprob, ...]
+
+
+class ChoiceLogprobs(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens of an answer or of a piece of it, the end token left out."""
+
+    content: tuple[ChatCompletionTokenLogprob, ...]
+    refusal: None = None
 
 
 class ChatCompletionMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,12 +193,12 @@ class ChatCompletionMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """The one answer of a completion."""
+    """One answer of a completion."""
 
     message: ChatCompletionMessage
     finish_reason: FinishReason
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,7 +227,7 @@ class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
     delta: ChoiceDelta
     finish_reason: FinishReason | None = None
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 
+import msgspec
+
 from verse.prompt import Message, PromptFormat
 from verse_server.engine.errors import (
     AdapterIncompatibleError,
@@ -24,6 +26,7 @@ from verse_server.engine.types import (
     ModelInfo,
     SamplingParams,
     Target,
+    TokenLogprob,
     WeightedAdapter,
 )
 
@@ -44,6 +47,14 @@ ADAPTER = ModelInfo(
 )
 BASE = ModelInfo(id="verse-tiny", created=1_600_000_000, root="verse-tiny")
 HUB_BASE = ModelInfo(id="Qwen/Qwen2.5-7B", created=1_600_000_000, root="Qwen/Qwen2.5-7B")
+
+
+def _logprobs(text: str, num_top: int | None) -> tuple[TokenLogprob, ...]:
+    """One token a text, and the same one again as all of the likeliest."""
+    if num_top is None or not text:
+        return ()
+    entry = TokenLogprob(token=text, bytes=tuple(text.encode()), logprob=-0.5)
+    return (msgspec.structs.replace(entry, top=(entry,) * num_top),)
 
 
 class FakeEngine:
@@ -69,6 +80,7 @@ class FakeEngine:
         self.base = BaseInfo(
             id="verse-tiny",
             context_length=context_length,
+            vocab_size=8192,
             dtype="float32",
             bytes=40_000_000,
             created=BASE.created,
@@ -126,12 +138,18 @@ class FakeEngine:
                 await self._step()
                 last = index == len(self.texts) - 1
                 finished = last
-                yield GenerationChunk(
-                    text=text,
-                    target=request.target,
-                    completion_tokens=index + 1,
-                    finish_reason=self.finish_reason if last and self.late_error is None else None,
-                )
+                for answer in range(request.n):
+                    yield GenerationChunk(
+                        index=answer,
+                        text=text,
+                        target=request.target,
+                        completion_tokens=index + 1,
+                        cached_tokens=1,
+                        logprobs=_logprobs(text, request.num_top_logprobs),
+                        finish_reason=self.finish_reason
+                        if last and self.late_error is None
+                        else None,
+                    )
             if self.late_error is not None:
                 raise self.late_error
         finally:

@@ -12,10 +12,33 @@ class Strict(Struct, forbid_unknown_fields=True):
     """No field may be left over."""
 
 
+class PromptTokensDetails(Strict):
+    cached_tokens: int
+
+
 class Usage(Strict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class TopLogprob(Strict):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class ChatCompletionTokenLogprob(Strict):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(Strict):
+    content: list[ChatCompletionTokenLogprob] | None
+    refusal: list[ChatCompletionTokenLogprob] | None
 
 
 class ResponseMessage(Strict):
@@ -28,7 +51,7 @@ class CompletionChoice(Strict):
     finish_reason: Literal["stop", "length"]
     index: int
     message: ResponseMessage
-    logprobs: None
+    logprobs: Logprobs | None
 
 
 class CreateChatCompletionResponse(Strict):
@@ -50,7 +73,7 @@ class StreamChoice(Strict):
     delta: StreamResponseDelta
     finish_reason: Literal["stop", "length"] | None
     index: int
-    logprobs: UnsetType | None = UNSET
+    logprobs: Logprobs | UnsetType | None = UNSET
 
 
 class CreateChatCompletionStreamResponse(Strict):

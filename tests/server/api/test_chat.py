@@ -23,7 +23,12 @@ def test_an_answer_has_exactly_the_fields_of_openais_schema(client: Client) -> N
 
 def test_usage_counts_prompt_and_answer(client: Client) -> None:
     usage = client.post(CHAT, json=chat_body()).json()["usage"]
-    assert usage == {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5}
+    assert usage == {
+        "prompt_tokens": 1,
+        "completion_tokens": 4,
+        "total_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 1},
+    }
 
 
 def test_the_answer_names_the_model_and_its_version(client: Client) -> None:

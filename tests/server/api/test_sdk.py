@@ -78,7 +78,7 @@ def test_it_lists_and_retrieves_models(client: OpenAI) -> None:
     ("fields", "exception"),
     [
         ({"temperature": 9}, openai.BadRequestError),
-        ({"n": 2}, openai.BadRequestError),
+        ({"n": 17}, openai.BadRequestError),
         ({"extra_body": {"best_of": 2}}, openai.BadRequestError),
         ({"model": "nobody"}, openai.NotFoundError),
         ({"model": "broken"}, openai.ConflictError),

@@ -1,5 +1,6 @@
 """The contract with mlx-lm's BatchGenerator: what `batch` relies on, on the pinned release."""
 
+import dataclasses
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from verse.base_model import BaseModel, load_base_model
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.lora import LoraBank
+from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.rows import Row, RowStates
 from verse_server.engine.types import SamplingParams
 
@@ -27,18 +29,26 @@ def base(tiny_base: Path) -> BaseModel:
 
 @pytest.fixture
 def batch(base: BaseModel) -> RowBatch:
-    return RowBatch(base, LoraBank(base.model, base.dtype), 8)
+    return RowBatch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
 
 
-def finish(batch: RowBatch) -> dict[int, list[tuple[int, str | None]]]:
+def add(
+    batch: RowBatch, prompt: list[int], max_tokens: int, stop_tokens: tuple[int, ...] = ()
+) -> Row:
+    row = Row(prompt, (), GREEDY)
+    batch.add([row], max_tokens, stop_tokens)
+    return row
+
+
+def finish(batch: RowBatch) -> dict[Row, list[tuple[int, str | None]]]:
     """All that is drawn until every row has finished."""
-    drawn: dict[int, list[tuple[int, str | None]]] = {}
+    drawn: dict[Row, list[tuple[int, str | None]]] = {}
     quiet = 0
     while quiet < 3:
         step = batch.step()
         quiet = 0 if step else quiet + 1
         for one in step:
-            drawn.setdefault(one.uid, []).append((one.token, one.finish_reason))
+            drawn.setdefault(one.row, []).append((one.token, one.finish_reason))
     return drawn
 
 
@@ -47,34 +57,33 @@ def test_the_release_is_the_one_this_contract_was_written_for() -> None:
 
 
 def test_rows_end_by_their_own_max_tokens_and_the_last_token_is_reported(batch: RowBatch) -> None:
-    uids = [batch.add(Row(p, (), GREEDY), 3 + i) for i, p in enumerate(PROMPTS)]
+    rows = [add(batch, p, 3 + i) for i, p in enumerate(PROMPTS)]
     drawn = finish(batch)
-    for index, uid in enumerate(uids):
-        reasons = [reason for _, reason in drawn[uid]]
+    for index, row in enumerate(rows):
+        reasons = [reason for _, reason in drawn[row]]
         assert reasons == [None] * (2 + index) + ["length"]
 
 
 def test_a_stop_token_ends_a_row_and_is_reported_with_stop(batch: RowBatch) -> None:
-    first = batch.add(Row(PROMPTS[0], (), GREEDY), 10)
+    first = add(batch, PROMPTS[0], 10)
     tokens = [token for token, _ in finish(batch)[first]]
-    again = batch.add(Row(PROMPTS[0], (), GREEDY), 10, stop_tokens=[tokens[4]])
+    again = add(batch, PROMPTS[0], 10, stop_tokens=(tokens[4],))
     assert finish(batch)[again] == [(t, None) for t in tokens[:4]] + [(tokens[4], "stop")]
 
 
 def test_a_rows_own_list_holds_what_is_in_the_cache(batch: RowBatch) -> None:
-    row = Row(PROMPTS[2], (), GREEDY)
-    uid = batch.add(row, 4)
-    drawn = finish(batch)[uid]
+    row = add(batch, PROMPTS[2], 4)
+    drawn = finish(batch)[row]
     assert row.tokens == [*PROMPTS[2], *[token for token, _ in drawn]]
 
 
 def test_removed_rows_are_never_heard_of_again_wherever_they_were(batch: RowBatch) -> None:
-    decoding = batch.add(Row(PROMPTS[0], (), GREEDY), 50)
-    stays = batch.add(Row(PROMPTS[1], (), GREEDY), 6)
+    decoding = add(batch, PROMPTS[0], 50)
+    stays = add(batch, PROMPTS[1], 6)
     while not batch.step():
         pass
-    queued = batch.add(Row(PROMPTS[2], (), GREEDY), 50)
-    batch.remove([decoding, queued, 12345])
+    queued = add(batch, PROMPTS[2], 50)
+    batch.remove([decoding, queued, Row([1], (), GREEDY)])
     assert set(finish(batch)) == {stays}
 
 
@@ -88,9 +97,9 @@ def test_the_sampler_is_called_once_for_all_rows_with_their_states_in_order(
         return mx.argmax(logits, axis=-1)
 
     monkeypatch.setattr("verse_server.engine.batch.sample", spy)
-    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8)
+    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
     for prompt in PROMPTS:
-        batch.add(Row(prompt, (), GREEDY), 5)
+        add(batch, prompt, 5)
     finish(batch)
     assert ((3, 8192), [5, 6, 7]) in calls
     assert all(shape[0] == len(firsts) for shape, firsts in calls)
@@ -127,3 +136,33 @@ def test_entries_of_a_cache_list_move_with_their_rows(base: BaseModel) -> None:
     assert {token for token, prompt in openings if token == prompt} >= last_tokens
     for row in rows:
         assert row.tokens[:3] == list(row.prompt)
+
+
+def test_rows_of_one_prompt_share_its_prefill(base: BaseModel) -> None:
+    prefilled: list[int] = []
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = base.model.layers
+
+        def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
+            if tokens.shape[1] > 1:
+                prefilled.append(tokens.size)
+            return base.model(tokens, cache=cache)
+
+    counting = dataclasses.replace(base, model=Counting())
+    batch = RowBatch(counting, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
+    rows = [Row(PROMPTS[2], (), GREEDY, index=index) for index in range(4)]
+    batch.add(rows, 6)
+    drawn = finish(batch)
+    assert prefilled == [len(PROMPTS[2]) - 1]
+    assert len({tuple(drawn[row]) for row in rows}) == 1
+    assert [row.tokens[: len(PROMPTS[2])] for row in rows] == [PROMPTS[2]] * 4
+
+
+def test_a_row_that_leaves_before_its_siblings_join_takes_them_along(batch: RowBatch) -> None:
+    rows = [Row(PROMPTS[2], (), GREEDY, index=index) for index in range(3)]
+    batch.add(rows, 6)
+    batch.remove(rows)
+    assert finish(batch) == {}

@@ -379,3 +379,86 @@ async def test_seeds_that_differ_only_in_sign_draw_differently(start_engine: Sta
     engine = start_engine()
     one, minus_one = (SamplingParams(temperature=1.0, seed=seed) for seed in (1, -1))
     assert await write(engine, "a", sampling=one) != await write(engine, "a", sampling=minus_one)
+
+
+async def answers_of(engine: MlxEngine, wanted: GenerationRequest) -> list[str]:
+    texts = [""] * wanted.n
+    async for chunk in engine.generate(wanted):
+        texts[chunk.index] += chunk.text
+    return texts
+
+
+async def test_several_answers_differ_repeat_by_seed_and_begin_with_the_single_one(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine()
+    drawn = SamplingParams(temperature=1.0, seed=42)
+    alone = await write(engine, "a", sampling=drawn)
+    four = request(engine, "a", sampling=drawn, n=4)
+    first, *_ = together = await answers_of(engine, four)
+    assert first == alone
+    assert len(set(together)) == 4
+    company = await asyncio.gather(answers_of(engine, four), write(engine, "b"))
+    assert company[0] == together
+    await until(lambda: engine.health().running == 0)
+
+
+async def test_more_answers_than_the_batch_holds_are_refused_and_others_go_on(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine(max_batch=4)
+    with pytest.raises(InvalidRequestError) as refused:
+        await answers_of(engine, request(engine, "a", n=5))
+    assert refused.value.param == "n"
+    many = [answers_of(engine, request(engine, name, n=3)) for name in ("a", "b", "a", "c")]
+    assert [len(texts) for texts in await asyncio.gather(*many)] == [3] * 4
+
+
+async def test_cancelling_frees_all_answers_of_a_request(start_engine: StartEngine) -> None:
+    engine = start_engine(adapter_slots=1)
+    endless = engine.generate(request(engine, "a", max_tokens=200, n=5))
+    await anext(endless)
+    await endless.aclose()
+    assert await asyncio.wait_for(write(engine, "b"), 5)
+    await until(lambda: engine.health().running == 0)
+
+
+async def test_a_prompt_seen_before_is_not_computed_again_and_gives_the_same_tokens(
+    start_engine: StartEngine, adapters: Path, make_adapter: Any
+) -> None:
+    engine, cold = start_engine(), start_engine(prefix_cache_bytes=0)
+    prompt = tuple(range(300, 340))
+    longer = (*prompt[:30], 17, 18, 19)
+
+    async def ask(engine: MlxEngine, tokens: tuple[int, ...]) -> tuple[str, int]:
+        text, last = await collect(engine.generate(request(engine, "a", prompt=tokens)))
+        return text, last.cached_tokens
+
+    expected = {tokens: (await ask(cold, tokens))[0] for tokens in (prompt, longer)}
+    assert await ask(engine, prompt) == (expected[prompt], 0)
+    assert await ask(engine, prompt) == (expected[prompt], 39)
+    assert await ask(engine, longer) == (expected[longer], 30)
+    assert await ask(cold, prompt) == (expected[prompt], 0)
+    make_adapter(adapters / "a", seed=99)
+    text, cached = await ask(engine, prompt)
+    assert cached == 0
+    assert text != expected[prompt]
+
+
+async def test_logprobs_come_with_the_text_they_belong_to(start_engine: StartEngine) -> None:
+    engine = start_engine()
+    chunks = [chunk async for chunk in engine.generate(request(engine, "a", num_top_logprobs=3))]
+    entries = [entry for chunk in chunks for entry in chunk.logprobs]
+    assert len(entries) == chunks[-1].completion_tokens - (chunks[-1].finish_reason == "stop")
+    written = b"".join(bytes(entry.bytes) for entry in entries).decode("utf-8", "ignore")
+    assert written.strip() == "".join(chunk.text for chunk in chunks).strip()
+    for entry in entries:
+        # Greedy: what was drawn is the likeliest.
+        assert entry.logprob == pytest.approx(entry.top[0].logprob, abs=1e-4)
+        assert entry.token == entry.top[0].token
+        assert [t.logprob for t in entry.top] == sorted(
+            (t.logprob for t in entry.top), reverse=True
+        )
+    assert all(
+        chunk.logprobs == () for chunk in [c async for c in engine.generate(request(engine, "a"))]
+    )

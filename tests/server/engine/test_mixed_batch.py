@@ -21,6 +21,7 @@ from verse_server.engine.adapter_files import plan_adapter
 from verse_server.engine.adapter_weights import AdapterWeights, load_weights
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.lora import LoraBank, SlotWeights
+from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.rows import Row
 from verse_server.engine.types import SamplingParams
 
@@ -88,19 +89,22 @@ def workbench(
     slots = {name: slot for slot, name in enumerate(folders)}
     for name, slot in slots.items():
         bank.write(slot, read(folders[name], bank))
-    return Workbench(base, bank, RowBatch(base, bank, 32), folders, references, slots)
+    return Workbench(
+        base, bank, RowBatch(base, bank, 32, PrefixCache(0)), folders, references, slots
+    )
 
 
 def run(batch: RowBatch, rows: Sequence[Row], num_tokens: int = NUM_TOKENS) -> list[list[int]]:
-    uids = [batch.add(row, num_tokens) for row in rows]
-    tokens: dict[int, list[int]] = {uid: [] for uid in uids}
-    running = set(uids)
+    for row in rows:
+        batch.add([row], num_tokens)
+    tokens: dict[Row, list[int]] = {row: [] for row in rows}
+    running = set(rows)
     while running:
         for drawn in batch.step():
-            tokens[drawn.uid].append(drawn.token)
+            tokens[drawn.row].append(drawn.token)
             if drawn.finish_reason:
-                running.discard(drawn.uid)
-    return [tokens[uid] for uid in uids]
+                running.discard(drawn.row)
+    return [tokens[row] for row in rows]
 
 
 def test_every_row_of_a_mixed_batch_is_what_mlx_lm_writes_alone(
@@ -164,33 +168,34 @@ def test_joining_and_leaving_in_any_order_never_moves_an_adapter_to_another_row(
     workbench: Workbench, greedy_alone: Any, actions: list[tuple[str, int]]
 ) -> None:
     names = [None, *workbench.slots]
-    batch = RowBatch(workbench.base, workbench.bank, 8)
-    expected: dict[int, list[int]] = {}
-    written: dict[int, list[int]] = {}
-    running: list[int] = []
+    batch = RowBatch(workbench.base, workbench.bank, 8, PrefixCache(0))
+    expected: dict[Row, list[int]] = {}
+    written: dict[Row, list[int]] = {}
+    running: list[Row] = []
 
     def step() -> None:
         for drawn in batch.step():
-            written[drawn.uid].append(drawn.token)
+            written[drawn.row].append(drawn.token)
             if drawn.finish_reason:
-                running.remove(drawn.uid)
+                running.remove(drawn.row)
 
     for action, number in actions:
         if action == "join" and len(running) < 8:
             name, prompt = names[number % len(names)], PROMPTS[number % len(PROMPTS)]
-            uid = batch.add(workbench.row(name, prompt), 3 + number % 8)
+            row = workbench.row(name, prompt)
+            batch.add([row], 3 + number % 8)
             reference = None if name is None else workbench.references[name]
-            expected[uid] = greedy_alone(reference, prompt, 3 + number % 8)
-            written[uid] = []
-            running.append(uid)
+            expected[row] = greedy_alone(reference, prompt, 3 + number % 8)
+            written[row] = []
+            running.append(row)
         elif action == "leave" and running:
             batch.remove([running.pop(number % len(running))])
         else:
             step()
     while running:
         step()
-    for uid, tokens in written.items():
-        assert tokens == expected[uid][: len(tokens)]
+    for row, tokens in written.items():
+        assert tokens == expected[row][: len(tokens)]
 
 
 def test_a_blend_equals_an_adapter_blended_by_hand(workbench: Workbench, tmp_path: Path) -> None:
@@ -236,7 +241,7 @@ def test_a_smaller_rank_after_a_larger_one_leaves_nothing_behind(
 ) -> None:
     base = load_base_model(str(tiny_base))
     bank = LoraBank(base.model, base.dtype)
-    batch = RowBatch(base, bank, 4)
+    batch = RowBatch(base, bank, 4, PrefixCache(0))
     for name in ("last-layer", "attention-only", "dora", "lora"):
         bank.write(0, read(workbench.folders[name], bank))
         (answer,) = run(batch, [Row(PROMPTS[0], ((0, 1.0),), GREEDY)])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -15,6 +16,7 @@ from verse.base_model import load_base_model
 from verse_server.engine import batch as batch_module
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.lora import LoraBank
+from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.rows import Row
 from verse_server.engine.sampling import sample
 from verse_server.engine.types import SamplingParams
@@ -100,17 +102,11 @@ def counts_of(
     logits: Numbers, params: SamplingParams, num_rows: int, num_steps: int = 1
 ) -> Numbers:
     """How often each token is drawn by rows with seeds 0, 1, 2 ..."""
-    rows = [
-        simple_row(SamplingParams(**{**to_dict(params), "seed": seed})) for seed in range(num_rows)
-    ]
+    rows = [simple_row(msgspec.structs.replace(params, seed=seed)) for seed in range(num_rows)]
     tokens: list[int] = []
     for _ in range(num_steps):
         tokens += draw(np.tile(logits, (num_rows, 1)), [0] * num_rows, rows)
     return np.bincount(tokens, minlength=len(logits)).astype(np.float64)
-
-
-def to_dict(params: SamplingParams) -> dict[str, Any]:
-    return {name: getattr(params, name) for name in params.__struct_fields__}
 
 
 tokens = st.integers(0, VOCAB - 1)
@@ -350,21 +346,54 @@ def test_in_the_batch_every_row_s_list_and_the_token_in_flight_are_all_it_has_wr
 
     monkeypatch.setattr(batch_module, "sample", spy)
     base = load_base_model(str(tiny_base))
-    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8)
+    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
     params = SamplingParams(repetition_penalty=1.2, seed=3)
     rows = [Row(prompt, (), params) for prompt in ([5], [6, 7, 8], list(range(40, 60)))]
-    answers: dict[int, list[int]] = {}
-    by_uid: dict[int, Row] = {}
+    answers: dict[Row, list[int]] = {}
     for step in range(12):
         if step in (0, 1, 4):
-            row = rows[len(by_uid)]
-            uid = batch.add(row, 6)
-            by_uid[uid], answers[uid] = row, []
+            row = rows[len(answers)]
+            batch.add([row], 6)
+            answers[row] = []
         for drawn in batch.step():
-            answers[drawn.uid].append(drawn.token)
+            answers[drawn.row].append(drawn.token)
     batch.close()
-    for uid, row in by_uid.items():
-        assert len(answers[uid]) == 6
+    for row, answer in answers.items():
+        assert len(answer) == 6
         histories = [history for other, history in seen if other is row]
-        for length, history in enumerate(histories[: len(answers[uid])]):
-            assert history == [*row.prompt, *answers[uid][:length]]
+        for length, history in enumerate(histories[: len(answer)]):
+            assert history == [*row.prompt, *answer[:length]]
+
+
+def test_a_bias_is_added_to_the_tokens_it_names_and_to_no_others_rows() -> None:
+    logits = mx.array([[0.0, 1.0, 2.0, 3.0]] * 3)
+    biases: list[dict[int, float]] = [{0: 100.0}, {}, {3: -100.0, 2: -1.5}]
+    rows = [Row([1], (), SamplingParams(temperature=0, logit_bias=bias)) for bias in biases]
+    assert sample(logits, mx.array([1, 1, 1]), rows).tolist() == [0, 3, 1]
+
+
+def test_noted_logprobs_are_those_of_the_model_whatever_shapes_the_draw() -> None:
+    rng = np.random.default_rng(5)
+    raw = rng.normal(size=(3, 50)).astype(np.float32) * 3
+    params = SamplingParams(temperature=0.3, top_k=2, logit_bias={7: 5.0}, seed=1)
+    rows = [
+        Row([1], (), params, num_top_logprobs=4),
+        Row([1], (), params),
+        Row([1], (), params, num_top_logprobs=0),
+    ]
+    tokens = cast(list[int], sample(mx.array(raw), mx.array([1, 1, 1]), rows).tolist())
+    expected = raw - np.log(np.exp(raw).sum(axis=1, keepdims=True))
+    assert not rows[1].noted
+    for i in (0, 2):
+        noted = rows[i].noted.popleft()
+        drawn = cast(float, noted.drawn[noted.position].item())
+        assert drawn == pytest.approx(expected[i, tokens[i]], abs=1e-4)
+    top = noted_top(rows[0], mx.array(raw), params)
+    assert top == np.argsort(-expected[0])[:4].tolist()
+
+
+def noted_top(like: Row, logits: mx.array, params: SamplingParams) -> list[int]:
+    row = Row(like.prompt, (), params, num_top_logprobs=4)
+    sample(logits[:1], mx.array([1]), [row])
+    noted = row.noted.popleft()
+    return cast(list[int], noted.top_ids[noted.position].tolist())

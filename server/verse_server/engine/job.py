@@ -1,0 +1,85 @@
+"""A request on its way through the engine, and its answers as they grow."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import msgspec
+
+from verse_server.engine.batch import Drawn
+from verse_server.engine.errors import EngineError
+from verse_server.engine.rows import NotedLogprobs, Row
+from verse_server.engine.text import AnswerText
+from verse_server.engine.token_text import TokenTexts
+from verse_server.engine.types import (
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    TokenLogprob,
+)
+
+Event = GenerationChunk | EngineError
+
+
+@dataclass(eq=False)
+class Job:
+    """A request, and where its events go."""
+
+    request: GenerationRequest
+    loop: asyncio.AbstractEventLoop
+    events: "asyncio.Queue[Event]"
+    digests: tuple[str, ...]
+    stop_tokens: tuple[int, ...]
+    stop_strings: tuple[str, ...]
+    answers: list["Answer"] = field(default_factory=list["Answer"])
+    """Those still being written; empty before the job is admitted and after it is done."""
+
+
+class Answer:
+    """One answer of a job: its row, its text, and what was not sent yet."""
+
+    def __init__(self, job: Job, row: Row, text: AnswerText, tokens: TokenTexts) -> None:
+        self.job = job
+        self.row = row
+        self._text = text
+        self._tokens = tokens
+        self._num_tokens = 0
+        self._logprobs: list[TokenLogprob] = []
+
+    def take(self, drawn: Drawn) -> GenerationChunk | None:
+        """Take one token in; returns what there is to send, with a finish reason at the end.
+
+        An end token is counted but not written.
+        """
+        self._num_tokens += 1
+        noted = self.row.noted.popleft() if self.row.noted else None
+        reason: FinishReason | None = drawn.finish_reason
+        if reason == "stop":
+            return self._chunk(self._text.finish(), reason)
+        text, stopped = self._text.push(drawn.token)
+        if stopped:
+            self._logprobs.clear()  # of tokens that spell the stop string
+            return self._chunk(text, "stop")
+        if noted is not None:
+            self._logprobs.append(self._logprob(drawn.token, noted))
+        if reason is not None:
+            return self._chunk(text + self._text.finish(), reason)
+        return self._chunk(text, None) if text else None
+
+    def _chunk(self, text: str, reason: FinishReason | None) -> GenerationChunk:
+        logprobs, self._logprobs = tuple(self._logprobs), []
+        return GenerationChunk(
+            index=self.row.index,
+            text=text,
+            target=self.job.request.target,
+            completion_tokens=self._num_tokens,
+            cached_tokens=self.row.num_cached,
+            logprobs=logprobs,
+            finish_reason=reason,
+        )
+
+    def _logprob(self, token: int, noted: NotedLogprobs) -> TokenLogprob:
+        position, num_top = noted.position, self.row.num_top_logprobs or 0
+        ids: list[int] = msgspec.convert(noted.top_ids[position, :num_top].tolist(), list[int])
+        values = msgspec.convert(noted.top_logprobs[position, :num_top].tolist(), list[float])
+        top = tuple(self._tokens.logprob(i, v) for i, v in zip(ids, values, strict=True))
+        return self._tokens.logprob(token, float(noted.drawn[position]), top)
