@@ -25,6 +25,7 @@ MLX_WEIGHTS_FILE = "adapters.safetensors"
 PEFT_WEIGHTS_FILE = "adapter_model.safetensors"
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".bin")
+_MAX_JSON_BYTES = 1 << 20
 _CHECKPOINT = re.compile(r"(\d+)_adapters\.safetensors")
 
 
@@ -100,7 +101,7 @@ def signature(path: Path) -> tuple[tuple[str, int, int, int], ...]:
 
 def file_digest(file: Path) -> bytes:
     """SHA-256 of a file without holding it in memory; of nothing if there is no file."""
-    if not file.exists():
+    if not file.is_file():
         return hashlib.sha256().digest()
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
@@ -112,9 +113,18 @@ def adapter_digest(folder: Path, weights_digest: bytes) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
+def _read_small(file: Path) -> bytes:
+    """Read a file of text; one that is no ordinary file, such as a pipe, would never end."""
+    if file.exists() and not file.is_file():
+        raise ValueError("it is no ordinary file")
+    if file.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError("it is too large to be what it should be")
+    return file.read_bytes()
+
+
 def _read_config(path: Path) -> AdapterConfig:
     try:
-        config = decode_adapter_config((path / CONFIG_FILE).read_bytes())
+        config = decode_adapter_config(_read_small(path / CONFIG_FILE))
     except FileNotFoundError:
         raise AdapterFolderError(f"{CONFIG_FILE} is missing.") from None
     except (OSError, ValueError) as error:
@@ -126,7 +136,7 @@ def _read_config(path: Path) -> AdapterConfig:
 
 def _read_prompt_format(path: Path) -> PromptFormat | None:
     try:
-        return msgspec.json.decode((path / PROMPT_FILE).read_bytes(), type=PromptFormat)
+        return msgspec.json.decode(_read_small(path / PROMPT_FILE), type=PromptFormat)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -127,7 +127,7 @@ def _find(path_or_id: str) -> tuple[Path, str]:
         raise BaseModelError(f"{path} is a file; --model wants a model folder.")
     if path_or_id.count("/") != 1 or path_or_id.startswith((".", "/", "~")):
         raise BaseModelError(
-            f"There is no model folder {path_or_id}; "
+            f"There is no model folder {path_or_id!r}; "
             "give a folder or a Hugging Face id (OWNER/NAME)."
         )
     try:

@@ -69,7 +69,7 @@ def _run_command(entry_point: metadata.EntryPoint, arguments: list[str]) -> int:
         part = _part(entry_point)
         return _tell(
             f"{program} needs the {part} part; "
-            f"install it with: pip install '{_DISTRIBUTION}[{part}]'"
+            f"in the folder of Verse run: pip install -e '.[{part}]'"
         )
     return 0
 

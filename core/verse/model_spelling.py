@@ -1,6 +1,5 @@
 """How a request's `model` field names an adapter: `xuzhimo@200:0.7+hushi:0.3`."""
 
-import math
 import re
 from typing import Literal
 
@@ -8,7 +7,8 @@ import msgspec
 
 BASE = "base"
 """Names the base model, whatever its own id is; no adapter is called so."""
-MAX_PARTS = 8
+MAX_PARTS = 64
+MAX_STRENGTH = 100.0
 
 # No control characters and no lone surrogates: what cannot be printed cannot be asked for.
 _NAME_CHARACTER = r"[^@:+/\\\s\x00-\x1f\x7f\ud800-\udfff]"
@@ -60,8 +60,8 @@ def _parse_part(piece: str) -> AdapterPart:
     if match is None:
         raise ModelSpellingError(f"{piece!r} is not NAME, NAME@CHECKPOINT or NAME:STRENGTH.")
     strength = float(match["strength"] or 1.0)
-    if not math.isfinite(strength):
-        raise ModelSpellingError(f"The strength in {piece!r} is not a finite number.")
+    if abs(strength) > MAX_STRENGTH:
+        raise ModelSpellingError(f"A strength is at most {MAX_STRENGTH:g}.")
     return AdapterPart(match["name"], _checkpoint(match["checkpoint"]), strength)
 
 

@@ -3,15 +3,17 @@
 from importlib.metadata import version
 from typing import Any
 
-from litestar import Litestar, Router
+from litestar import Litestar, Response, Router
 from litestar.di import Provide
+from litestar.enums import MediaType
+from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
 
 from verse_server.api.auth import ApiKeyGuard
 from verse_server.api.chat import ChatController
-from verse_server.api.errors import handle_error
+from verse_server.api.errors import error_response, handle_error
 from verse_server.api.health import HealthController
 from verse_server.api.models import ModelsController
 from verse_server.api.request_log import run_logged
@@ -35,6 +37,13 @@ class VerseApp(Litestar):
             await super().__call__(scope, receive, send)
 
 
+def _never_html(response: Response[Any]) -> Response[Any]:
+    """Litestar answers unknown paths below /schema with a page; errors are envelopes here."""
+    if response.media_type != MediaType.HTML:
+        return response
+    return error_response(NotFoundException())
+
+
 def create_app(engine: Engine, config: ServerConfig) -> Litestar:
     """Build the application.
 
@@ -52,6 +61,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
         route_handlers=[v1, HealthController],
         dependencies={"engine": Provide(provide_engine, sync_to_thread=False, use_cache=True)},
         exception_handlers={Exception: handle_error},
+        after_request=_never_html,
         request_max_body_size=config.max_body_bytes,
         logging_config=None,
         openapi_config=OpenAPIConfig(

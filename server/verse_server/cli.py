@@ -15,7 +15,7 @@ from verse_server.config import EngineConfig, ServerConfig
 _ENGINE = EngineConfig()
 _SERVER = ServerConfig()
 
-app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, rich_markup_mode=None)
 
 
 @app.command()

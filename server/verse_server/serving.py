@@ -157,4 +157,5 @@ def _close(engine: ServedEngine) -> bool:
 
 
 def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    # asyncio and socket put whole sentences into strerror.
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()

@@ -169,6 +169,20 @@ def test_a_folder_in_the_place_of_the_configuration_is_an_error_like_any_other(
         read_adapter_folder(folder)
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "prompt.json"])
+def test_a_pipe_keeps_nobody_waiting(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(AdapterFolderError, match="no ordinary file"):
+        read_adapter_folder(folder)
+
+
+def test_a_configuration_of_megabytes_is_refused(folder: Path) -> None:
+    (folder / "prompt.json").write_text('{"system": "' + "诗" * 400_000 + '"}')
+    with pytest.raises(AdapterFolderError, match="too large"):
+        read_adapter_folder(folder)
+
+
 def test_an_unsupported_kind_is_refused_with_its_reason(folder: Path) -> None:
     write_config(folder, {"fine_tune_type": "full"})
     with pytest.raises(AdapterFolderError, match="full fine-tune"):

@@ -90,7 +90,7 @@ def test_a_part_that_is_not_installed_costs_one_sentence(
     commands.add("serve", **{place: "import a_library_nobody_has\n"})
     assert cli.main(["serve"]) == 2
     assert capsys.readouterr().err == (
-        "verse serve needs the serve part; install it with: pip install 'verse-workshop[serve]'\n"
+        "verse serve needs the serve part; in the folder of Verse run: pip install -e '.[serve]'\n"
     )
 
 

@@ -100,9 +100,12 @@ def test_what_is_no_spelling_is_refused(text: str) -> None:
         parse_model(text)
 
 
-def test_a_strength_too_long_for_a_float_is_refused() -> None:
-    with pytest.raises(ModelSpellingError, match="finite"):
+def test_a_strength_beyond_reason_is_refused() -> None:
+    with pytest.raises(ModelSpellingError, match="at most 100"):
         parse_model("a:" + "9" * 400)
+    with pytest.raises(ModelSpellingError, match="at most 100"):
+        parse_model("a:-100.5")
+    assert parse_model("a:-100")[0].strength == -100
 
 
 def test_a_blend_has_a_limit() -> None:

@@ -63,7 +63,8 @@ def test_a_command_of_another_part_tells_how_to_install_it(clients_bin: Path) ->
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "verse serve needs the server part; install it with: pip install 'verse-workshop[server]'\n"
+        "verse serve needs the server part; "
+        "in the folder of Verse run: pip install -e '.[server]'\n"
     )
 
 

@@ -1,6 +1,5 @@
 """README says what is so: its help text is the command's, its examples run."""
 
-import os
 import re
 import subprocess
 import sys
@@ -19,7 +18,6 @@ def test_the_help_in_the_readme_is_what_the_command_prints() -> None:
     printed = subprocess.run(
         [VERSE, "serve", "--help"],
         cwd=ROOT,
-        env={**os.environ, "TYPER_USE_RICH": "0"},
         capture_output=True,
         text=True,
         check=True,

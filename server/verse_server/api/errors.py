@@ -4,6 +4,7 @@ RequestError                     its own status     refused before the engine sa
 EngineError
 ├── ModelNotFoundError           404                model_not_found
 ├── AdapterIncompatibleError     409                adapter_incompatible
+├── AdapterChangedError          503, Retry-After   adapter_changing
 ├── InvalidRequestError          400                invalid_value
 │   └── PromptTooLongError       400                context_length_exceeded
 ├── EngineClosedError            503, Retry-After   engine_closed
@@ -21,6 +22,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response
+from litestar.enums import MediaType
 from litestar.exceptions import (
     HTTPException,
     MethodNotAllowedException,
@@ -32,6 +34,7 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from verse_server.api.disconnect import ClientDisconnectedError
 from verse_server.api.request_log import current_request
 from verse_server.engine.errors import (
+    AdapterChangedError,
     AdapterIncompatibleError,
     EngineClosedError,
     EngineError,
@@ -91,8 +94,18 @@ def translate(error: Exception) -> Failure:
 
 def handle_error(_request: Request[Any, Any, Any], error: Exception) -> Response[ErrorResponse]:
     """Litestar's exception handler for everything."""
+    return error_response(error)
+
+
+def error_response(error: Exception) -> Response[ErrorResponse]:
+    """The answer to an exception."""
     failure = translate(error)
-    return Response(failure.body, status_code=failure.status, headers=failure.headers)
+    return Response(
+        failure.body,
+        status_code=failure.status,
+        headers=failure.headers,
+        media_type=MediaType.JSON,
+    )
 
 
 def _translate(error: Exception) -> Failure:
@@ -119,6 +132,8 @@ def _of_engine(error: EngineError) -> Failure:
             return Failure(
                 409, message, "adapter_incompatible", headers={"x-should-retry": "false"}
             )
+        case AdapterChangedError():
+            return Failure(503, message, "adapter_changing", headers={"Retry-After": "1"})
         case PromptTooLongError():
             return Failure(400, message, "context_length_exceeded", error.param)
         case InvalidRequestError():

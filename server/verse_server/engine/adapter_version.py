@@ -57,6 +57,17 @@ def model_info(
     )
 
 
+def base_doubt(version: AdapterVersion, base_id: str) -> str | None:
+    """What to say of an adapter that fits this base but names another; None if it names this one.
+
+    It may be a copy, a quantization or the instruct version of the same model, so it is served.
+    """
+    recorded = version.plan.recorded_base
+    if not recorded or _last_name(recorded) == _last_name(base_id):
+        return None
+    return f"trained on {recorded}, served on {base_id}"
+
+
 def _report(version: AdapterVersion, base_id: str, delta_norm: float | None) -> LoadReport:
     plan = version.plan
     return LoadReport(
@@ -74,9 +85,8 @@ def _report(version: AdapterVersion, base_id: str, delta_norm: float | None) -> 
 
 def _warnings(version: AdapterVersion, base_id: str, delta_norm: float | None) -> tuple[str, ...]:
     warnings: list[str] = []
-    recorded = version.plan.recorded_base
-    if recorded and _last_name(recorded) != _last_name(base_id):
-        warnings.append(f"trained on {recorded}, served on {base_id}")
+    if doubt := base_doubt(version, base_id):
+        warnings.append(doubt)
     if version.prompt_format is None:
         warnings.append("prompt.json is missing; the chat format is assumed")
     if delta_norm == 0:

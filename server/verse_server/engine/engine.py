@@ -14,6 +14,7 @@ from verse.prompt import POEM_SYSTEM, Message, PromptError, PromptFormat, render
 from verse_server.config import EngineConfig
 from verse_server.engine.adapter_version import AdapterVersion
 from verse_server.engine.errors import (
+    AdapterChangedError,
     EngineClosedError,
     EngineError,
     InvalidRequestError,
@@ -24,7 +25,7 @@ from verse_server.engine.errors import (
 from verse_server.engine.job import Event, Job
 from verse_server.engine.lora import LoraBank, linear_shapes
 from verse_server.engine.registry import AdapterRegistry
-from verse_server.engine.residency import AdapterChangedError, AdapterResidency
+from verse_server.engine.residency import AdapterResidency
 from verse_server.engine.types import (
     BaseInfo,
     GenerationChunk,
@@ -39,8 +40,9 @@ from verse_server.engine.worker import Worker
 
 _STALLED_SECONDS = 120.0
 """Work is there and no step has ended for so long."""
-_PUBLISH_RETRIES = 3
-"""How often a request follows an adapter that is being replaced under it."""
+_PUBLISH_SECONDS = 3.0
+"""How long a request follows an adapter that is being replaced under it."""
+_PUBLISH_PAUSE_SECONDS = 0.05
 
 
 class MlxEngine:
@@ -148,16 +150,19 @@ class MlxEngine:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See `types.Engine`."""
-        for retries_left in reversed(range(_PUBLISH_RETRIES)):
+        deadline = time.monotonic() + _PUBLISH_SECONDS
+        while True:
             try:
                 async with contextlib.aclosing(self._events(request)) as events:
                     async for chunk in events:
                         yield chunk
                 return
             except AdapterChangedError:
-                fresh = self.resolve(request.target.model)
-                if retries_left == 0 or fresh.prompt_format != request.target.prompt_format:
+                fresh = await asyncio.to_thread(self.resolve, request.target.model)
+                is_late = time.monotonic() > deadline
+                if is_late or fresh.prompt_format != request.target.prompt_format:
                     raise
+                await asyncio.sleep(_PUBLISH_PAUSE_SECONDS)
                 request = msgspec.structs.replace(request, target=fresh)
 
     def health(self) -> Health:
@@ -224,8 +229,8 @@ class MlxEngine:
     def _parse(self, name: str) -> tuple[AdapterPart, ...]:
         try:
             return parse_model(name)
-        except ModelSpellingError:
-            raise ModelNotFoundError(name) from None
+        except ModelSpellingError as error:
+            raise ModelNotFoundError(name, reason=str(error)) from None
 
     def _format_of(self, recorded: PromptFormat | None) -> PromptFormat:
         """What the adapter was trained in; the poem prompt where nothing is recorded."""
@@ -282,7 +287,13 @@ def _sampling_defaults(generation_config: dict[str, Any]) -> SamplingParams:
     given = {n: generation_config[n] for n in names if generation_config.get(n) is not None}
     if generation_config.get("do_sample") is False:
         given["temperature"] = 0.0
+    if given.get("top_k") == -1:
+        given["top_k"] = 0
     try:
-        return msgspec.convert(given, SamplingParams)
+        params = msgspec.convert(given, SamplingParams)
     except msgspec.ValidationError as error:
         raise StartupError(f"The model's generation_config.json is wrong: {error}.") from error
+    shares = all(0 <= share <= 1 for share in (params.top_p, params.min_p))
+    if not shares or params.top_k < 0 or params.temperature < 0 or params.repetition_penalty <= 0:
+        raise StartupError(f"The model's generation_config.json is out of bounds: {given}.")
+    return params

@@ -3,6 +3,7 @@
     EngineError
     ├── ModelNotFoundError        no such base, adapter or checkpoint
     ├── AdapterIncompatibleError  the folder is there, but cannot be served on this base
+    ├── AdapterChangedError       its files are being replaced just now
     ├── InvalidRequestError       the request asks for something this model cannot do
     │   └── PromptTooLongError    the prompt leaves no room for an answer
     ├── EngineClosedError         draining or dead: no new work
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 
 from verse.errors import UserError
 
+_MAX_NAME = 100
+
 
 class EngineError(Exception):
     """Root of the tree; never raised itself."""
@@ -23,11 +26,17 @@ class EngineError(Exception):
 class ModelNotFoundError(EngineError):
     """No base, adapter or checkpoint has this name."""
 
-    def __init__(self, name: str, nearest: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, nearest: Sequence[str] = (), reason: str = "") -> None:
         self.name = name
         self.nearest = tuple(nearest)
-        hint = f" Nearest names: {', '.join(self.nearest)}." if self.nearest else ""
-        super().__init__(f"The model {name!r} does not exist.{hint} GET /v1/models lists all.")
+        shown = name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"
+        parts = [
+            f"The model {shown!r} does not exist.",
+            reason,
+            f"Nearest names: {', '.join(self.nearest)}." if self.nearest else "",
+            "GET /v1/models lists all.",
+        ]
+        super().__init__(" ".join(part for part in parts if part))
 
 
 class AdapterIncompatibleError(EngineError):
@@ -37,6 +46,13 @@ class AdapterIncompatibleError(EngineError):
         self.name = name
         self.reason = reason
         super().__init__(f"The adapter {name!r} cannot be served: {reason}")
+
+
+class AdapterChangedError(EngineError):
+    """The files were replaced between the request and its turn; resolve the name again."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The files of the adapter {name!r} are being replaced; try again soon.")
 
 
 class InvalidRequestError(EngineError):

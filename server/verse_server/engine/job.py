@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from verse_server.engine.batch import Drawn
-from verse_server.engine.errors import EngineError
+from verse_server.engine.errors import EngineError, GenerationFailedError
 from verse_server.engine.rows import NotedLogprobs, Row
 from verse_server.engine.text import AnswerText
 from verse_server.engine.token_text import TokenTexts
@@ -49,12 +49,21 @@ class Answer:
         """Take one token in; returns what there is to send, with a finish reason at the end.
 
         An end token is counted but not written.
+
+        Raises:
+            GenerationFailedError: the token was drawn from what is no distribution.
         """
         self._num_tokens += 1
+        step, position = self.row.drawn.popleft()
+        if not step.is_finite(position):
+            raise GenerationFailedError(
+                f"The numbers of {self.job.request.target.model!r} overflow on this prompt; "
+                "use another adapter or a smaller strength."
+            )
         noted = self.row.noted.popleft() if self.row.noted else None
         reason: FinishReason | None = drawn.finish_reason
         if reason == "stop":
-            return self._chunk(self._text.finish(), reason)
+            return self._chunk(self._text.finish()[0], reason)
         text, stopped = self._text.push(drawn.token)
         if stopped:
             self._logprobs.clear()  # of tokens that spell the stop string
@@ -62,7 +71,8 @@ class Answer:
         if noted is not None:
             self._logprobs.append(self._logprob(drawn.token, noted))
         if reason is not None:
-            return self._chunk(text + self._text.finish(), reason)
+            rest, stopped = self._text.finish()
+            return self._chunk(text + rest, "stop" if stopped else reason)
         return self._chunk(text, None) if text else None
 
     def _chunk(self, text: str, reason: FinishReason | None) -> GenerationChunk:

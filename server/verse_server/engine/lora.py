@@ -104,7 +104,8 @@ class RoutedLinear(nn.Module):
                 y = y + self._shift[route.gain_rows][:, None]
         z = x @ a
         if route.weights is not None:
-            z = z * route.weights
+            # Not a plain product: what overflows in a slot that a row does not use is not its own.
+            z = mx.where(route.weights == 0, 0, z * route.weights)
         return y + z @ b
 
     def _take_views(self, span: tuple[int, int]) -> None:

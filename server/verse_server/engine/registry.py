@@ -27,7 +27,7 @@ from verse.adapter_folder import (
 )
 from verse.model_spelling import BASE, AdapterPart, is_adapter_name
 from verse_server.engine.adapter_files import AdapterFileError, ModuleShape, plan_adapter
-from verse_server.engine.adapter_version import AdapterVersion, model_info
+from verse_server.engine.adapter_version import AdapterVersion, base_doubt, model_info
 from verse_server.engine.errors import AdapterIncompatibleError, ModelNotFoundError
 from verse_server.engine.types import ModelInfo
 
@@ -61,6 +61,7 @@ class AdapterRegistry:
         self._known: dict[str, _Known] = {}
         self._by_digest: dict[str, AdapterVersion] = {}
         self._delta_norms: dict[str, float] = {}
+        self._failures: dict[str, str] = {}
         self._lock = threading.RLock()
         # For what the engine thread asks: hashing a large file under the other lock takes seconds.
         self._memory_lock = threading.Lock()
@@ -90,6 +91,11 @@ class AdapterRegistry:
         with self._memory_lock:
             self._delta_norms[digest] = delta_norm
 
+    def record_failure(self, digest: str, reason: str) -> None:
+        """Remember a version whose loading failed, so that it is refused from now on."""
+        with self._memory_lock:
+            self._failures[digest] = reason
+
     def models(self) -> list[ModelInfo]:
         """Every adapter that can be served, by name."""
         with self._lock:
@@ -97,13 +103,15 @@ class AdapterRegistry:
             return [info for name in sorted(self._known) for info in self._served(name)]
 
     def warnings(self) -> list[str]:
-        """One line for each folder that cannot be served."""
+        """One line for each folder that cannot be served, or is served with a doubt."""
         with self._lock:
             self._scan()
             lines = self._overlooked()
             for name in sorted(self._known):
                 try:
-                    self.version(AdapterPart(name, self._first_step(name)))
+                    version = self.version(AdapterPart(name, self._first_step(name)))
+                    if doubt := base_doubt(version, self._base_id):
+                        lines.append(f"The adapter {name!r} was {doubt}.")
                 except (AdapterIncompatibleError, ModelNotFoundError) as error:
                     lines.append(str(error))
             return lines
@@ -241,7 +249,7 @@ class AdapterRegistry:
         version = known.versions.get(step)
         if version is not None:
             self._remember(version)
-            return version
+            return self._sound(version)
         assert known.folder is not None
         try:
             version = self._make_version(known.folder, step)
@@ -253,6 +261,11 @@ class AdapterRegistry:
             raise AdapterIncompatibleError(part.spelling, str(error)) from error
         known.versions = {**known.versions, step: version}
         self._remember(version)
+        return self._sound(version)
+
+    def _sound(self, version: AdapterVersion) -> AdapterVersion:
+        if reason := self._failures.get(version.digest):
+            raise AdapterIncompatibleError(version.name, reason)
         return version
 
     def _make_version(self, folder: AdapterFolder, step: int | None) -> AdapterVersion:

@@ -9,15 +9,16 @@ from collections.abc import Collection, Sequence
 from verse.adapter_folder import adapter_digest
 from verse_server.engine.adapter_version import AdapterVersion
 from verse_server.engine.adapter_weights import load_weights
-from verse_server.engine.errors import AdapterIncompatibleError, InvalidRequestError
+from verse_server.engine.errors import (
+    AdapterChangedError,
+    AdapterIncompatibleError,
+    EngineError,
+    InvalidRequestError,
+)
 from verse_server.engine.lora import LoraBank, SlotWeights
 from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.slots import SlotTable
 from verse_server.engine.types import WeightedAdapter
-
-
-class AdapterChangedError(AdapterIncompatibleError):
-    """The files were replaced between the request and its turn; resolve the name again."""
 
 
 class AdapterResidency:
@@ -48,6 +49,7 @@ class AdapterResidency:
 
         Raises:
             AdapterIncompatibleError: one cannot be loaded; none stays pinned.
+            AdapterChangedError: the files of one are no longer those that were asked for.
             InvalidRequestError: there are more of them than slots.
         """
         if len({part.digest for part in parts}) > self._num_slots:
@@ -60,7 +62,7 @@ class AdapterResidency:
             for part in parts:
                 self._pin_one(part)
                 pinned.append(part)
-        except AdapterIncompatibleError:
+        except EngineError:
             self.unpin(pinned)
             raise
         return tuple((self._table.slot_of(part.digest), part.strength) for part in parts)
@@ -80,19 +82,19 @@ class AdapterResidency:
         except Exception as error:
             self._table.forget(part.digest)
             self._bank.clear(slot)
-            if isinstance(error, AdapterIncompatibleError):
+            if isinstance(error, EngineError):
                 raise
-            raise AdapterIncompatibleError(part.name, f"loading it failed: {error}.") from error
+            reason = f"loading it failed: {error}"
+            self._registry.record_failure(part.digest, reason)
+            raise AdapterIncompatibleError(part.name, reason) from error
 
     def _load(self, slot: int, version: AdapterVersion) -> None:
         try:
             data = version.weights.read_bytes()
         except OSError as error:
-            raise AdapterChangedError(version.name, f"{error}.") from error
+            raise AdapterChangedError(version.name) from error
         if adapter_digest(version.folder, hashlib.sha256(data).digest()) != version.digest:
-            raise AdapterChangedError(
-                version.name, "its files changed while the request waited; send it again."
-            )
+            raise AdapterChangedError(version.name)
         weights = load_weights(data, version.plan, self._bank.linears, self._bank.dtype)
         self._bank.write(slot, weights)
         self._registry.record_load(version.digest, weights.delta_norm)

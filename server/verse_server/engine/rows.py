@@ -5,17 +5,34 @@ as one more entry, so which adapter and which random numbers belong to a row can
 its keys and values.
 """
 
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import mlx.core as mx
 
 from verse_server.engine.lora import SlotWeights
 from verse_server.engine.prefix_cache import Version
 from verse_server.engine.types import SamplingParams
+
+
+class DrawnLogits:
+    """The logits of the tokens that one step drew; whether they are numbers is seen on the host."""
+
+    def __init__(self, logits: mx.array) -> None:
+        self._logits = logits  # (rows,)
+
+    @cached_property
+    def _on_host(self) -> list[float]:
+        return cast(list[float], self._logits.tolist())
+
+    def is_finite(self, position: int) -> bool:
+        """False if the model's arithmetic overflowed for this row."""
+        return math.isfinite(self._on_host[position])
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,8 @@ class Row:
         """Tokens of the prompt whose keys and values were there already."""
         self.tokens: list[int] = []
         """In the KV cache by now, prompt included; mlx-lm appends to this very list."""
+        self.drawn: deque[tuple[DrawnLogits, int]] = deque()
+        """Step and place of each token drawn and not yet reported, oldest first."""
         self.noted: deque[NotedLogprobs] = deque()
         """One entry for each token drawn and not yet reported, oldest first."""
         # Its own generator: what a row draws does not depend on its neighbours. A text, because

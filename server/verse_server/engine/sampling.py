@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 import mlx.core as mx
 
-from verse_server.engine.rows import NotedLogprobs, Row
+from verse_server.engine.rows import DrawnLogits, NotedLogprobs, Row
 from verse_server.engine.types import SamplingParams
 
 _GREEDY_BELOW = 1e-5
@@ -30,6 +30,11 @@ def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
         (batch,) token ids.
     """
     drawn = _drawn(logits, inputs, rows)
+    step = mx.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0]
+    mx.async_eval(step)  # pyright: ignore[reportUnknownMemberType]
+    drawn_logits = DrawnLogits(step)
+    for position, row in enumerate(rows):
+        row.drawn.append((drawn_logits, position))
     _note_logprobs(logits, drawn, rows)
     return drawn
 

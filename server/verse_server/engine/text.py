@@ -77,11 +77,11 @@ class AnswerText:
         self._detokenizer.add_token(token)
         return self._send(self._detokenizer.last_segment)
 
-    def finish(self) -> str:
-        """The rest, when no token follows. A character cut in the middle is dropped."""
+    def finish(self) -> tuple[str, bool]:
+        """The rest, when no token follows; returns as `StopMatcher.push` does."""
         self._detokenizer.finalize()
         text, stopped = self._send(self._detokenizer.last_segment)
-        return text if stopped else text + self._matcher.flush()
+        return (text, True) if stopped else (text + self._matcher.flush(), False)
 
     def _send(self, text: str) -> tuple[str, bool]:
         # What the detokenizer puts for bytes that are no character.

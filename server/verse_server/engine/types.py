@@ -216,6 +216,7 @@ class Engine(Protocol):
         Raises, from the first `anext`:
             AdapterIncompatibleError: the adapter could not be loaded.
             InvalidRequestError: it wants more answers or adapters than there is room for.
+            AdapterChangedError: its files kept changing for seconds.
             EngineClosedError: the engine takes no new work.
             GenerationFailedError: the engine broke.
         """

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from verse.base_model import BaseModel, BaseModelError, load_base_model
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.errors import (
+    AdapterChangedError,
     AdapterIncompatibleError,
     EngineClosedError,
     EngineError,
@@ -31,6 +32,10 @@ from verse_server.engine.text import AnswerText
 from verse_server.engine.token_text import TokenTexts
 
 _log = logging.getLogger(__name__)
+
+
+_REFUSALS = (AdapterChangedError, AdapterIncompatibleError, InvalidRequestError)
+"""What admitting a request may find; it concerns nobody else."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[Job | _Cancel | _Close] = queue.SimpleQueue()
         self._waiting = WaitingQueue[Job](patience=max_batch)
         self._running: dict[Row, Answer] = {}
+        self._unfinished: set[Job] = set()
         self._outbox = _Outbox()
         self._closed = threading.Event()
         self._on_death: list[Callable[[], None]] = []
@@ -110,8 +116,8 @@ class Worker:
 
     @property
     def num_waiting(self) -> int:
-        """Requests not yet admitted."""
-        return len(self._waiting) + self._inbox.qsize()
+        """Requests that have no row yet, one whose adapter is being loaded included."""
+        return sum(not job.answers for job in self._unfinished.copy())
 
     @property
     def num_resident(self) -> int:
@@ -130,9 +136,11 @@ class Worker:
         """
         if not self.num_running and not self.num_waiting:
             self.last_progress = time.monotonic()  # being idle is no stall
+        self._unfinished.add(job)
         self._inbox.put(job)
         # Asked after the put: the thread empties the inbox once it is closed, and not again.
         if self._closed.is_set():
+            self._unfinished.discard(job)
             raise EngineClosedError("The engine has stopped; try again when the server is back.")
 
     def cancel(self, job: Job) -> None:
@@ -193,6 +201,7 @@ class Worker:
         for job in left:
             self._outbox.add(job, error)
         self._running.clear()
+        self._unfinished.clear()
         self._outbox.send()
 
     def _take_messages(self) -> bool:
@@ -216,7 +225,8 @@ class Worker:
                 return
             try:
                 self._start(job)
-            except (AdapterIncompatibleError, InvalidRequestError) as error:
+            except _REFUSALS as error:
+                self._unfinished.discard(job)
                 self._outbox.add(job, error)
 
     def _can_run(self, job: Job) -> bool:
@@ -260,8 +270,15 @@ class Worker:
             return
         stopped: list[Row] = []
         for drawn in self._batch.step():
-            answer = self._running[drawn.row]
-            chunk = answer.take(drawn)
+            answer = self._running.get(drawn.row)
+            if answer is None:  # another answer of its job has just failed
+                continue
+            try:
+                chunk = answer.take(drawn)
+            except GenerationFailedError as error:
+                self._outbox.add(answer.job, error)
+                self._forget(answer.job)
+                continue
             if chunk is None:
                 continue
             self._outbox.add(answer.job, chunk)
@@ -277,10 +294,12 @@ class Worker:
         del self._running[answer.row]
         answer.job.answers.remove(answer)
         if not answer.job.answers:
+            self._unfinished.discard(answer.job)
             self._residency.unpin(answer.job.request.target.parts)
 
     def _forget(self, job: Job) -> None:
         if self._waiting.discard(job) or not job.answers:
+            self._unfinished.discard(job)
             return
         self._batch.remove([answer.row for answer in job.answers])
         for answer in list(job.answers):

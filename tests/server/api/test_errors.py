@@ -10,6 +10,7 @@ from wire import CHAT, Client, Connect, chat_body
 
 from verse_server.api.errors import translate
 from verse_server.engine.errors import (
+    AdapterChangedError,
     AdapterIncompatibleError,
     EngineClosedError,
     EngineError,
@@ -25,6 +26,7 @@ from verse_server.engine.errors import (
     [
         (ModelNotFoundError("x"), 404, "model_not_found", None),
         (AdapterIncompatibleError("x", "why."), 409, "adapter_incompatible", None),
+        (AdapterChangedError("x"), 503, "adapter_changing", None),
         (InvalidRequestError("No.", param="model"), 400, "invalid_value", "model"),
         (PromptTooLongError(9, 8), 400, "context_length_exceeded", "messages"),
         (EngineClosedError("Closed."), 503, "engine_closed", None),

@@ -27,3 +27,10 @@ def test_errors_are_described_as_openais_envelope(document: Any) -> None:
     text = str(document["paths"])
     assert "ErrorResponse" in text
     assert "status_code" not in text
+
+
+def test_an_unknown_path_below_the_schema_is_an_envelope_too(client: Client) -> None:
+    for path in ("/schema/nothing", "/schema/nothing.json"):
+        response = client.get(path)
+        assert response.status_code == 404
+        assert response.json()["error"]["code"] == "unknown_url"

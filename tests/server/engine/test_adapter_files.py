@@ -1,6 +1,8 @@
 """What a file of adapter weights holds, told by names and shapes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -390,3 +392,42 @@ def test_a_number_too_large_for_the_base_s_type_is_refused(file: Path) -> None:
 def test_an_update_of_zeros_is_read_and_its_norm_is_zero(file: Path) -> None:
     zeros = {name: np.zeros_like(array) for name, array in mlx_tensors().items()}
     assert load(file, zeros, LORA, mx.float32).delta_norm == 0
+
+
+REWRITER = """
+import sys, threading, time
+from pathlib import Path
+from verse.adapter_config import decode_adapter_config
+from verse_server.engine.adapter_files import AdapterFileError, ModuleShape, plan_adapter
+
+file, whole = Path(sys.argv[1]), Path(sys.argv[1]).read_bytes()
+config = decode_adapter_config(b'{"lora_parameters": {"rank": 2, "scale": 1.0}}')
+end = time.monotonic() + 1.0
+
+def rewrite():
+    while time.monotonic() < end:
+        with file.open("wb") as stream:  # in place, as mlx does it
+            stream.write(whole)
+
+threading.Thread(target=rewrite).start()
+outcomes = set()
+while time.monotonic() < end:
+    try:
+        outcomes.add(len(plan_adapter(file, config, {"layer": ModuleShape(3000, 5000)}).modules))
+    except AdapterFileError:
+        outcomes.add("torn")
+assert outcomes <= {1, "torn"}, outcomes
+"""
+
+
+def test_a_file_rewritten_while_it_is_read_is_whole_or_refused_and_never_the_end_of_us(
+    tmp_path: Path,
+) -> None:
+    """A mapped file that is cut off kills who touches it; hence a process of its own."""
+    file = tmp_path / "adapters.safetensors"
+    a, b = np.zeros((3000, 2), np.float32), np.zeros((2, 5000), np.float32)
+    save_file({"layer.lora_a": a, "layer.lora_b": b}, file)
+    ran = subprocess.run(
+        [sys.executable, "-c", REWRITER, str(file)], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")

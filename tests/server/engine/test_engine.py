@@ -9,13 +9,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from verse.prompt import Message
 from verse_server.config import EngineConfig
+from verse_server.engine import residency
+from verse_server.engine.adapter_weights import AdapterWeights, load_weights
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.engine import MlxEngine
 from verse_server.engine.errors import (
+    AdapterChangedError,
     AdapterIncompatibleError,
     EngineClosedError,
     GenerationFailedError,
@@ -462,3 +467,83 @@ async def test_logprobs_come_with_the_text_they_belong_to(start_engine: StartEng
     assert all(
         chunk.logprobs == () for chunk in [c async for c in engine.generate(request(engine, "a"))]
     )
+
+
+async def test_an_adapter_whose_numbers_overflow_fails_its_own_requests_only(
+    start_engine: StartEngine, adapters: Path
+) -> None:
+    config = adapters / "b" / "adapter_config.json"
+    loud = json.loads(config.read_text())
+    loud["lora_parameters"]["scale"] = 1e30
+    config.write_text(json.dumps(loud))
+    engine = start_engine()
+    alone = await write(engine, "a")
+    texts = await asyncio.gather(
+        write(engine, "a"),
+        answers_of(engine, request(engine, "b", n=2)),
+        write(engine, "a"),
+        return_exceptions=True,
+    )
+    assert texts[0] == texts[2] == alone
+    assert isinstance(texts[1], GenerationFailedError)
+    assert "overflow" in str(texts[1])
+    assert engine.health().status == "ok"
+    await until(lambda: engine.health().running == engine.health().waiting == 0)
+
+
+async def test_an_adapter_that_failed_to_load_is_refused_from_then_on(
+    start_engine: StartEngine, adapters: Path
+) -> None:
+    file = adapters / "b" / "adapters.safetensors"
+    weights = load_file(file)
+    name = next(iter(weights))
+    save_file({**weights, name: np.full_like(weights[name], np.nan)}, file)
+    engine = start_engine()
+    with pytest.raises(AdapterIncompatibleError):
+        await write(engine, "b")
+    with pytest.raises(AdapterIncompatibleError):
+        engine.resolve("b")
+    assert "b" not in {model.id for model in engine.models()}
+    assert len(engine.warnings) == 1
+    save_file(weights, file)
+    assert await write(engine, "b")
+
+
+async def test_a_request_whose_adapter_is_being_loaded_counts_as_waiting(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start_engine()
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> AdapterWeights:
+        loading.set()
+        assert go_on.wait(10)
+        return load_weights(*arguments)
+
+    monkeypatch.setattr(residency, "load_weights", slowly)
+    task = asyncio.create_task(write(engine, "a"))
+    await asyncio.to_thread(loading.wait, 10)
+    health = engine.health()
+    engine.drain()
+    go_on.set()
+    assert (health.running, health.waiting) == (0, 1)
+    assert await task
+    await until(lambda: engine.health().waiting == 0)
+
+
+async def test_a_request_follows_an_adapter_that_is_replaced_again_and_again(
+    start_engine: StartEngine, adapters: Path, make_adapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start_engine()
+    seeds = iter(range(500, 505))
+
+    def replaced_first(data: Any, *rest: Any) -> AdapterWeights:
+        if (seed := next(seeds, None)) is not None:
+            make_adapter(adapters / "a", seed=seed)
+            raise AdapterChangedError("a")
+        return load_weights(data, *rest)
+
+    monkeypatch.setattr(residency, "load_weights", replaced_first)
+    text = await write(engine, "a")
+    assert next(seeds, None) is None
+    assert text == await write(engine, "a")

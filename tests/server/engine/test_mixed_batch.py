@@ -18,7 +18,7 @@ from tests.server.engine.peft_files import as_mlx, cut_rank, write_peft
 from verse.adapter_folder import read_adapter_folder
 from verse.base_model import BaseModel, load_base_model
 from verse_server.engine.adapter_files import plan_adapter
-from verse_server.engine.adapter_weights import AdapterWeights, load_weights
+from verse_server.engine.adapter_weights import AdapterWeights, ModuleUpdate, load_weights
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.lora import LoraBank, SlotWeights
 from verse_server.engine.prefix_cache import PrefixCache
@@ -263,3 +263,26 @@ def test_delta_norm_is_the_norm_of_the_update(workbench: Workbench) -> None:
             total += float((delta**2).sum())
         loaded = read(workbench.folders[name], workbench.bank)
         assert loaded.delta_norm == pytest.approx(total**0.5, rel=1e-4)
+
+
+def test_what_overflows_in_an_idle_slot_reaches_no_row(tiny_base: Path) -> None:
+    base = load_base_model(str(tiny_base))
+    bank = LoraBank(base.model, base.dtype)
+    shape = bank.shapes["model.layers.0.self_attn.q_proj"]
+    for slot, size in enumerate((0.1, 1e38, 0.1)):
+        update = ModuleUpdate(
+            mx.full((2, shape.in_dims), size), mx.full((2, shape.out_dims), size), None, None
+        )
+        modules = {"model.layers.0.self_attn.q_proj": update}
+        bank.write(slot, AdapterWeights(modules, 2, 1.0))
+    tokens = mx.array([[5, 900, 77]] * 3)
+
+    def logits(*rows: SlotWeights) -> mx.array:
+        bank.route.set(rows, bank)
+        return base.model(tokens[: len(rows)], cache=make_prompt_cache(base.model))
+
+    mixed = logits((), ((0, 1.0),), ((2, 1.0),))
+    assert mx.allclose(mixed[0], logits(())[0], atol=1e-4)
+    assert mx.allclose(mixed[1], logits(((0, 1.0),))[0], atol=1e-4)
+    assert mx.allclose(mixed[2], logits(((2, 1.0),))[0], atol=1e-4)
+    assert not mx.all(mx.isfinite(logits(((1, 1.0),))))

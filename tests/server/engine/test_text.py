@@ -156,7 +156,7 @@ def answer_of(text: AnswerText, tokens: Sequence[int]) -> list[str]:
         deltas.append(delta)
         if stopped:
             return deltas
-    return [*deltas, text.finish()]
+    return [*deltas, text.finish()[0]]
 
 
 def test_a_stop_string_is_found_in_what_the_detokenizer_lets_go_of_at_the_end() -> None:
