@@ -2,8 +2,9 @@
 
     uv run python benchmarks/serving.py [--seconds 8] [--rounds 3] [--output FILE]
 
-Both servers run as subprocesses on models/verse-tiny, OpenBLAS loaded before mlx in both. Each
-measurement is a closed loop: N clients send one request after another for some seconds, and the
+Both servers run as subprocesses on verse-tiny, OpenBLAS loaded before mlx in both. They get a
+float32 copy of it: Verse would make one itself on a CPU, and mlx_lm.server, which does not, would
+compute in float16 without any BLAS. Each measurement is a closed loop: N clients send one request after another for some seconds, and the
 completion tokens of the answers are counted. The rounds visit every cell before the next one
 begins, so that a busy machine hits all cells alike; the table shows medians.
 """
@@ -26,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = ROOT / "models" / "verse-tiny"
+SHIPPED_MODEL = ROOT / "models" / "verse-tiny"
 ADAPTERS = ("daiwangshu", "hushi", "libai", "liubannong", "wangwei", "wenyiduo", "xuzhimo")
 THEMES = ("河", "春天", "月亮", "母亲", "旧车站", "雨后", "灯", "秋夜", "海", "归途")
 CONCURRENCY = (1, 8, 16, 32)
@@ -46,8 +49,11 @@ main()
 class Rival:
     """One server under one choice of adapters."""
 
-    def __init__(self, name: str, base_url: str, adapters: tuple[str | None, ...]) -> None:
+    def __init__(
+        self, name: str, base_url: str, model: Path, adapters: tuple[str | None, ...]
+    ) -> None:
         self.name = name
+        self.model = model
         self.base_url = base_url
         self._adapters = itertools.cycle(adapters)
 
@@ -82,7 +88,7 @@ class MlxLm(Rival):
     def names(self, adapter: str | None) -> dict[str, str]:
         """Two paths."""
         named = {"adapters": str(ROOT / "adapters" / adapter)} if adapter else {}
-        return {"model": str(MODEL), **named}
+        return {"model": str(self.model), **named}
 
 
 async def throughput(rival: Rival, num_clients: int, seconds: float) -> float:
@@ -162,16 +168,28 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def verse_command(port: int, adapters: Path) -> list[str]:
+def float32_copy(folder: Path) -> Path:
+    """The shipped base with every weight as float32."""
+    shutil.copytree(SHIPPED_MODEL, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: array.astype(np.float32) for name, array in weights.items()},
+        folder / "model.safetensors",
+        metadata={"format": "mlx"},
+    )
+    return folder
+
+
+def verse_command(port: int, model: Path, adapters: Path) -> list[str]:
     """`verse serve` on the embedded base."""
     verse = Path(sys.executable).with_name("verse")
-    options = ["--model", str(MODEL), "--adapters", str(adapters), "--port", str(port)]
+    options = ["--model", str(model), "--adapters", str(adapters), "--port", str(port)]
     return [str(verse), "serve", *options]
 
 
-def mlx_lm_command(port: int) -> list[str]:
+def mlx_lm_command(port: int, model: Path) -> list[str]:
     """`mlx_lm.server` with as many concurrent rows as Verse has."""
-    options = ["--model", str(MODEL), "--port", str(port)]
+    options = ["--model", str(model), "--port", str(port)]
     options += ["--decode-concurrency", "32", "--prompt-concurrency", "32"]
     return [sys.executable, "-c", MLX_LM_SERVER, *options]
 
@@ -181,18 +199,19 @@ def measure(seconds: float, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         adapters = Path(folder) / "adapters"
         shutil.copytree(ROOT / "adapters", adapters)
+        model = float32_copy(Path(folder) / "verse-tiny")
         ports = free_port(), free_port()
         with (
-            served(verse_command(ports[0], adapters), ports[0], "/health") as verse,
-            served(mlx_lm_command(ports[1]), ports[1], "/health") as mlx_lm,
+            served(verse_command(ports[0], model, adapters), ports[0], "/health") as verse,
+            served(mlx_lm_command(ports[1], model), ports[1], "/health") as mlx_lm,
         ):
             rivals = (
-                MlxLm("mlx_lm.server, base", mlx_lm, (None,)),
-                Verse("Verse, base", verse, (None,)),
-                MlxLm("mlx_lm.server, one adapter", mlx_lm, ("xuzhimo",)),
-                Verse("Verse, one adapter", verse, ("xuzhimo",)),
-                MlxLm("mlx_lm.server, seven in turn", mlx_lm, ADAPTERS),
-                Verse("Verse, seven in turn", verse, ADAPTERS),
+                MlxLm("mlx_lm.server, base", mlx_lm, model, (None,)),
+                Verse("Verse, base", verse, model, (None,)),
+                MlxLm("mlx_lm.server, one adapter", mlx_lm, model, ("xuzhimo",)),
+                Verse("Verse, one adapter", verse, model, ("xuzhimo",)),
+                MlxLm("mlx_lm.server, seven in turn", mlx_lm, model, ADAPTERS),
+                Verse("Verse, seven in turn", verse, model, ADAPTERS),
             )
             cells = run_rounds(rivals, seconds, rounds)
             fresh = [first_token_of_a_new_folder(verse, adapters) for _ in range(5)]

@@ -6,6 +6,7 @@ clients, and a part that is not installed costs one sentence. Help imports the `
 parts; they import what is heavy when they run.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 after a mistake of the user's, which is told in one sentence on
         standard error, or 130 after Ctrl-C.
     """
+    _show_anything()
     first, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
     try:
         return _run(first, rest)
@@ -41,6 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell(f"{error.filename}: {error.strerror}.")
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _show_anything() -> None:
+    """A terminal that cannot show a character gets its code; that is no reason to stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(first: str, rest: list[str]) -> int:
