@@ -142,7 +142,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag
     """Levenshtein distance between the two texts, in characters."""
     stars: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
     blind: bool
-    """Whether adapter, checkpoint and score were hidden when the poet decided."""
+    """Whether adapter, checkpoint and score were hidden, and had not been shown before."""
+    repeat: bool = False
+    """Whether the poem was shown again on purpose, to see if the poet decides alike."""
     time: Moment
     session: str = ""
     """Tells the sittings apart."""

@@ -1,0 +1,142 @@
+"""`verse curate POEMS`: open the window. `verse curate export`: write what the decisions become.
+
+Nothing heavy is imported before a command runs: `verse --help` loads this module.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from verse_clients.curate.errors import CurateError
+from verse_clients.curate.place import Appearance, OrderName
+
+
+class _OpensByDefault(TyperGroup):
+    """Takes what is not the name of a command for a file to open."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {*self.commands, *ctx.help_option_names}
+        if args and args[0] not in known:
+            args = ["open", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_OpensByDefault,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Accept, reject and edit poems by keyboard: `verse curate poems.jsonl`.",
+)
+
+
+@app.command("open")
+def open_window(
+    poems: Annotated[
+        list[Path],
+        typer.Argument(help="Files of verse generate, verse judge or the original project."),
+    ],
+    decisions: Annotated[
+        Path | None,
+        typer.Option(show_default="decisions.jsonl beside the poems", help="The journal."),
+    ] = None,
+    order: Annotated[
+        OrderName | None, typer.Option(show_default="as last time", help="Of the queue.")
+    ] = None,
+    training: Annotated[
+        list[Path] | None,
+        typer.Option(help="The poet's own poems; what copies them is flagged."),
+    ] = None,
+    show_source: Annotated[
+        bool, typer.Option("--show-source", help="Show adapter, checkpoint and score at once.")
+    ] = False,
+    keymap: Annotated[
+        Path | None, typer.Option(help="A TOML file with your own keys.", show_default=False)
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(envvar="OPENAI_BASE_URL", help="The server that `g` asks for more poems."),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Its key, if it wants one.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(show_default="the poem's own adapter", help="The model that `g` asks."),
+    ] = None,
+    appearance: Annotated[
+        Appearance | None, typer.Option(show_default="as last time", help="Light or dark.")
+    ] = None,
+    type_percent: Annotated[
+        int | None,
+        typer.Option("--type", min=50, max=300, help="Size of the type in percent."),
+    ] = None,
+) -> None:
+    """Open the window (this is what `verse curate POEMS` does)."""
+    from verse_clients.curate.desk import make_more, open_desk
+    from verse_clients.curate.flags import Inspector, read_training
+    from verse_clients.curate.keymap import read_keymap
+
+    run = _view()
+    journal = decisions or poems[0].with_name("decisions.jsonl")
+    inspector = Inspector(read_training(training or ()))
+    desk = open_desk(poems, journal, read_keymap(keymap), order=order, show_source=show_source)
+    desk.inspector = inspector
+    desk.more = make_more(desk, base_url, api_key, model)
+    unsaved = run(desk, appearance=appearance, type_percent=type_percent)
+    if unsaved:
+        raise CurateError(f"{journal} could not be written; {unsaved} decisions are lost.")
+
+
+@app.command()
+def export(
+    decisions: Annotated[Path, typer.Option("-i", "--decisions", help="The journal.")] = Path(
+        "decisions.jsonl"
+    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", show_default="beside the journal", help="A folder."),
+    ] = None,
+    kinds: Annotated[
+        str, typer.Option("--what", help="Some of sft, pairs, rejected, list, chapbook.")
+    ] = "sft,pairs,rejected,list,chapbook",
+) -> None:
+    """Write training rows, preference pairs, rejected poems, the original's list and a book."""
+    from verse_clients.curate import exports
+    from verse_clients.curate.desk import export_folder
+    from verse_clients.curate.store import read_journal
+
+    chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
+    for kind in chosen:
+        if kind not in exports.KINDS:
+            raise CurateError(f"There is no export {kind!r}; there are {', '.join(exports.KINDS)}.")
+    entries = read_journal(decisions)
+    for path in exports.export(entries, output or export_folder(decisions), chosen):
+        print(path)
+
+
+@app.command()
+def keys(
+    keymap: Annotated[
+        Path | None, typer.Option(help="A TOML file with your own keys.", show_default=False)
+    ] = None,
+) -> None:
+    """Print all keys as a TOML file, to begin your own with."""
+    from verse_clients.curate.keymap import read_keymap, to_toml
+
+    print(to_toml(read_keymap(keymap)), end="")
+
+
+def _view() -> Any:
+    """The window's `run`; Python can be built without a window toolkit."""
+    try:
+        from verse_clients.curate.view import run
+    except ModuleNotFoundError as error:
+        if error.name not in ("tkinter", "_tkinter"):
+            raise
+        raise CurateError(
+            "This Python has no tkinter; on Debian install python3-tk, with Homebrew python-tk."
+        ) from error
+    return run

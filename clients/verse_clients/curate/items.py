@@ -1,0 +1,65 @@
+"""What the queue holds: a candidate, what judges said about it, and what is odd about it."""
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from verse.records import Candidate
+
+Past = Literal["accept", "edit", "reject"]
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One poem as a file presents it."""
+
+    candidate: Candidate
+    number: int = 0
+    """Its place among all poems that were read, from 1."""
+    score: float | None = None
+    """The judges' total; higher is better."""
+    rank: int | None = None
+    """1 is the best."""
+    disagreement: float | None = None
+    """How far the judges are apart; higher is further."""
+    past: Past | None = None
+    """What the original project's list says was decided about it."""
+
+    @property
+    def id(self) -> str:
+        """The candidate's."""
+        return self.candidate.id
+
+    @property
+    def adapter(self) -> str:
+        """The adapter's name; `base` for the base model alone."""
+        return self.candidate.adapter or "base"
+
+    @property
+    def source(self) -> str:
+        """Adapter and checkpoint in one, as a request would name them."""
+        checkpoint = self.candidate.checkpoint
+        return self.adapter if checkpoint is None else f"{self.adapter}@{checkpoint}"
+
+
+FlagKind = Literal["near", "copy", "cut"]
+
+
+class Flag(NamedTuple):
+    """Something to know before deciding."""
+
+    kind: FlagKind
+    """Nearly another poem of the queue; taken from a training poem; cut off by the token limit."""
+    other: str = ""
+    """Id of the other poem (near), or the name of the source (copy)."""
+    ratio: float = 0.0
+    """How alike, or how much of the poem is copied; 0 to 1."""
+    run: str = ""
+    """The copied characters."""
+
+
+class Slot(NamedTuple):
+    """A place in the queue."""
+
+    item: Item
+    repeat: bool = False
+    """Shown again on purpose, to see whether the poet decides alike."""

@@ -1,0 +1,153 @@
+"""The order of the queue. An order moves poems, it never drops one.
+
+`active` is made for a person of limited patience. Out of ten poems three are likely to be accepted
+(they keep the spirits up), three are uncertain (they teach the most), three are unlike those around
+them, and one is drawn at random (it keeps the estimates honest). Every twentieth place shows a poem
+again that was decided before: does the poet still think so?
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from verse.likeness import normalise, shingles
+from verse_clients.curate.items import Item, Slot
+from verse_clients.curate.place import OrderName
+from verse_clients.curate.replay import Replay
+
+_REPEAT_EVERY = 20
+_UNLIKE_TRIES = 6
+"""Poems looked at to find one unlike its neighbours; all of them would take quadratic time."""
+_UNLIKE_NEIGHBOURS = 4
+_UNKNOWN = float("-inf")
+
+
+def arrange(
+    items: Sequence[Item], order: OrderName, replay: Replay, rng: random.Random
+) -> list[Slot]:
+    """Put all items in the order asked for; poems of equal standing keep the file's order."""
+    if order == "active":
+        return _active(items, replay, rng)
+    return [Slot(item) for item in sorted(items, key=_key(items, order))]
+
+
+def _key(items: Sequence[Item], order: OrderName) -> Callable[[Item], float]:
+    if order == "score":
+        return lambda item: -_standing(item)
+    if order == "disagreement":
+        return lambda item: -(_UNKNOWN if item.disagreement is None else item.disagreement)
+    if order == "theme":
+        first: dict[str, int] = {}
+        for place, item in enumerate(items):
+            first.setdefault(item.candidate.theme, place)
+        return lambda item: first[item.candidate.theme]
+    return lambda _: 0
+
+
+def _standing(item: Item) -> float:
+    """Score, or rank where a file only has ranks."""
+    if item.score is not None:
+        return item.score
+    return _UNKNOWN if item.rank is None else -float(item.rank)
+
+
+def _active(items: Sequence[Item], replay: Replay, rng: random.Random) -> list[Slot]:
+    decided = [item for item in items if replay.verdict(item.id)]
+    remaining = [item for item in items if not replay.verdict(item.id)]
+    mixed = _mix(remaining, _promise(items, replay), rng)
+    return [*(Slot(item) for item in decided), *_with_repeats(mixed, decided, replay, rng)]
+
+
+def _mix(items: list[Item], promise: dict[str, float], rng: random.Random) -> list[Item]:
+    """Take in turn from four rankings of the same items until all are taken."""
+    middle = median(promise[item.id] for item in items) if items else 0.0
+    likely = sorted(items, key=lambda item: promise[item.id], reverse=True)
+    uncertain = sorted(items, key=lambda item: _certainty(item, promise[item.id] - middle))
+    shuffled = rng.sample(items, len(items))
+    unlike = _Unlike(items, rng)
+    queues = {"likely": iter(likely), "uncertain": iter(uncertain), "random": iter(shuffled)}
+    pattern = ("likely", "uncertain", "unlike") * 3 + ("random",)
+    mixed: list[Item] = []
+    taken: set[str] = set()
+    while len(mixed) < len(items):
+        kind = pattern[len(mixed) % len(pattern)]
+        if kind == "unlike":
+            item = unlike.take(mixed[-_UNLIKE_NEIGHBOURS:], taken)
+        else:
+            item = next(item for item in queues[kind] if item.id not in taken)
+        taken.add(item.id)
+        mixed.append(item)
+    return mixed
+
+
+def _certainty(item: Item, distance: float) -> tuple[float, float]:
+    """Least where judges disagree most, then where the promise is middling."""
+    return (-(item.disagreement or 0.0), abs(distance))
+
+
+def _promise(items: Sequence[Item], replay: Replay) -> dict[str, float]:
+    """The judges' word where there is one, else how often this source was accepted so far."""
+    if any(_standing(item) != _UNKNOWN for item in items):
+        floor = min(_standing(item) for item in items if _standing(item) != _UNKNOWN)
+        return {item.id: max(_standing(item), floor) for item in items}
+    accepted: dict[str, int] = defaultdict(int)
+    decided: dict[str, int] = defaultdict(int)
+    for item in items:
+        verdict = replay.verdict(item.id)
+        if verdict is not None and verdict.action != "skip":
+            decided[item.source] += 1
+            accepted[item.source] += verdict.action in ("accept", "edit")
+    # One success and one failure are added: a source with two decisions is not at 0 or 1 yet.
+    return {i.id: (accepted[i.source] + 1) / (decided[i.source] + 2) for i in items}
+
+
+class _Unlike:
+    """Hands out items that share few pairs of characters with those shown just before."""
+
+    def __init__(self, items: Sequence[Item], rng: random.Random) -> None:
+        self._pool = rng.sample(items, len(items))
+        self._known: dict[str, frozenset[str]] = {}
+
+    def take(self, neighbours: Sequence[Item], taken: set[str]) -> Item:
+        self._drop_taken(taken)
+        tried = self._pool[-_UNLIKE_TRIES:]
+        around = [self._parts(item) for item in neighbours]
+        return min(tried, key=lambda item: self._nearest(item, around))
+
+    def _drop_taken(self, taken: set[str]) -> None:
+        """Fill the end of the pool with items that are still to be had."""
+        kept: list[Item] = []
+        while self._pool and len(kept) < _UNLIKE_TRIES:
+            item = self._pool.pop()
+            if item.id not in taken:
+                kept.append(item)
+        self._pool.extend(reversed(kept))
+
+    def _parts(self, item: Item) -> frozenset[str]:
+        if item.id not in self._known:
+            self._known[item.id] = shingles(normalise(item.candidate.text), 2)
+        return self._known[item.id]
+
+    def _nearest(self, item: Item, around: Sequence[frozenset[str]]) -> float:
+        own = self._parts(item)
+        return max((len(own & other) / (len(own | other) or 1) for other in around), default=0.0)
+
+
+def _with_repeats(
+    mixed: Sequence[Item], decided: Sequence[Item], replay: Replay, rng: random.Random
+) -> list[Slot]:
+    """Show a decided poem again after every nineteen others."""
+    again = [item for item in decided if _may_repeat(item, replay)]
+    repeats = iter(rng.sample(again, len(again)))
+    slots: list[Slot] = []
+    for place, item in enumerate(mixed, start=1):
+        slots.append(Slot(item))
+        if place % (_REPEAT_EVERY - 1) == 0 and (repeated := next(repeats, None)) is not None:
+            slots.append(Slot(repeated, repeat=True))
+    return slots
+
+
+def _may_repeat(item: Item, replay: Replay) -> bool:
+    verdict = replay.verdict(item.id)
+    return verdict is not None and verdict.action != "skip" and not verdict.repeat

@@ -1,0 +1,100 @@
+"""Where the poet was: kept beside the journal, so that opening it again lands on the same poem."""
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from verse.atomic_file import replace_file
+
+OrderName = Literal["file", "score", "disagreement", "theme", "active"]
+Appearance = Literal["system", "light", "dark"]
+StateName = Literal["all", "open", "accepted", "edited", "rejected", "skipped", "starred"]
+FlagName = Literal["all", "near", "copy", "cut"]
+
+_DEFAULT_SIZE = (1080, 820)
+_TASK_BAR = 60
+_MIN_SEEN = 80
+"""Of a window at the screen's edge, in pixels."""
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which poems the queue shows; empty text and `all` let everything through."""
+
+    state: StateName = "all"
+    theme: str = ""
+    adapter: str = ""
+    flag: FlagName = "all"
+    search: str = ""
+    """Found in the theme, the poem or the poet's version of it."""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a window needs to look as it did."""
+
+    poem: str = ""
+    """Id of the poem that was shown."""
+    repeat: bool = False
+    num_entries: int = 0
+    """Length of the journal when this was kept; a longer journal knows better where to go on."""
+    order: OrderName = "file"
+    seed: int = 0
+    """Of the order `active`, so that it comes out the same."""
+    filter: Filter = Filter()
+    blind: bool = True
+    geometry: str = ""
+    type_percent: int = 100
+    appearance: Appearance = "system"
+    font: str = ""
+    """The family of the poems; empty for the best one installed."""
+    draft_of: str = ""
+    """Id of the poem that was being edited."""
+    draft: str = ""
+    """Its text so far."""
+
+
+def place_file(journal: Path) -> Path:
+    """The file beside a journal that keeps the place."""
+    return journal.with_name(f"{journal.name}.place.json")
+
+
+def read_place(journal: Path) -> Place:
+    """The place kept beside a journal; the beginning when there is none that can be read."""
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(place_file(journal).read_bytes(), type=Place)
+    return Place()
+
+
+def keep_place(journal: Path, place: Place) -> bool:
+    """Keep the place; returns whether the disk took it. No decision depends on it."""
+    try:
+        replace_file(place_file(journal), _pretty(place))
+    except OSError:
+        return False
+    return True
+
+
+def fitting_geometry(kept: str, screen: tuple[int, int]) -> str:
+    """A window's last size and place (`900x700+40+60`), as far as the screen has room for them.
+
+    A window that has neither gets both: Tk only keeps track of a place that it was given.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)", kept)
+    if match:
+        width, height, x, y = (int(part) for part in match.groups())
+        width, height = min(width, screen[0]), min(height, screen[1])
+    else:
+        width = min(_DEFAULT_SIZE[0], screen[0])
+        height = min(_DEFAULT_SIZE[1], screen[1] - _TASK_BAR)
+        x, y = (screen[0] - width) // 2, (screen[1] - height) // 3
+    x = max(0, min(x, screen[0] - _MIN_SEEN))
+    y = max(0, min(y, screen[1] - _MIN_SEEN))
+    return f"{width}x{height}+{x}+{y}"
+
+
+def _pretty(place: Place) -> Iterable[bytes]:
+    yield msgspec.json.format(msgspec.json.encode(place), indent=2)
+    yield b"\n"

@@ -1,0 +1,133 @@
+"""What counts after reading a journal: the one place that knows what undo means.
+
+Every entry has a place, counted from 1. An `Undo` takes one entry back; undoing an undo brings it
+again. So nothing is ever erased, and undo reaches back over restarts without a limit.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from verse.records import Decision, JournalEntry, PairDecision, Undo
+from verse_clients.curate.errors import JournalError
+
+IMPORTED = "imported"
+"""The sitting of decisions that another program's file brought; undo does not reach them."""
+
+
+class Replay:
+    """The state behind a journal, kept up to date entry by entry."""
+
+    def __init__(self, entries: Iterable[JournalEntry] = ()) -> None:
+        """Start from a journal's entries, in order."""
+        self.entries: list[JournalEntry] = []
+        self._stands: list[bool] = []
+        self._places: dict[str, list[int]] = defaultdict(list)
+        self._verdicts: dict[str, Decision] = {}
+        self._stars: dict[str, int] = {}
+        for entry in entries:
+            self.apply(entry)
+
+    def apply(self, entry: JournalEntry) -> None:
+        """Take in the next entry of the journal.
+
+        Raises:
+            JournalError: an undo of something that is not behind it.
+        """
+        self.entries.append(entry)
+        self._stands.append(True)
+        if isinstance(entry, Undo):
+            self._take_back(entry)
+        elif isinstance(entry, Decision):
+            self._places[entry.candidate.id].append(len(self.entries) - 1)
+            self._refresh(entry.candidate.id)
+
+    def verdict(self, poem: str) -> Decision | None:
+        """The last decision about a poem that stands; a skip is one, stars alone are none."""
+        return self._verdicts.get(poem)
+
+    def stars(self, poem: str) -> int | None:
+        """The last stars that stand, 1 to 5."""
+        return self._stars.get(poem)
+
+    def verdicts(self) -> Iterator[Decision]:
+        """One decision per poem, in the order of the journal."""
+        yield from (
+            entry
+            for entry in self.standing()
+            if isinstance(entry, Decision) and self._verdicts.get(entry.candidate.id) is entry
+        )
+
+    def pairs(self) -> Iterator[PairDecision]:
+        """The comparisons that stand, in the order of the journal."""
+        yield from (entry for entry in self.standing() if isinstance(entry, PairDecision))
+
+    def standing(self) -> Iterator[Decision | PairDecision]:
+        """All decisions that were not taken back, in the order of the journal."""
+        for entry, stands in zip(self.entries, self._stands, strict=True):
+            if stands and not isinstance(entry, Undo):
+                yield entry
+
+    def was_decided(self, poem: str) -> bool:
+        """Whether it ever was accepted or rejected, even if that was taken back."""
+        return any(self._is_verdict(place) for place in self._places.get(poem, ()))
+
+    def undo_place(self) -> int | None:
+        """The place, from 1, of what `undo` takes back next; None at the start."""
+        for place in range(len(self.entries) - 1, -1, -1):
+            entry = self.entries[place]
+            if self._stands[place] and not isinstance(entry, Undo) and entry.session != IMPORTED:
+                return place + 1
+        return None
+
+    def redo_place(self) -> int | None:
+        """The place, from 1, of the undo that `redo` takes back; a new decision ends redoing."""
+        for place in range(len(self.entries) - 1, -1, -1):
+            entry = self.entries[place]
+            if not isinstance(entry, Undo):
+                return None
+            if self._stands[place] and not isinstance(self.entries[entry.undone - 1], Undo):
+                return place + 1
+        return None
+
+    def entry(self, place: int) -> JournalEntry:
+        """The entry at a place, from 1."""
+        return self.entries[place - 1]
+
+    def behind(self, undo: Undo) -> Decision | PairDecision:
+        """The decision that an undo, or an undo of an undo, is about."""
+        entry: JournalEntry = undo
+        while isinstance(entry, Undo):
+            entry = self.entries[entry.undone - 1]
+        return entry
+
+    def _take_back(self, undo: Undo) -> None:
+        if undo.undone >= len(self.entries):
+            raise JournalError(
+                f"Entry {len(self.entries)} of the decisions takes back entry {undo.undone}, "
+                "which does not come before it."
+            )
+        self._set(undo.undone - 1, stands=False)
+
+    def _set(self, index: int, *, stands: bool) -> None:
+        self._stands[index] = stands
+        entry = self.entries[index]
+        if isinstance(entry, Undo):
+            self._set(entry.undone - 1, stands=not stands)
+        elif isinstance(entry, Decision):
+            self._refresh(entry.candidate.id)
+
+    def _refresh(self, poem: str) -> None:
+        self._verdicts.pop(poem, None)
+        self._stars.pop(poem, None)
+        for place in self._places[poem]:
+            entry = self.entries[place]
+            if not self._stands[place] or not isinstance(entry, Decision):
+                continue
+            if entry.stars is not None:
+                self._stars[poem] = entry.stars
+            if entry.action != "rate":
+                self._verdicts[poem] = entry
+
+    def _is_verdict(self, place: int) -> bool:
+        entry = self.entries[place]
+        return isinstance(entry, Decision) and entry.action not in ("rate", "skip")

@@ -1,0 +1,108 @@
+"""The original project's lists of poems, read and written.
+
+Three shapes are about: a flat list of objects with `image` (the theme), `response` (the poem) and
+flags; a list of lists of `[image, response]`; and an object of poems by theme. The flat one is also
+what is written, as its own tools expect it. In it, an edited poem holds the edited text alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from verse.records import Candidate, Decision
+from verse_clients.curate.items import Item, Past
+
+
+class SeedPoem(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the flat list."""
+
+    id: int = 0
+    adaptor: str = ""
+    outer_idx: int = 0
+    """Number of the theme, from 0."""
+    inner_idx: int = 0
+    """Number within the theme, from 0."""
+    image: str
+    response: str
+    accepted: bool = False
+    edited: bool = False
+    deleted: bool = False
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def decode(content: bytes) -> list[SeedPoem] | None:
+    """The poems of any of the three shapes; None if it is none of them."""
+    for read in (_flat, _pairs, _themes):
+        try:
+            return read(content)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+    return None
+
+
+def to_item(poem: SeedPoem, number: int) -> Item:
+    """A poem of the list as the queue takes it."""
+    candidate = Candidate(
+        theme=poem.image,
+        text=poem.response,
+        adapter=poem.adaptor or None,
+        sample=max(poem.inner_idx, 0),
+    )
+    return Item(candidate=candidate, number=number, past=_past(poem))
+
+
+def encode(decisions: Iterable[Decision]) -> bytes:
+    """Write decided poems as the flat list; themes and poems are numbered as they come."""
+    poems = msgspec.to_builtins(list(_numbered(list(decisions))))
+    return msgspec.json.format(_ENCODER.encode(poems), indent=4) + b"\n"
+
+
+def _flat(content: bytes) -> list[SeedPoem]:
+    return msgspec.json.decode(content, type=list[SeedPoem])
+
+
+def _pairs(content: bytes) -> list[SeedPoem]:
+    return _from_pairs(msgspec.json.decode(content, type=list[list[tuple[str, str]]]))
+
+
+def _themes(content: bytes) -> list[SeedPoem]:
+    themes = msgspec.json.decode(content, type=dict[str, list[str]])
+    return _from_pairs([[(theme, poem) for poem in poems] for theme, poems in themes.items()])
+
+
+def _from_pairs(themes: list[list[tuple[str, str]]]) -> list[SeedPoem]:
+    return [
+        SeedPoem(outer_idx=outer, inner_idx=inner, image=image, response=response)
+        for outer, pairs in enumerate(themes)
+        for inner, (image, response) in enumerate(pairs)
+    ]
+
+
+def _past(poem: SeedPoem) -> Past | None:
+    if poem.deleted:
+        return "reject"
+    if poem.accepted:
+        return "edit" if poem.edited else "accept"
+    return None
+
+
+def _numbered(decisions: Sequence[Decision]) -> Iterator[SeedPoem]:
+    outer: dict[str, int] = {}
+    inner: dict[str, int] = defaultdict(int)
+    for number, decision in enumerate(decisions):
+        candidate = decision.candidate
+        yield SeedPoem(
+            id=number,
+            adaptor=candidate.adapter or "",
+            outer_idx=outer.setdefault(candidate.theme, len(outer)),
+            inner_idx=inner[candidate.theme],
+            image=candidate.theme,
+            response=candidate.text if decision.text is None else decision.text,
+            accepted=decision.action in ("accept", "edit"),
+            edited=decision.action == "edit",
+            deleted=decision.action == "reject",
+        )
+        inner[candidate.theme] += 1

@@ -1,0 +1,324 @@
+"""One sitting: the queue, where the poet is in it, and what the poet does. No window, no disk.
+
+The order of events in every decision: write the entry (the caller's `write` brings it to the disk),
+take it into the state, move on. So what is shown next is shown after the last decision is safe.
+
+The queue is filtered when the filter is set, not again at every decision: a poem that was just
+decided stays where it was, one arrow away.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Literal
+
+from verse.records import Decision, JournalEntry, PairDecision, Undo
+from verse_clients.curate.difference import edit_distance
+from verse_clients.curate.filters import lets_through
+from verse_clients.curate.items import Flag, Item, Slot
+from verse_clients.curate.order import arrange
+from verse_clients.curate.place import Filter, OrderName, Place
+from verse_clients.curate.queue import Queue
+from verse_clients.curate.replay import Replay
+
+Plain = Literal["accept", "reject", "skip"]
+PairVerdict = Literal["left", "right", "tie", "both_bad"]
+Write = Callable[[JournalEntry], object]
+Clock = Callable[[], datetime]
+
+
+class Session:
+    """The poet at work on one set of poems."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        entries: Iterable[JournalEntry] = (),
+        *,
+        write: Write,
+        clock: Clock,
+        sitting: str = "",
+        place: Place | None = None,
+    ) -> None:
+        """Begin where `place` says, or after the last entry if that is newer.
+
+        Args:
+            items: The poems; of those with the same id the first is taken.
+            entries: The journal so far.
+            write: Brings an entry to the disk.
+            clock: The time, with its zone.
+            sitting: Name of this sitting in the journal.
+            place: Where the poet was; the first open poem if None.
+        """
+        place = place or Place()
+        self.items = list({item.id: item for item in reversed(items)}.values())[::-1]
+        self.replay = Replay(entries)
+        self.num_entries_before = len(self.replay.entries)
+        self.order: OrderName = place.order
+        self.seed = place.seed
+        self.filter = place.filter
+        self._write = write
+        self._clock = clock
+        self._sitting = sitting
+        self._blind = place.blind
+        self._flags: dict[str, list[Flag]] = defaultdict(list)
+        self._seen: set[str] = set()
+        self._queue = Queue()
+        self._arrange()
+        self._resume(place)
+
+    # What is shown
+
+    @property
+    def current(self) -> Slot | None:
+        """The slot before the poet's eyes; None when the filter lets nothing through."""
+        return self._queue.current
+
+    @property
+    def visible(self) -> Sequence[Slot]:
+        """The queue as the filter leaves it."""
+        return self._queue.visible
+
+    @property
+    def cursor(self) -> int:
+        """Place of the current slot among the visible ones, from 0."""
+        return self._queue.cursor
+
+    @property
+    def verdict(self) -> Decision | None:
+        """What stands about the current poem; hidden while it is shown as a repeat."""
+        if self.current is None or self.is_open(self.current):
+            return None
+        return self.replay.verdict(self.current.item.id)
+
+    @property
+    def text(self) -> str:
+        """The current poem, in the poet's version if there is one."""
+        if self.current is None:
+            return ""
+        return (self.verdict and self.verdict.text) or self.current.item.candidate.text
+
+    @property
+    def blind(self) -> bool:
+        """Whether sources are hidden until the decision."""
+        return self._blind
+
+    @property
+    def source_shown(self) -> bool:
+        """Whether adapter, checkpoint and score of the current poem are to be seen."""
+        decided = self.verdict is not None and self.verdict.action != "skip"
+        return decided or not self._blind
+
+    def is_open(self, slot: Slot) -> bool:
+        """Whether a slot still waits for a decision."""
+        verdict = self.replay.verdict(slot.item.id)
+        return verdict is None or (slot.repeat and not verdict.repeat)
+
+    def flags(self, poem: str) -> Sequence[Flag]:
+        """What is odd about a poem."""
+        return self._flags.get(poem, ())
+
+    def item(self, poem: str) -> Item | None:
+        """The item with an id."""
+        return next((item for item in self.items if item.id == poem), None)
+
+    # Deciding
+
+    def decide(self, action: Plain) -> None:
+        """Accept, reject or skip the current poem, and move on."""
+        self._record_verdict(action)
+
+    def edit(self, text: str) -> bool:
+        """Accept the current poem in the poet's version, and move on.
+
+        A text that equals the original is an acceptance, so undoing one's changes undoes the edit.
+
+        Returns:
+            Whether it was taken: an empty poem is not.
+        """
+        if self.current is None or not text.strip():
+            return False
+        original = self.current.item.candidate.text
+        if text == original:
+            self._record_verdict("accept")
+        else:
+            self._record_verdict("edit", text, edit_distance(original, text))
+        return True
+
+    def rate(self, stars: int) -> None:
+        """Give the current poem 1 to 5 stars; it stays in view and undecided."""
+        if self.current is not None:
+            self._record(self._decision(self.current, "rate", stars=stars))
+
+    def compare(self, left: Item, right: Item, verdict: PairVerdict) -> None:
+        """Say which of two poems is the better one."""
+        self._record(
+            PairDecision(
+                left=left.candidate,
+                right=right.candidate,
+                verdict=verdict,
+                blind=self._blind,
+                time=self._clock(),
+                session=self._sitting,
+            )
+        )
+
+    def undo(self) -> Decision | PairDecision | None:
+        """Take the last decision back and return to its poem; None at the very beginning."""
+        return self._take_back(self.replay.undo_place())
+
+    def redo(self) -> Decision | PairDecision | None:
+        """Decide again as before the last undo, and move on; None if there is none."""
+        decision = self._take_back(self.replay.redo_place())
+        if isinstance(decision, Decision) and decision.action != "rate":
+            self._advance()
+        return decision
+
+    # Moving
+
+    def move(self, steps: int) -> None:
+        """Go forward, or back if negative, as far as the queue reaches."""
+        self._queue.move(steps)
+        self._arrive()
+
+    def go_to(self, poem: str, *, repeat: bool = False) -> bool:
+        """Show a poem, without the filter if that hides it; returns whether there is such a one."""
+        if not self._queue.find(poem, repeat=repeat) and self.item(poem) is not None:
+            self.set_filter(Filter())
+            self._queue.find(poem, repeat=repeat)
+        self._arrive()
+        return self.current is not None and self.current.item.id == poem
+
+    def set_filter(self, filter_: Filter) -> None:
+        """Show other poems, staying on the current one if it is among them."""
+        self.filter = filter_
+        self._show()
+
+    def set_order(self, order: OrderName, seed: int = 0) -> None:
+        """Arrange the queue anew, staying on the current poem."""
+        self.order, self.seed = order, seed
+        self._arrange()
+        self._show()
+
+    def toggle_blind(self) -> None:
+        """Show or hide the sources of poems that are not decided yet."""
+        self._blind = not self._blind
+        self._arrive()
+
+    # What comes from outside
+
+    def add_flags(self, flags: Iterable[tuple[str, Flag]]) -> None:
+        """Take in what was found out about poems in the meantime."""
+        for poem, flag in flags:
+            if flag not in self._flags[poem]:
+                self._flags[poem].append(flag)
+
+    def add_items(self, items: Iterable[Item]) -> list[Item]:
+        """Queue new poems right behind the current one; returns those that were new."""
+        known = {item.id for item in self.items}
+        fresh = [item for item in items if item.id not in known]
+        self.items.extend(fresh)
+        self._queue.insert(fresh)
+        return fresh
+
+    def place(self) -> Place:
+        """Where the poet is."""
+        slot = self.current
+        return Place(
+            poem=slot.item.id if slot else "",
+            repeat=slot.repeat if slot else False,
+            num_entries=len(self.replay.entries),
+            order=self.order,
+            seed=self.seed,
+            filter=self.filter,
+            blind=self._blind,
+        )
+
+    # Inside
+
+    def _decision(
+        self,
+        slot: Slot,
+        action: Literal["accept", "edit", "reject", "skip", "rate"],
+        text: str | None = None,
+        distance: int | None = None,
+        stars: int | None = None,
+    ) -> Decision:
+        return Decision(
+            action=action,
+            candidate=slot.item.candidate,
+            text=text,
+            edit_distance=distance,
+            stars=stars,
+            blind=self._decides_blind(slot),
+            repeat=slot.repeat,
+            time=self._clock(),
+            session=self._sitting,
+        )
+
+    def _decides_blind(self, slot: Slot) -> bool:
+        """A source once seen is not forgotten, except that a repeat comes long after."""
+        if not self._blind or self.filter.adapter:
+            return False
+        poem = slot.item.id
+        return slot.repeat or not (poem in self._seen or self.replay.was_decided(poem))
+
+    def _record_verdict(
+        self,
+        action: Literal["accept", "edit", "reject", "skip"],
+        text: str | None = None,
+        distance: int | None = None,
+    ) -> None:
+        if self.current is not None:
+            self._record(self._decision(self.current, action, text, distance))
+            self._advance()
+
+    def _record(self, entry: JournalEntry) -> None:
+        self._write(entry)
+        self.replay.apply(entry)
+
+    def _take_back(self, place: int | None) -> Decision | PairDecision | None:
+        if place is None:
+            return None
+        undo = Undo(undone=place, time=self._clock(), session=self._sitting)
+        self._record(undo)
+        decision = self.replay.behind(undo)
+        if isinstance(decision, Decision):
+            self.go_to(decision.candidate.id, repeat=decision.repeat)
+        return decision
+
+    def _advance(self) -> None:
+        self._queue.advance(self.is_open)
+        self._arrive()
+
+    def _arrive(self) -> None:
+        """What is shown with its source has been seen with its source."""
+        if not self._blind and self.current is not None:
+            self._seen.add(self.current.item.id)
+
+    def _arrange(self) -> None:
+        rng = random.Random(self.seed)
+        self._queue.arrange(arrange(self.items, self.order, self.replay, rng))
+
+    def _show(self) -> None:
+        self._queue.show(self._is_shown, self.is_open)
+        self._arrive()
+
+    def _is_shown(self, slot: Slot) -> bool:
+        return lets_through(self.filter, slot, self.replay, self.flags(slot.item.id))
+
+    def _resume(self, place: Place) -> None:
+        """Go to the kept place if it knows the whole journal, else to where the journal ends."""
+        self._show()
+        entries = self.replay.entries
+        last = entries[-1] if entries else None
+        if last is None or place.num_entries == len(entries):
+            self._queue.find(place.poem, repeat=place.repeat)
+        elif isinstance(last, Decision) and last.action != "rate":
+            self._queue.go_behind(last.candidate.id, self.is_open)
+        else:
+            decision = self.replay.behind(last) if isinstance(last, Undo) else last
+            if isinstance(decision, Decision):
+                self.go_to(decision.candidate.id, repeat=decision.repeat)
+        self._arrive()

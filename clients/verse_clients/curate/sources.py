@@ -1,0 +1,144 @@
+"""The files that poems come from: told apart by what is in them, never by their names.
+
+JSON Lines of candidates     verse generate
+the same, or a JSON list,    verse judge: each row is a candidate, or holds one under
+with scores and ranks        `candidate`, beside `score`, `rank`, `disagreement`
+JSON Lines of poems          the poet's own
+the original project's       see seed_list
+
+Fields that are not known are passed over.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from verse import jsonl
+from verse.records import Candidate, Decision
+from verse_clients.curate import seed_list
+from verse_clients.curate.errors import SourceError
+from verse_clients.curate.items import Item
+from verse_clients.curate.replay import IMPORTED
+
+
+class _Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What a judge's file says beside the candidate; a plain candidate says nothing."""
+
+    candidate: msgspec.Raw = msgspec.Raw()
+    score: float | None = None
+    rank: int | None = None
+    disagreement: float | None = None
+
+
+class _Wrapped(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that is one object around its rows."""
+
+    poems: list[msgspec.Raw] = []
+    ranked: list[msgspec.Raw] = []
+    candidates: list[msgspec.Raw] = []
+
+
+_ROW = msgspec.json.Decoder(_Judged)
+_CANDIDATE = msgspec.json.Decoder(Candidate)
+_KINDS = "poems of verse generate, verse judge or the original project's list"
+
+
+def read_items(paths: Sequence[Path]) -> list[Item]:
+    """Read all poems of all files, in order.
+
+    Raises:
+        SourceError: a file is missing, empty, or holds something else; the text says where.
+    """
+    items: list[Item] = []
+    for path in paths:
+        items.extend(_read(path, first=len(items) + 1))
+    return items
+
+
+def past_decisions(items: Iterable[Item], now: datetime) -> list[Decision]:
+    """What the original project's list already says, as entries of a journal."""
+    return [
+        Decision(
+            action=item.past,
+            candidate=item.candidate,
+            text=item.candidate.text if item.past == "edit" else None,
+            blind=False,
+            time=now,
+            session=IMPORTED,
+        )
+        for item in items
+        if item.past is not None
+    ]
+
+
+def _read(path: Path, first: int) -> list[Item]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
+    if not content.strip():
+        raise SourceError(f"{path} is empty; it should hold {_KINDS}.")
+    seeds = seed_list.decode(content)
+    if seeds is not None:
+        items = [_seed_item(poem, number) for number, poem in enumerate(seeds, first)]
+    else:
+        rows = _list_rows(content) or _line_rows(path)
+        items = [_item(path, place, row, first) for place, row in enumerate(rows, 1)]
+    poems = [item for item in items if item.candidate.text.strip()]
+    if not poems:
+        raise SourceError(f"{path} holds no poem; it should hold {_KINDS}.")
+    return poems
+
+
+def _seed_item(poem: seed_list.SeedPoem, number: int) -> Item:
+    item = seed_list.to_item(poem, number)
+    return msgspec.structs.replace(item, candidate=_with_plain_line_ends(item.candidate))
+
+
+def _list_rows(content: bytes) -> list[msgspec.Raw]:
+    """The rows of a file that is one JSON value; none if it is not."""
+    try:
+        return msgspec.json.decode(content, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        wrapped = msgspec.json.decode(content, type=_Wrapped)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+    return wrapped.poems or wrapped.ranked or wrapped.candidates
+
+
+def _line_rows(path: Path) -> list[msgspec.Raw]:
+    rows: list[msgspec.Raw] = []
+    for number, row in jsonl.scan(path, msgspec.json.Decoder(msgspec.Raw)):
+        if isinstance(row, jsonl.TornLineError):
+            break  # a run that was stopped while writing: the poem before it was the last
+        if isinstance(row, jsonl.JsonlError):
+            raise SourceError(f"{path} holds no {_KINDS}: line {number} is not JSON.")
+        rows.append(row)
+    return rows
+
+
+def _item(path: Path, place: int, row: msgspec.Raw, first: int) -> Item:
+    try:
+        judged = _ROW.decode(row)
+        candidate = _CANDIDATE.decode(judged.candidate if bytes(judged.candidate) else row)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} holds no {_KINDS}: poem {place}: {error}.") from error
+    return Item(
+        candidate=_with_plain_line_ends(candidate),
+        number=first + place - 1,
+        score=judged.score,
+        rank=judged.rank,
+        disagreement=judged.disagreement,
+    )
+
+
+def _with_plain_line_ends(candidate: Candidate) -> Candidate:
+    """Windows line ends would look like changes in the editor; the id is the same either way."""
+    if "\r" not in candidate.text:
+        return candidate
+    text = candidate.text.replace("\r\n", "\n").replace("\r", "\n")
+    return msgspec.structs.replace(candidate, text=text)

@@ -1,0 +1,154 @@
+"""Figures about the poet's decisions; nothing here is shown about a poem before it is decided."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from math import sqrt
+from statistics import median
+from typing import NamedTuple
+
+from verse.records import Decision
+from verse_clients.curate.items import Item
+from verse_clients.curate.replay import IMPORTED, Replay
+
+_Z = 1.959964  # 95 %
+_PACE_WINDOW = 20
+_PAUSE_SECONDS = 300.0
+"""A longer gap is a pause, not thinking."""
+
+
+class Tally(NamedTuple):
+    """How one source, or all of them, fared."""
+
+    name: str
+    accepted: int
+    edited: int
+    rejected: int
+
+    @property
+    def decided(self) -> int:
+        """All verdicts; a skip is none."""
+        return self.accepted + self.edited + self.rejected
+
+    @property
+    def share(self) -> float:
+        """Accepted, edited or not, of all decided; 0 to 1."""
+        return (self.accepted + self.edited) / self.decided if self.decided else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the share lies with 95 % confidence."""
+        return wilson(self.accepted + self.edited, self.decided)
+
+
+class Progress(NamedTuple):
+    """How far the poet has come."""
+
+    decided: int
+    total: int
+    skipped: int
+    share: float
+    """Accepted of decided; 0 to 1."""
+    per_minute: float | None
+    """None before the second decision."""
+    minutes_left: float | None
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The score interval at 95 %; it stays sensible with few trials (Wilson 1927)."""
+    if not trials:
+        return 0.0, 1.0
+    share, z2 = successes / trials, _Z * _Z
+    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z * sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def progress(items: Sequence[Item], replay: Replay) -> Progress:
+    """The line above the poem."""
+    actions = [verdict.action for item in items if (verdict := replay.verdict(item.id))]
+    skipped = actions.count("skip")
+    decided = len(actions) - skipped
+    rate = per_minute(replay)
+    left = len(items) - len(actions)
+    return Progress(
+        decided=decided,
+        total=len(items),
+        skipped=skipped,
+        share=(actions.count("accept") + actions.count("edit")) / decided if decided else 0.0,
+        per_minute=rate,
+        minutes_left=left / rate if rate else None,
+    )
+
+
+def per_minute(replay: Replay) -> float | None:
+    """Decisions a minute by the median gap of the last twenty; None if there is no gap yet."""
+    times = [decision.time for decision in _verdicts(replay)][-_PACE_WINDOW - 1 :]
+    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(times)]
+    working = [gap for gap in gaps if 0 < gap <= _PAUSE_SECONDS]
+    return 60 / median(working) if working else None
+
+
+def by_source(replay: Replay) -> list[Tally]:
+    """One tally per adapter and checkpoint, the most decided first."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for verdict in replay.verdicts():
+        if verdict.action in _COLUMN:
+            counts[Item(candidate=verdict.candidate).source][_COLUMN[verdict.action]] += 1
+    tallies = [Tally(name, *count) for name, count in counts.items()]
+    return sorted(tallies, key=lambda tally: (-tally.decided, tally.name))
+
+
+def overall(replay: Replay) -> Tally:
+    """All sources together."""
+    tallies = by_source(replay)
+    columns = zip(*(tally[1:] for tally in tallies), strict=True)
+    return Tally("all", *(sum(column) for column in columns)) if tallies else Tally("all", 0, 0, 0)
+
+
+def running_share(replay: Replay) -> list[float]:
+    """The accepted share after each decision, in their order."""
+    shares: list[float] = []
+    accepted = 0
+    for verdict in replay.verdicts():
+        if verdict.action in _COLUMN:
+            accepted += verdict.action != "reject"
+            shares.append(accepted / (len(shares) + 1))
+    return shares
+
+
+def stars(replay: Replay) -> list[int]:
+    """How many poems have 1, 2, 3, 4 and 5 stars."""
+    poems = {e.candidate.id for e in replay.standing() if isinstance(e, Decision)}
+    given = [replay.stars(poem) for poem in poems]
+    return [given.count(number) for number in range(1, 6)]
+
+
+def edit_distances(replay: Replay) -> list[int]:
+    """Characters changed in each edited poem."""
+    return [v.edit_distance or 0 for v in replay.verdicts() if v.action == "edit"]
+
+
+def consistency(replay: Replay) -> tuple[int, int]:
+    """Of the poems shown again: how many were decided as before, and how many there were."""
+    before: dict[str, bool] = {}
+    same = shown = 0
+    for decision in _verdicts(replay):
+        poem, taken = decision.candidate.id, decision.action != "reject"
+        if decision.repeat and poem in before and decision.action != "skip":
+            shown += 1
+            same += taken == before[poem]
+        if decision.action != "skip":
+            before[poem] = taken
+    return same, shown
+
+
+_COLUMN = {"accept": 0, "edit": 1, "reject": 2}
+
+
+def _verdicts(replay: Replay) -> list[Decision]:
+    return [
+        entry
+        for entry in replay.standing()
+        if isinstance(entry, Decision) and entry.action != "rate" and entry.session != IMPORTED
+    ]

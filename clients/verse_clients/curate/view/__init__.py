@@ -1,0 +1,44 @@
+"""The windows of `verse curate`: widgets and bindings. What they mean is decided in `session`."""
+
+import sys
+import tkinter
+from contextlib import suppress
+
+from verse_clients.curate.desk import Desk
+from verse_clients.curate.errors import DisplayError
+from verse_clients.curate.place import Appearance
+from verse_clients.curate.view.main_window import MainWindow
+
+_SWITCH_SECONDS = 0.0005
+
+
+def run(desk: Desk, appearance: Appearance | None = None, type_percent: int | None = None) -> int:
+    """Open the window and stay until the poet closes it.
+
+    Args:
+        desk: What to work on.
+        appearance: Light or dark; as last time if None.
+        type_percent: Size of the type; as last time if None.
+
+    Returns:
+        How many decisions never reached the disk.
+
+    Raises:
+        DisplayError: there is no screen.
+    """
+    try:
+        root = tkinter.Tk(className="Verse")
+    except tkinter.TclError as error:
+        desk.store.close()
+        raise DisplayError(
+            f"verse curate needs a screen to open its window on ({error})."
+        ) from error
+    # Work in another thread, such as importing an SDK, must not hold up a key for long.
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    window = MainWindow(
+        root, desk, appearance=appearance or desk.place.appearance, type_percent=type_percent
+    )
+    with suppress(KeyboardInterrupt):
+        root.mainloop()
+    window.close_desk()
+    return desk.store.num_waiting

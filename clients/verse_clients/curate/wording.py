@@ -1,0 +1,125 @@
+"""The sentences of the window, from what they are about."""
+
+from verse.records import Decision, PairDecision
+from verse_clients.curate.items import Flag, Item
+from verse_clients.curate.keymap import Keymap
+from verse_clients.curate.place import Filter
+from verse_clients.curate.session import Session
+from verse_clients.curate.statistics import progress
+
+_DONE = {"accept": "Accepted", "edit": "Accepted with changes", "reject": "Rejected",
+         "skip": "Skipped", "rate": "Stars given"}  # fmt: skip
+_STATES = {"open": "undecided", "all": ""}
+_FLAGS = {"near": "near-duplicates", "copy": "copies", "cut": "cut off"}
+_MINUTES_PER_HOUR = 60
+
+
+def progress_line(session: Session) -> str:
+    """How far the poet has come: `37 of 300 · 41 % accepted · 5.2 a minute · 50 min left`."""
+    now = progress(session.items, session.replay)
+    parts = [f"{now.decided} of {now.total}"]
+    if now.decided:
+        parts.append(f"{now.share:.0%} accepted")
+    if now.skipped:
+        parts.append(f"{now.skipped} skipped")
+    if now.per_minute:
+        parts.append(f"{now.per_minute:.1f} a minute")
+    if now.minutes_left:
+        parts.append(f"{_duration(now.minutes_left)} left")
+    return " · ".join(parts)
+
+
+def place_line(session: Session) -> str:
+    """Which poem this is, and which ones are shown."""
+    slot = session.current
+    if slot is None:
+        return filter_line(session.filter)
+    parts = [f"No. {slot.item.number}"]
+    verdict = session.verdict
+    if slot.repeat and verdict is None:
+        parts.append("shown again")
+    if verdict is not None:
+        parts.append(_DONE[verdict.action].lower())
+    shown = filter_line(session.filter)
+    if shown:
+        parts.append(f"{session.cursor + 1} of {len(session.visible)} in {shown}")
+    return " · ".join(parts)
+
+
+def filter_line(filter_: Filter) -> str:
+    """What a filter lets through; empty if it is everything."""
+    parts = [_STATES.get(filter_.state, filter_.state)]
+    parts.append(f"《{filter_.theme}》" if filter_.theme else "")
+    parts.append(filter_.adapter)
+    parts.append(_FLAGS.get(filter_.flag, ""))
+    parts.append(f"“{filter_.search}”" if filter_.search else "")
+    return ", ".join(part for part in parts if part)
+
+
+def source_line(item: Item) -> str:
+    """Where a poem comes from: `xuzhimo@85 · score 3.9 · rank 12`."""
+    parts = [item.source]
+    if item.candidate.variant:
+        parts.append(item.candidate.variant)
+    if item.score is not None:
+        parts.append(f"score {item.score:.3g}")
+    if item.rank is not None:
+        parts.append(f"rank {item.rank}")
+    return " · ".join(parts)
+
+
+def last_line(decision: Decision | None, keymap: Keymap, blind: bool) -> str:
+    """What was just decided, and about which source it was."""
+    if decision is None or decision.action == "rate":
+        return ""
+    candidate = decision.candidate
+    parts = [f"{_DONE[decision.action]}: 《{candidate.theme}》 {_first_line(candidate.text)}"]
+    if blind and decision.action != "skip":
+        parts.append(Item(candidate=candidate).source)
+    if keymap.shown("undo"):
+        parts.append(f"{keymap.shown('undo')} takes it back")
+    return " · ".join(parts)
+
+
+def undone_line(decision: Decision | PairDecision | None, *, again: bool) -> str:
+    """What undo or redo did."""
+    if decision is None:
+        return "There is nothing to do again." if again else "There is nothing to take back."
+    what = (
+        f"the comparison on 《{decision.left.theme}》"
+        if isinstance(decision, PairDecision)
+        else f"{_DONE[decision.action].lower()} 《{decision.candidate.theme}》"
+    )
+    return f"{'Done again' if again else 'Taken back'}: {what}"
+
+
+def flag_line(flag: Flag, session: Session) -> str:
+    """A badge: what is odd about the poem."""
+    if flag.kind == "cut":
+        return "cut off by the token limit"
+    if flag.kind == "copy":
+        return f"{len(flag.run)} characters from {flag.other}"
+    other = session.item(flag.other)
+    number = f"No. {other.number}" if other else "another"
+    return f"same as {number}" if flag.ratio >= 1 else f"{flag.ratio:.0%} like {number}"
+
+
+def unsaved_line(num_waiting: int, problem: str | None) -> str:
+    """The banner while the disk refuses."""
+    if not num_waiting:
+        return ""
+    what = "1 decision is" if num_waiting == 1 else f"{num_waiting} decisions are"
+    return f"{what} not on the disk yet ({problem}). Kept in memory; trying again."
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 1:
+        return "under a minute"
+    if minutes < 2 * _MINUTES_PER_HOUR:
+        return f"{minutes:.0f} min"
+    return f"{minutes / _MINUTES_PER_HOUR:.1f} h"
+
+
+def _first_line(text: str) -> str:
+    line = next((line.strip() for line in text.split("\n") if line.strip()), "")
+    return line if len(line) <= 12 else f"{line[:12]}…"

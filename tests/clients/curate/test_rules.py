@@ -1,0 +1,214 @@
+"""The small rules: differences, likeness, pairs to compare, figures."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.clients.curate.conftest import go_to_repeat, make_items, make_session
+from verse.likeness import CopyIndex, normalise, span_of
+from verse.records import Candidate, Poem
+from verse_clients.curate import statistics, wording
+from verse_clients.curate.difference import difference, edit_distance
+from verse_clients.curate.errors import SourceError
+from verse_clients.curate.flags import Inspector, read_training
+from verse_clients.curate.items import Flag, Item
+from verse_clients.curate.keymap import Keymap
+from verse_clients.curate.pairing import next_pair
+from verse_clients.curate.place import Filter
+from verse_clients.near_duplicates import NearDuplicates
+
+chinese = st.text(st.sampled_from("雨河灯月雪，。\n 🌧𠮷"), max_size=30)
+
+
+@given(chinese, chinese)
+def test_the_difference_spells_both_texts(original: str, edited: str) -> None:
+    pieces = difference(original, edited)
+    assert "".join(p.text for p in pieces if p.change != "inserted") == original
+    assert "".join(p.text for p in pieces if p.change != "deleted") == edited
+
+
+def test_neighbouring_changes_read_as_one() -> None:
+    pieces = difference("我把窗子推开一些", "我把窗子推半寸")
+    assert pieces == [("same", "我把窗子推"), ("deleted", "开一些"), ("inserted", "半寸")]
+
+
+@given(chinese, chinese)
+def test_the_distance_is_zero_only_between_equals(one: str, other: str) -> None:
+    assert (edit_distance(one, other) == 0) == (one == other)
+
+
+def test_the_longest_copied_run_is_found_with_its_source() -> None:
+    index = CopyIndex(5)
+    index.add("《夜航》", "他说月光不会老，今晚的月薄得像一片药")
+    index.add("《雨》", "雨落在屋檐")
+    copy = index.find("今晚的月\n薄得像一片药\n含在嘴里")
+    assert copy is not None
+    assert (copy.source, copy.run) == ("《夜航》", "今晚的月薄得像一片药")
+    assert copy.share == pytest.approx(10 / 14)
+
+
+@given(chinese, chinese, chinese)
+def test_a_run_planted_in_a_text_is_found_whole(before: str, run: str, after: str) -> None:
+    index = CopyIndex(4)
+    index.add("source", run)
+    copy = index.find(before + run + after)
+    if len(normalise(run)) >= 4:
+        assert copy is not None
+        assert len(copy.run) >= len(normalise(run))
+
+
+@given(chinese, chinese)
+def test_the_span_of_a_run_covers_it(before: str, run: str) -> None:
+    start, end = span_of(before + run, normalise(run))
+    assert normalise((before + run)[start:end]) == normalise(run)
+
+
+def test_shorter_runs_than_asked_for_are_no_copies() -> None:
+    index = CopyIndex(8)
+    index.add("s", "雨落在屋檐上")
+    assert index.find("雨落在屋檐上面") is None
+
+
+def test_nearly_the_same_texts_find_each_other() -> None:
+    texts = NearDuplicates(0.8)
+    assert texts.add("a", "雨落在屋檐\n像一封没有署名的信") is None
+    assert texts.add("b", "河不回头\n只是把两岸带走一点") is None
+    twin = texts.add("c", "雨落在屋檐，像一封没有名字的信")
+    assert twin is not None
+    assert twin.key == "a"
+    assert 0.8 <= twin.ratio < 1
+
+
+def test_punctuation_alone_makes_no_other_poem() -> None:
+    texts = NearDuplicates()
+    texts.add("a", "雨，落")
+    assert texts.add("b", "雨\n落。") == ("a", 1.0)
+
+
+def test_flags_point_both_ways_and_name_the_training_poem() -> None:
+    inspector = Inspector([Poem(theme="夜航", text="今晚的月薄得像一片药")])
+    items = [
+        Item(candidate=Candidate(theme="月", text="今晚的月\n薄得像一片药", sample=1)),
+        Item(candidate=Candidate(theme="月", text="今晚的月，薄得像一片药", sample=2)),
+        Item(candidate=Candidate(theme="雪", text="雪", finish_reason="length")),
+    ]
+    kinds = [(poem, flag.kind, flag.other) for poem, flag in inspector.flags(items)]
+    assert (items[0].id, "near", items[1].id) in kinds
+    assert (items[1].id, "near", items[0].id) in kinds
+    assert (items[0].id, "copy", "《夜航》") in kinds
+    assert (items[2].id, "cut", "") in kinds
+
+
+def test_a_training_file_that_is_missing_is_told_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="No such file"):
+        read_training([tmp_path / "none.jsonl"])
+
+
+def test_pairs_share_a_theme_and_never_come_twice() -> None:
+    session = make_session(12)
+    seen: set[frozenset[str]] = set()
+    while pair := next_pair(session.items, session.replay, random.Random(1)):
+        left, right = pair
+        assert left.candidate.theme == right.candidate.theme
+        assert frozenset((left.id, right.id)) not in seen
+        seen.add(frozenset((left.id, right.id)))
+        session.compare(left, right, "tie")
+    assert len(seen) >= 12 / 2
+
+
+def test_rejected_poems_are_not_compared() -> None:
+    session = make_session(6)
+    for _ in range(5):
+        session.decide("reject")
+    assert next_pair(session.items, session.replay, random.Random(1)) is None
+
+
+def test_left_and_right_are_drawn_by_chance() -> None:
+    session = make_session(6)
+    firsts = {
+        pair[0].id
+        for seed in range(20)
+        if (pair := next_pair(session.items, session.replay, random.Random(seed)))
+    }
+    assert len(firsts) == 2
+
+
+def test_progress_counts_shares_and_time() -> None:
+    session = make_session(10)
+    for action in ("accept", "accept", "reject", "skip"):
+        session.decide(action)
+    now = statistics.progress(session.items, session.replay)
+    assert (now.decided, now.total, now.skipped) == (3, 10, 1)
+    assert now.share == pytest.approx(2 / 3)
+    assert now.per_minute == pytest.approx(6)
+    assert now.minutes_left == pytest.approx(1)
+    assert wording.progress_line(session) == (
+        "3 of 10 · 67% accepted · 1 skipped · 6.0 a minute · 1 min left"
+    )
+
+
+def test_wilsons_interval_matches_the_published_example() -> None:
+    low, high = statistics.wilson(81, 263)  # Newcombe 1998, table I
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+
+
+def test_tallies_name_the_source_and_add_up() -> None:
+    session = make_session(6)
+    session.decide("accept")
+    session.edit("改")
+    session.decide("reject")
+    tallies = statistics.by_source(session.replay)
+    assert {(t.name, t.accepted, t.edited, t.rejected) for t in tallies} == {
+        ("xuzhimo@60", 1, 0, 0), ("hushi@80", 0, 1, 0), ("base@60", 0, 0, 1),
+    }  # fmt: skip
+    assert statistics.overall(session.replay)[1:] == (1, 1, 1)
+    assert statistics.running_share(session.replay) == [1, 1, pytest.approx(2 / 3)]
+
+
+def test_repeats_tell_how_constant_the_poet_is() -> None:
+    session = make_session(100)
+    for _ in range(40):
+        session.decide("accept")
+    session.set_order("active", 1)
+    go_to_repeat(session)
+    session.decide("reject")
+    go_to_repeat(session)
+    session.decide("accept")
+    assert statistics.consistency(session.replay) == (1, 2)
+
+
+def test_a_badge_names_the_other_poem_and_how_alike_it_is() -> None:
+    session = make_session()
+    near = Flag("near", session.items[3].id, 0.92)
+    assert wording.flag_line(near, session) == "92% like No. 4"
+    assert wording.flag_line(Flag("near", session.items[3].id, 1.0), session) == "same as No. 4"
+    copy = Flag("copy", "《夜航》", 0.5, "今晚的月薄得像一片药")
+    assert wording.flag_line(copy, session) == "10 characters from 《夜航》"
+
+
+def test_the_last_decision_names_its_source_only_afterwards() -> None:
+    session = make_session()
+    session.decide("accept")
+    last = session.replay.verdict(session.items[0].id)
+    assert wording.last_line(last, Keymap(), session.blind) == (
+        "Accepted: 《雨》 第0首 · xuzhimo@60 · u takes it back"
+    )
+    assert "xuzhimo" not in wording.place_line(session)
+
+
+def test_a_filter_is_put_into_words() -> None:
+    filter_ = Filter(state="open", theme="雨", flag="copy", search="月")
+    assert wording.filter_line(filter_) == "undecided, 《雨》, copies, “月”"
+    assert wording.filter_line(Filter()) == ""
+
+
+def test_what_waits_for_the_disk_is_counted() -> None:
+    assert wording.unsaved_line(0, None) == ""
+    assert wording.unsaved_line(2, "No space left on device").startswith("2 decisions are not on")
+
+
+def test_items_of_the_base_are_called_base() -> None:
+    assert [item.source for item in make_items(3)] == ["xuzhimo@60", "hushi@80", "base@60"]
