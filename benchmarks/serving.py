@@ -4,9 +4,10 @@
 
 Both servers run as subprocesses on verse-tiny, OpenBLAS loaded before mlx in both. They get a
 float32 copy of it: Verse would make one itself on a CPU, and mlx_lm.server, which does not, would
-compute in float16 without any BLAS. Each measurement is a closed loop: N clients send one request after another for some seconds, and the
-completion tokens of the answers are counted. The rounds visit every cell before the next one
-begins, so that a busy machine hits all cells alike; the table shows medians.
+compute in float16 without any BLAS. Each measurement is a closed loop: N clients send one request
+after another for some seconds, and the completion tokens of the answers are counted. The rounds
+visit every cell before the next one begins, so that a busy machine hits all cells alike; the table
+shows medians.
 """
 
 import argparse
