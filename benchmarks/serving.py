@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ main()
 """
 
 
-class Rival:
+class Rival(ABC):
     """One server under one choice of adapters."""
 
     def __init__(
@@ -70,9 +71,9 @@ class Rival:
             **self.names(next(self._adapters)),
         }
 
+    @abstractmethod
     def names(self, adapter: str | None) -> dict[str, str]:
         """How this server is told which adapter to use."""
-        raise NotImplementedError
 
 
 class Verse(Rival):

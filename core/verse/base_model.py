@@ -72,6 +72,11 @@ class BaseModel:
         return frozenset(cast(Any, self.tokenizer).eos_token_ids)
 
     @property
+    def special_tokens(self) -> frozenset[int]:
+        """Tokens of the frame around a text, never part of it."""
+        return frozenset(cast(Any, self.hf_tokenizer).all_special_ids)
+
+    @property
     def hf_tokenizer(self) -> Tokenizer:
         """The tokenizer below mlx-lm's wrapper, as `verse.prompt.render` wants it."""
         return cast(Tokenizer, getattr(self.tokenizer, "_tokenizer"))  # noqa: B009  no public name

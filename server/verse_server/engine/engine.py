@@ -199,7 +199,7 @@ class MlxEngine:
     async def _events(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         if self._draining:
             raise EngineClosedError("The server is shutting down; send the request again.")
-        stops = request.target.prompt_format.stop
+        stops = (*request.target.prompt_format.stop, *request.stop)
         events: asyncio.Queue[Event] = asyncio.Queue()
         job = Job(
             request=request,
@@ -207,7 +207,8 @@ class MlxEngine:
             events=events,
             digests=tuple(part.digest for part in request.target.parts),
             stop_tokens=tuple(self._specials[s] for s in stops if s in self._specials),
-            stop_strings=(*request.stop, *(s for s in stops if s not in self._specials)),
+            # Spelled out in plain characters, a special token is text like any other.
+            stop_strings=stops,
         )
         self._worker.submit(job)
         left = request.n

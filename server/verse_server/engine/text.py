@@ -1,10 +1,10 @@
 """From tokens to the text a client sees. Pure: no mlx.
 
-Three things are never sent: half a character, bytes that are no character, and any part of a stop
-string.
+Never sent are half a character, bytes that are no character, tokens of the prompt's frame, and any
+part of a stop string.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 
@@ -67,13 +67,30 @@ def _overlap(text: str, stop: str) -> int:
 class AnswerText:
     """The text of one row's answer."""
 
-    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str], prefix: str = "") -> None:
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        stops: Sequence[str],
+        prefix: str = "",
+        hidden: Collection[int] = (),
+    ) -> None:
+        """Begin an answer.
+
+        Args:
+            detokenizer: A fresh one.
+            stops: Strings that end it.
+            prefix: Taken off its beginning.
+            hidden: Tokens that have no text.
+        """
         self._detokenizer = detokenizer
+        self._hidden = hidden
         self._matcher = StopMatcher(stops)
         self._prefix = prefix
 
     def push(self, token: int) -> tuple[str, bool]:
         """Take a token in; returns as `StopMatcher.push` does."""
+        if token in self._hidden:
+            return "", False
         self._detokenizer.add_token(token)
         return self._send(self._detokenizer.last_segment)
 

@@ -263,6 +263,7 @@ class Worker:
             self._base.tokenizer.detokenizer,
             job.stop_strings,
             job.request.target.prompt_format.answer_prefix,
+            self._base.special_tokens,
         )
 
     def _step(self) -> None:

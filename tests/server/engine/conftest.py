@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,10 @@ from mlx_lm import utils as mlx_lm_utils  # noqa: E402
 from mlx_lm.generate import generate_step  # noqa: E402
 from mlx_lm.models import qwen2  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
+
+from tests.server.engine.engine_requests import StartEngine  # noqa: E402
+from verse_server.config import EngineConfig  # noqa: E402
+from verse_server.engine.engine import MlxEngine  # noqa: E402
 
 VERSE_TINY = Path(__file__).parents[3] / "models" / "verse-tiny"
 CONFIG: dict[str, Any] = {
@@ -130,3 +134,25 @@ def greedy_alone(tiny_base: Path) -> GreedyAlone:
         return tokens
 
     return run
+
+
+@pytest.fixture
+def adapters(tmp_path: Path, make_adapter: Any) -> Path:
+    root = tmp_path / "adapters"
+    for seed, name in enumerate(("a", "b", "c")):
+        make_adapter(root / name, seed=seed, rank=4 + 4 * seed)
+    return root
+
+
+@pytest.fixture
+def start_engine(tiny_base: Path, adapters: Path) -> Iterator[StartEngine]:
+    engines: list[MlxEngine] = []
+
+    def start(**options: Any) -> MlxEngine:
+        config = EngineConfig(model=str(tiny_base), adapters=adapters, **options)
+        engines.append(MlxEngine.start(config))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()

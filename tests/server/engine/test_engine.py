@@ -1,136 +1,36 @@
-"""The engine whole, on a tiny random base: publishing, evicting, cancelling, dying."""
+"""The engine whole, on a tiny random base: drawing, stopping, cancelling, dying."""
 
 import asyncio
 import json
 import shutil
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
+from tests.server.engine.engine_requests import (
+    StartEngine,
+    answers_of,
+    collect,
+    request,
+    until,
+    write,
+)
 from verse.prompt import Message
 from verse_server.config import EngineConfig
-from verse_server.engine import residency
-from verse_server.engine.adapter_weights import AdapterWeights, load_weights
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.engine import MlxEngine
 from verse_server.engine.errors import (
-    AdapterChangedError,
-    AdapterIncompatibleError,
     EngineClosedError,
     GenerationFailedError,
     InvalidRequestError,
-    ModelNotFoundError,
     PromptTooLongError,
     StartupError,
 )
-from verse_server.engine.types import GenerationChunk, GenerationRequest, SamplingParams
+from verse_server.engine.types import SamplingParams
 
-GREEDY = SamplingParams(temperature=0)
-PROMPT = (5, 900, 77, 41)
 pytestmark = pytest.mark.anyio
-StartEngine = Callable[..., MlxEngine]
-
-
-@pytest.fixture
-def adapters(tmp_path: Path, make_adapter: Any) -> Path:
-    root = tmp_path / "adapters"
-    for seed, name in enumerate(("a", "b", "c")):
-        make_adapter(root / name, seed=seed, rank=4 + 4 * seed)
-    return root
-
-
-@pytest.fixture
-def start_engine(tiny_base: Path, adapters: Path) -> Iterator[StartEngine]:
-    engines: list[MlxEngine] = []
-
-    def start(**options: Any) -> MlxEngine:
-        config = EngineConfig(model=str(tiny_base), adapters=adapters, **options)
-        engines.append(MlxEngine.start(config))
-        return engines[-1]
-
-    yield start
-    for engine in engines:
-        engine.close()
-
-
-def request(engine: MlxEngine, model: str, **fields: Any) -> GenerationRequest:
-    defaults: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 16, "sampling": GREEDY}
-    return GenerationRequest(target=engine.resolve(model), **(defaults | fields))
-
-
-async def collect(chunks: AsyncIterator[GenerationChunk]) -> tuple[str, GenerationChunk]:
-    text, last = "", None
-    async for chunk in chunks:
-        text, last = text + chunk.text, chunk
-    assert last is not None
-    return text, last
-
-
-async def write(engine: MlxEngine, model: str, **fields: Any) -> str:
-    return (await collect(engine.generate(request(engine, model, **fields))))[0]
-
-
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        await asyncio.sleep(0.005)
-
-
-async def test_a_published_adapter_reaches_new_rows_and_leaves_running_ones_alone(
-    start_engine: StartEngine, adapters: Path, make_adapter: Any
-) -> None:
-    engine = start_engine()
-    old = await write(engine, "a", max_tokens=120)
-    old_digest = engine.resolve("a").parts[0].digest
-    running = engine.generate(request(engine, "a", max_tokens=120))
-    first = await anext(running)
-
-    make_adapter(adapters / "a", seed=77, rank=8)
-
-    new = await write(engine, "a", max_tokens=120)
-    rest, _ = await collect(running)
-    assert first.text + rest == old
-    assert new != old
-    assert engine.resolve("a").parts[0].digest != old_digest
-    assert await write(engine, "a", max_tokens=120) == new
-
-
-async def test_a_request_resolved_before_a_replacement_runs_on_the_new_files(
-    start_engine: StartEngine, adapters: Path, make_adapter: Any
-) -> None:
-    engine = start_engine()
-    early = request(engine, "a")
-    make_adapter(adapters / "a", seed=78)
-    text, _ = await collect(engine.generate(early))
-    assert text == await write(engine, "a")
-
-
-async def test_an_evicted_adapter_comes_back_with_the_same_tokens(
-    start_engine: StartEngine,
-) -> None:
-    engine = start_engine(adapter_slots=1)
-    before = {name: await write(engine, name) for name in ("a", "b", "c")}
-    after = {name: await write(engine, name) for name in ("c", "a", "b")}
-    assert before == after
-    assert len(set(before.values())) == 3
-    assert engine.health().resident_adapters == 1
-
-
-async def test_more_adapters_than_slots_at_once_all_finish_as_they_would_alone(
-    start_engine: StartEngine,
-) -> None:
-    engine = start_engine(adapter_slots=2, max_batch=4)
-    names = ["a", "b", "c", "base"] * 4
-    alone = {name: await write(engine, name) for name in set(names)}
-    together = await asyncio.gather(*(write(engine, name) for name in names))
-    assert together == [alone[name] for name in names]
 
 
 async def test_the_same_seed_repeats_alone_and_in_company(start_engine: StartEngine) -> None:
@@ -199,56 +99,6 @@ async def test_max_tokens_ends_a_row_with_length(start_engine: StartEngine) -> N
     assert (last.finish_reason, last.completion_tokens) == ("length", 5)
 
 
-async def test_new_changed_and_removed_folders_count_from_the_next_request(
-    start_engine: StartEngine, adapters: Path, make_adapter: Any, tmp_path: Path
-) -> None:
-    engine = start_engine()
-    with pytest.raises(ModelNotFoundError):
-        engine.resolve("fresh")
-    shutil.move(make_adapter(tmp_path / "elsewhere", seed=9), adapters / "fresh")
-    published = await write(engine, "fresh")
-    shutil.copy(
-        adapters / "b" / "adapters.safetensors", adapters / "b" / "0000200_adapters.safetensors"
-    )
-    assert await write(engine, "b@200") == await write(engine, "b") != published
-    assert [c.step for c in engine.model("b").checkpoints] == [200]
-    shutil.rmtree(adapters / "fresh")
-    with pytest.raises(ModelNotFoundError):
-        engine.resolve("fresh")
-    assert "fresh" not in {model.id for model in engine.models()}
-
-
-async def test_a_broken_folder_is_refused_with_its_reason_and_serves_once_mended(
-    start_engine: StartEngine, adapters: Path
-) -> None:
-    whole = (adapters / "a" / "adapters.safetensors").read_bytes()
-    (adapters / "a" / "adapters.safetensors").write_bytes(whole[: len(whole) // 2])
-    engine = start_engine()
-    assert len(engine.warnings) == 1
-    assert "copy it again" in engine.warnings[0]
-    with pytest.raises(AdapterIncompatibleError, match="copy it again"):
-        engine.resolve("a")
-    assert await write(engine, "b")
-    (adapters / "a" / "adapters.safetensors").write_bytes(whole)
-    assert await write(engine, "a")
-    assert engine.warnings == []
-
-
-async def test_the_report_has_the_norm_of_the_update_once_it_was_loaded(
-    start_engine: StartEngine,
-) -> None:
-    engine = start_engine()
-    before = engine.model("a").report
-    await write(engine, "a")
-    after = engine.model("a").report
-    assert before is not None
-    assert after is not None
-    assert before.delta_norm is None
-    assert after.delta_norm is not None
-    assert after.delta_norm > 0
-    assert (after.matched, after.rank, after.scale) == (14, 4, 2.0)
-
-
 async def test_an_engine_that_breaks_fails_everybody_and_says_it_is_dead(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,25 +148,6 @@ async def test_closing_ends_what_runs_with_an_error(start_engine: StartEngine) -
         await collect(running)
 
 
-def test_a_dora_adapter_cannot_be_scaled_or_blended(
-    start_engine: StartEngine, adapters: Path, make_adapter: Any
-) -> None:
-    make_adapter(adapters / "d", seed=4, kind="dora")
-    engine = start_engine()
-    assert engine.resolve("d").parts[0].strength == 1
-    for spelling in ("d:0.5", "a:0.5+d:0.5"):
-        with pytest.raises(InvalidRequestError, match="DoRA"):
-            engine.resolve(spelling)
-
-
-async def test_a_blend_needs_no_more_slots_than_there_are(start_engine: StartEngine) -> None:
-    engine = start_engine(adapter_slots=2)
-    assert await write(engine, "a:0.5+b:0.5") != await write(engine, "a")
-    with pytest.raises(InvalidRequestError, match="slots"):
-        await write(engine, "a:0.3+b:0.3+c:0.4")
-    assert await write(engine, "c")
-
-
 def test_the_system_message_is_the_recorded_one_or_the_poem_prompt(
     start_engine: StartEngine, adapters: Path
 ) -> None:
@@ -357,19 +188,6 @@ def test_a_model_that_cannot_be_loaded_stops_the_start(tmp_path: Path) -> None:
         MlxEngine.start(EngineConfig(model=str(tmp_path / "missing"), adapters=tmp_path))
 
 
-async def test_an_adapter_that_has_only_checkpoints_yet_is_listed_by_them(
-    start_engine: StartEngine, adapters: Path
-) -> None:
-    weights = adapters / "a" / "adapters.safetensors"
-    weights.rename(adapters / "a" / "0000100_adapters.safetensors")
-    engine = start_engine()
-    assert [model.id for model in engine.models()] == ["tiny", "a@100", "b", "c"]
-    assert engine.warnings == []
-    assert await write(engine, "a@last") == await write(engine, "a@100")
-    with pytest.raises(AdapterIncompatibleError, match="a@last"):
-        engine.resolve("a")
-
-
 def test_wrong_sampling_defaults_of_a_base_stop_the_start(
     tiny_base: Path, adapters: Path, tmp_path: Path
 ) -> None:
@@ -384,13 +202,6 @@ async def test_seeds_that_differ_only_in_sign_draw_differently(start_engine: Sta
     engine = start_engine()
     one, minus_one = (SamplingParams(temperature=1.0, seed=seed) for seed in (1, -1))
     assert await write(engine, "a", sampling=one) != await write(engine, "a", sampling=minus_one)
-
-
-async def answers_of(engine: MlxEngine, wanted: GenerationRequest) -> list[str]:
-    texts = [""] * wanted.n
-    async for chunk in engine.generate(wanted):
-        texts[chunk.index] += chunk.text
-    return texts
 
 
 async def test_several_answers_differ_repeat_by_seed_and_begin_with_the_single_one(
@@ -469,81 +280,14 @@ async def test_logprobs_come_with_the_text_they_belong_to(start_engine: StartEng
     )
 
 
-async def test_an_adapter_whose_numbers_overflow_fails_its_own_requests_only(
-    start_engine: StartEngine, adapters: Path
-) -> None:
-    config = adapters / "b" / "adapter_config.json"
-    loud = json.loads(config.read_text())
-    loud["lora_parameters"]["scale"] = 1e30
-    config.write_text(json.dumps(loud))
-    engine = start_engine()
-    alone = await write(engine, "a")
-    texts = await asyncio.gather(
-        write(engine, "a"),
-        answers_of(engine, request(engine, "b", n=2)),
-        write(engine, "a"),
-        return_exceptions=True,
-    )
-    assert texts[0] == texts[2] == alone
-    assert isinstance(texts[1], GenerationFailedError)
-    assert "overflow" in str(texts[1])
-    assert engine.health().status == "ok"
-    await until(lambda: engine.health().running == engine.health().waiting == 0)
-
-
-async def test_an_adapter_that_failed_to_load_is_refused_from_then_on(
-    start_engine: StartEngine, adapters: Path
-) -> None:
-    file = adapters / "b" / "adapters.safetensors"
-    weights = load_file(file)
-    name = next(iter(weights))
-    save_file({**weights, name: np.full_like(weights[name], np.nan)}, file)
-    engine = start_engine()
-    with pytest.raises(AdapterIncompatibleError):
-        await write(engine, "b")
-    with pytest.raises(AdapterIncompatibleError):
-        engine.resolve("b")
-    assert "b" not in {model.id for model in engine.models()}
-    assert len(engine.warnings) == 1
-    save_file(weights, file)
-    assert await write(engine, "b")
-
-
-async def test_a_request_whose_adapter_is_being_loaded_counts_as_waiting(
-    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+async def test_tokens_of_the_frame_have_no_text_and_may_be_asked_to_stop(
+    start_engine: StartEngine,
 ) -> None:
     engine = start_engine()
-    loading, go_on = threading.Event(), threading.Event()
-
-    def slowly(*arguments: Any) -> AdapterWeights:
-        loading.set()
-        assert go_on.wait(10)
-        return load_weights(*arguments)
-
-    monkeypatch.setattr(residency, "load_weights", slowly)
-    task = asyncio.create_task(write(engine, "a"))
-    await asyncio.to_thread(loading.wait, 10)
-    health = engine.health()
-    engine.drain()
-    go_on.set()
-    assert (health.running, health.waiting) == (0, 1)
-    assert await task
-    await until(lambda: engine.health().waiting == 0)
-
-
-async def test_a_request_follows_an_adapter_that_is_replaced_again_and_again(
-    start_engine: StartEngine, adapters: Path, make_adapter: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = start_engine()
-    seeds = iter(range(500, 505))
-
-    def replaced_first(data: Any, *rest: Any) -> AdapterWeights:
-        if (seed := next(seeds, None)) is not None:
-            make_adapter(adapters / "a", seed=seed)
-            raise AdapterChangedError("a")
-        return load_weights(data, *rest)
-
-    monkeypatch.setattr(residency, "load_weights", replaced_first)
-    text = await write(engine, "a")
-    assert next(seeds, None) is None
-    assert text == await write(engine, "a")
+    frame = engine._loaded.hf_tokenizer.get_added_vocab()["<|im_start|>"]  # pyright: ignore[reportPrivateUsage]
+    drawn = SamplingParams(temperature=0, logit_bias={frame: 100.0})
+    text, last = await collect(engine.generate(request(engine, "a", sampling=drawn, max_tokens=5)))
+    assert (text, last.completion_tokens, last.finish_reason) == ("", 5, "length")
+    stopping = request(engine, "a", sampling=drawn, max_tokens=5, stop=("<|im_start|>",))
+    text, last = await collect(engine.generate(stopping))
+    assert (text, last.completion_tokens, last.finish_reason) == ("", 1, "stop")

@@ -1,5 +1,6 @@
 """Small plots on a canvas, in the theme's colours: no toolkit but Tk's own."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from tkinter import Canvas, Misc
 
@@ -9,7 +10,7 @@ from verse_clients.curate.view.fonts import Fonts
 from verse_clients.curate.view.theme import Palette
 
 
-class Plot(Canvas):
+class Plot(Canvas, ABC):
     """A canvas that draws itself anew when its size or the theme changes."""
 
     def __init__(self, master: Misc, height: int) -> None:
@@ -36,9 +37,9 @@ class Plot(Canvas):
         if self._palette is not None and self._fonts is not None and self.winfo_width() > 1:
             self.draw(self._palette, self._fonts)
 
+    @abstractmethod
     def draw(self, palette: Palette, font: Fonts) -> None:
         """Put lines and text on the canvas."""
-        raise NotImplementedError
 
 
 class Shares(Plot):

@@ -1,0 +1,45 @@
+"""Short spellings of asking a real engine and waiting for it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from verse_server.engine.engine import MlxEngine
+from verse_server.engine.types import GenerationChunk, GenerationRequest, SamplingParams
+
+GREEDY = SamplingParams(temperature=0)
+PROMPT = (5, 900, 77, 41)
+StartEngine = Callable[..., MlxEngine]
+"""Takes options of `EngineConfig`."""
+
+
+def request(engine: MlxEngine, model: str, **fields: Any) -> GenerationRequest:
+    defaults: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 16, "sampling": GREEDY}
+    return GenerationRequest(target=engine.resolve(model), **(defaults | fields))
+
+
+async def collect(chunks: AsyncIterator[GenerationChunk]) -> tuple[str, GenerationChunk]:
+    text, last = "", None
+    async for chunk in chunks:
+        text, last = text + chunk.text, chunk
+    assert last is not None
+    return text, last
+
+
+async def write(engine: MlxEngine, model: str, **fields: Any) -> str:
+    return (await collect(engine.generate(request(engine, model, **fields))))[0]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        await asyncio.sleep(0.005)
+
+
+async def answers_of(engine: MlxEngine, wanted: GenerationRequest) -> list[str]:
+    texts = [""] * wanted.n
+    async for chunk in engine.generate(wanted):
+        texts[chunk.index] += chunk.text
+    return texts
