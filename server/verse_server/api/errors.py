@@ -25,6 +25,7 @@ from litestar import Request, Response
 from litestar.enums import MediaType
 from litestar.exceptions import (
     HTTPException,
+    InternalServerException,
     MethodNotAllowedException,
     NotFoundException,
     ValidationException,
@@ -112,7 +113,11 @@ def _translate(error: Exception) -> Failure:
     match error:
         case RequestError():
             return Failure(error.status, str(error), error.code, error.param, error.headers)
-        case ClientDisconnectedError():
+        # Litestar's own is for a client that leaves before all of its body is there.
+        case (
+            ClientDisconnectedError()
+            | InternalServerException(detail="client disconnected prematurely")
+        ):
             return Failure(499, "The client went away.", "client_disconnected")
         case EngineError():
             return _of_engine(error)

@@ -1,6 +1,8 @@
 """One envelope on every path."""
 
+import asyncio
 import logging
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,6 +11,8 @@ from openai_schemas import ErrorResponse
 from wire import CHAT, Client, Connect, chat_body
 
 from verse_server.api.errors import translate
+from verse_server.app import create_app
+from verse_server.config import ServerConfig
 from verse_server.engine.errors import (
     AdapterChangedError,
     AdapterIncompatibleError,
@@ -39,6 +43,30 @@ def test_each_engine_error_has_its_status_and_code(
     failure = translate(error)
     assert (failure.status, failure.code, failure.param) == (status, code, param)
     assert failure.message == str(error)
+
+
+def test_a_client_that_leaves_with_half_a_body_is_no_error_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    events: list[Any] = [
+        {"type": "http.request", "body": b'{"model":', "more_body": True},
+        *[{"type": "http.disconnect"}] * 9,
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return events.pop(0)
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"900")]
+    scope: Any = {"type": "http", "method": "POST", "path": CHAT, "headers": headers}
+    scope |= {"query_string": b"", "raw_path": CHAT.encode(), "root_path": "", "scheme": "http"}
+    with caplog.at_level(logging.INFO):
+        asyncio.run(create_app(FakeEngine(), ServerConfig())(scope, receive, send))
+    assert sent[0]["status"] == 499
+    assert {record.levelname for record in caplog.records} <= {"INFO", "DEBUG"}
 
 
 def test_an_error_that_will_not_go_away_is_not_worth_a_retry() -> None:

@@ -20,8 +20,10 @@ from mlx_lm.models import qwen2  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
 from tests.server.engine.engine_requests import StartEngine  # noqa: E402
+from tests.server.engine.fixtures_files import BASE_MODULES, make_root  # noqa: E402
 from verse_server.config import EngineConfig  # noqa: E402
 from verse_server.engine.engine import MlxEngine  # noqa: E402
+from verse_server.engine.registry import AdapterRegistry  # noqa: E402
 
 VERSE_TINY = Path(__file__).parents[3] / "models" / "verse-tiny"
 CONFIG: dict[str, Any] = {
@@ -156,3 +158,14 @@ def start_engine(tiny_base: Path, adapters: Path) -> Iterator[StartEngine]:
     yield start
     for engine in engines:
         engine.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty adapters folder for a registry, which needs no model."""
+    return make_root(tmp_path / "adapters")
+
+
+@pytest.fixture
+def registry(root: Path) -> AdapterRegistry:
+    return AdapterRegistry(root, "verse-tiny", BASE_MODULES)

@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.server.engine.fixtures_files import (
-    BASE_MODULES,
     LONG_AGO,
     age,
     checkpoint,
     cut_in_half,
     digest,
-    make_root,
     mlx_config,
     names,
     not_found,
@@ -30,16 +28,6 @@ from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.types import CheckpointInfo
 
 WEIGHTS = "adapters.safetensors"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_root(tmp_path / "adapters")
-
-
-@pytest.fixture
-def registry(root: Path) -> AdapterRegistry:
-    return AdapterRegistry(root, "verse-tiny", BASE_MODULES)
 
 
 # What is there.

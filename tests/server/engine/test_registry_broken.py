@@ -16,7 +16,6 @@ from tests.server.engine.fixtures_files import (
     checkpoint,
     cut_in_half,
     digest,
-    make_root,
     mlx_config,
     mlx_tensors,
     names,
@@ -32,16 +31,6 @@ from verse_server.engine.errors import AdapterIncompatibleError
 from verse_server.engine.registry import AdapterRegistry
 
 WEIGHTS = "adapters.safetensors"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_root(tmp_path / "adapters")
-
-
-@pytest.fixture
-def registry(root: Path) -> AdapterRegistry:
-    return AdapterRegistry(root, "verse-tiny", BASE_MODULES)
 
 
 def test_a_half_written_replacement_keeps_the_previous_version_for_a_moment(

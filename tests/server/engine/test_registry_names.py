@@ -9,7 +9,6 @@ from tests.server.engine.fixtures_files import (
     BASE_MODULES,
     checkpoint,
     digest,
-    make_root,
     names,
     not_found,
     refusal,
@@ -19,16 +18,6 @@ from verse_server.engine.adapter_files import plan_adapter
 from verse_server.engine.registry import AdapterRegistry
 
 WEIGHTS = "adapters.safetensors"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_root(tmp_path / "adapters")
-
-
-@pytest.fixture
-def registry(root: Path) -> AdapterRegistry:
-    return AdapterRegistry(root, "verse-tiny", BASE_MODULES)
 
 
 @pytest.mark.parametrize(
