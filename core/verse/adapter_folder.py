@@ -41,6 +41,8 @@ class AdapterFolder(msgspec.Struct, frozen=True, kw_only=True):
     config: AdapterConfig
     prompt_format: PromptFormat | None
     """None where no `prompt.json` was written."""
+    unread_prompt_keys: tuple[str, ...] = ()
+    """Keys of `prompt.json` that mean nothing here; one may be misspelled."""
     published: Path | None
     """The weights served under the plain name; None while only checkpoints exist."""
     checkpoints: dict[int, Path]
@@ -72,11 +74,13 @@ def read_adapter_folder(path: Path) -> AdapterFolder:
     checkpoints = _checkpoints(path) if isinstance(config, MlxConfig) else {}
     if not published.is_file() and not checkpoints:
         raise AdapterFolderError(_no_weights(path, published.name))
+    prompt_format, unread_keys = _read_prompt_format(path)
     return AdapterFolder(
         name=path.name,
         path=path,
         config=config,
-        prompt_format=_read_prompt_format(path),
+        prompt_format=prompt_format,
+        unread_prompt_keys=unread_keys,
         published=published if published.is_file() else None,
         checkpoints=checkpoints,
     )
@@ -134,13 +138,17 @@ def _read_config(path: Path) -> AdapterConfig:
     return config
 
 
-def _read_prompt_format(path: Path) -> PromptFormat | None:
+def _read_prompt_format(path: Path) -> tuple[PromptFormat | None, tuple[str, ...]]:
+    """What `prompt.json` says, and its keys that mean nothing here."""
     try:
-        return msgspec.json.decode(_read_small(path / PROMPT_FILE), type=PromptFormat)
+        data = _read_small(path / PROMPT_FILE)
+        recorded = msgspec.json.decode(data, type=PromptFormat)
+        keys = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     except FileNotFoundError:
-        return None
+        return None, ()
     except (OSError, ValueError) as error:
         raise AdapterFolderError(f"{PROMPT_FILE} cannot be read: {error}.") from error
+    return recorded, tuple(sorted(keys.keys() - set(PromptFormat.__struct_fields__)))
 
 
 def _checkpoints(path: Path) -> dict[int, Path]:

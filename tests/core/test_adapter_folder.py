@@ -318,3 +318,11 @@ def test_a_link_to_nothing_does_not_stop_the_signature(folder: Path) -> None:
 def test_a_folder_that_is_not_there_has_no_signature(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         signature(tmp_path / "gone")
+
+
+def test_keys_of_prompt_json_that_nobody_reads_are_named(folder: Path) -> None:
+    (folder / "prompt.json").write_text('{"format": "chat", "sytem": "写诗", "stop": []}')
+    read = read_adapter_folder(folder)
+    assert read.prompt_format is not None
+    assert read.prompt_format.system is None
+    assert read.unread_prompt_keys == ("sytem",)

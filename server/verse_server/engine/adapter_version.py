@@ -23,6 +23,7 @@ class AdapterVersion(msgspec.Struct, frozen=True, kw_only=True):
     weights: Path
     config: AdapterConfig
     prompt_format: PromptFormat | None
+    unread_prompt_keys: tuple[str, ...]
     plan: AdapterPlan
     digest: str
     created: int
@@ -89,6 +90,10 @@ def _warnings(version: AdapterVersion, base_id: str, delta_norm: float | None) -
         warnings.append(doubt)
     if version.prompt_format is None:
         warnings.append("prompt.json is missing; the chat format is assumed")
+    if version.unread_prompt_keys:
+        warnings.append(
+            f"prompt.json has keys nobody reads: {', '.join(version.unread_prompt_keys)}"
+        )
     if delta_norm == 0:
         warnings.append("the update is zero: it changes nothing")
     return tuple(warnings)

@@ -282,6 +282,7 @@ class AdapterRegistry:
             weights=weights,
             config=folder.config,
             prompt_format=folder.prompt_format,
+            unread_prompt_keys=folder.unread_prompt_keys,
             plan=plan_adapter(weights, folder.config, self._base_modules),
             digest=adapter_digest(folder.path, file_digest(weights)),
             created=int(stat.st_mtime),
