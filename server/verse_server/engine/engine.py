@@ -103,7 +103,7 @@ class MlxEngine:
 
     @property
     def warnings(self) -> list[str]:
-        """One line for each adapter folder that cannot be served."""
+        """One line for each adapter folder that cannot be served, or is served with a doubt."""
         return self._registry.warnings()
 
     def models(self) -> list[ModelInfo]:

@@ -9,9 +9,10 @@ A forward through rows that use slots lo..hi-1 is two ordinary products, whateve
     y + ((x @ A[lo:hi].reshape(-1, in_dims).T) * weights) @ B[lo:hi].reshape(-1, out_dims)
 
 `weights` (batch, 1, (hi-lo)*rank) holds each row's strength for each slot, 0 where a row does not
-use it. So a base row adds exact zeros, shorter ranks are padded with zeros, and a blend is two
-strengths in one row. Products over all columns beat gathering factors row by row: a gather copies
-them for every row, and these run as one matrix product each.
+use it (there the product is put to 0 instead of taken, since 0 times an overflow is no zero). So a
+base row adds exact zeros, shorter ranks are padded with zeros, and a blend is two strengths in one
+row. Products over all columns beat gathering factors row by row: a gather copies them for every
+row, and these run as one matrix product each.
 """
 
 from collections.abc import Sequence
@@ -36,11 +37,13 @@ class Route:
     Attributes:
         span: First slot used and one past the last; None when every row is base.
         weights: (batch, 1, (hi - lo) * rank), or None when every row uses the one slot in full.
+        used: Where `weights` are not 0.
         gain_rows: (batch,) int32, each row's slot + 1 or 0; None when no row uses DoRA.
     """
 
     span: tuple[int, int] | None = None
     weights: mx.array | None = None
+    used: mx.array | None = None
     gain_rows: mx.array | None = None
     _rows: Sequence[SlotWeights] = field(default_factory=tuple)
 
@@ -49,20 +52,21 @@ class Route:
         if rows == self._rows:
             return
         self._rows = rows
-        used = {slot for row in rows for slot, _ in row}
-        self.weights = self.gain_rows = self.span = None
-        if not used:
+        slots = {slot for row in rows for slot, _ in row}
+        self.weights = self.used = self.gain_rows = self.span = None
+        if not slots:
             return
-        self.span = lo, hi = min(used), max(used) + 1
+        self.span = lo, hi = min(slots), max(slots) + 1
         if not all(row == ((lo, 1.0),) for row in rows):
             self.weights = _weights(rows, lo, hi, bank)
-        if used & bank.dora_slots:
+            self.used = self.weights != 0
+        if slots & bank.dora_slots:
             self.gain_rows = mx.array([row[0][0] + 1 if row else 0 for row in rows])
 
     def forget(self) -> None:
         """The stacks have changed: prepare anew at the next forward."""
         self._rows = ()
-        self.span = self.weights = self.gain_rows = None
+        self.span = self.weights = self.used = self.gain_rows = None
 
 
 def _weights(rows: Sequence[SlotWeights], lo: int, hi: int, bank: "LoraBank") -> mx.array:
@@ -103,9 +107,8 @@ class RoutedLinear(nn.Module):
             if self._shift is not None:
                 y = y + self._shift[route.gain_rows][:, None]
         z = x @ a
-        if route.weights is not None:
-            # Not a plain product: what overflows in a slot that a row does not use is not its own.
-            z = mx.where(route.weights == 0, 0, z * route.weights)
+        if route.weights is not None and route.used is not None:
+            z = mx.where(route.used, z * route.weights, mx.zeros((), z.dtype))
         return y + z @ b
 
     def _take_views(self, span: tuple[int, int]) -> None:

@@ -4,9 +4,11 @@ Engine thread only.
 """
 
 import hashlib
+import logging
 from collections.abc import Collection, Sequence
 
 from verse.adapter_folder import adapter_digest
+from verse_server.engine.adapter_files import AdapterFileError
 from verse_server.engine.adapter_version import AdapterVersion
 from verse_server.engine.adapter_weights import load_weights
 from verse_server.engine.errors import (
@@ -19,6 +21,8 @@ from verse_server.engine.lora import LoraBank, SlotWeights
 from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.slots import SlotTable
 from verse_server.engine.types import WeightedAdapter
+
+_log = logging.getLogger(__name__)
 
 
 class AdapterResidency:
@@ -34,11 +38,6 @@ class AdapterResidency:
     def num_resident(self) -> int:
         """Adapters in slots."""
         return len(self._table)
-
-    @property
-    def num_pinned(self) -> int:
-        """Adapters that a row uses now."""
-        return self._table.num_pinned
 
     def can_pin(self, digests: Collection[str]) -> bool:
         """Whether a row of these could run now. True if it never could: `pin` then says so."""
@@ -85,7 +84,8 @@ class AdapterResidency:
             if isinstance(error, EngineError):
                 raise
             reason = f"loading it failed: {error}"
-            self._registry.record_failure(part.digest, reason)
+            if isinstance(error, AdapterFileError):  # anything else may pass, such as full memory
+                self._registry.record_failure(part.digest, reason)
             raise AdapterIncompatibleError(part.name, reason) from error
 
     def _load(self, slot: int, version: AdapterVersion) -> None:
@@ -98,3 +98,13 @@ class AdapterResidency:
         weights = load_weights(data, version.plan, self._bank.linears, self._bank.dtype)
         self._bank.write(slot, weights)
         self._registry.record_load(version.digest, weights.delta_norm)
+        _log.log(
+            logging.INFO if weights.delta_norm else logging.WARNING,
+            "loaded %s %s: %d modules, rank %d, scale %g, norm of the update %.4g",
+            version.name,
+            version.digest[:8],
+            len(weights.modules),
+            weights.rank,
+            version.plan.scale,
+            weights.delta_norm,
+        )

@@ -242,3 +242,33 @@ async def test_a_request_follows_an_adapter_that_is_replaced_again_and_again(
     text = await write(engine, "a")
     assert next(seeds, None) is None
     assert text == await write(engine, "a")
+
+
+async def test_every_load_is_logged_and_one_that_changes_nothing_is_a_warning(
+    start_engine: StartEngine,
+    adapters: Path,
+    make_adapter: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_adapter(adapters / "b", seed=1, strength=0.0)
+    engine = start_engine()
+    with caplog.at_level("INFO", logger="verse_server"):
+        await write(engine, "a")
+        await write(engine, "b")
+    levels = {record.message.split()[1]: record.levelname for record in caplog.records}
+    assert levels == {"a": "INFO", "b": "WARNING"}
+    assert "14 modules, rank 4, scale 2, norm" in caplog.text
+
+
+async def test_a_failure_that_may_pass_is_not_remembered(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: Any) -> AdapterWeights:
+        raise MemoryError("planted")
+
+    engine = start_engine()
+    with monkeypatch.context() as patched:
+        patched.setattr(residency, "load_weights", out_of_memory)
+        with pytest.raises(AdapterIncompatibleError, match="planted"):
+            await write(engine, "a")
+    assert await write(engine, "a")

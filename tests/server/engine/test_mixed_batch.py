@@ -286,3 +286,20 @@ def test_what_overflows_in_an_idle_slot_reaches_no_row(tiny_base: Path) -> None:
     assert mx.allclose(mixed[1], logits(((0, 1.0),))[0], atol=1e-4)
     assert mx.allclose(mixed[2], logits(((2, 1.0),))[0], atol=1e-4)
     assert not mx.all(mx.isfinite(logits(((1, 1.0),))))
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_adapters_leave_the_activations_in_the_type_of_the_base(
+    workbench: Workbench, tiny_base: Path, dtype: mx.Dtype
+) -> None:
+    base = load_base_model(str(tiny_base))
+    base.model.set_dtype(dtype)
+    bank = LoraBank(base.model, dtype)
+    for slot, name in enumerate(("lora", "dora")):
+        bank.write(slot, read(workbench.folders[name], bank))
+    tokens = mx.array([[5, 900, 77]] * 3)
+    for rows in ([()] * 3, [((0, 1.0),)] * 3, [((1, 1.0),), (), ((0, 0.5),)]):
+        bank.route.set(rows, bank)
+        logits = base.model(tokens, cache=make_prompt_cache(base.model))
+        assert logits.dtype == dtype
+        assert mx.all(mx.isfinite(logits))
