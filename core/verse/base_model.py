@@ -29,6 +29,7 @@ _MEMORY_SHARE = 0.6
 """Of the machine's memory, for float32 weights; the rest is for the KV cache and the system."""
 _EVAL_BYTES = 256 << 20
 _UNRECORDED_CONTEXT = 4096
+_TOKENIZER_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
 
 
 class BaseModelError(UserError):
@@ -60,11 +61,7 @@ class BaseModel:
     @property
     def context_length(self) -> int:
         """Tokens of prompt and answer together; 4096 where the model does not say."""
-        # Models that also see keep what concerns text one level down.
-        for config in (self.config, self.config.get("text_config") or {}):
-            if recorded := config.get("max_position_embeddings"):
-                return int(recorded)
-        return _UNRECORDED_CONTEXT
+        return _recorded_context(self.config)
 
     @property
     def end_tokens(self) -> frozenset[int]:
@@ -79,7 +76,34 @@ class BaseModel:
     @property
     def hf_tokenizer(self) -> Tokenizer:
         """The tokenizer below mlx-lm's wrapper, as `verse.prompt.render` wants it."""
-        return cast(Tokenizer, getattr(self.tokenizer, "_tokenizer"))  # noqa: B009  no public name
+        return _hf_tokenizer(self.tokenizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseTokenizer:
+    """What a base model makes of text, without its weights."""
+
+    tokenizer: Tokenizer
+    context_length: int
+    """As of `BaseModel`."""
+
+
+def load_base_tokenizer(path_or_id: str) -> BaseTokenizer:
+    """Load the tokenizer of a base model alone; of a Hugging Face id, no weights are downloaded.
+
+    Raises:
+        BaseModelError: there is no such model, or its tokenizer cannot be read.
+    """
+    path, _ = _find(path_or_id, _TOKENIZER_FILES)
+    try:
+        wrapper = mlx_lm_utils.load_tokenizer(path)  # pyright: ignore[reportUnknownMemberType]
+        config = cast(dict[str, Any], json.loads((path / "config.json").read_text("utf-8")))
+    except Exception as error:
+        raise BaseModelError(
+            f"The tokenizer in {path} cannot be loaded: {_short(error)}"
+        ) from error
+    _refuse_without_tokens(wrapper, path)
+    return BaseTokenizer(tokenizer=_hf_tokenizer(wrapper), context_length=_recorded_context(config))
 
 
 def load_base_model(
@@ -107,8 +131,7 @@ def load_base_model(
         num_bytes = _bring_in(model, on_progress)
     except Exception as error:
         raise BaseModelError(f"The model in {path} cannot be loaded: {_short(error)}") from error
-    if not tokenizer.encode("a", add_special_tokens=False):
-        raise BaseModelError(f"The model in {path} has no tokenizer; copy its tokenizer files too.")
+    _refuse_without_tokens(tokenizer, path)
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -121,8 +144,28 @@ def load_base_model(
     )
 
 
-def _find(path_or_id: str) -> tuple[Path, str]:
-    """Where the model is on this disk, and the name to serve it under."""
+def _refuse_without_tokens(tokenizer: TokenizerWrapper, path: Path) -> None:
+    if not tokenizer.encode("a", add_special_tokens=False):
+        raise BaseModelError(f"The model in {path} has no tokenizer; copy its tokenizer files too.")
+
+
+def _hf_tokenizer(wrapper: TokenizerWrapper) -> Tokenizer:
+    return cast(Tokenizer, getattr(wrapper, "_tokenizer"))  # noqa: B009  no public name
+
+
+def _recorded_context(config: dict[str, Any]) -> int:
+    # Models that also see keep what concerns text one level down.
+    for level in (config, config.get("text_config") or {}):
+        if recorded := level.get("max_position_embeddings"):
+            return int(recorded)
+    return _UNRECORDED_CONTEXT
+
+
+def _find(path_or_id: str, files: list[str] | None = None) -> tuple[Path, str]:
+    """Where the model is on this disk, and the name to serve it under.
+
+    What has to be downloaded is all that mlx-lm reads, or only `files`, as patterns.
+    """
     path = Path(os.path.expanduser(path_or_id))  # noqa: PTH111  Path's own raises for unknown users
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -136,7 +179,8 @@ def _find(path_or_id: str) -> tuple[Path, str]:
             "give a folder or a Hugging Face id (OWNER/NAME)."
         )
     try:
-        return mlx_lm_utils._download(path_or_id), path_or_id  # pyright: ignore[reportPrivateUsage]
+        path = mlx_lm_utils._download(path_or_id, allow_patterns=files)  # pyright: ignore[reportPrivateUsage]
+        return path, path_or_id
     except Exception as error:
         raise BaseModelError(
             f"There is no folder {path_or_id}, and Hugging Face did not give a model of that name: "

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from verse.base_model import BaseModel, BaseModelError, load_base_model
+from verse.base_model import BaseModel, BaseModelError, load_base_model, load_base_tokenizer
 
 import mlx.core as mx  # isort: skip  OpenBLAS must be there first
 import mlx.nn as nn  # isort: skip
@@ -270,7 +270,7 @@ def test_a_file_is_no_model_folder(copy: Path) -> None:
 
 
 def test_an_id_that_the_hub_does_not_give_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path_or_id: str) -> Path:
+    def refuse(path_or_id: str, **_: object) -> Path:
         raise OSError(f"404 for {path_or_id}\nMany lines of advice\nfollow.")
 
     monkeypatch.setattr(mlx_lm_utils, "_download", refuse)
@@ -288,3 +288,35 @@ def test_an_id_of_the_hub_is_served_under_that_id(
     monkeypatch.setattr(mlx_lm_utils, "_download", give)
     base = load_base_model("poet/half")
     assert (base.id, base.path) == ("poet/half", half)
+
+
+def test_the_tokenizer_alone_is_that_of_the_model_and_knows_the_context() -> None:
+    base = load_base_tokenizer(str(VERSE_TINY))
+    whole = load_base_model(str(VERSE_TINY))
+    assert base.context_length == whole.context_length
+    encode = base.tokenizer.encode
+    assert encode("河水", add_special_tokens=False) == whole.hf_tokenizer.encode(
+        "河水", add_special_tokens=False
+    )
+
+
+def test_the_tokenizer_of_an_id_is_fetched_without_the_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def give(path_or_id: str, allow_patterns: list[str]) -> Path:
+        asked.extend(allow_patterns)
+        return VERSE_TINY
+
+    monkeypatch.setattr(mlx_lm_utils, "_download", give)
+    assert load_base_tokenizer("poet/model").context_length == 512
+    assert asked
+    assert not any("safetensors" in pattern for pattern in asked)
+
+
+def test_a_folder_without_a_tokenizer_is_one_sentence(copy: Path) -> None:
+    for file in copy.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(BaseModelError, match="tokenizer"):
+        load_base_tokenizer(str(copy))

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from verse import records
+from verse.poem_split import PoemSplit
 
 README = Path(__file__).parents[2] / "data" / "README.md"
 STRUCTS = {
@@ -15,7 +16,7 @@ STRUCTS = {
     if isinstance(struct, type)
     and issubclass(struct, msgspec.Struct)
     and struct.__module__ == records.__name__
-}
+} | {PoemSplit.__name__: PoemSplit}
 
 
 def sections() -> dict[str, str]:

@@ -1,14 +1,20 @@
 """The rows of a data folder: `train.jsonl`, `valid.jsonl`, `test.jsonl`, as mlx-lm has them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from verse import jsonl
 from verse.records import TrainingExample
+from verse_trainer.data_set.conversations import ShapeError, decode_conversation
 from verse_trainer.errors import DataSetError
 
-_ROW = msgspec.json.Decoder(TrainingExample)
+TRAIN_FILE = "train.jsonl"
+VALID_FILE = "valid.jsonl"
+TEST_FILE = "test.jsonl"
+
+_RAW = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,19 +31,51 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.path}:{self.line}"
 
 
+class RowError(DataSetError):
+    """A line is no conversation."""
+
+    def __init__(self, path: Path, line: int, problem: str) -> None:
+        self.line = line
+        self.problem = problem
+        super().__init__(
+            f"{path}:{line}: {problem}; `verse data import` reads poems in other shapes."
+        )
+
+
 def read_rows(path: Path) -> list[Row]:
-    """Read all rows of one file.
+    """Read all rows of one file, in its order.
 
     Raises:
         DataSetError: the file is missing, or a row is no conversation; names file and line.
     """
+    rows: list[Row] = []
+    for row in scan_rows(path):
+        if isinstance(row, RowError):
+            raise row
+        rows.append(row)
+    return rows
+
+
+def scan_rows(path: Path) -> Iterator[Row | RowError]:
+    """Yield each row, or what is wrong with it; blank lines are passed over.
+
+    Raises:
+        DataSetError: the file cannot be read.
+    """
     try:
-        scanned = list(jsonl.scan(path, _ROW))
+        for line, raw in jsonl.scan(path, _RAW):
+            if isinstance(raw, jsonl.JsonlError):
+                yield RowError(path, line, raw.problem.rstrip("."))
+            else:
+                yield _row(path, line, raw)
     except OSError as error:
         raise DataSetError(f"{path} cannot be read: {error.strerror}.") from error
-    rows: list[Row] = []
-    for line, example in scanned:
-        if isinstance(example, jsonl.JsonlError):
-            raise DataSetError(str(example))
-        rows.append(Row(example=example, path=path, line=line))
-    return rows
+
+
+def _row(path: Path, line: int, raw: msgspec.Raw) -> Row | RowError:
+    try:
+        return Row(example=decode_conversation(raw).example, path=path, line=line)
+    except ShapeError as error:
+        return RowError(path, line, f"this is no row of training: {error}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return RowError(path, line, f"this is no row of training: {error}")

@@ -1,0 +1,128 @@
+"""The checks of `verse data check`: pure, on entries alone."""
+
+from collections.abc import Iterator, Sequence
+
+from verse.prompt import PromptError
+from verse_trainer.data_set.near_duplicates import Alike, alike_pairs
+from verse_trainer.data_set.problems import Entry, Kind, Measure, Problem, problem_at
+
+
+def empty(entries: Sequence[Entry]) -> Iterator[Problem]:
+    """Entries with a blank theme or poem."""
+    for entry in entries:
+        if not entry.theme.strip():
+            yield problem_at(entry, "empty", "the theme is empty")
+        if not entry.text.strip():
+            yield problem_at(entry, "empty", "the poem is empty")
+
+
+def repeated(entries: Sequence[Entry]) -> Iterator[Problem]:
+    """Poems that stand in one file twice: as they are, as a draft, or under another theme."""
+    told: set[int] = set()
+    for pair in alike_pairs([entry.text for entry in entries]):
+        if pair.second not in told:
+            told.add(pair.second)
+            yield _repeated(entries[pair.first], entries[pair.second], pair)
+
+
+def _repeated(first: Entry, second: Entry, pair: Alike) -> Problem:
+    kind: Kind = "near_duplicate"
+    message = f"nearly the same poem stands in {first.place}"
+    if pair.is_exact and first.theme == second.theme:
+        kind, message = "duplicate", f"the same poem stands in {first.place}"
+    elif pair.is_exact:
+        kind = "several_themes"
+        message = (
+            f"the same poem has the theme {first.theme!r} in {first.place}, here {second.theme!r}"
+        )
+    return problem_at(second, kind, message)
+
+
+def leaks(train: Sequence[Entry], measured: Sequence[Entry]) -> Iterator[Problem]:
+    """Rows that are learned although they, or nearly they, are there to measure with."""
+    for learned, kept in _twins(train, measured):
+        yield problem_at(
+            learned,
+            "leak",
+            f"this is learned, and {_nearly(learned, kept)}the same poem is there to measure with: "
+            f"{kept.place}",
+        )
+
+
+def held_back(poems: Sequence[Entry], valid_ids: Sequence[str]) -> Iterator[Problem]:
+    """Poems that the frozen split will keep from training, for being like a validation poem."""
+    valid = [poem for poem in poems if poem.poem_id in valid_ids]
+    others = [poem for poem in poems if poem.poem_id not in valid_ids]
+    for other, kept in _twins(others, valid):
+        yield problem_at(
+            other,
+            "held_back",
+            f"`verse data split` keeps this from training: {_nearly(other, kept)}the same poem "
+            f"validates, {kept.place}",
+        )
+
+
+def unsplit(poems: Sequence[Entry], rows: Sequence[Entry]) -> Iterator[Problem]:
+    """Poems that no row was made of."""
+    there = {(row.theme, row.text) for row in rows}
+    for poem in poems:
+        if (poem.theme, poem.text) not in there:
+            message = "no row was made of this poem; run `verse data split`"
+            yield problem_at(poem, "unsplit", message)
+
+
+def too_long(entries: Sequence[Entry], measure: Measure, limit: int) -> Iterator[Problem]:
+    """Entries with more tokens than the limit, and those the chat template refuses."""
+    for entry in entries:
+        try:
+            num_tokens = measure.num_tokens(entry.messages)
+        except PromptError as error:
+            yield problem_at(entry, "other_format", str(error).rstrip("."))
+            continue
+        if num_tokens > limit:
+            yield problem_at(
+                entry, "too_long", f"{num_tokens} tokens, frame included, are more than {limit}"
+            )
+
+
+def hard_characters(entries: Sequence[Entry], measure: Measure) -> Iterator[Problem]:
+    """Entries with characters the model has no token for."""
+    for entry in entries:
+        if hard := measure.hard_characters(entry.theme + entry.text):
+            yield problem_at(
+                entry,
+                "hard_characters",
+                f"the model spells {' '.join(hard)} in pieces, which is hard to learn",
+            )
+
+
+def unreached(
+    entries: Sequence[Entry], num_keys: Sequence[int], batch_size: int
+) -> Iterator[Problem]:
+    """Rows that mlx_lm.lora would never use; `verse train` uses all.
+
+    It takes batches of neighbours and drops what is left over, the same rows in each epoch. What it
+    means for a sort by length is one by the number of keys (`CacheDataset.itemlen`, mlx-lm 0.32.2).
+    """
+    order = sorted(range(len(entries)), key=lambda place: num_keys[place])
+    for place in sorted(order[len(order) - len(order) % batch_size :]):
+        yield problem_at(
+            entries[place],
+            "unreached",
+            f"mlx_lm.lora would never use this row with a batch size of {batch_size}; "
+            "`verse train` does",
+        )
+
+
+def _twins(ones: Sequence[Entry], others: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
+    """Each of `ones` that is alike to one of `others`, with the first such."""
+    told: set[int] = set()
+    for pair in alike_pairs([entry.text for entry in (*others, *ones)]):
+        place = pair.second - len(others)
+        if pair.first < len(others) and place >= 0 and place not in told:
+            told.add(place)
+            yield ones[place], others[pair.first]
+
+
+def _nearly(one: Entry, other: Entry) -> str:
+    return "" if one.text == other.text else "nearly "

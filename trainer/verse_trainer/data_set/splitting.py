@@ -1,0 +1,119 @@
+"""`verse data split`: freeze which poems validate, and write the rows to train on.
+
+poems.jsonl -> split.json       which poems validate, for all rounds
+train.jsonl      the others, in mlx-lm's `messages` form
+valid.jsonl
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from verse import jsonl
+from verse.ids import content_id
+from verse.poem_split import SPLIT_FILE, PoemSplit, read_split, write_split
+from verse.prompt import Message
+from verse.records import Poem, TrainingExample
+from verse_trainer.data_set.draw import Parts, divide, draw
+from verse_trainer.data_set.importing import read_poems
+from verse_trainer.data_set.rows import TRAIN_FILE, VALID_FILE, Row, scan_rows
+from verse_trainer.data_set.writing import set_aside, writing
+from verse_trainer.errors import DataSetError
+
+
+class SplitReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a split did."""
+
+    split: PoemSplit
+    parts: Parts
+    was_frozen: bool
+    """The split was there before; share and seed of this call had nothing to decide."""
+    num_repeated: int
+    """Poems that stand in the file twice; each was taken once."""
+    num_gone: int
+    """Frozen validation poems that are not in the file any more."""
+    kept_aside: tuple[Path, ...]
+    """Where files that were not written by a split are now."""
+
+
+def split_poems(path: Path, share: float, seed: int, system: str | None) -> SplitReport:
+    """Split a file of poems, by the frozen split beside it if there is one.
+
+    Args:
+        path: The poems.
+        share: Of the poems to measure with, above 0 and below 1.
+        seed: Of the draw.
+        system: The system message of every row; None for none.
+
+    Raises:
+        DataSetError: the poems cannot be read or split; nothing was written.
+        PoemSplitError: `split.json` is something else.
+    """
+    listed = read_poems(path)
+    poems: dict[str, Poem] = {}
+    for poem in listed:
+        poems.setdefault(poem.id, poem)
+    _refuse_empty(path, list(poems.values()))
+    split_file = path.with_name(SPLIT_FILE)
+    frozen = read_split(split_file)
+    split = frozen or draw(list(poems.values()), share, seed)
+    parts = divide(list(poems.values()), split)
+    if frozen is None:
+        with writing(split_file):
+            write_split(split_file, split)
+    kept_aside = [
+        _write_rows(path.with_name(name), part, poems, system)
+        for name, part in ((VALID_FILE, parts.valid), (TRAIN_FILE, parts.train))
+    ]
+    return SplitReport(
+        split=split,
+        parts=parts,
+        was_frozen=frozen is not None,
+        num_repeated=len(listed) - len(poems),
+        num_gone=sum(id_ not in poems for id_ in split.valid),
+        kept_aside=tuple(filter(None, kept_aside)),
+    )
+
+
+def to_row(poem: Poem, system: str | None) -> TrainingExample:
+    """A poem as the answer to its theme."""
+    lead = () if system is None else (Message("system", system),)
+    turns = (*lead, Message("user", poem.theme), Message("assistant", poem.text))
+    return TrainingExample(messages=turns, source=poem.id, origin=poem.origin)
+
+
+def _refuse_empty(path: Path, poems: Sequence[Poem]) -> None:
+    if not poems:
+        raise DataSetError(f"{path} holds no poems; fill it with `verse data import`.")
+    for poem in poems:
+        if not poem.theme.strip() or not poem.text.strip():
+            raise DataSetError(
+                f"{path} holds a poem that is empty or has no theme ({poem.id}); "
+                "`verse data check` says where."
+            )
+
+
+def _write_rows(
+    path: Path, part: Iterable[Poem], poems: Mapping[str, Poem], system: str | None
+) -> Path | None:
+    """Write the rows; a file that was there and is not a split's is set aside first."""
+    with writing(path):
+        kept = None if _is_from_split(path, poems) else set_aside(path)
+        jsonl.rewrite(path, (to_row(poem, system) for poem in part))
+    return kept
+
+
+def _is_from_split(path: Path, poems: Mapping[str, Poem]) -> bool:
+    """Whether every row says which poem it is, and is that poem."""
+    return not path.exists() or all(_is_own(row, poems) for row in scan_rows(path))
+
+
+def _is_own(row: Row | DataSetError, poems: Mapping[str, Poem]) -> bool:
+    if not isinstance(row, Row):
+        return False
+    turns = [turn.content for turn in row.example.messages if turn.role != "system"]
+    source = row.example.source
+    poem = poems.get(source)
+    # The id follows from the text unless the poem's file gives it another.
+    return source == content_id(*turns) or (poem is not None and turns == [poem.theme, poem.text])

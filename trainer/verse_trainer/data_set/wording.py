@@ -1,0 +1,130 @@
+"""What `verse data` tells: readable on a terminal, or JSON for machines."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from verse.records import Poem
+from verse_trainer.data_set.found import counted
+from verse_trainer.data_set.importing import ImportReport
+from verse_trainer.data_set.problems import CheckReport, Kind, Problem
+from verse_trainer.data_set.splitting import SplitReport
+
+_MAX_NAMED = 10
+"""Places of one kind that are named unless all are asked for."""
+_MAX_REFUSED = 50
+
+_HEADINGS: dict[Kind, str] = {
+    "other_format": "not poems or rows that can be read",
+    "empty": "empty",
+    "too_long": "too long for the model",
+    "leak": "learned and measured with at once",
+    "duplicate": "twice the same poem",
+    "near_duplicate": "nearly the same poem",
+    "several_themes": "one poem under several themes",
+    "hard_characters": "characters without a token of their own",
+    "unreached": "rows mlx_lm.lora would never reach",
+    "held_back": "poems the frozen split keeps from training",
+    "unsplit": "poems that came after the last split",
+}
+
+
+def tell_import(report: ImportReport) -> None:
+    """Sentences on what was read to standard output, refusals to standard error."""
+    for sentence in report.sentences:
+        _out(sentence)
+    for refused in report.refused[:_MAX_REFUSED]:
+        _err(f"refused: {refused}")
+    if len(report.refused) > _MAX_REFUSED:
+        _err(f"and {len(report.refused) - _MAX_REFUSED} more refused.")
+    if not report.num_read:
+        return
+    if report.kept_aside:
+        _out(f"The file that was there is now {report.kept_aside}.")
+    known = report.num_read - report.num_new
+    already = f", {known} there already" if known else ""
+    new = counted(report.num_new, "new poems")
+    _out(f"{report.output}: {new}{already}; {report.num_after} in all.")
+    if report.num_before and report.num_new:
+        _out("`--replace` begins a file of their own and sets the older one aside.")
+
+
+def tell_split(report: SplitReport, poems: Path, asked: tuple[float, int]) -> None:
+    """How the poems were parted, and what became of those that are in neither part."""
+    parts = report.parts
+    num_train, num_valid = len(parts.train), len(parts.valid)
+    share = num_valid / (num_train + num_valid + len(parts.left_out))
+    _out(f"{poems}: {num_train} poems to learn, {num_valid} to measure with ({share:.0%}).")
+    if report.was_frozen:
+        _out("split.json is frozen; poems that came since are to be learned.")
+        if asked != (report.split.share, report.split.seed):
+            _out("--share and --seed decided nothing; move split.json away to draw anew.")
+    else:
+        _out("split.json keeps this for all rounds.")
+    if report.num_repeated:
+        _out(f"{report.num_repeated} poems stand in the file twice; each is taken once.")
+    if report.num_gone:
+        _out(f"{report.num_gone} validation poems are not in the file any more.")
+    for poem, twin in parts.left_out:
+        _out(f"Left out, for being like a validation poem: {_named(poem)}, like {_named(twin)}.")
+    for path in report.kept_aside:
+        _out(f"A file that no split had written is now {path}.")
+
+
+def tell_check(report: CheckReport, *, show_all: bool) -> None:
+    """A readable summary: counts, then problems by kind, errors first."""
+    for path, count in report.num_entries.items():
+        _out(f"{path}: {counted(count, 'poems')}")
+    _out(f"A row of {report.model} may have {report.limit} tokens.")
+    for kind, heading in _HEADINGS.items():
+        _tell_kind(heading, [p for p in report.problems if p.kind == kind], show_all)
+    num_warnings = len(report.problems) - report.num_errors
+    if not report.problems:
+        _out("Nothing to mend.")
+    else:
+        _out(f"\nErrors: {report.num_errors}, warnings: {num_warnings}.")
+
+
+def print_json(report: CheckReport) -> None:
+    """One object: files, limit, problems with kind, severity, path, line and message."""
+    problems = [
+        {"severity": "error" if p.is_error else "warning", **msgspec.structs.asdict(p)}
+        for p in report.problems
+    ]
+    machine = {
+        "files": report.num_entries,
+        "model": report.model,
+        "max_tokens": report.limit,
+        "num_errors": report.num_errors,
+        "num_warnings": len(problems) - report.num_errors,
+        "problems": problems,
+    }
+    _out(msgspec.json.format(msgspec.json.encode(machine, enc_hook=str)).decode())
+
+
+def _tell_kind(heading: str, problems: Sequence[Problem], show_all: bool) -> None:
+    if not problems:
+        return
+    is_error = problems[0].is_error
+    label, style = ("Error", "bold red") if is_error else ("Warning", "bold yellow")
+    _out(f"\n{label}: {heading} ({len(problems)})", style)
+    named = problems if show_all else problems[:_MAX_NAMED]
+    for problem in named:
+        _out(f"  {problem}")
+    if len(problems) > len(named):
+        _out(f"  and {len(problems) - len(named)} more; `--all` names them.")
+
+
+def _named(poem: Poem) -> str:
+    return f"{poem.theme!r} ({poem.source or poem.id})"
+
+
+def _out(text: str, style: str | None = None) -> None:
+    # Paths and poems are no markup, and a line that is cut is no place to click on.
+    Console(soft_wrap=True).print(text, style=style, markup=False, highlight=False)
+
+
+def _err(text: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
