@@ -49,6 +49,41 @@ def serve(
             help="Memory for prompts seen before; 0 remembers none.",
         ),
     ] = _ENGINE.prefix_cache_bytes,
+    kv_cache_bytes: Annotated[
+        int | None,
+        typer.Option(
+            envvar="VERSE_KV_CACHE_BYTES",
+            min=1,
+            show_default="what the memory leaves",
+            help="Memory for the poems being written; requests wait until there is room.",
+        ),
+    ] = _ENGINE.kv_cache_bytes,
+    max_queue: Annotated[
+        int,
+        typer.Option(
+            envvar="VERSE_MAX_QUEUE", min=1, help="Requests that may wait; more get a 429."
+        ),
+    ] = _ENGINE.max_queue,
+    max_tokens: Annotated[
+        int,
+        typer.Option(
+            envvar="VERSE_MAX_TOKENS", min=1, help="Of an answer whose request names no limit."
+        ),
+    ] = _ENGINE.max_tokens,
+    deadline_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="VERSE_DEADLINE_SECONDS", min=1, help="A request may take, waiting included."
+        ),
+    ] = _ENGINE.deadline_seconds,
+    no_wired_limit: Annotated[
+        bool,
+        typer.Option(
+            "--no-wired-limit",
+            envvar="VERSE_NO_WIRED_LIMIT",
+            help="On macOS, do not keep the model in memory by force.",
+        ),
+    ] = not _ENGINE.wired_limit,
     no_poem_prompt: Annotated[
         bool,
         typer.Option(
@@ -76,6 +111,11 @@ def serve(
             max_batch=max_batch,
             adapter_slots=adapter_slots,
             prefix_cache_bytes=prefix_cache_bytes,
+            kv_cache_bytes=kv_cache_bytes,
+            max_queue=max_queue,
+            max_tokens=max_tokens,
+            deadline_seconds=deadline_seconds,
+            wired_limit=not no_wired_limit,
             poem_prompt=not no_poem_prompt,
         ),
         host=host,

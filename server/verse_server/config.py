@@ -24,6 +24,16 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Adapters resident at once; the least recently used one goes first."""
     prefix_cache_bytes: int = 256 << 20
     """For keys and values of prompts seen before; 0 keeps none."""
+    max_queue: int = 512
+    """Requests that may wait; more are told to come back."""
+    max_tokens: int = 2048
+    """Of an answer whose request names no limit; its memory is set aside before it starts."""
+    deadline_seconds: float = 600.0
+    """From being queued to the last token; a request may ask for less."""
+    kv_cache_bytes: int | None = None
+    """For keys and values of the running rows; None takes what the memory leaves."""
+    wired_limit: bool = True
+    """Keep the model in memory on macOS, as mlx-lm does."""
     poem_prompt: bool = True
     """Give the poem prompt to requests without a system message when nothing else is recorded."""
 

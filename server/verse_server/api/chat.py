@@ -10,6 +10,7 @@ from litestar import Controller, Request, Response, post
 from litestar.params import JSONBody
 from msgspec import UNSET
 
+from verse_server.api.admission import Admission, read_admission
 from verse_server.api.convert import (
     Answer,
     choice,
@@ -43,7 +44,7 @@ class ChatController(Controller):
         status_code=200,
         dto=StrictChatBody,
         return_dto=None,
-        responses=error_responses(400, 401, 404, 409, 413, 500, 503),
+        responses=error_responses(400, 401, 404, 409, 413, 429, 500, 503, 504),
     )
     async def create(
         self,
@@ -53,7 +54,7 @@ class ChatController(Controller):
     ) -> Response[ChatCompletion]:
         """Continue a conversation; with `stream`, as events that hold a `ChatCompletionChunk`."""
         async with until_disconnect(request.receive):
-            row = await _row(data, engine)
+            row = await _row(data, engine, read_admission(request, data.user))
             _note(row, 0)
             if not data.stream:
                 return Response(await _completion(row, engine))
@@ -62,7 +63,9 @@ class ChatController(Controller):
         return EventStream(_frames(row, engine, include_usage))
 
 
-async def _row(data: ChatCompletionRequest, engine: Engine) -> GenerationRequest:
+async def _row(
+    data: ChatCompletionRequest, engine: Engine, admission: Admission
+) -> GenerationRequest:
     name, messages = model_name(data, engine.base), engine_messages(data.messages)
 
     def resolve_and_encode() -> tuple[Target, tuple[int, ...]]:
@@ -71,7 +74,7 @@ async def _row(data: ChatCompletionRequest, engine: Engine) -> GenerationRequest
 
     loop = asyncio.get_running_loop()
     target, prompt = await loop.run_in_executor(_encoding_thread, resolve_and_encode)
-    return generation_request(data, target, prompt, engine.base)
+    return generation_request(data, target, prompt, engine.base, admission)
 
 
 async def _completion(row: GenerationRequest, engine: Engine) -> ChatCompletion:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from verse.prompt import Message
+from verse_server.api.admission import Admission
 from verse_server.api.errors import RequestError
 from verse_server.engine.types import (
     BaseInfo,
@@ -74,11 +75,15 @@ def engine_messages(params: Iterable[ChatCompletionMessageParam]) -> list[Messag
 
 
 def generation_request(
-    request: ChatCompletionRequest, target: Target, prompt: tuple[int, ...], base: BaseInfo
+    request: ChatCompletionRequest,
+    target: Target,
+    prompt: tuple[int, ...],
+    base: BaseInfo,
+    admission: Admission,
 ) -> GenerationRequest:
     """One row for the engine; an answer gets at most what the prompt leaves of the context."""
     room = base.context_length - len(prompt)
-    asked = request.max_completion_tokens or request.max_tokens or room
+    asked = request.max_completion_tokens or request.max_tokens or base.max_tokens
     stop = request.stop if request.stop is not None else ()
     _check_logit_bias(request, base)
     return GenerationRequest(
@@ -89,6 +94,9 @@ def generation_request(
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         n=request.n or 1,
         num_top_logprobs=_num_top_logprobs(request),
+        client=admission.client,
+        is_batch=admission.is_batch,
+        max_seconds=admission.max_seconds,
     )
 
 

@@ -20,8 +20,10 @@ _ERRORS = {
     404: "No model has this name.",
     409: "The adapter is there, but cannot be served.",
     413: "The body is too large.",
+    429: "Too many requests wait already.",
     500: "The engine broke.",
     503: "The server is shutting down.",
+    504: "The answer was not finished in the time it was given.",
 }
 
 

@@ -7,6 +7,8 @@ EngineError
 ├── AdapterChangedError          503, Retry-After   adapter_changing
 ├── InvalidRequestError          400                invalid_value
 │   └── PromptTooLongError       400                context_length_exceeded
+├── QueueFullError               429, Retry-After   queue_full
+├── DeadlineExceededError        504                deadline_exceeded
 ├── EngineClosedError            503, Retry-After   engine_closed
 └── GenerationFailedError        500                generation_failed
 HTTPException (Litestar)         its own status     unknown path, wrong method, body too large
@@ -37,11 +39,13 @@ from verse_server.api.request_log import current_request
 from verse_server.engine.errors import (
     AdapterChangedError,
     AdapterIncompatibleError,
+    DeadlineExceededError,
     EngineClosedError,
     EngineError,
     InvalidRequestError,
     ModelNotFoundError,
     PromptTooLongError,
+    QueueFullError,
 )
 from verse_server.protocol.errors import ErrorObject, ErrorResponse
 
@@ -83,6 +87,8 @@ class Failure(msgspec.Struct, frozen=True):
     def body(self) -> ErrorResponse:
         """OpenAI's envelope."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        if self.status == 429:
+            kind = "rate_limit_error"
         return ErrorResponse(ErrorObject(self.message, kind, self.param, self.code))
 
 
@@ -143,6 +149,13 @@ def _of_engine(error: EngineError) -> Failure:
             return Failure(400, message, "context_length_exceeded", error.param)
         case InvalidRequestError():
             return Failure(400, message, "invalid_value", error.param)
+        case QueueFullError():
+            headers = {"Retry-After": str(error.retry_after_seconds)}
+            return Failure(429, message, "queue_full", headers=headers)
+        case DeadlineExceededError():
+            # Tried again it would take as long.
+            headers = {"x-should-retry": "false"}
+            return Failure(504, message, "deadline_exceeded", headers=headers)
         case EngineClosedError():
             headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
             return Failure(503, message, "engine_closed", headers=headers)

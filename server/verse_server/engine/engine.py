@@ -22,8 +22,9 @@ from verse_server.engine.errors import (
     PromptTooLongError,
     StartupError,
 )
-from verse_server.engine.job import Event, Job
+from verse_server.engine.job import Job
 from verse_server.engine.lora import LoraBank, linear_shapes
+from verse_server.engine.mailbox import Mailbox
 from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.residency import AdapterResidency
 from verse_server.engine.types import (
@@ -65,6 +66,7 @@ class MlxEngine:
             bytes=base.bytes,
             created=int((base.path / "config.json").stat().st_mtime),
             sampling=_sampling_defaults(base.generation_config),
+            max_tokens=config.max_tokens,
         )
 
     @classmethod
@@ -77,7 +79,7 @@ class MlxEngine:
             StartupError: the model or the adapters folder cannot be used.
         """
         _check_adapters_folder(config)
-        worker = Worker(config.max_batch, config.prefix_cache_bytes)
+        worker = Worker(config)
         registries: list[AdapterRegistry] = []
 
         def make_residency(bank: LoraBank, base: BaseModel) -> AdapterResidency:
@@ -200,21 +202,24 @@ class MlxEngine:
         if self._draining:
             raise EngineClosedError("The server is shutting down; send the request again.")
         stops = (*request.target.prompt_format.stop, *request.stop)
-        events: asyncio.Queue[Event] = asyncio.Queue()
+        mailbox = Mailbox()
         job = Job(
             request=request,
             loop=asyncio.get_running_loop(),
-            events=events,
+            mailbox=mailbox,
             digests=tuple(part.digest for part in request.target.parts),
             stop_tokens=tuple(self._specials[s] for s in stops if s in self._specials),
             # Spelled out in plain characters, a special token is text like any other.
             stop_strings=stops,
+            seconds=min(
+                self._config.deadline_seconds, request.max_seconds or self._config.deadline_seconds
+            ),
         )
         self._worker.submit(job)
         left = request.n
         try:
             while left:
-                event = await events.get()
+                event = await mailbox.get()
                 if isinstance(event, EngineError):
                     left = 0
                     raise event

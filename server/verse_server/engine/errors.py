@@ -6,6 +6,8 @@
     ├── AdapterChangedError       its files are being replaced just now
     ├── InvalidRequestError       the request asks for something this model cannot do
     │   └── PromptTooLongError    the prompt leaves no room for an answer
+    ├── QueueFullError            too many wait already
+    ├── DeadlineExceededError     it took longer than it was given
     ├── EngineClosedError         draining or dead: no new work
     └── GenerationFailedError     the engine broke while it was writing
 
@@ -71,6 +73,27 @@ class PromptTooLongError(InvalidRequestError):
             f"This model's context is {context_length} tokens and the messages take "
             f"{num_prompt_tokens}, which leaves no room for an answer; shorten the messages.",
             param="messages",
+        )
+
+
+class QueueFullError(EngineError):
+    """Too many requests wait; `retry_after_seconds` is when some of them should be done."""
+
+    def __init__(self, num_waiting: int, retry_after_seconds: int) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(
+            f"{num_waiting} requests are waiting already; "
+            f"try again in {retry_after_seconds} seconds."
+        )
+
+
+class DeadlineExceededError(EngineError):
+    """The poem was not finished in the time the request was given."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The answer was not finished within {seconds:g} seconds; ask for fewer tokens, "
+            "or give it more time with the header x-verse-deadline-seconds."
         )
 
 

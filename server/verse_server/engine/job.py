@@ -1,12 +1,15 @@
 """A request on its way through the engine, and its answers as they grow."""
 
 import asyncio
+import math
+import time
 from dataclasses import dataclass, field
 
 import msgspec
 
 from verse_server.engine.batch import Drawn
-from verse_server.engine.errors import EngineError, GenerationFailedError
+from verse_server.engine.errors import GenerationFailedError
+from verse_server.engine.mailbox import Mailbox
 from verse_server.engine.rows import NotedLogprobs, Row
 from verse_server.engine.text import AnswerText
 from verse_server.engine.token_text import TokenTexts
@@ -17,8 +20,6 @@ from verse_server.engine.types import (
     TokenLogprob,
 )
 
-Event = GenerationChunk | EngineError
-
 
 @dataclass(eq=False)
 class Job:
@@ -26,12 +27,19 @@ class Job:
 
     request: GenerationRequest
     loop: asyncio.AbstractEventLoop
-    events: "asyncio.Queue[Event]"
+    mailbox: Mailbox
     digests: tuple[str, ...]
     stop_tokens: tuple[int, ...]
     stop_strings: tuple[str, ...]
+    seconds: float = math.inf
+    """It may take, from now on, waiting included."""
+    queued_at: float = field(default_factory=time.monotonic)
     answers: list["Answer"] = field(default_factory=list["Answer"])
     """Those still being written; empty before the job is admitted and after it is done."""
+
+    def is_late(self, now: float) -> bool:
+        """Whether its time is over; `now` on the monotonic clock."""
+        return now - self.queued_at > self.seconds
 
 
 class Answer:

@@ -1,21 +1,36 @@
 """Who runs next. Pure: no mlx, no I/O."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_OLD = 8
+"""After so many times `patience` picks, whoever still waits comes first."""
+
 
 class _Entry(Generic[T]):
-    def __init__(self, item: T) -> None:
+    def __init__(self, item: T, client: str, is_batch: bool) -> None:
         self.item = item
+        self.client = client
+        self.is_batch = is_batch
         self.overtaken = 0
+        """Times that it could not run while one behind it did."""
+        self.picks = 0
+        """Times that anybody else was picked while it waited."""
+
+
+def _idle(_client: str) -> int:
+    return 0
 
 
 class WaitingQueue(Generic[T]):
-    """First come, first served, but nobody waits behind one who cannot run yet.
+    """The client with the fewest rows comes first, but nobody waits behind one who cannot run.
 
-    - The first that can run is picked.
+    - What was sent as a batch comes after everything else.
+    - Then the client with the fewest running rows is served; among those, the first come.
+    - Nobody is put off for ever: after many picks an entry comes first, whoever sent it.
     - One who cannot run (its adapter finds no free slot) is overtaken at most `patience` times;
       then everybody behind waits until it can.
     """
@@ -30,20 +45,27 @@ class WaitingQueue(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return (entry.item for entry in self._entries)
 
-    def push(self, item: T) -> None:
+    def push(self, item: T, client: str = "", *, is_batch: bool = False) -> None:
         """Join at the end."""
-        self._entries.append(_Entry(item))
+        self._entries.append(_Entry(item, client, is_batch))
 
-    def pick(self, can_run: Callable[[T], bool]) -> T | None:
-        """Take out the next item to run; None if nobody may."""
-        for index, entry in enumerate(self._entries):
+    def pick(
+        self, can_run: Callable[[T], bool], num_running: Callable[[str], int] = _idle
+    ) -> T | None:
+        """Take out the next item to run; None if nobody may.
+
+        Args:
+            can_run: Whether there is room for an item now.
+            num_running: Rows that a client has in the batch.
+        """
+        passed: list[_Entry[T]] = []
+        for entry in self._in_turn(num_running):
             if can_run(entry.item):
-                for passed in self._entries[:index]:
-                    passed.overtaken += 1
-                del self._entries[index]
+                self._leave(entry, passed)
                 return entry.item
             if entry.overtaken >= self._patience:
                 return None
+            passed.append(entry)
         return None
 
     def discard(self, item: T) -> bool:
@@ -59,3 +81,40 @@ class WaitingQueue(Generic[T]):
         items = list(self)
         self._entries.clear()
         return items
+
+    def _in_turn(self, num_running: Callable[[str], int]) -> list[_Entry[T]]:
+        def turn(entry: _Entry[T]) -> tuple[bool, bool, int]:
+            if entry.picks >= _OLD * self._patience:
+                return False, False, 0
+            return True, entry.is_batch, num_running(entry.client)
+
+        return sorted(self._entries, key=turn)  # stable: first come, first served
+
+    def _leave(self, picked: _Entry[T], passed: list[_Entry[T]]) -> None:
+        self._entries.remove(picked)
+        for entry in passed:
+            entry.overtaken += 1
+        for entry in self._entries:
+            entry.picks += 1
+
+
+class Pace:
+    """How fast requests are done, for telling those who cannot wait here when to come back."""
+
+    _WEIGHT = 0.1
+    _LONGEST = 60
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._seconds_each = 0.0
+
+    def note(self, now: float) -> None:
+        """A request is done; `now` on any steady clock."""
+        if self._last is not None:
+            self._seconds_each += self._WEIGHT * (now - self._last - self._seconds_each)
+        self._last = now
+
+    def seconds_for(self, num_requests: int) -> int:
+        """Whole seconds until half of so many are done, 1 to 60."""
+        seconds = math.ceil(num_requests / 2 * self._seconds_each)
+        return min(max(seconds, 1), self._LONGEST)

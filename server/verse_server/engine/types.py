@@ -97,6 +97,8 @@ class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     sampling: SamplingParams
     """Defaults of this base, from its generation_config.json."""
+    max_tokens: int = 2048
+    """Of an answer whose request names no limit."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +146,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Answers; they share one prefill."""
     num_top_logprobs: int | None = None
     """How many likeliest tokens to report with each one drawn; None reports nothing."""
+    client: str = ""
+    """Who asks; clients share the batch fairly."""
+    is_batch: bool = False
+    """Bulk work, which runs after everything else."""
+    max_seconds: float | None = None
+    """From being queued to the last token; None leaves it to the engine's own limit."""
 
 
 class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,8 +225,12 @@ class Engine(Protocol):
             AdapterIncompatibleError: the adapter could not be loaded.
             InvalidRequestError: it wants more answers or adapters than there is room for.
             AdapterChangedError: its files kept changing for seconds.
+            QueueFullError: too many wait already.
             EngineClosedError: the engine takes no new work.
             GenerationFailedError: the engine broke.
+
+        At any time:
+            DeadlineExceededError: its time is over.
         """
         ...
 

@@ -13,23 +13,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from verse.base_model import BaseModel, BaseModelError, load_base_model
+from verse_server.config import EngineConfig
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.errors import (
     AdapterChangedError,
     AdapterIncompatibleError,
+    DeadlineExceededError,
     EngineClosedError,
     EngineError,
     GenerationFailedError,
     InvalidRequestError,
+    QueueFullError,
 )
-from verse_server.engine.job import Answer, Event, Job
+from verse_server.engine.job import Answer, Job
 from verse_server.engine.lora import LoraBank
+from verse_server.engine.mailbox import Event
+from verse_server.engine.memory import kv_budget, limit_memory
 from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.residency import AdapterResidency
 from verse_server.engine.rows import Row
-from verse_server.engine.scheduler import WaitingQueue
+from verse_server.engine.scheduler import Pace, WaitingQueue
 from verse_server.engine.text import AnswerText
 from verse_server.engine.token_text import TokenTexts
+from verse_server.engine.types import GenerationRequest
 
 _log = logging.getLogger(__name__)
 
@@ -69,17 +75,19 @@ class _Outbox:
 
 def _deliver(events: list[tuple[Job, Event]]) -> None:
     for job, event in events:
-        job.events.put_nowait(event)
+        job.mailbox.put(event)
 
 
 class Worker:
     """Owns the thread. The public methods may be called from any other one."""
 
-    def __init__(self, max_batch: int, prefix_cache_bytes: int) -> None:
-        self._max_batch = max_batch
-        self._prefixes = PrefixCache(prefix_cache_bytes)
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._max_batch = config.max_batch
+        self._prefixes = PrefixCache(config.prefix_cache_bytes)
         self._inbox: queue.SimpleQueue[Job | _Cancel | _Close] = queue.SimpleQueue()
-        self._waiting = WaitingQueue[Job](patience=max_batch)
+        self._waiting = WaitingQueue[Job](patience=config.max_batch)
+        self._pace = Pace()
         self._running: dict[Row, Answer] = {}
         self._unfinished: set[Job] = set()
         self._outbox = _Outbox()
@@ -132,9 +140,13 @@ class Worker:
         """Queue a job.
 
         Raises:
+            QueueFullError: too many wait already.
             EngineClosedError: the thread takes no more.
         """
-        if not self.num_running and not self.num_waiting:
+        num_waiting = self.num_waiting
+        if num_waiting >= self._config.max_queue:
+            raise QueueFullError(num_waiting, self._pace.seconds_for(num_waiting))
+        if not self.num_running and not num_waiting:
             self.last_progress = time.monotonic()  # being idle is no stall
         self._unfinished.add(job)
         self._inbox.put(job)
@@ -160,10 +172,12 @@ class Worker:
     ) -> None:
         try:
             self._base = load_base_model(model, on_progress)
+            self._budget = kv_budget(self._config, self._base)
             bank = LoraBank(self._base.model, self._base.dtype)
             self._residency = make_residency(bank, self._base)
             self._tokens = TokenTexts(self._base.tokenizer)
             self._batch = RowBatch(self._base, bank, self._max_batch, self._prefixes)
+            limit_memory(self._config)  # after mlx-lm's generator, which sets a wired limit
         except BaseModelError as error:
             self._started.put(error)
             return
@@ -177,6 +191,7 @@ class Worker:
     def _live(self) -> None:
         try:
             while self._take_messages():
+                self._end_late_jobs()
                 self._admit()
                 self._step()
                 self._outbox.send()
@@ -214,13 +229,14 @@ class Worker:
             if isinstance(message, _Cancel):
                 self._forget(message.job)
             else:
-                self._waiting.push(message)
+                request = message.request
+                self._waiting.push(message, request.client, is_batch=request.is_batch)
             idle = not self._running and not self._waiting
         return True
 
     def _admit(self) -> None:
         while len(self._running) < self._max_batch:
-            job = self._waiting.pick(self._can_run)
+            job = self._waiting.pick(self._can_run, self._num_running_of)
             if job is None:
                 return
             try:
@@ -231,8 +247,26 @@ class Worker:
 
     def _can_run(self, job: Job) -> bool:
         """Whether there is room; also for what can never run, so that `_start` says so."""
-        room = len(self._running) + job.request.n <= self._max_batch
-        return (room or job.request.n > self._max_batch) and self._residency.can_pin(job.digests)
+        request = job.request
+        if request.n > self._max_batch or not self._budget.holds(_lengths(request)):
+            return True
+        room = len(self._running) + request.n <= self._max_batch
+        running = [_length(answer.job.request) for answer in self._running.values()]
+        return (
+            room
+            and self._budget.holds([*running, *_lengths(request)])
+            and self._residency.can_pin(job.digests)
+        )
+
+    def _num_running_of(self, client: str) -> int:
+        return sum(answer.job.request.client == client for answer in self._running.values())
+
+    def _end_late_jobs(self) -> None:
+        """Those whose time is over, waiting or running, are told so."""
+        now = time.monotonic()
+        for job in [job for job in self._unfinished.copy() if job.is_late(now)]:
+            if self._forget(job):
+                self._outbox.add(job, DeadlineExceededError(job.seconds))
 
     def _start(self, job: Job) -> None:
         request = job.request
@@ -240,6 +274,12 @@ class Worker:
             raise InvalidRequestError(
                 f"The server writes at most {self._max_batch} answers at once; ask for fewer.",
                 param="n",
+            )
+        if not self._budget.holds(_lengths(request)):
+            raise InvalidRequestError(
+                f"This machine's memory holds {self._budget.longest_row // request.n} tokens of "
+                "prompt and answer for such a request; set a smaller 'max_tokens'.",
+                param="max_tokens",
             )
         slots = self._residency.pin(request.target.parts)
         version = tuple((part.digest, part.strength) for part in request.target.parts)
@@ -296,12 +336,24 @@ class Worker:
         answer.job.answers.remove(answer)
         if not answer.job.answers:
             self._unfinished.discard(answer.job)
+            self._pace.note(time.monotonic())
             self._residency.unpin(answer.job.request.target.parts)
 
-    def _forget(self, job: Job) -> None:
-        if self._waiting.discard(job) or not job.answers:
-            self._unfinished.discard(job)
-            return
-        self._batch.remove([answer.row for answer in job.answers])
-        for answer in list(job.answers):
-            self._retire(answer)
+    def _forget(self, job: Job) -> bool:
+        """Free all a job has; whether it had anything."""
+        if job.answers:
+            self._batch.remove([answer.row for answer in job.answers])
+            for answer in list(job.answers):
+                self._retire(answer)
+            return True
+        self._unfinished.discard(job)
+        return self._waiting.discard(job)
+
+
+def _length(request: GenerationRequest) -> int:
+    """Tokens of one row when it is longest."""
+    return len(request.prompt) + request.max_tokens
+
+
+def _lengths(request: GenerationRequest) -> list[int]:
+    return [_length(request)] * request.n

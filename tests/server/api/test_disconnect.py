@@ -79,7 +79,7 @@ def test_a_client_that_reads_nothing_still_frees_its_row_when_it_goes(
     slow: FakeEngine, address: str
 ) -> None:
     slow.texts = ("水" * 100_000,) * 1000
-    slow.seconds_per_chunk = 0
+    slow.seconds_per_chunk = 0.001
     connection = post(address, chat_body(stream=True))
     wait_until(lambda: slow.num_running == 1)
     connection.close()

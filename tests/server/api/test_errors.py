@@ -16,12 +16,14 @@ from verse_server.config import ServerConfig
 from verse_server.engine.errors import (
     AdapterChangedError,
     AdapterIncompatibleError,
+    DeadlineExceededError,
     EngineClosedError,
     EngineError,
     GenerationFailedError,
     InvalidRequestError,
     ModelNotFoundError,
     PromptTooLongError,
+    QueueFullError,
 )
 
 
@@ -33,6 +35,8 @@ from verse_server.engine.errors import (
         (AdapterChangedError("x"), 503, "adapter_changing", None),
         (InvalidRequestError("No.", param="model"), 400, "invalid_value", "model"),
         (PromptTooLongError(9, 8), 400, "context_length_exceeded", "messages"),
+        (QueueFullError(512, 7), 429, "queue_full", None),
+        (DeadlineExceededError(30), 504, "deadline_exceeded", None),
         (EngineClosedError("Closed."), 503, "engine_closed", None),
         (GenerationFailedError("Broke."), 500, "generation_failed", None),
     ],
@@ -71,6 +75,12 @@ def test_a_client_that_leaves_with_half_a_body_is_no_error_of_ours(
 
 def test_an_error_that_will_not_go_away_is_not_worth_a_retry() -> None:
     assert translate(AdapterIncompatibleError("x", "why.")).headers == {"x-should-retry": "false"}
+
+
+def test_a_full_queue_says_when_to_come_back() -> None:
+    failure = translate(QueueFullError(512, 7))
+    assert failure.headers == {"Retry-After": "7"}
+    assert failure.body.error.type == "rate_limit_error"
 
 
 def test_a_closed_engine_says_when_to_come_back() -> None:

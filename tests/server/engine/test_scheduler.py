@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verse_server.engine.scheduler import WaitingQueue
+from verse_server.engine.scheduler import Pace, WaitingQueue
 
 
 def queue_of(*items: str, patience: int = 4) -> WaitingQueue[str]:
@@ -102,6 +102,58 @@ def test_clearing_gives_everybody_back_in_order() -> None:
     assert queue.clear() == ["a", "b"]
     assert len(queue) == 0
     assert queue.pick(everybody) is None
+
+
+def test_a_client_with_fewer_rows_comes_before_one_with_more() -> None:
+    queue = WaitingQueue[str](4)
+    for number in range(3):
+        queue.push(f"bulk{number}", "writer")
+    queue.push("chat", "reader")
+    running = {"writer": 31, "reader": 0}
+    assert queue.pick(everybody, lambda client: running[client]) == "chat"
+    assert queue.pick(everybody, lambda client: running[client]) == "bulk0"
+
+
+def test_a_batch_comes_after_everything_else_whoever_sent_it() -> None:
+    queue = WaitingQueue[str](4)
+    queue.push("poem", "a", is_batch=True)
+    queue.push("chat", "b")
+    assert queue.pick(everybody, lambda client: {"a": 0, "b": 9}[client]) == "chat"
+    assert queue.pick(everybody) == "poem"
+
+
+def test_a_batch_is_not_put_off_for_ever() -> None:
+    queue = WaitingQueue[str](1)
+    queue.push("poem", is_batch=True)
+    picked: list[str | None] = []
+    for number in range(20):
+        queue.push(f"chat{number}")
+        picked.append(queue.pick(everybody))
+    assert "poem" in picked
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60))
+def test_clients_that_always_ask_share_the_rows_evenly(senders: list[int]) -> None:
+    queue = WaitingQueue[str](100)
+    for sender in senders:
+        queue.push(str(sender), str(sender))
+    running: dict[str, int] = {str(sender): 0 for sender in senders}
+    left = {client: senders.count(int(client)) for client in running}
+    while (picked := queue.pick(everybody, running.__getitem__)) is not None:
+        assert running[picked] == min(running[client] for client in running if left[client])
+        running[picked] += 1
+        left[picked] -= 1
+    assert not any(left.values())
+
+
+def test_the_time_to_come_back_follows_the_pace() -> None:
+    pace = Pace()
+    assert pace.seconds_for(512) == 1
+    for second in range(0, 400, 2):
+        pace.note(second)
+    assert pace.seconds_for(10) == 10
+    assert pace.seconds_for(1000) == 60
 
 
 @settings(deadline=None)

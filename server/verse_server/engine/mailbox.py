@@ -1,0 +1,66 @@
+"""Chunks on their way from the engine to one reader, who may be slow.
+
+What one answer has to say is put together while nobody fetches it, so a reader who is behind finds
+fewer and longer chunks, and costs no more memory than the text itself.
+"""
+
+import asyncio
+
+import msgspec
+
+from verse_server.engine.errors import EngineError
+from verse_server.engine.types import GenerationChunk, TokenLogprob
+
+Event = GenerationChunk | EngineError
+
+
+class _Pending:
+    """Chunks of one answer that nobody has fetched yet."""
+
+    def __init__(self, chunk: GenerationChunk) -> None:
+        self._last = chunk
+        self._texts = [chunk.text]
+        self._logprobs: list[TokenLogprob] = [*chunk.logprobs]
+
+    def add(self, chunk: GenerationChunk) -> None:
+        self._last = chunk
+        self._texts.append(chunk.text)
+        self._logprobs += chunk.logprobs
+
+    def together(self) -> GenerationChunk:
+        if len(self._texts) == 1:
+            return self._last
+        return msgspec.structs.replace(
+            self._last, text="".join(self._texts), logprobs=tuple(self._logprobs)
+        )
+
+
+class Mailbox:
+    """Of one request. Both methods belong to the reader's event loop."""
+
+    def __init__(self) -> None:
+        self._pending: dict[int, _Pending] = {}
+        self._error: EngineError | None = None
+        self._filled = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        """Add a chunk, or the error that ends all."""
+        if isinstance(event, EngineError):
+            self._error = event
+        elif pending := self._pending.get(event.index):
+            pending.add(event)
+        else:
+            self._pending[event.index] = _Pending(event)
+        self._filled.set()
+
+    async def get(self) -> Event:
+        """What came first, or next; an error after the chunks before it."""
+        await self._filled.wait()
+        if self._pending:
+            event: Event = self._pending.pop(next(iter(self._pending))).together()
+        else:
+            assert self._error is not None
+            event, self._error = self._error, None
+        if not self._pending and self._error is None:
+            self._filled.clear()
+        return event

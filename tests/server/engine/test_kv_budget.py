@@ -1,0 +1,30 @@
+"""Room for keys and values."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verse_server.engine.kv_budget import KvBudget, room_for_keys_and_values
+
+
+def test_rows_are_padded_to_the_longest_and_are_there_twice_while_the_batch_grows() -> None:
+    budget = KvBudget(bytes_per_token=10, max_bytes=10_000)
+    assert budget.bytes_of([100, 20, 30]) == 2 * 3 * 100 * 10
+    assert budget.holds([100] * 5)
+    assert not budget.holds([100] * 6)
+    assert not budget.holds([20, 20, 20, 20, 20, 100])
+
+
+@given(st.integers(1, 10**6), st.integers(0, 10**12))
+def test_the_longest_row_fits_and_no_longer_one(bytes_per_token: int, max_bytes: int) -> None:
+    budget = KvBudget(bytes_per_token, max_bytes)
+    assert budget.holds([budget.longest_row])
+    assert not budget.holds([budget.longest_row + 1])
+
+
+def test_a_model_that_keeps_nothing_always_fits() -> None:
+    assert KvBudget(0, 0).holds([10**9])
+
+
+def test_a_tenth_of_the_memory_stays_free() -> None:
+    assert room_for_keys_and_values(100, 50) == 40
+    assert room_for_keys_and_values(100, 95) == 0

@@ -1,0 +1,195 @@
+"""More work than fits: queues, deadlines, memory, and clients that come and go."""
+
+import asyncio
+import random
+import resource
+import time
+
+import pytest
+
+from tests.server.engine.engine_requests import StartEngine, collect, request, until, write
+from verse_server.engine.batch import RowBatch
+from verse_server.engine.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    QueueFullError,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+def assert_nothing_is_left(engine: object) -> None:
+    worker = engine._worker  # pyright: ignore
+    assert not worker._running
+    assert not worker._unfinished
+    assert not worker._waiting
+    assert not worker._batch._rows
+    assert not any(worker._residency._table._pins.values())
+
+
+async def test_a_full_queue_turns_requests_away_and_says_when_to_come_back(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine(max_batch=1, max_queue=2)
+    running = engine.generate(request(engine, "a", max_tokens=200))
+    await anext(running)
+    waiting = [asyncio.ensure_future(write(engine, "a")) for _ in range(2)]
+    await until(lambda: engine.health().waiting == 2)
+    with pytest.raises(QueueFullError) as full:
+        await write(engine, "a")
+    assert full.value.retry_after_seconds >= 1
+    await running.aclose()
+    assert all(await asyncio.gather(*waiting))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_deadline_ends_a_request_wherever_it_is(
+    start_engine: StartEngine, waits: bool
+) -> None:
+    engine = start_engine(max_batch=1 if waits else 2)
+    other = engine.generate(request(engine, "a", max_tokens=240))
+    await anext(other)
+    with pytest.raises(DeadlineExceededError):
+        await collect(engine.generate(request(engine, "b", max_tokens=240, max_seconds=0.02)))
+    await other.aclose()
+    await until(lambda: engine.health().running == 0)
+    assert_nothing_is_left(engine)
+    assert await write(engine, "b")
+
+
+async def test_the_engine_has_a_deadline_of_its_own(start_engine: StartEngine) -> None:
+    engine = start_engine(deadline_seconds=0.02)
+    with pytest.raises(DeadlineExceededError):
+        await collect(engine.generate(request(engine, "a", max_tokens=240, max_seconds=60)))
+
+
+async def test_a_request_that_memory_can_never_hold_is_refused_with_what_it_could(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine(kv_cache_bytes=40_000)
+    with pytest.raises(InvalidRequestError, match="holds 39 tokens") as refused:
+        await write(engine, "a", max_tokens=100)
+    assert refused.value.param == "max_tokens"
+    assert await write(engine, "a", max_tokens=30)
+
+
+async def test_requests_wait_until_memory_has_room_for_them(start_engine: StartEngine) -> None:
+    alone = await write(start_engine(), "a", max_tokens=30)
+    engine = start_engine(kv_cache_bytes=80_000)  # two rows of 34 tokens
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, engine.health().running)
+            await asyncio.sleep(0.0005)
+
+    watcher = asyncio.ensure_future(watch())
+    texts = await asyncio.gather(*(write(engine, "a", max_tokens=30) for _ in range(8)))
+    watcher.cancel()
+    assert texts == [alone] * 8
+    assert most == 2
+
+
+async def test_one_clients_many_poems_do_not_starve_another_client(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine(max_batch=4)
+    done: list[str] = []
+
+    async def ask(client: str, **fields: object) -> None:
+        await write(engine, "a", client=client, max_tokens=20, **fields)
+        done.append(client)
+
+    bulk = [asyncio.ensure_future(ask("bulk")) for _ in range(40)]
+    await until(lambda: len(done) >= 4)
+    await ask("chat")
+    assert done.index("chat") < 30
+    await asyncio.gather(*bulk)
+
+
+async def test_what_is_sent_as_a_batch_goes_last(start_engine: StartEngine) -> None:
+    engine = start_engine(max_batch=2)
+    done: list[str] = []
+
+    async def ask(kind: str) -> None:
+        await write(engine, "a", client="me", max_tokens=20, is_batch=kind == "batch")
+        done.append(kind)
+
+    batch = [asyncio.ensure_future(ask("batch")) for _ in range(20)]
+    await until(lambda: len(done) >= 2)
+    await asyncio.gather(*(ask("normal") for _ in range(6)))
+    assert done.index("normal") < 8
+    assert done[: done.index("normal") + 8].count("normal") >= 5
+    await asyncio.gather(*batch)
+
+
+async def test_a_step_that_breaks_fails_everybody_who_runs_or_waits(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start_engine(max_batch=2)
+    running = engine.generate(request(engine, "a", max_tokens=200))
+    await anext(running)
+    others = [asyncio.ensure_future(write(engine, "b")) for _ in range(4)]
+    await until(lambda: engine.health().waiting >= 3)
+
+    def broken(_: RowBatch) -> None:
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(RowBatch, "step", broken)
+    outcomes = await asyncio.gather(collect(running), *others, return_exceptions=True)
+    assert all(isinstance(outcome, Exception) for outcome in outcomes)
+    assert engine.health().status == "dead"
+
+
+@pytest.mark.slow
+async def test_two_hundred_clients_that_leave_at_random_leave_nothing_behind(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine(max_batch=16, adapter_slots=2)
+    chance = random.Random(7)
+
+    async def client(number: int) -> None:
+        fields = {"max_tokens": 60, "n": chance.choice((1, 1, 2)), "client": str(number % 5)}
+        chunks = engine.generate(request(engine, chance.choice("abc"), **fields))
+        try:
+            async with asyncio.timeout(chance.random() * 0.6):
+                async for _ in chunks:
+                    pass
+        except TimeoutError:
+            pass
+        finally:
+            await chunks.aclose()
+
+    await asyncio.gather(*(client(number) for number in range(100)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    await asyncio.gather(*(client(number) for number in range(200)))
+    await until(lambda: engine.health().running == 0 and engine.health().waiting == 0)
+    assert_nothing_is_left(engine)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 64 << 10  # kilobytes
+    assert await write(engine, "a")
+
+
+@pytest.mark.slow
+async def test_five_thousand_short_requests_leave_memory_as_it_was(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine(max_batch=32, max_queue=5000)
+    names = ("base", "a", "b", "c")
+
+    async def round_of(number: int) -> None:
+        await asyncio.gather(
+            *(
+                write(engine, names[i % 4], max_tokens=2, prompt=(5, 900, 77, 41 + i % 300))
+                for i in range(number)
+            )
+        )
+
+    await round_of(1000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.monotonic()
+    await round_of(4000)
+    assert time.monotonic() - started < 120
+    assert_nothing_is_left(engine)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10

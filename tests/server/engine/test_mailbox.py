@@ -1,0 +1,77 @@
+"""Chunks between the engine and a reader who may be slow."""
+
+import asyncio
+
+import pytest
+
+from verse.prompt import PromptFormat
+from verse_server.engine.errors import EngineClosedError
+from verse_server.engine.mailbox import Mailbox
+from verse_server.engine.types import FinishReason, GenerationChunk, Target, TokenLogprob
+
+pytestmark = pytest.mark.anyio
+TARGET = Target(model="base", prompt_format=PromptFormat())
+
+
+def chunk(
+    text: str, tokens: int, index: int = 0, reason: FinishReason | None = None
+) -> GenerationChunk:
+    entry = TokenLogprob(token=text, bytes=tuple(text.encode()), logprob=-1.0)
+    return GenerationChunk(
+        index=index,
+        text=text,
+        target=TARGET,
+        completion_tokens=tokens,
+        logprobs=(entry,),
+        finish_reason=reason,
+    )
+
+
+async def next_chunk(mailbox: Mailbox) -> GenerationChunk:
+    event = await mailbox.get()
+    assert isinstance(event, GenerationChunk)
+    return event
+
+
+async def test_a_reader_who_keeps_up_gets_every_chunk_as_it_is() -> None:
+    mailbox = Mailbox()
+    for number, text in enumerate("轻轻的", 1):
+        sent = chunk(text, number)
+        mailbox.put(sent)
+        assert await mailbox.get() is sent
+
+
+async def test_a_reader_who_is_behind_gets_all_of_it_in_one_chunk() -> None:
+    mailbox = Mailbox()
+    for number, text in enumerate("轻轻的", 1):
+        mailbox.put(chunk(text, number))
+    mailbox.put(chunk("我", 4, reason="stop"))
+    got = await next_chunk(mailbox)
+    assert (got.text, got.completion_tokens, got.finish_reason) == ("轻轻的我", 4, "stop")
+    assert "".join(entry.token for entry in got.logprobs) == "轻轻的我"
+
+
+async def test_answers_are_kept_apart() -> None:
+    mailbox = Mailbox()
+    for number, (text, index) in enumerate([("甲", 0), ("乙", 1), ("丙", 0)], 1):
+        mailbox.put(chunk(text, number, index))
+    got = [await next_chunk(mailbox), await next_chunk(mailbox)]
+    assert [(c.index, c.text) for c in got] == [(0, "甲丙"), (1, "乙")]
+
+
+async def test_an_error_comes_after_what_was_written_before_it() -> None:
+    mailbox = Mailbox()
+    mailbox.put(chunk("轻", 1))
+    mailbox.put(EngineClosedError("Closed."))
+    assert (await next_chunk(mailbox)).text == "轻"
+    assert isinstance(await mailbox.get(), EngineClosedError)
+
+
+async def test_an_empty_mailbox_waits() -> None:
+    mailbox = Mailbox()
+    mailbox.put(chunk("轻", 1))
+    await mailbox.get()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(mailbox.get(), 0.01)
+    mailbox.put(chunk("的", 2))
+    assert (await next_chunk(mailbox)).text == "的"
