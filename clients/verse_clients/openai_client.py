@@ -1,32 +1,41 @@
-"""The one place that knows the OpenAI SDK: a client for any compatible server, poems out of it."""
+"""The one place that knows the OpenAI SDK: clients for any compatible server, poems out of it.
+
+`Server` waits for each answer, `AsyncServer` asks many at a time. Both raise `server_errors`.
+"""
 
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+from urllib.parse import urlsplit
 
+import msgspec
 import openai
 from openai.types.chat import ChatCompletion
 
-from verse.errors import UserError
 from verse.prompt import Message
+from verse_clients.answers import Answer, ServedModel
+from verse_clients.server_errors import (
+    BadRequestError,
+    BrokenServerError,
+    NoCompletionError,
+    QuotaError,
+    RateLimitedError,
+    ServerDownError,
+    ServerError,
+    ServerTimeoutError,
+    UnauthorisedError,
+    UnknownModelError,
+)
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 _NO_KEY = "unused"  # the SDK insists on one, our own server does not
 _CONNECT_SECONDS = 5.0
-
-
-class ServerError(UserError):
-    """The server could not be reached or refused; one sentence says which."""
-
-
-class Answer(NamedTuple):
-    """What a model wrote, and how it ended."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    fingerprint: str | None
+_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_NO_COMPLETION = (AttributeError, IndexError, TypeError, ValueError)
+"""What reading a body that is no chat completion, or no JSON at all, ends in."""
 
 
 class Server:
@@ -42,10 +51,10 @@ class Server:
             api_key: OPENAI_API_KEY if None; a server without keys needs none.
             timeout_seconds: For one whole answer.
         """
-        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+        self.base_url = _base_url(base_url)
         self._client = openai.OpenAI(
             base_url=self.base_url,
-            api_key=api_key or os.environ.get("OPENAI_API_KEY") or _NO_KEY,
+            api_key=_api_key(api_key),
             max_retries=1,
             timeout=openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
         )
@@ -59,7 +68,7 @@ class Server:
         try:
             return [model.id for model in self._client.models.list()]
         except openai.OpenAIError as error:
-            raise ServerError(self._sentence(error)) from error
+            raise _translated(error, self.base_url) from error
 
     def write(
         self,
@@ -75,42 +84,204 @@ class Server:
         Raises:
             ServerError: see there.
         """
-        given = {"seed": seed, "temperature": temperature, "max_tokens": max_tokens}
-        body = {name: value for name, value in given.items() if value is not None}
+        body = _given(seed=seed, temperature=temperature, max_tokens=max_tokens)
         try:
-            completion = self._client.chat.completions.create(
-                model=model,
-                messages=cast(Any, [{"role": m.role, "content": m.content} for m in messages]),
-                extra_body=body,
+            return _answer(
+                self._client.chat.completions.create(
+                    model=model, messages=_wire(messages), extra_body=body
+                )
             )
-            return _answer(completion)
         except openai.OpenAIError as error:
-            raise ServerError(self._sentence(error)) from error
-        except (AttributeError, IndexError, TypeError) as error:
-            raise ServerError(f"{self.base_url} sent no chat completion.") from error
+            raise _translated(error, self.base_url) from error
+        except _NO_COMPLETION as error:
+            raise NoCompletionError(f"{self.base_url} sent no chat completion.") from error
 
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
 
-    def _sentence(self, error: openai.OpenAIError) -> str:
-        if isinstance(error, openai.APITimeoutError):
-            return f"{self.base_url} did not answer in time."
-        if isinstance(error, openai.APIConnectionError):
-            return f"No server answers at {self.base_url}."
-        if isinstance(error, openai.AuthenticationError):
-            return f"{self.base_url} does not accept the API key."
-        if isinstance(error, openai.APIStatusError):
-            return f"{self.base_url} answered {error.status_code}: {error.message}"
-        return f"{self.base_url} failed: {error}"
+
+class AsyncServer:
+    """A server that is asked many things at a time."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = 600,
+        max_retries: int | None = None,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            base_url: Where the API is; OPENAI_BASE_URL or our own server if None.
+            api_key: OPENAI_API_KEY if None; a server without keys needs none.
+            timeout_seconds: For one whole answer.
+            max_retries: The SDK's own, of 408, 409, 429, 5xx, timeouts and lost connections. One
+                for a server on this machine if None, which a retry makes do the work again; two
+                for others.
+        """
+        self.base_url = _base_url(base_url)
+        self.is_local = urlsplit(self.base_url).hostname in _LOCAL_HOSTS
+        if max_retries is None:
+            max_retries = 1 if self.is_local else openai.DEFAULT_MAX_RETRIES
+        self._client = openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=_api_key(api_key),
+            max_retries=max_retries,
+            timeout=openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
+        )
+
+    async def models(self) -> list[ServedModel]:
+        """The models that can be asked, as the server lists them.
+
+        Raises:
+            ServerError: see there.
+        """
+        try:
+            page = await self._client.models.list()
+            return [msgspec.convert(model.model_dump(), ServedModel) for model in page.data]
+        except openai.OpenAIError as error:
+            raise _translated(error, self.base_url) from error
+        except _NO_COMPLETION as error:
+            raise NoCompletionError(f"{self.base_url} sent no list of models.") from error
+
+    async def model(self, name: str) -> ServedModel:
+        """One model by any spelling the server takes: `xuzhimo@best`.
+
+        Raises:
+            ServerError: see there.
+        """
+        try:
+            model = await self._client.models.retrieve(name)
+            return msgspec.convert(model.model_dump(), ServedModel)
+        except openai.OpenAIError as error:
+            raise _translated(error, self.base_url) from error
+        except _NO_COMPLETION as error:
+            raise NoCompletionError(f"{self.base_url} sent no model.") from error
+
+    async def complete(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        *,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        max_tokens: int | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Ask for one answer; what is None is not sent and so left to the server.
+
+        Raises:
+            ServerError: see there.
+        """
+        body = _given(
+            seed=seed,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            max_tokens=max_tokens,
+            response_format=response_format,
+        )
+        try:
+            return _answer(
+                await self._client.chat.completions.create(
+                    model=model,
+                    messages=_wire(messages),
+                    extra_body=body,
+                    extra_headers=extra_headers,
+                )
+            )
+        except openai.OpenAIError as error:
+            raise _translated(error, self.base_url) from error
+        except _NO_COMPLETION as error:
+            raise NoCompletionError(f"{self.base_url} sent no chat completion.") from error
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._client.close()
+
+
+def _base_url(given: str | None) -> str:
+    return given or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+
+
+def _api_key(given: str | None) -> str:
+    return given or os.environ.get("OPENAI_API_KEY") or _NO_KEY
+
+
+def _given(**fields: object) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _wire(messages: Sequence[Message]) -> Any:
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def _answer(completion: ChatCompletion) -> Answer:
     choice, usage = completion.choices[0], completion.usage
+    details = usage.prompt_tokens_details if usage else None
     return Answer(
         text=choice.message.content or "",
         finish_reason=choice.finish_reason,
         prompt_tokens=usage.prompt_tokens if usage else None,
         completion_tokens=usage.completion_tokens if usage else None,
         fingerprint=completion.system_fingerprint,
+        cached_tokens=details.cached_tokens if details else None,
+        request_id=cast("str | None", getattr(completion, "_request_id", None)),
+        refusal=choice.message.refusal,
     )
+
+
+def _translated(error: openai.OpenAIError, base_url: str) -> ServerError:
+    """The SDK's error as one of ours, with a sentence that names the server."""
+    if isinstance(error, openai.APITimeoutError):
+        return ServerTimeoutError(f"{base_url} did not answer in time.")
+    if isinstance(error, openai.APIConnectionError):
+        return ServerDownError(f"No server answers at {base_url}.")
+    if isinstance(error, openai.APIStatusError):
+        return _refusal(error, base_url)
+    return NoCompletionError(f"{base_url} failed: {error}")
+
+
+def _refusal(error: openai.APIStatusError, base_url: str) -> ServerError:
+    code = error.code or error.type
+    sentence = f"{base_url} answered {error.status_code}: {error.message}"
+    kind: type[ServerError] = BadRequestError
+    match error.status_code:
+        case 401 | 403:
+            kind, sentence = UnauthorisedError, f"{base_url} does not accept the API key."
+        case 404 if code == "unknown_url" or not isinstance(error.body, dict):
+            kind, sentence = ServerError, f"There is no OpenAI API at {base_url}; add /v1?"
+        case 404:
+            kind = UnknownModelError
+        case 429 if code == "insufficient_quota":
+            kind = QuotaError
+        case 429:
+            kind = RateLimitedError
+        case status if status >= 500:
+            kind = BrokenServerError
+        case _:
+            pass
+    wait = _retry_after_seconds(error.response.headers)
+    return kind(sentence, status=error.status_code, code=code, retry_after_seconds=wait)
+
+
+def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """What a Retry-After says, which is a number of seconds or a date."""
+    with suppress(ValueError, KeyError):
+        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+    value = headers.get("retry-after", "")
+    with suppress(ValueError):
+        return max(0.0, float(value))
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    return None

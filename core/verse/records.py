@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from verse.ids import content_id
+from verse.model_spelling import BASE
 from verse.prompt import Message
 
 Origin = Literal["poet", "accepted", "edited"]
@@ -86,11 +87,27 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """When it was written."""
     server: str | None = None
     """Base URL of the API."""
+    raw: str | None = None
+    """What the model wrote, word for word, where `text` is less than that."""
+    duplicate_of: str | None = None
+    """Id of the earlier poem it repeats or nearly repeats."""
+    copied_from: str | None = None
+    """Name of the training poem that it takes something over from."""
+    copied_run: str = ""
+    """The longest run of characters taken over, without punctuation and spaces."""
+    blocked: Literal["duplicate", "copy", "empty"] | None = None
+    """Why it is kept from the judge; None if nothing speaks against it."""
 
     def __post_init__(self) -> None:
         checkpoint = None if self.checkpoint is None else str(self.checkpoint)
         origin = (self.adapter, self.digest, checkpoint, self.variant, self.seed, self.sample)
         _fill_id(self, self.id, self.theme, self.text, *origin)
+
+    @property
+    def model(self) -> str:
+        """Adapter and checkpoint in one, as a request would name them; `base` for the base."""
+        name = self.adapter or BASE
+        return name if self.checkpoint is None else f"{name}@{self.checkpoint}"
 
 
 class RubricScores(msgspec.Struct, frozen=True, kw_only=True):

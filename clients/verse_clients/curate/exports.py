@@ -3,7 +3,6 @@
 All of it follows from the journal alone. The same journal gives the same bytes, on any machine.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from verse.records import Candidate, Decision, JournalEntry, Poem, PreferencePai
 from verse_clients.curate import seed_list
 from verse_clients.curate.errors import CurateError
 from verse_clients.curate.replay import Replay
+from verse_clients.markdown_verse import book
 
 _MAX_PAIRS = 4
 """Of one poem in accepted-over-rejected pairs, so that no poem speaks louder than the others."""
@@ -65,14 +65,7 @@ def accepted_poems(replay: Replay) -> Iterator[Poem]:
 
 def chapbook(replay: Replay) -> str:
     """Accepted poems as Markdown, by theme, line breaks kept."""
-    themes: dict[str, list[str]] = defaultdict(list)
-    for poem in accepted_poems(replay):
-        themes[poem.theme].append(poem.text)
-    parts: list[str] = []
-    for theme, poems in themes.items():
-        parts.append(f"## {_escaped(theme.strip()) or '无题'}")
-        parts.append("\n\n\\* \\* \\*\n\n".join(_verse(poem) for poem in poems))
-    return "\n\n".join(["# 诗集", *parts]) + "\n"
+    return book("诗集", ((poem.theme, poem.text) for poem in accepted_poems(replay)))
 
 
 def files(entries: Iterable[JournalEntry]) -> dict[str, bytes]:
@@ -186,25 +179,3 @@ def _teaches(chosen: Poem, rejected: Candidate) -> bool:
 
 def _lines(records: Iterable[msgspec.Struct]) -> bytes:
     return msgspec.json.Encoder().encode_lines(list(records))
-
-
-def _verse(poem: str) -> str:
-    """Each line with a hard break; leading spaces as full-width ones, which Markdown keeps."""
-    lines = [_indented(line) for line in poem.strip("\n").split("\n")]
-    return "\n".join(
-        line + "\\" if line and following else line
-        for line, following in zip(lines, [*lines[1:], ""], strict=True)
-    )
-
-
-def _indented(line: str) -> str:
-    text = line.lstrip(" \t").rstrip()
-    return "\u2003" * ((len(line) - len(line.lstrip(" \t")) + 1) // 2) + _escaped(text)
-
-
-def _escaped(text: str) -> str:
-    """Markdown's own signs are taken for what they are."""
-    for sign in "\\`*_[]<>#":
-        text = text.replace(sign, f"\\{sign}")
-    text = re.sub(r"^(\d+)([.)])", r"\1\\\2", text)
-    return f"\\{text}" if text.startswith(("-", "+", "=", "~", "|")) else text

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from verse.model_spelling import BASE
 from verse.records import Candidate
 
 Past = Literal["accept", "edit", "reject"]
@@ -32,13 +33,12 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def adapter(self) -> str:
         """The adapter's name; `base` for the base model alone."""
-        return self.candidate.adapter or "base"
+        return self.candidate.adapter or BASE
 
     @property
     def source(self) -> str:
         """Adapter and checkpoint in one, as a request would name them."""
-        checkpoint = self.candidate.checkpoint
-        return self.adapter if checkpoint is None else f"{self.adapter}@{checkpoint}"
+        return self.candidate.model
 
 
 FlagKind = Literal["near", "copy", "cut"]

@@ -18,6 +18,7 @@ from verse.records import Candidate
 from verse_clients.curate.errors import WriterError
 from verse_clients.curate.items import Item
 from verse_clients.curate.sources import read_items
+from verse_clients.prompt_variant import filled
 
 NUM_POEMS = 2
 _SEED_LIMIT = 2**31
@@ -153,7 +154,7 @@ class More:
 
     def _one(self, server: Server, model: str, like: Item, number: int) -> Candidate:
         seed = self._rng.randrange(_SEED_LIMIT)
-        prompt = _prompt(like.candidate)
+        prompt = filled(like.candidate.variant, like.candidate.theme)
         answer = server.write(model, [Message("user", prompt)], seed=seed)
         own = self._model is None
         return Candidate(
@@ -186,10 +187,3 @@ def read_more(journal: Path, first: int) -> list[Item]:
     jsonl.set_torn_line_aside(file)
     numbered = enumerate(read_items([file]), first)
     return [Item(candidate=item.candidate, number=number) for number, item in numbered]
-
-
-def _prompt(candidate: Candidate) -> str:
-    variant = candidate.variant
-    if variant and "{theme}" in variant:
-        return variant.replace("{theme}", candidate.theme)
-    return candidate.theme

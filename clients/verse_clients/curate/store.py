@@ -11,8 +11,8 @@ import msgspec
 
 from verse import jsonl
 from verse.records import JournalEntry
-from verse_clients.curate.errors import JournalError
-from verse_clients.curate.lock import Lock
+from verse_clients.curate.errors import JournalError, LockedError
+from verse_clients.file_lock import FileLock
 
 _DECODER = msgspec.json.Decoder(JournalEntry)
 
@@ -53,7 +53,7 @@ class Store:
         self.problem: str | None = None
         """Why `num_waiting` entries are not on the disk."""
         self._waiting: list[JournalEntry] = []
-        self._lock: Lock | None = None
+        self._lock: FileLock | None = None
         self._begin()
         self.entries = read_journal(path) if path.exists() else []
 
@@ -105,7 +105,8 @@ class Store:
         if self.path.is_dir():
             raise JournalError(f"{self.path} is a folder; name a file for the decisions.")
         try:
-            self._lock = Lock(self.path)
+            taken = LockedError(f"{self.path} is open in another window; close that first.")
+            self._lock = FileLock(self.path, taken)
             self.torn = jsonl.set_torn_line_aside(self.path)
         except OSError as error:
             self.problem = _reason(error)

@@ -1,10 +1,10 @@
-"""One window per journal: a lock that the system takes back when the process dies."""
+"""One process per file: a lock that the system takes back when the process dies."""
 
 import errno
 import os
 from pathlib import Path
 
-from verse_clients.curate.errors import LockedError
+from verse.errors import UserError
 
 try:
     import fcntl
@@ -14,14 +14,18 @@ except ImportError:  # Windows
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
-class Lock:
+class FileLock:
     """Holds a file for this process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, taken: UserError) -> None:
         """Take the lock on a file that exists.
 
+        Args:
+            path: The file.
+            taken: What to raise if another process holds it.
+
         Raises:
-            LockedError: another process holds it.
+            UserError: `taken`.
             OSError: the file cannot be opened.
         """
         self._handle = os.open(path, os.O_RDONLY)
@@ -30,11 +34,11 @@ class Lock:
         except OSError as error:
             os.close(self._handle)
             if error.errno in _TAKEN:
-                raise LockedError(f"{path} is open in another window; close that first.") from None
+                raise taken from None
             raise
 
     def release(self) -> None:
-        """Let another window have it."""
+        """Let another process have it."""
         os.close(self._handle)
 
 

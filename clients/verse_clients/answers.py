@@ -1,0 +1,39 @@
+"""What servers say, without any SDK's types: answers, and the models they list."""
+
+from typing import NamedTuple
+
+import msgspec
+
+
+class Answer(NamedTuple):
+    """What a model wrote, and how it ended."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    fingerprint: str | None
+    cached_tokens: int | None = None
+    """Of the prompt's, those computed for an earlier request."""
+    request_id: str | None = None
+    refusal: str | None = None
+    """Why the model would not answer, in its own words."""
+
+
+class ServedCheckpoint(msgspec.Struct, frozen=True):
+    """One numbered state of an adapter, as our own server lists it."""
+
+    id: str
+    step: int
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as the server lists it; a foreign server tells no more than the id."""
+
+    id: str
+    parent: str | None = None
+    """What it was made from; None for a base."""
+    root: str | None = None
+    """The base at the root of the line; None where the server does not know adapters."""
+    checkpoints: tuple[ServedCheckpoint, ...] = ()
+    digest: str | None = None

@@ -1,0 +1,183 @@
+"""What a server has, and which of it is meant by `--adapters` and `--checkpoints`.
+
+Our own server lists its adapters with their checkpoints. A foreign one lists names; each is asked
+as it is.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from verse.model_spelling import BASE, ModelSpellingError, parse_model
+from verse_clients.answers import ServedModel
+from verse_clients.generate.checkpoints import PUBLISHED, Choice, Selection, choose
+from verse_clients.generate.errors import SelectionError
+from verse_clients.generate.plan import Source
+
+_SHOWN = 12
+
+
+class Adapter(NamedTuple):
+    """An adapter of our own server."""
+
+    name: str
+    steps: tuple[int, ...]
+    """Ascending."""
+    is_published: bool
+    """False while it has checkpoints only."""
+
+
+class Catalogue(NamedTuple):
+    """The models of a server."""
+
+    base: str | None
+    """Id of the base model; None for a server that knows no adapters."""
+    adapters: dict[str, Adapter]
+    names: tuple[str, ...]
+    """All ids as listed."""
+
+
+def catalogue(models: Iterable[ServedModel]) -> Catalogue:
+    """Sort a list of models."""
+    listed = list(models)
+    bases = [model.id for model in listed if model.root == model.id]
+    names = tuple(model.id for model in listed)
+    if not bases:
+        return Catalogue(None, {}, names)
+    adapters: dict[str, Adapter] = {}
+    for model in listed:
+        if model.id not in bases:
+            name, _, step = model.id.partition("@")
+            before = adapters.get(name, Adapter(name, (), False))
+            found = [int(step)] if step.isdigit() else [c.step for c in model.checkpoints]
+            steps = tuple(sorted({*before.steps, *found}))
+            adapters[name] = Adapter(name, steps, before.is_published or not step)
+    return Catalogue(bases[0], adapters, names)
+
+
+def check_base(known: Catalogue, wanted: str) -> None:
+    """Refuse to write with another base than the one asked for.
+
+    Raises:
+        SelectionError: the server's base has another name.
+    """
+    if known.base is None:
+        if wanted not in known.names:
+            raise SelectionError(f"The server has no model {wanted!r}; it has {_few(known.names)}.")
+    elif _last_name(wanted) not in (_last_name(known.base), BASE):
+        raise SelectionError(
+            f"The server's base is {known.base}, not {wanted}; start one with "
+            f"`verse serve --model {wanted}`, or leave -m out."
+        )
+
+
+def choose_sources(known: Catalogue, wanted: Sequence[str], selection: Selection) -> list[Source]:
+    """What is to be asked, in the order given; checkpoints may still be `best`.
+
+    Args:
+        known: What the server has.
+        wanted: Names, paths that end in a name, `NAME@STEP`, `base`, or other spellings of a
+            model; none of them for every adapter.
+        selection: Of checkpoints; does not concern what names its own.
+
+    Raises:
+        SelectionError: a name is unknown, or none of its checkpoints is meant.
+    """
+    if known.base is None:
+        return _foreign(known, wanted)
+    if not wanted:
+        sources = [s for name in known.adapters for s in _of(known.adapters[name], selection)]
+        if not sources:
+            raise SelectionError(
+                "The server has no adapter with such checkpoints; it has "
+                f"{_few(map(_described, known.adapters.values())) or 'no adapters'}."
+            )
+        return sources
+    found = [source for name in wanted for source in _named(known, name, selection)]
+    return list(dict.fromkeys(found))
+
+
+async def settle(
+    sources: Iterable[Source], find: Callable[[str], Awaitable[ServedModel]]
+) -> list[Source]:
+    """Replace `best` and `last` by the steps they are now, so that a rerun asks the same.
+
+    Args:
+        sources: What is to be asked.
+        find: Asks the server about a model; it raises for one that does not exist.
+    """
+    settled: list[Source] = []
+    for source in sources:
+        if isinstance(source.checkpoint, str):
+            found = (await find(source.model)).id
+            step = found.partition("@")[2]
+            source = Source(found, source.adapter, int(step) if step.isdigit() else None)  # noqa: PLW2901
+        elif source.adapter is not None and set(source.adapter) & set("+:"):
+            await find(source.model)
+        settled.append(source)
+    return list(dict.fromkeys(settled))
+
+
+def _foreign(known: Catalogue, wanted: Sequence[str]) -> list[Source]:
+    names = wanted or (known.names if len(known.names) == 1 else ())
+    if not names:
+        raise SelectionError(f"Name the models to ask with --adapters: {_few(known.names)}.")
+    for name in names:
+        if name not in known.names:
+            raise SelectionError(f"The server has no model {name!r}; it has {_few(known.names)}.")
+    return [Source(name, name) for name in dict.fromkeys(names)]
+
+
+def _named(known: Catalogue, wanted: str, selection: Selection) -> list[Source]:
+    if wanted in (BASE, known.base):
+        return [Source(BASE)]
+    name = _last_name(wanted)
+    if name in known.adapters:
+        adapter = known.adapters[name]
+        sources = _of(adapter, selection)
+        if not sources:
+            raise SelectionError(f"None of these checkpoints is there: {_described(adapter)}.")
+        return sources
+    return [_spelled(known, name)]
+
+
+def _spelled(known: Catalogue, name: str) -> Source:
+    """`NAME@STEP` is a checkpoint; a strength or a blend is an adapter of its own."""
+    try:
+        parts = parse_model(name)
+    except ModelSpellingError as error:
+        raise SelectionError(str(error)) from error
+    for part in parts:
+        if part.name not in known.adapters:
+            raise SelectionError(
+                f"The server has no adapter {part.name!r}; it has "
+                f"{_few(known.adapters) or 'none'}, and {BASE}."
+            )
+    if len(parts) == 1 and parts[0].strength == 1:
+        return Source(name, parts[0].name, parts[0].checkpoint)
+    return Source(name, name)
+
+
+def _of(adapter: Adapter, selection: Selection) -> list[Source]:
+    chosen = choose(selection, adapter.steps, is_published=adapter.is_published)
+    return [_source(adapter.name, choice) for choice in chosen]
+
+
+def _source(name: str, choice: Choice) -> Source:
+    if choice == PUBLISHED:
+        return Source(name, name)
+    return Source(f"{name}@{choice}", name, choice)
+
+
+def _described(adapter: Adapter) -> str:
+    has = [PUBLISHED] if adapter.is_published else []
+    return f"{adapter.name} has {_few([*has, *map(str, adapter.steps)])}"
+
+
+def _few(names: Iterable[str]) -> str:
+    shown = list(names)
+    more = len(shown) - _SHOWN
+    return ", ".join(shown[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _last_name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]

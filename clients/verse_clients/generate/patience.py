@@ -1,0 +1,140 @@
+"""Waiting for a server that is away or busy: one pause for all requests, told in one line.
+
+Pure but for the clock and the sleep that are passed in. The SDK's own retries are off, so nothing
+multiplies.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeVar
+
+from verse_clients.server_errors import (
+    BrokenServerError,
+    NoCompletionError,
+    RateLimitedError,
+    ServerDownError,
+    ServerError,
+    ServerTimeoutError,
+)
+
+T = TypeVar("T")
+
+_TRIES = 3
+"""Of one request that the server answers, but not with a poem."""
+_LONGEST_PAUSE_SECONDS = 15.0
+_BETWEEN_TRIES_SECONDS = 1.0
+_WORTH_TELLING_SECONDS = 5.0
+_GOING_DOWN = (502, 503, 504)
+
+Verdict = Literal["pause", "again", "give up"]
+
+
+def verdict(error: ServerError, tries: int) -> Verdict:
+    """What to do after an error: let all requests pause, repeat this one, or give it up."""
+    match error:
+        case ServerDownError() | RateLimitedError():
+            return "pause"
+        case BrokenServerError() if error.status in _GOING_DOWN or error.retry_after_seconds:
+            return "pause"
+        case BrokenServerError() | ServerTimeoutError() | NoCompletionError() if tries < _TRIES:
+            return "again"
+        case _:
+            return "give up"
+
+
+def pause_seconds(error: ServerError, pauses: int) -> float:
+    """What the server asks for; else 1, 2, 4 and at last 15 seconds."""
+    if error.retry_after_seconds is not None:
+        return error.retry_after_seconds
+    return min(2.0 ** min(pauses, 10), _LONGEST_PAUSE_SECONDS)
+
+
+class Patience:
+    """Asks until there is an answer, or waiting makes no sense."""
+
+    def __init__(
+        self,
+        wait_seconds: float,
+        *,
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        tell: Callable[[str], object],
+    ) -> None:
+        """Be ready to wait.
+
+        Args:
+            wait_seconds: The longest time without any answer.
+            now: A clock, in seconds.
+            sleep: Lets seconds pass.
+            tell: Takes a line for the person who waits.
+        """
+        self._wait = wait_seconds
+        self._now = now
+        self._sleep = sleep
+        self._tell = tell
+        self._resume = now()
+        self._troubled_since: float | None = None
+        self._pauses = 0
+        self._is_told = False
+
+    async def ask(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Make a request until it is answered.
+
+        Raises:
+            ServerError: waiting does not help, or took too long.
+        """
+        tries = 0
+        while True:
+            await self._turn()
+            begun = self._now()
+            try:
+                answer = await request()
+            except ServerError as error:
+                tries += 1
+                decided = verdict(error, tries)
+                if decided == "give up":
+                    raise
+                if decided == "again":
+                    await self._sleep(_BETWEEN_TRIES_SECONDS)
+                else:
+                    tries -= 1
+                    self._pause(error, begun)
+            else:
+                self._answered()
+                return answer
+
+    async def _turn(self) -> None:
+        """Wait until no pause is on; another request may lengthen it meanwhile."""
+        while (rest := self._resume - self._now()) > 0:
+            await self._sleep(rest)
+
+    def _pause(self, error: ServerError, begun: float) -> None:
+        now, asked = self._now(), error.retry_after_seconds
+        if begun < self._resume and asked is None:
+            return  # sent before the pause began: the same trouble, seen once more
+        since = now if self._troubled_since is None else self._troubled_since
+        left = since + self._wait - now
+        seconds = pause_seconds(error, self._pauses)
+        if left <= 0 or (asked is not None and asked > left):
+            raise error
+        self._troubled_since = since
+        self._pauses += 1
+        self._say(error, seconds)
+        self._resume = max(self._resume, now + min(seconds, left))
+
+    def _say(self, error: ServerError, seconds: float) -> None:
+        """One line for an outage; one for each long pause that is asked for."""
+        if error.retry_after_seconds is None:
+            if not self._is_told:
+                self._tell(f"{error} Waiting for it, {self._wait:.0f} s at most; Ctrl-C stops.")
+        elif self._now() + seconds > self._resume + _WORTH_TELLING_SECONDS:
+            self._tell(f"{error} Waiting {seconds:.0f} s, as it asks.")
+        else:
+            return
+        self._is_told = True
+
+    def _answered(self) -> None:
+        if self._is_told and self._now() >= self._resume:
+            self._tell("The server answers again.")
+            self._is_told = False
+        self._troubled_since = None
+        self._pauses = 0

@@ -1,0 +1,105 @@
+"""The matrix theme x variant x adapter x checkpoint x sample, as a list of requests.
+
+Pure: the same input gives the same plan, with the same seeds, whatever was written so far. What a
+poem's record says of its making is its place in the plan, so the output file is all that a rerun
+needs to know.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from verse.ids import content_id
+from verse.prompt import Message
+from verse.records import Candidate, Sampling
+from verse_clients.prompt_variant import filled
+
+_SEED_BITS = 31
+_SOURCES_AT_ONCE = 8
+"""Adapters in turn: fewer than a server keeps in memory, so that it loads each of them once."""
+
+Checkpoint = int | Literal["best", "last"] | None
+Key = tuple[str, str | None, Checkpoint, str | None, int, int | None, Sampling]
+"""Theme, adapter, checkpoint, variant, sample, seed and sampling: one poem of a plan."""
+
+
+class Source(NamedTuple):
+    """Weights to ask: an adapter, one of its checkpoints, or the base."""
+
+    model: str
+    """How a request names them."""
+    adapter: str | None = None
+    """None for the base alone."""
+    checkpoint: Checkpoint = None
+    """None for the published weights."""
+
+
+class Cell(NamedTuple):
+    """One poem to be written."""
+
+    source: Source
+    theme: str
+    variant: str | None
+    sample: int
+    seed: int
+    sampling: Sampling
+
+    @property
+    def key(self) -> Key:
+        """Its place in the plan."""
+        source = self.source
+        place = (self.theme, source.adapter, source.checkpoint, self.variant, self.sample)
+        return (*place, self.seed, self.sampling)
+
+    @property
+    def messages(self) -> list[Message]:
+        """What is sent; the system message is the adapter's own, which the server knows."""
+        return [Message("user", filled(self.variant, self.theme))]
+
+
+def make_plan(
+    themes: Sequence[str],
+    sources: Sequence[Source],
+    variants: Sequence[str | None],
+    *,
+    num_samples: int,
+    sampling: Sampling,
+    seed: int,
+) -> list[Cell]:
+    """All poems to be written, in the order they are asked for.
+
+    A run that is stopped early has touched every theme: samples are the outermost count, within a
+    few sources at a time.
+    """
+    return [
+        Cell(source, theme, variant, sample, _seed(seed, source, theme, variant, sample), sampling)
+        for start in range(0, len(sources), _SOURCES_AT_ONCE)
+        for sample in range(num_samples)
+        for variant in variants
+        for theme in themes
+        for source in sources[start : start + _SOURCES_AT_ONCE]
+    ]
+
+
+def key_of(poem: Candidate) -> Key:
+    """The place in a plan that a record takes."""
+    place = (poem.theme, poem.adapter, poem.checkpoint, poem.variant, poem.sample)
+    return (*place, poem.seed, poem.sampling)
+
+
+def missing(plan: Iterable[Cell], written: Iterable[Candidate]) -> list[Cell]:
+    """What is still to be asked for."""
+    there = {key_of(poem) for poem in written}
+    return [cell for cell in plan if cell.key not in there]
+
+
+def strangers(plan: Iterable[Cell], written: Iterable[Candidate]) -> list[Candidate]:
+    """Poems that the plan does not ask for."""
+    asked = {cell.key for cell in plan}
+    return [poem for poem in written if key_of(poem) not in asked]
+
+
+def _seed(seed: int, source: Source, theme: str, variant: str | None, sample: int) -> int:
+    """Follows from the cell alone: a larger plan asks its smaller part the same."""
+    checkpoint = None if source.checkpoint is None else str(source.checkpoint)
+    digits = content_id(seed, source.adapter, checkpoint, theme, variant, sample)
+    return int(digits, 16) % 2**_SEED_BITS

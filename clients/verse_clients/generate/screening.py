@@ -1,0 +1,51 @@
+"""Marks what repeats an earlier poem or copies a training poem. Nothing is dropped."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from verse.records import Candidate, Poem
+from verse_clients.copies import CopyCheck, CopyLimits
+from verse_clients.near_duplicates import NearDuplicates
+
+NEAR = 0.8
+"""Edit ratio from which two poems count as nearly the same."""
+
+
+class Screen:
+    """Looks at poems in the order they come; the first of several alike is the one that stays."""
+
+    def __init__(
+        self,
+        training: Iterable[Poem] = (),
+        accepted: Iterable[Poem] = (),
+        *,
+        near: float = NEAR,
+        limits: CopyLimits = CopyLimits(),  # noqa: B008
+    ) -> None:
+        """Know the poems that must not be copied or repeated."""
+        self._copies = CopyCheck(limits)
+        self._seen = NearDuplicates(near)
+        for poem in training:
+            self._copies.add(f"《{poem.theme}》", poem.text)
+        for poem in accepted:
+            self._seen.add(poem.id, poem.text)
+
+    def remember(self, poem: Candidate) -> None:
+        """Know a poem that was written and marked in an earlier run."""
+        self._seen.add(poem.id, poem.text)
+
+    def marked(self, poem: Candidate) -> Candidate:
+        """The poem with what speaks against it."""
+        if not poem.text.strip():
+            return msgspec.structs.replace(poem, blocked="empty")
+        twin = self._seen.add(poem.id, poem.text)
+        copy = self._copies.find(poem.text)
+        is_copy = copy is not None and copy.is_blocked
+        return msgspec.structs.replace(
+            poem,
+            duplicate_of=twin.key if twin else None,
+            copied_from=copy.source if copy else None,
+            copied_run=copy.run if copy else "",
+            blocked="copy" if is_copy else "duplicate" if twin else None,
+        )

@@ -1,0 +1,247 @@
+"""One call of `verse generate`: from what was asked for to poems on the disk and a summary."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from verse.records import Candidate, Sampling
+from verse_clients.copies import CopyLimits
+from verse_clients.generate import inputs
+from verse_clients.generate.catalogue import catalogue, check_base, choose_sources, settle
+from verse_clients.generate.checkpoints import Selection
+from verse_clients.generate.errors import UnfinishedError
+from verse_clients.generate.output import Output, check_plan
+from verse_clients.generate.patience import Patience
+from verse_clients.generate.plan import Cell, make_plan, missing
+from verse_clients.generate.progress import LiveLine
+from verse_clients.generate.screening import NEAR, Screen
+from verse_clients.generate.summary import RunFigures
+from verse_clients.generate.tally import Tally
+from verse_clients.generate.writing import Run
+from verse_clients.openai_client import AsyncServer
+from verse_clients.server_errors import ServerError
+
+_LOCAL_CONCURRENCY = 32  # as many rows as `verse serve` has in a batch
+_REMOTE_CONCURRENCY = 8
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for, read and checked."""
+
+    themes: Sequence[str]
+    variants: Sequence[str | None]
+    adapters: Sequence[str]
+    """Names; none of them for all adapters."""
+    selection: Selection
+    """Of checkpoints."""
+    base: str | None
+    """The base model that must be served, if it matters."""
+    num_samples: int
+    seed: int
+    sampling: Sampling
+
+
+class Conduct(msgspec.Struct, frozen=True, kw_only=True):
+    """How it is to be done; nothing here changes a poem."""
+
+    poems: Path
+    """The JSON Lines file."""
+    extend: bool = False
+    """Whether poems of another plan may be in it."""
+    training: Sequence[Path] = ()
+    accepted: Sequence[Path] = ()
+    near: float = NEAR
+    limits: CopyLimits = CopyLimits()
+    concurrency: int | None = None
+    """None for as many as suits the server."""
+    wait_seconds: float = 3600.0
+    timeout_seconds: float = 600.0
+
+
+class Session:
+    """Makes the plan, writes what is missing, and knows how far it came."""
+
+    def __init__(
+        self,
+        order: Order,
+        conduct: Conduct,
+        base_url: str | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        """Read what a run needs to know; nothing is sent or written yet.
+
+        Args:
+            order: What to write.
+            conduct: How.
+            base_url: The server; see `AsyncServer`.
+            api_key: Its key.
+
+        Raises:
+            InputError: training or accepted poems cannot be read.
+        """
+        self._order = order
+        self._conduct = conduct
+        self._console = Console(stderr=True)
+        self._screen = _screen(conduct)
+        self._patience = Patience(
+            conduct.wait_seconds, now=time.monotonic, sleep=asyncio.sleep, tell=self._tell
+        )
+        # The SDK's own retries are off: `Patience` waits, and knows the plan.
+        self._server = AsyncServer(
+            base_url, api_key, timeout_seconds=conduct.timeout_seconds, max_retries=0
+        )
+        self._tally: Tally | None = None
+        self._ended = 0.0
+        self.poems: list[Candidate] = []
+        """All poems of the file, also after an error."""
+
+    async def run(self) -> None:
+        """Make the plan and write what is missing.
+
+        Raises:
+            GenerateError: see there; what was written is on the disk.
+            ServerError: the server refuses before anything is written.
+        """
+        try:
+            await self._write(await self.plan())
+        finally:
+            await self._server.close()
+
+    async def describe(self) -> list[str]:
+        """What `run` would do, in lines.
+
+        Raises:
+            GenerateError: see there.
+            ServerError: the server refuses.
+        """
+        try:
+            plan = await self.plan()
+        finally:
+            await self._server.close()
+        path = self._conduct.poems
+        written = inputs.read_candidates(path) if path.exists() else []
+        if not self._conduct.extend:
+            check_plan(path, plan, written)
+        return described(plan, missing(plan, written), path)
+
+    async def plan(self) -> list[Cell]:
+        """Ask the server what it has, and make the plan.
+
+        Raises:
+            ServerError: it refuses, or is away for too long.
+            SelectionError: it has no such adapter or checkpoint.
+        """
+        order = self._order
+        known = catalogue(await self._patience.ask(self._server.models))
+        if order.base is not None:
+            check_base(known, order.base)
+        wanted = order.adapters
+        if known.base is None and not wanted and order.base is not None:
+            wanted = [order.base]
+        sources = choose_sources(known, wanted, order.selection)
+        sources = await settle(
+            sources, lambda name: self._patience.ask(lambda: self._server.model(name))
+        )
+        return make_plan(
+            order.themes,
+            sources,
+            order.variants,
+            num_samples=order.num_samples,
+            sampling=order.sampling,
+            seed=order.seed,
+        )
+
+    def figures(self) -> RunFigures | None:
+        """What was done, and how fast; None if it did not come to writing."""
+        tally = self._tally
+        if tally is None:
+            return None
+        return RunFigures(
+            total=tally.total,
+            done=tally.done,
+            written=tally.written,
+            failed=tally.failed,
+            seconds=self._ended - tally.begun,
+            poems_per_hour=tally.poems_per_hour(self._ended),
+            tokens_per_second=tally.tokens_per_second(self._ended),
+        )
+
+    def so_far(self, why: str) -> str:
+        """Why it stopped, how far it came, and how to go on."""
+        if self._tally is None:
+            return why
+        there = f"{self._tally.done} of {self._tally.total} poems are in {self._conduct.poems}"
+        return f"{why} {there}; run the same command again to go on."
+
+    async def _write(self, plan: Sequence[Cell]) -> None:
+        output = Output(self._conduct.poems)
+        try:
+            if output.torn is not None:
+                self._tell(f"A last line that was cut off is in {output.torn} now.")
+            if not self._conduct.extend:
+                check_plan(output.path, plan, output.poems)
+            await self._write_missing(output, plan)
+        finally:
+            await output.close()
+
+    async def _write_missing(self, output: Output, plan: Sequence[Cell]) -> None:
+        self.poems = list(output.poems)
+        for poem in self.poems:
+            self._screen.remember(poem)
+        cells = missing(plan, self.poems)
+        already = len(plan) - len(cells)
+        tally = self._tally = Tally(total=len(plan), already=already, begun=time.monotonic())
+        run = Run(
+            self._server,
+            output,
+            self._screen,
+            tally,
+            self._patience,
+            clock=lambda: datetime.now(UTC),
+            tell=self._tell,
+        )
+        try:
+            with LiveLine(tally, self._console, time.monotonic):
+                await run.write(cells, self._concurrency())
+        except ServerError as error:
+            raise UnfinishedError(self.so_far(str(error))) from error
+        finally:
+            self._ended = time.monotonic()
+            self.poems += run.poems
+        if tally.failed:
+            raise UnfinishedError(self.so_far(f"{tally.failed} poems could not be written."))
+
+    def _concurrency(self) -> int:
+        usual = _LOCAL_CONCURRENCY if self._server.is_local else _REMOTE_CONCURRENCY
+        return self._conduct.concurrency or usual
+
+    def _tell(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def described(plan: Sequence[Cell], missing_: Sequence[Cell], path: Path) -> list[str]:
+    """The plan's size, and how many poems each source is to write."""
+    counts = Counter(cell.source.model for cell in plan)
+    sizes = {
+        "themes": len({cell.theme for cell in plan}),
+        "variants": len({cell.variant for cell in plan}),
+        "samples": len({cell.sample for cell in plan}),
+    }
+    factors = " x ".join(f"{number} {name}" for name, number in sizes.items())
+    return [
+        *(f"{model}: {count} poems" for model, count in counts.items()),
+        f"{len(counts)} models x {factors} = {len(plan)} poems; "
+        f"{len(plan) - len(missing_)} of them are in {path}, {len(missing_)} to be written.",
+    ]
+
+
+def _screen(conduct: Conduct) -> Screen:
+    accepted = [poem for path in conduct.accepted for poem in inputs.read_accepted(path)]
+    training = inputs.read_training(conduct.training)
+    return Screen(training, accepted, near=conduct.near, limits=conduct.limits)
