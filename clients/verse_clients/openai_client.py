@@ -32,6 +32,8 @@ from verse_clients.server_errors import (
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 _NO_KEY = "unused"  # the SDK insists on one, our own server does not
+BATCH = {"x-verse-priority": "batch"}
+"""For bulk work: our own server does everything else first, others pass it over."""
 _CONNECT_SECONDS = 5.0
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _NO_COMPLETION = (AttributeError, IndexError, TypeError, ValueError)
@@ -111,6 +113,7 @@ class AsyncServer:
         *,
         timeout_seconds: float = 600,
         max_retries: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -121,6 +124,7 @@ class AsyncServer:
             max_retries: The SDK's own, of 408, 409, 429, 5xx, timeouts and lost connections. One
                 for a server on this machine if None, which a retry makes do the work again; two
                 for others.
+            headers: Sent with every request.
         """
         self.base_url = _base_url(base_url)
         self.is_local = urlsplit(self.base_url).hostname in _LOCAL_HOSTS
@@ -131,6 +135,7 @@ class AsyncServer:
             api_key=_api_key(api_key),
             max_retries=max_retries,
             timeout=openai.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
+            default_headers=headers,
         )
 
     async def models(self) -> list[ServedModel]:
@@ -174,7 +179,6 @@ class AsyncServer:
         repetition_penalty: float | None = None,
         max_tokens: int | None = None,
         response_format: Mapping[str, Any] | None = None,
-        extra_headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Ask for one answer; what is None is not sent and so left to the server.
 
@@ -197,7 +201,6 @@ class AsyncServer:
                     model=model,
                     messages=_wire(messages),
                     extra_body=body,
-                    extra_headers=extra_headers,
                 )
             )
         except openai.OpenAIError as error:

@@ -24,7 +24,7 @@ from verse_clients.generate.screening import NEAR, Screen
 from verse_clients.generate.summary import RunFigures
 from verse_clients.generate.tally import Tally
 from verse_clients.generate.writing import Run
-from verse_clients.openai_client import AsyncServer
+from verse_clients.openai_client import BATCH, AsyncServer
 from verse_clients.server_errors import ServerError
 
 _LOCAL_CONCURRENCY = 32  # as many rows as `verse serve` has in a batch
@@ -94,7 +94,11 @@ class Session:
         )
         # The SDK's own retries are off: `Patience` waits, and knows the plan.
         self._server = AsyncServer(
-            base_url, api_key, timeout_seconds=conduct.timeout_seconds, max_retries=0
+            base_url,
+            api_key,
+            timeout_seconds=conduct.timeout_seconds,
+            max_retries=0,
+            headers=BATCH,
         )
         self._tally: Tally | None = None
         self._ended = 0.0

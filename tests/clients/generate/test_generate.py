@@ -49,6 +49,7 @@ def test_the_whole_matrix_is_written_with_all_it_takes_to_write_it_again(fake: F
         assert poem.server == fake.base_url
         assert poem.time is not None
     assert {body["temperature"] for body in fake.asked} == {0.7}
+    assert {headers["x-verse-priority"] for headers in fake.headers} == {"batch"}
     assert len({body["seed"] for body in fake.asked}) == fake.num_calls
 
 
