@@ -2,9 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _NEW_FILE_MODE = 0o666
 
@@ -18,11 +19,22 @@ def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
     Raises:
         OSError: the folder is missing or read-only, or the disk is full.
     """
+    with replacing(path) as stream:
+        stream.writelines(chunks)
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[BinaryIO]:
+    """`replace_file` for writers that want a stream; it is moved into place when the block ends.
+
+    Raises:
+        OSError: the folder is missing or read-only, or the disk is full.
+    """
     target = path.resolve()
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.writelines(chunks)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(_mode_for(target))

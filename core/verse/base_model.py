@@ -107,7 +107,10 @@ def load_base_tokenizer(path_or_id: str) -> BaseTokenizer:
 
 
 def load_base_model(
-    path_or_id: str, on_progress: Callable[[float], None] = lambda _share: None
+    path_or_id: str,
+    on_progress: Callable[[float], None] = lambda _share: None,
+    *,
+    trust_remote_code: bool = False,
 ) -> BaseModel:
     """Load weights and tokenizer, and bring every weight into memory.
 
@@ -116,6 +119,7 @@ def load_base_model(
     Args:
         path_or_id: A folder in mlx-lm's layout, or a Hugging Face id, which mlx-lm downloads.
         on_progress: Told the share of bytes in memory, 0 to 1, from this thread.
+        trust_remote_code: Run Python that lies in the model folder. The server never does.
 
     Raises:
         BaseModelError: there is no such model, or mlx-lm cannot read it.
@@ -124,7 +128,13 @@ def load_base_model(
     try:
         model, tokenizer, config = cast(
             tuple[nn.Module, TokenizerWrapper, dict[str, Any]],
-            mlx_lm_utils.load(str(path), lazy=True, return_config=True),
+            mlx_lm_utils.load(
+                str(path),
+                lazy=True,
+                return_config=True,
+                tokenizer_config={"trust_remote_code": trust_remote_code},
+                trust_remote_code=trust_remote_code,
+            ),
         )
         if mx.default_device().type == mx.DeviceType.cpu and _fits_as_float32(model):
             model = _as_float32(model)

@@ -46,6 +46,8 @@ class PromptFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Used when the messages bring no system message of their own."""
     stop: tuple[str, ...] = ()
     """Ends an answer, besides the tokenizer's own end tokens."""
+    template_sha256: str | None = None
+    """Hash of the chat template it was trained with; None where the frame needs no template."""
 
     @property
     def answer_prefix(self) -> str:

@@ -1,0 +1,151 @@
+"""The process that trains: `python -m verse_trainer.child`, started by `supervision.py`.
+
+It is a process of its own because a Metal out-of-memory aborts it and gradient checkpointing
+patches a class for good. It reads one Order from its input and writes messages to its output. The
+end of its input, which also comes when the other process dies, asks it to save and stop, as does
+SIGTERM. Before the first step there is nothing to save, so it stops at once.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from verse.errors import UserError
+from verse_trainer.forecasting import forecast
+from verse_trainer.messages import Failed, Finished, Forecast, Loading, Message, Order
+
+if TYPE_CHECKING:
+    from verse.base_model import BaseModel
+    from verse_trainer.run import PreparedRun
+
+Send = Callable[[Message], None]
+_MISTAKE = 2
+_LOADING_STEP = 0.05
+
+
+class StopRequest:
+    """Whether someone asked to stop; until training begins, asking ends the process."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._can_save = False
+
+    def __call__(self) -> bool:
+        """Whether to stop after this step."""
+        return self._asked.is_set()
+
+    def ask(self) -> None:
+        """Called from a signal handler, from the thread that reads the input, or by `send`."""
+        self._asked.set()
+        if not self._can_save:
+            os._exit(0)
+
+    def training_begins(self) -> None:
+        """From now on a stop is obeyed after the current step."""
+        self._can_save = True
+
+
+def main() -> int:
+    """Run one order."""
+    channel = _own_output()
+    stop = StopRequest()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the other's business
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.ask())
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    threading.Thread(target=_ask_at_end_of_input, args=(stop,), daemon=True).start()
+
+    def send(message: Message) -> None:
+        try:
+            channel.write(msgspec.json.encode(message) + b"\n")
+            channel.flush()
+        except BrokenPipeError:
+            stop.ask()
+
+    try:
+        _run(order, send, stop)
+    except UserError as error:
+        send(Failed(sentence=str(error)))
+        return _MISTAKE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        send(Failed(sentence=f"{error.filename}: {error.strerror}."))
+        return _MISTAKE
+    return 0
+
+
+def _own_output() -> BinaryIO:
+    """Keep the output for messages: what libraries print goes to standard error."""
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return channel
+
+
+def _ask_at_end_of_input(stop: StopRequest) -> None:
+    # Not through sys.stdin: a thread that holds its lock at exit is fatal to the interpreter.
+    while os.read(0, 1 << 10):
+        pass
+    stop.ask()
+
+
+def _run(order: Order, send: Send, stop: StopRequest) -> None:
+    from verse_trainer import run
+
+    run.check(order.config)
+    base = _load(order, send)
+    if not order.config.train:
+        if not order.dry_run:
+            run.test(order.config, base, send)
+        return
+    prepared = run.prepare(order.config, base)
+    send(_forecast(prepared))
+    if order.dry_run:
+        return
+    stop.training_begins()
+    outcome = run.train(prepared, send, stop)
+    send(
+        Finished(
+            step=outcome.step,
+            reason=outcome.reason,
+            best_step=outcome.best_step,
+            best_valid_loss=outcome.best_valid_loss,
+            base_valid_loss=outcome.base_valid_loss,
+            adapter_path=str(outcome.adapter_path),
+        )
+    )
+
+
+def _load(order: Order, send: Send) -> "BaseModel":
+    from verse.base_model import load_base_model
+
+    shown = -1.0
+
+    def show(share: float) -> None:
+        nonlocal shown
+        if share - shown >= _LOADING_STEP or share == 1.0:
+            shown = share
+            send(Loading(share=share))
+
+    config = order.config
+    return load_base_model(config.model, show, trust_remote_code=config.trust_remote_code)
+
+
+def _forecast(prepared: "PreparedRun") -> Forecast:
+    return forecast(prepared, prepared.one_step(), _machine_memory())
+
+
+def _machine_memory() -> int:
+    """Bytes that may be used: what a GPU's driver recommends, or all there are."""
+    import mlx.core as mx
+
+    recommended = mx.device_info().get("max_recommended_working_set_size", 0)
+    return int(recommended) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""Preference tuning: of two poems on one theme, make the better one likelier than the worse.
+
+Direct preference optimisation (Rafailov et al. 2023, equation 7), over the tokens of the poems
+alone, with a term that keeps the chosen poem likely by itself:
+
+    margin = beta * ((log p(chosen) - reference) - (log p(rejected) - reference))
+    loss   = -log sigmoid(margin) - sft_weight * log p(chosen) / tokens of chosen
+
+The references are the log-probabilities under the weights the run starts from. They never change,
+so they are two numbers per pair, computed once; no second model is held.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import mlx.core as mx
+import mlx.nn as nn
+import msgspec
+
+from verse import jsonl
+from verse.atomic_file import replace_file
+from verse.prompt import Message
+from verse.records import PreferencePair
+from verse_trainer.encoding import EncodedRow, Encoder
+from verse_trainer.errors import DataSetError
+from verse_trainer.events import PreferenceFigures
+from verse_trainer.loss import TargetBatch, TokenLoss, collate
+from verse_trainer.objective import Batch, Part
+
+REFERENCES_FILE = "references.json"
+PAIRS_FILE = "pairs.jsonl"
+_PAIR = msgspec.json.Decoder(PreferencePair)
+
+LogProbabilities = tuple[float, float]
+"""Of the chosen and the rejected poem."""
+
+
+class EncodedPair(msgspec.Struct, frozen=True, kw_only=True):
+    """Two answers to one prompt."""
+
+    chosen: EncodedRow
+    rejected: EncodedRow
+
+    @property
+    def length(self) -> int:
+        """Tokens the model reads of the longer one."""
+        return max(self.chosen.length, self.rejected.length)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of both."""
+        return self.chosen.num_tokens + self.rejected.num_tokens
+
+    @property
+    def weight(self) -> int:
+        """A pair counts once, however long it is."""
+        return 1
+
+
+class References(msgspec.Struct, frozen=True, kw_only=True):
+    """What `references.json` holds."""
+
+    run: str
+    """Hash of the pairs, the base and the start; references of other ones are not used."""
+    parts: dict[Part, list[LogProbabilities]]
+
+
+class DpoObjective:
+    """Preference pairs and their loss."""
+
+    has_dropout = False  # the references were computed without it, and its noise would be a margin
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parts: Mapping[Part, Sequence[EncodedPair]],
+        *,
+        beta: float,
+        sft_weight: float,
+    ) -> None:
+        self._parts = parts
+        self._beta = beta
+        self._sft_weight = sft_weight
+        self._token_loss = TokenLoss(model)
+        # Zeros cost what numbers cost, so that one step can be measured before they are known.
+        self._references: Mapping[Part, Sequence[LogProbabilities]] = {
+            part: [(0.0, 0.0)] * len(pairs) for part, pairs in parts.items()
+        }
+
+    def examples(self, part: Part) -> Sequence[EncodedPair]:
+        """The pairs of one part."""
+        return self._parts.get(part, ())
+
+    def batch(self, part: Part, indices: Sequence[int]) -> Batch:
+        """Chosen rows in the first half, rejected ones in the second; references (2, pairs)."""
+        pairs = [self.examples(part)[index] for index in indices]
+        rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+        references = [self._references[part][index] for index in indices]
+        return (*collate(rows), mx.array(references).T)
+
+    def losses(self, model: nn.Module, batch: Batch) -> tuple[mx.array, mx.array]:
+        """(pairs,) losses; (pairs, 4) margin, whether it is above 0, both log-probabilities."""
+        *rows, references = batch
+        losses = self._token_loss(model, TargetBatch(*rows))
+        log_probabilities = -mx.reshape(losses, (2, -1))
+        chosen, rejected = log_probabilities
+        gain = log_probabilities - references
+        margin = self._beta * (gain[0] - gain[1])
+        num_chosen = rows[2].sum(axis=1)[: chosen.shape[0]]
+        pair_losses = mx.logaddexp(0.0, -margin) - self._sft_weight * chosen / num_chosen
+        figures = [margin, (margin > 0).astype(mx.float32), chosen, rejected]
+        return pair_losses, mx.stack(figures, axis=1)
+
+    def preference(self, means: Sequence[float]) -> PreferenceFigures | None:
+        """The figures by name; None before there are any."""
+        if not means:
+            return None
+        margin, accuracy, chosen, rejected = means
+        return PreferenceFigures(
+            margin=margin, accuracy=accuracy, chosen_logp=chosen, rejected_logp=rejected
+        )
+
+    def refer_to(self, model: nn.Module, folder: Path, run: str, batch_size: int) -> None:
+        """Take the references from `references.json`, or compute them and write it.
+
+        Args:
+            model: With the weights the run starts from.
+            folder: Of the adapter.
+            run: What they depend on.
+            batch_size: Pairs at a time.
+
+        Raises:
+            OSError: the disk is full or read-only.
+        """
+        references = _read_references(folder / REFERENCES_FILE, run)
+        if references is None:
+            parts: dict[Part, list[LogProbabilities]] = {
+                part: self._log_probabilities(model, part, batch_size) for part in self._parts
+            }
+            references = References(run=run, parts=parts)
+            replace_file(folder / REFERENCES_FILE, [msgspec.json.encode(references)])
+        self._references = references.parts
+
+    def _log_probabilities(
+        self, model: nn.Module, part: Part, batch_size: int
+    ) -> list[LogProbabilities]:
+        model.eval()
+        found: list[LogProbabilities] = []
+        for start in range(0, len(self.examples(part)), batch_size):
+            indices = range(start, min(start + batch_size, len(self.examples(part))))
+            _, figures = self.losses(model, self.batch(part, indices))
+            rows = cast(list[list[float]], figures.tolist())
+            found += [(chosen, rejected) for _, _, chosen, rejected in rows]
+        return found
+
+
+def read_pairs(file: Path, encoder: Encoder) -> tuple[EncodedPair, ...]:
+    """Read and encode all pairs of one file.
+
+    Raises:
+        DataSetError: the file is missing, or a line is no pair that can be learned; names it.
+    """
+    try:
+        scanned = list(jsonl.scan(file, _PAIR))
+    except OSError as error:
+        raise DataSetError(f"{file} cannot be read: {error.strerror}.") from error
+    return tuple(_encode(pair, f"{file}:{line}", encoder) for line, pair in scanned)
+
+
+def _encode(pair: PreferencePair | jsonl.JsonlError, place: str, encoder: Encoder) -> EncodedPair:
+    if isinstance(pair, jsonl.JsonlError):
+        raise DataSetError(
+            f"{place}: this is no pair of prompt, chosen and rejected: {pair.problem}"
+        )
+    if pair.chosen == pair.rejected:
+        raise DataSetError(f"{place}: chosen and rejected are the same; take the pair out.")
+
+    def row(text: str, source: str) -> EncodedRow:
+        turns = [Message("user", pair.prompt), Message("assistant", text)]
+        return encoder.encode(encoder.prompt_format.with_system(turns), place, source)
+
+    return EncodedPair(
+        chosen=row(pair.chosen, pair.chosen_source),
+        rejected=row(pair.rejected, pair.rejected_source),
+    )
+
+
+def _read_references(file: Path, run: str) -> References | None:
+    """None if there are none, or those of something else."""
+    try:
+        references = msgspec.json.decode(file.read_bytes(), type=References)
+    except (OSError, ValueError):
+        return None
+    return references if references.run == run else None

@@ -1,0 +1,125 @@
+"""What a training run tells while it goes on.
+
+    Started      once, before the first step
+    Stepped      after every batch
+    TrainReport  every `steps_per_report` batches            -> metrics.jsonl
+    Evaluated    before the first step, and at each checkpoint -> metrics.jsonl
+    Saved        a numbered checkpoint is on the disk
+    Sampled      one poem written on the way                 -> samples.jsonl
+    Tested       the test set was measured, at the end       -> metrics.jsonl
+    Stopped      once, when everything is on the disk        -> metrics.jsonl
+
+Encoded, each carries its kind in `event`. Times are in seconds, sizes in bytes, losses in nats per
+token (for DPO: per pair).
+"""
+
+from typing import Literal
+
+import msgspec
+
+StopReason = Literal["finished", "early_stop", "interrupted", "nan"]
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """Base of all events."""
+
+
+class PreferenceFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """How the preferences of some pairs are met; means over them. DPO only."""
+
+    margin: float
+    """beta * ((chosen - its reference) - (rejected - its reference)), log-probabilities."""
+    accuracy: float
+    """Share of pairs with a margin above 0."""
+    chosen_logp: float
+    """Log-probability of the whole chosen poem."""
+    rejected_logp: float
+
+
+class Started(_Event, frozen=True, kw_only=True, tag="started"):
+    """The run is about to take its first step."""
+
+    steps: int
+    """Batches of the whole run, those before `start_step` included."""
+    epochs: float
+    updates: int
+    """Optimizer updates of the whole run."""
+    start_step: int
+    """Batches that were done before; 0 unless the run was resumed."""
+
+
+class Stepped(_Event, frozen=True, kw_only=True, tag="stepped"):
+    """One batch is done."""
+
+    step: int
+    loss: float
+    tokens: int
+    """Of the rows, without padding."""
+
+
+class TrainReport(_Event, frozen=True, kw_only=True, tag="train"):
+    """The training since the last report."""
+
+    step: int
+    epoch: float
+    train_loss: float
+    learning_rate: float
+    """Of the last update."""
+    tokens_per_second: float
+    """Of the rows, without padding."""
+    iterations_per_second: float
+    trained_tokens: int
+    """Of the rows, without padding, since the beginning of the run."""
+    peak_memory_bytes: int
+    eta_seconds: float
+    preference: PreferenceFigures | None = None
+
+
+class Evaluated(_Event, frozen=True, kw_only=True, tag="valid"):
+    """The valid set was measured with the weights of `step`."""
+
+    step: int
+    valid_loss: float
+    standard_error: float | None
+    """Of the loss, over poems; None for a single one."""
+    seconds: float
+    is_best: bool
+    preference: PreferenceFigures | None = None
+
+
+class Saved(_Event, frozen=True, kw_only=True, tag="saved"):
+    """A numbered checkpoint is on the disk."""
+
+    step: int
+    path: str
+
+
+class Sampled(_Event, frozen=True, kw_only=True, tag="sample"):
+    """A poem written on the way."""
+
+    step: int
+    theme: str
+    text: str
+    copy_run: str = ""
+    """The longest run shared with a training poem, normalised; empty if there is none of note."""
+    copy_source: str = ""
+    """The poem it is from: its id, or file and line."""
+
+
+class Tested(_Event, frozen=True, kw_only=True, tag="test"):
+    """The test set was measured with the published weights."""
+
+    step: int
+    test_loss: float
+    standard_error: float | None
+    perplexity: float
+
+
+class Stopped(_Event, frozen=True, kw_only=True, tag="stopped"):
+    """The run is over for now, and all of it is on the disk."""
+
+    step: int
+    reason: StopReason
+
+
+Event = Started | Stepped | TrainReport | Evaluated | Saved | Sampled | Tested | Stopped

@@ -1,0 +1,283 @@
+"""The loop: steps, reports, evaluations, checkpoints, until the end or until someone says stop.
+
+What happens after step N, in this order: the loss is told; the valid set is measured; poems are
+written; the state is saved; the checkpoint appears. A kill at any point leaves the state of an
+earlier step, from which all later ones follow again, bit for bit.
+"""
+
+import errno
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+from mlx_lm.utils import maybe_set_recommended_wired_limit
+
+from verse_trainer import lora
+from verse_trainer.dpo import DpoObjective
+from verse_trainer.errors import TrainingError
+from verse_trainer.evaluation import clear_cache, evaluate
+from verse_trainer.events import Evaluated, Event, Started, Stepped, StopReason, TrainReport
+from verse_trainer.gradient_checkpoints import gradient_checkpoints
+from verse_trainer.keeping import Keeper
+from verse_trainer.material import hash_of
+from verse_trainer.measuring import measure
+from verse_trainer.optimizers import make_optimizer
+from verse_trainer.pace import Pace
+from verse_trainer.prepared import PreparedRun
+from verse_trainer.sampling import Sampler
+from verse_trainer.standing import Standing, Window
+from verse_trainer.stepper import Stepper
+from verse_trainer.training_state import TrainingState
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    reason: StopReason
+    best_step: int | None
+    """None where there is no valid set."""
+    best_valid_loss: float | None
+    base_valid_loss: float | None
+    adapter_path: Path
+
+
+class _NotANumberError(Exception):
+    """The loss or the weights are not finite."""
+
+
+class TrainingLoop:
+    """One run, from its first step in this process to its last."""
+
+    def __init__(
+        self,
+        prepared: PreparedRun,
+        on_event: Callable[[Event], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._run = prepared
+        self._config = prepared.config
+        self._model = prepared.base.model
+        self._objective = prepared.objective
+        self._keeper = Keeper(prepared, on_event)
+        self._clock = clock
+        self._pace = Pace()
+        self._standing = Standing() if prepared.state is None else prepared.state.standing
+
+    def run(self, stop: Callable[[], bool]) -> Outcome:
+        """Train.
+
+        Raises:
+            TrainingError: the loss is no number any more, or the disk is full.
+        """
+        maybe_set_recommended_wired_limit()
+        try:
+            with gradient_checkpoints(self._model, on=self._config.grad_checkpoint):
+                self._begin()
+                reason = self._train(stop)
+                return self._end(reason)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise TrainingError(
+                    f"The disk of {self._run.folder} is full; {self._keeper.what_is_kept()} "
+                    "Free some space and go on with the same command and --resume."
+                ) from error
+            raise
+
+    def _begin(self) -> None:
+        self._keeper.open()
+        self._refer_to_start()
+        self._stepper = self._restored_stepper()
+        self._keeper.tell(
+            Started(
+                steps=self._run.total_steps,
+                epochs=self._run.cadence.epochs,
+                updates=self._run.total_updates,
+                start_step=self._standing.step,
+            )
+        )
+
+    def _restored_stepper(self) -> Stepper:
+        optimizer = make_optimizer(self._config, self._run.total_updates)
+        state, seed = self._run.state, self._config.seed
+        if state is None:
+            return Stepper(self._model, self._objective, optimizer, seed)
+        self._model.load_weights(list(state.weights.items()), strict=False)
+        saved = (state.stepper, state.summed_weight)
+        return Stepper(self._model, self._objective, optimizer, seed, saved)
+
+    def _refer_to_start(self) -> None:
+        """DPO: the references, while the model has the weights the run starts from."""
+        if isinstance(self._objective, DpoObjective):
+            identity = self._run.record.identity
+            run = hash_of(identity.base, identity.start, identity.train_rows, identity.valid_rows)
+            width = 2 * self._config.batch_size
+            self._objective.refer_to(self._model, self._run.folder, run, width)
+
+    def _train(self, stop: Callable[[], bool]) -> StopReason:
+        try:
+            if self._standing.step == 0:
+                self._measure_start()
+            while self._standing.step < self._run.total_steps:
+                if self._standing.is_over(self._config.patience):
+                    return "early_stop"
+                if stop():
+                    self._save_if_new()
+                    return "interrupted"
+                self._take_step()
+                self._after_step()
+        except _NotANumberError:
+            return "nan"
+        return "finished"
+
+    def _measure_start(self) -> None:
+        loss = self._evaluate()
+        if loss is not None and self._config.resume_adapter_file is None:
+            self._standing.base_valid_loss = loss
+        self._keeper.describe(self._standing)
+
+    def _take_step(self) -> None:
+        begin = self._clock()
+        number = self._standing.step + 1
+        indices = self._run.batches.batch(number)
+        weight = self._run.weight_of(indices)
+        result = self._stepper.step(
+            number,
+            self._objective.batch("train", indices),
+            weight,
+            is_update=self._run.cadence.is_update(number),
+        )
+        clear_cache(self._config.clear_cache_threshold)
+        if not math.isfinite(result.loss):
+            raise _NotANumberError
+        tokens = self._run.tokens_of(indices)
+        self._standing.count(
+            result.loss, result.figures, weight=weight, tokens=tokens, examples=len(indices)
+        )
+        self._pace.step(self._clock() - begin, tokens)
+        self._keeper.tell(Stepped(step=number, loss=result.loss / weight, tokens=tokens))
+
+    def _after_step(self) -> None:
+        step, cadence = self._standing.step, self._run.cadence
+        if cadence.is_report(step):
+            self._report()
+        is_checkpoint = cadence.is_checkpoint(step)
+        if is_checkpoint:
+            self._check_weights()
+            self._evaluate()
+        if cadence.is_sample(step):
+            self._write_samples()
+        if is_checkpoint:
+            self._save()
+
+    def _report(self) -> None:
+        standing, window = self._standing, self._standing.since_report
+        left = self._run.total_steps - standing.step
+        evaluations_left = self._run.cadence.num_checkpoints_after(standing.step)
+        self._keeper.tell(
+            TrainReport(
+                step=standing.step,
+                epoch=standing.step / self._run.steps_per_epoch,
+                train_loss=window.mean_loss,
+                learning_rate=self._stepper.learning_rate,
+                tokens_per_second=self._pace.tokens_per_second,
+                iterations_per_second=self._pace.steps_per_second,
+                trained_tokens=standing.trained_tokens,
+                peak_memory_bytes=mx.get_peak_memory(),
+                eta_seconds=self._pace.seconds_left(left, evaluations_left),
+                preference=self._objective.preference(window.mean_figures),
+            )
+        )
+        standing.since_report = Window()
+        self._pace.next_window()
+
+    def _evaluate(self) -> float | None:
+        """Measure the valid set, enter the checkpoint if there were steps, and tell."""
+        config, step = self._config, self._standing.step
+        begin = self._clock()
+        limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
+        measured = evaluate(
+            self._model, self._objective, "valid", batch_size=2 * config.batch_size, limit=limit
+        )
+        loss = None if measured is None else measured.loss
+        if loss is not None and not math.isfinite(loss):
+            raise _NotANumberError
+        is_best = self._standing.record(loss) if step > 0 else False
+        if measured is not None:
+            seconds = self._clock() - begin
+            self._pace.evaluation(seconds)
+            self._keeper.tell(
+                Evaluated(
+                    step=step,
+                    valid_loss=measured.loss,
+                    standard_error=measured.standard_error,
+                    seconds=seconds,
+                    is_best=is_best,
+                    preference=measured.preference,
+                )
+            )
+        return loss
+
+    def _write_samples(self) -> None:
+        material = self._run.material
+        max_tokens = max(row.weight for row in material.rows["train"]) * 3 // 2
+        sampler = Sampler(
+            self._run.base, material.prompt_format, material.poems, max_tokens, self._config.seed
+        )
+        for sample in sampler.write(self._config.sample_themes, self._standing.step):
+            self._keeper.tell(sample)
+
+    def _check_weights(self) -> None:
+        arrays = lora.trainable(self._model).values()
+        if not all(mx.isfinite(array).all().item() for array in arrays):
+            raise _NotANumberError
+
+    def _save_if_new(self) -> None:
+        if self._standing.step not in (0, self._keeper.saved_step):
+            self._check_weights()
+            self._save()
+
+    def _save(self) -> None:
+        arrays, summed_weight = self._stepper.save()
+        self._keeper.save(
+            TrainingState(
+                standing=self._standing,
+                weights=lora.trainable(self._model),
+                stepper=arrays,
+                summed_weight=summed_weight,
+            )
+        )
+
+    def _end(self, reason: StopReason) -> Outcome:
+        standing = self._standing
+        if reason in ("finished", "early_stop"):
+            self._test()
+        self._keeper.close(standing, reason)
+        if reason == "nan":
+            raise TrainingError(
+                f"The loss is no number any more after step {standing.step}; "
+                f"{self._keeper.what_is_kept()} Start a new run with a lower learning_rate."
+            )
+        return Outcome(
+            step=standing.step,
+            reason=reason,
+            best_step=standing.best_step,
+            best_valid_loss=standing.best_valid_loss,
+            base_valid_loss=standing.base_valid_loss,
+            adapter_path=self._run.folder,
+        )
+
+    def _test(self) -> None:
+        """Measure the test set, if one is asked for, with the published weights."""
+        if self._objective.examples("test"):
+            weights = self._keeper.published_weights()
+            self._model.load_weights(list(weights.items()), strict=False)
+            step = self._standing.best_step or self._standing.step
+            if tested := measure(self._model, self._objective, self._config, step):
+                self._keeper.tell(tested)

@@ -1,0 +1,211 @@
+"""`run.json`: where an adapter's weights come from, and whether a run may go on from them.
+
+Nothing in it names a place on this machine, so the file can be shipped with the adapter.
+"""
+
+import hashlib
+import platform
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from verse.adapter_folder import file_digest
+from verse.atomic_file import replace_file
+from verse.base_model import BaseModel
+from verse_trainer.config import TrainConfig
+from verse_trainer.errors import TrainingError
+from verse_trainer.events import StopReason
+
+RECORD_FILE = "run.json"
+
+_PATHS = ("model", "data", "adapter_path", "resume_adapter_file")
+# These may change while a run goes on: none of them changes what a step does to the weights. The
+# base, the data and the start are compared by their content.
+_FREE = frozenset(
+    {
+        *_PATHS,
+        "train",
+        "test",
+        "test_batches",
+        "max_seq_length",
+        "epochs",
+        "iters",
+        "steps_per_report",
+        "patience",
+        "resume",
+        "grad_checkpoint",
+        "clear_cache_threshold",
+        "sample_every",
+        "sample_themes",
+        "report_to",
+        "project_name",
+        "trust_remote_code",
+    }
+)
+# Filled in from the number of rows, so that other rows show here too.
+_DERIVED = frozenset({"save_every", "steps_per_eval", "lr_schedule"})
+_ONLY_DPO = frozenset({"beta", "sft_weight"})
+_HASHED_WHOLE_BYTES = 1 << 30
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What the weights follow from; two runs that agree here are one run."""
+
+    base: str
+    """SHA-256; see `base_sha256`."""
+    train_rows: str
+    """SHA-256 of the encoded rows."""
+    valid_rows: str
+    start: str | None
+    """SHA-256 of `resume_adapter_file`."""
+    config: dict[str, Any]
+    """The keys that decide about the weights."""
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What `run.json` holds."""
+
+    identity: Identity
+    base: str
+    """The base's id."""
+    base_revision: str | None
+    """Commit on Hugging Face, where that is where it comes from."""
+    num_rows: int
+    num_valid_rows: int
+    valid_sources: tuple[str, ...]
+    """Ids of the poems that validated."""
+    config: dict[str, Any]
+    """All of it."""
+    versions: dict[str, str]
+    started: datetime
+    resumed: tuple[int, ...] = ()
+    """Steps at which it went on after a stop."""
+    finished: datetime | None = None
+    outcome: StopReason | None = None
+    step: int = 0
+    best_step: int | None = None
+    best_valid_loss: float | None = None
+    base_valid_loss: float | None = None
+
+
+def identity_config(config: TrainConfig) -> dict[str, Any]:
+    """The keys that decide about the weights."""
+    without = _FREE if config.method == "dpo" else _FREE | _ONLY_DPO
+    return {key: value for key, value in public_config(config).items() if key not in without}
+
+
+def public_config(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as JSON has it, absolute paths shortened to their last name."""
+    keys = cast(dict[str, Any], msgspec.json.decode(msgspec.json.encode(config)))
+    return {key: _public(value) if key in _PATHS else value for key, value in keys.items()}
+
+
+def check_same_run(recorded: Identity, now: Identity) -> None:
+    """Refuse to go on with a run that is another one now.
+
+    Raises:
+        TrainingError: names the first key that differs.
+    """
+    derived = now.config.keys() & _DERIVED
+    _check_keys(recorded, now, now.config.keys() - derived)
+    changed = {
+        "the base model": recorded.base != now.base,
+        "the training rows": recorded.train_rows != now.train_rows,
+        "the validation rows": recorded.valid_rows != now.valid_rows,
+        "resume_adapter_file": recorded.start != now.start,
+    }
+    for what, differs in changed.items():
+        if differs:
+            raise TrainingError(f"The run cannot be resumed: {what} changed. {_WAY_OUT}")
+    _check_keys(recorded, now, derived)
+
+
+def _check_keys(recorded: Identity, now: Identity, keys: Iterable[str]) -> None:
+    for key in sorted(keys):
+        before, value = recorded.config.get(key), now.config[key]
+        if before != value:
+            raise TrainingError(
+                f"The run cannot be resumed: {key} was {_shown(before)} and is {_shown(value)}. "
+                + _WAY_OUT
+            )
+
+
+_WAY_OUT = "Put it back, or start a new run with another adapter_path."
+
+
+def base_sha256(folder: Path) -> str:
+    """Tell one base from another: its configuration and weights.
+
+    Of weights beyond 1 GiB only the headers (names, types, shapes) and sizes count, since reading
+    tens of gigabytes would take longer than many a run.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    is_small = sum(file.stat().st_size for file in files) <= _HASHED_WHOLE_BYTES
+    digest = hashlib.sha256(file_digest(folder / "config.json"))
+    for file in files:
+        digest.update(f"{file.name}/{file.stat().st_size}/".encode())
+        digest.update(file_digest(file) if is_small else _header(file))
+    return digest.hexdigest()
+
+
+def base_revision(base: BaseModel) -> str | None:
+    """The commit a model folder in Hugging Face's cache is named after."""
+    path = base.path.resolve()
+    return path.name if path.parent.name == "snapshots" else None
+
+
+def versions() -> dict[str, str]:
+    """Of everything that has a hand in the arithmetic."""
+    packages = {"verse": "verse-workshop", "mlx": "mlx", "mlx-lm": "mlx-lm"}
+    found = {name: metadata.version(package) for name, package in packages.items()}
+    return {**found, "python": platform.python_version(), "system": platform.system()}
+
+
+def now() -> datetime:
+    """To the second, in UTC."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """The record of the run in this folder; None if there is none.
+
+    Raises:
+        TrainingError: the file is no such record.
+    """
+    file = folder / RECORD_FILE
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=RunRecord)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{file} cannot be read ({error}); choose another adapter_path."
+        ) from error
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Replace the record.
+
+    Raises:
+        OSError: the disk is full or read-only.
+    """
+    data = msgspec.json.format(msgspec.json.encode(record), indent=1)
+    replace_file(folder / RECORD_FILE, [data, b"\n"])
+
+
+def _public(path: str | None) -> str | None:
+    return Path(path).name if path and Path(path).is_absolute() else path
+
+
+def _shown(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _header(file: Path) -> bytes:
+    """The JSON in front of the tensors; its length stands in the first 8 bytes."""
+    with file.open("rb") as stream:
+        return stream.read(int.from_bytes(stream.read(8), "little"))

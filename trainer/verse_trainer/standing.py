@@ -1,0 +1,90 @@
+"""How far a run has come: what it must remember to go on, the weights apart. Pure."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint, as `adapter_config.json` lists it."""
+
+    step: int
+    train_loss: float
+    """Mean since the checkpoint before."""
+    valid_loss: float | None = None
+
+
+class Window(msgspec.Struct, kw_only=True):
+    """Sums over the steps since something was last told."""
+
+    loss: float = 0.0
+    weight: int = 0
+    tokens: int = 0
+    examples: int = 0
+    figures: list[float] = []
+
+    @property
+    def mean_loss(self) -> float:
+        """Per unit of weight."""
+        return self.loss / max(1, self.weight)
+
+    @property
+    def mean_figures(self) -> list[float]:
+        """Per example."""
+        return [figure / max(1, self.examples) for figure in self.figures]
+
+    def add(
+        self, loss: float, figures: Sequence[float], *, weight: int, tokens: int, examples: int
+    ) -> None:
+        """Count one step."""
+        self.loss += loss
+        self.weight += weight
+        self.tokens += tokens
+        self.examples += examples
+        before = self.figures or [0.0] * len(figures)
+        self.figures = [a + b for a, b in zip(before, figures, strict=True)]
+
+
+class Standing(msgspec.Struct, kw_only=True):
+    """Where a run stands after `step` batches."""
+
+    step: int = 0
+    trained_tokens: int = 0
+    since_report: Window = msgspec.field(default_factory=Window)
+    since_checkpoint: Window = msgspec.field(default_factory=Window)
+    base_valid_loss: float | None = None
+    """Before the first step."""
+    best_step: int | None = None
+    best_valid_loss: float | None = None
+    evaluations_without_better: int = 0
+    history: list[HistoryEntry] = []
+
+    def count(
+        self, loss: float, figures: Sequence[float], *, weight: int, tokens: int, examples: int
+    ) -> None:
+        """One more step is done."""
+        self.step += 1
+        self.trained_tokens += tokens
+        for window in (self.since_report, self.since_checkpoint):
+            window.add(loss, figures, weight=weight, tokens=tokens, examples=examples)
+
+    def record(self, valid_loss: float | None) -> bool:
+        """Enter the checkpoint of the current step; returns whether it is the best so far."""
+        self.history.append(
+            HistoryEntry(
+                step=self.step, train_loss=self.since_checkpoint.mean_loss, valid_loss=valid_loss
+            )
+        )
+        self.since_checkpoint = Window()
+        if valid_loss is None:
+            return False
+        if self.best_valid_loss is None or valid_loss < self.best_valid_loss:
+            self.best_step, self.best_valid_loss = self.step, valid_loss
+            self.evaluations_without_better = 0
+            return True
+        self.evaluations_without_better += 1
+        return False
+
+    def is_over(self, patience: int | None) -> bool:
+        """Whether enough evaluations brought nothing better."""
+        return patience is not None and self.evaluations_without_better >= patience

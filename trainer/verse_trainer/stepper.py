@@ -1,0 +1,124 @@
+"""The arithmetic of one step: gradients of a batch, and an update once enough have been summed.
+
+Random numbers follow from seed and step alone: what is drawn elsewhere, for a sample or by whoever
+shares the process, changes nothing, and step 38 after a kill drops what it would have dropped.
+"""
+
+import hashlib
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import (
+    tree_flatten,  # pyright: ignore[reportUnknownVariableType]
+    tree_unflatten,
+)
+
+from verse_trainer.objective import Batch, Objective
+
+Arrays = dict[str, mx.array]
+_NOTHING: tuple[Arrays, int] = ({}, 0)
+
+
+class StepResult(NamedTuple):
+    """What one batch gave."""
+
+    loss: float
+    """Sum over its examples."""
+    figures: list[float]
+    """Sums over its examples of the objective's figures."""
+
+
+class Stepper:
+    """Holds what changes from step to step beside the weights: optimizer and summed gradients."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: Any,
+        seed: int,
+        saved: tuple[Arrays, int] = _NOTHING,
+    ) -> None:
+        """Begin, or go on from what `save` gave."""
+        self._model = model
+        self._objective = objective
+        self._optimizer = optimizer
+        self._seed = seed
+        arrays, self._weight = saved
+        self._gradients = _part("gradients", arrays)
+        if state := _part("optimizer", arrays):
+            optimizer.state = tree_unflatten(list(state.items()))
+        optimizer.init(model.trainable_parameters())
+        # The model is an output of both: while it is traced, its weights are placeholders.
+        drawing = [model.state, mx.random.state]
+        changing = [model.state, optimizer.state]
+        self._compute = partial(mx.compile, inputs=drawing, outputs=drawing)(self._differentiate)
+        self._update = partial(mx.compile, inputs=changing, outputs=changing)(self._apply)
+        if mx.default_device().type == mx.DeviceType.cpu:
+            # There mlx calls a C++ compiler for each kernel: more seconds than updates ever take.
+            self._update = self._apply
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the last update; of the first one before it."""
+        return float(self._optimizer.learning_rate.item())
+
+    def step(self, number: int, batch: Batch, weight: int, *, is_update: bool) -> StepResult:
+        """Learn from one batch.
+
+        Args:
+            number: Of the step; decides its dropout.
+            batch: From the objective.
+            weight: Of its examples together. Batches that share an update count by it.
+            is_update: Change the weights now, with all gradients since the last update.
+        """
+        self._model.train(self._objective.has_dropout)
+        mx.random.seed(_seed_of(self._seed, number))
+        loss, figures, gradients = self._compute(*batch)
+        for name, gradient in self._gradients.items():
+            gradients[name] = gradients[name] + gradient
+        self._gradients, self._weight = gradients, self._weight + weight
+        if is_update:
+            self._update(gradients, mx.array(float(self._weight)))
+            self._gradients, self._weight = {}, 0
+        weights = cast(Any, self._model).trainable_parameters()
+        evaluate = cast(Any, mx).eval
+        evaluate(loss, figures, weights, self._optimizer.state, self._gradients)
+        return StepResult(cast(float, loss.item()), cast(list[float], figures.tolist()))
+
+    def save(self) -> tuple[Arrays, int]:
+        """Everything but the weights: arrays by name, and the weight of the summed gradients."""
+        parts = {"optimizer": _flat(self._optimizer.state), "gradients": self._gradients}
+        named = {
+            f"{part}.{n}": array for part, arrays in parts.items() for n, array in arrays.items()
+        }
+        return named, self._weight
+
+    def _differentiate(self, *batch: mx.array) -> tuple[mx.array, mx.array, Arrays]:
+        differentiate = cast(Any, nn).value_and_grad(self._model, self._loss)
+        (loss, figures), gradients = differentiate(*batch)
+        return loss, figures, _flat(gradients)
+
+    def _loss(self, *batch: mx.array) -> tuple[mx.array, mx.array]:
+        losses, figures = self._objective.losses(self._model, batch)
+        return losses.sum(), figures.sum(axis=0)
+
+    def _apply(self, gradients: Arrays, weight: mx.array) -> None:
+        means = [(name, gradient / weight) for name, gradient in gradients.items()]
+        self._optimizer.update(self._model, tree_unflatten(means))
+
+
+def _seed_of(seed: int, step: int) -> int:
+    """64 bits that differ for every step, and from the seed of the first weights."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big")
+
+
+def _flat(tree: Any) -> Arrays:
+    return dict(cast(list[tuple[str, mx.array]], tree_flatten(tree)))
+
+
+def _part(name: str, arrays: Arrays) -> Arrays:
+    start = f"{name}."
+    return {n.removeprefix(start): array for n, array in arrays.items() if n.startswith(start)}
