@@ -21,6 +21,7 @@ from mlx.utils import tree_flatten  # noqa: E402  # pyright: ignore[reportUnknow
 from mlx_lm import utils as mlx_lm_utils  # noqa: E402
 from mlx_lm.tokenizer_utils import TokenizerWrapper  # noqa: E402
 
+from verse.adapter_files import ModuleShape  # noqa: E402
 from verse.errors import UserError  # noqa: E402
 from verse.prompt import Tokenizer  # noqa: E402
 
@@ -111,6 +112,7 @@ def load_base_model(
     on_progress: Callable[[float], None] = lambda _share: None,
     *,
     trust_remote_code: bool = False,
+    as_stored: bool = False,
 ) -> BaseModel:
     """Load weights and tokenizer, and bring every weight into memory.
 
@@ -120,6 +122,7 @@ def load_base_model(
         path_or_id: A folder in mlx-lm's layout, or a Hugging Face id, which mlx-lm downloads.
         on_progress: Told the share of bytes in memory, 0 to 1, from this thread.
         trust_remote_code: Run Python that lies in the model folder. The server never does.
+        as_stored: Keep the weights' own type, and leave them on the disk until they are used.
 
     Raises:
         BaseModelError: there is no such model, or mlx-lm cannot read it.
@@ -136,9 +139,10 @@ def load_base_model(
                 trust_remote_code=trust_remote_code,
             ),
         )
-        if mx.default_device().type == mx.DeviceType.cpu and _fits_as_float32(model):
-            model = _as_float32(model)
-        num_bytes = _bring_in(model, on_progress)
+        if not as_stored:
+            if mx.default_device().type == mx.DeviceType.cpu and _fits_as_float32(model):
+                model = _as_float32(model)
+            _bring_in(model, on_progress)
     except Exception as error:
         raise BaseModelError(f"The model in {path} cannot be loaded: {_short(error)}") from error
     _refuse_without_tokens(tokenizer, path)
@@ -150,8 +154,27 @@ def load_base_model(
         config=config,
         generation_config=_read_generation_config(path),
         dtype=_activation_dtype(model),
-        bytes=num_bytes,
+        bytes=sum(array.nbytes for _, array in _arrays(model)),
     )
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers an adapter may change, by path: Linear, plain or quantized."""
+    kinds = (nn.Linear, nn.QuantizedLinear)
+    named = cast(list[tuple[str, nn.Module]], model.named_modules())
+    return {path: module for path, module in named if isinstance(module, kinds)}
+
+
+def linear_shapes(linears: dict[str, nn.Module]) -> dict[str, ModuleShape]:
+    """In and out dimensions of each."""
+    return {path: _shape_of(linear) for path, linear in linears.items()}
+
+
+def _shape_of(linear: nn.Module) -> ModuleShape:
+    out_dims, in_dims = cast(mx.array, linear["weight"]).shape
+    if isinstance(linear, nn.QuantizedLinear):
+        in_dims = in_dims * 32 // linear.bits
+    return ModuleShape(in_dims, out_dims)
 
 
 def _refuse_without_tokens(tokenizer: TokenizerWrapper, path: Path) -> None:
@@ -227,8 +250,8 @@ def _activation_dtype(model: nn.Module) -> mx.Dtype:
     return next(norms, next(floats, mx.float32))
 
 
-def _bring_in(model: nn.Module, on_progress: Callable[[float], None]) -> int:
-    """Evaluate the lazy weights in chunks; returns their bytes."""
+def _bring_in(model: nn.Module, on_progress: Callable[[float], None]) -> None:
+    """Evaluate the lazy weights in chunks."""
     arrays = [array for _, array in _arrays(model)]
     total = sum(array.nbytes for array in arrays)
     chunk: list[mx.array] = []
@@ -242,7 +265,6 @@ def _bring_in(model: nn.Module, on_progress: Callable[[float], None]) -> int:
             on_progress(done / total)
     mx.eval(chunk)  # pyright: ignore[reportUnknownMemberType]
     on_progress(1.0)
-    return total
 
 
 def _arrays(model: nn.Module) -> list[tuple[str, mx.array]]:

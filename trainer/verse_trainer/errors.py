@@ -4,7 +4,9 @@ TrainerError            one sentence that says what to do; exit code 2
 ├── DataSetError        about the poems or rows; names file and line where there is one
 ├── ConfigError         about a key of the configuration
 ├── TrainingError       about a run: its folder, its memory, its loss
-└── ConversionError     about an adapter folder that is imported, exported or fused
+├── AdapterError        about an adapter's name or folder
+│   └── ConversionError about an adapter folder that is imported, exported or fused
+└── AnswerError         about what a running server answered, or did not
 """
 
 from verse.errors import UserError
@@ -26,5 +28,13 @@ class TrainingError(TrainerError):
     """The run cannot start or go on."""
 
 
-class ConversionError(TrainerError):
+class AdapterError(TrainerError):
+    """There is no such adapter, or it is broken."""
+
+
+class ConversionError(AdapterError):
     """An adapter folder cannot be converted."""
+
+
+class AnswerError(TrainerError):
+    """A server gave no poem."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 
 from verse.adapter_config import AdapterConfig
+from verse.adapter_files import AdapterPlan
 from verse.adapter_folder import AdapterFolder
 from verse.prompt import PromptFormat
-from verse_server.engine.adapter_files import AdapterPlan
 from verse_server.engine.types import CheckpointInfo, LoadReport, ModelInfo
 
 

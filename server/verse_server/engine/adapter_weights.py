@@ -7,7 +7,7 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from verse_server.engine.adapter_files import AdapterFileError, AdapterPlan, ModuleFactors
+from verse.adapter_files import AdapterFileError, AdapterPlan, ModuleFactors
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from verse.base_model import BaseModel, BaseModelError
+from verse.base_model import BaseModel, BaseModelError, linear_shapes
 from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
 from verse.prompt import POEM_SYSTEM, Message, PromptError, PromptFormat, render
 from verse_server.config import EngineConfig
@@ -23,7 +23,7 @@ from verse_server.engine.errors import (
     StartupError,
 )
 from verse_server.engine.job import Job
-from verse_server.engine.lora import LoraBank, linear_shapes
+from verse_server.engine.lora import LoraBank
 from verse_server.engine.mailbox import Mailbox
 from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.residency import AdapterResidency

@@ -23,7 +23,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
-from verse_server.engine.adapter_files import ModuleShape
+from verse.adapter_files import ModuleShape
+from verse.base_model import linear_layers, linear_shapes
 from verse_server.engine.adapter_weights import AdapterWeights, ModuleUpdate
 
 SlotWeights = tuple[tuple[int, float], ...]
@@ -219,22 +220,3 @@ class LoraBank:
         self._routed[path] = routed
         tree = cast(dict[str, Any], tree_unflatten([(path, routed)]))
         self._model.update_modules(tree)  # pyright: ignore[reportUnknownMemberType]
-
-
-def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers an adapter may change, by path: Linear, plain or quantized."""
-    kinds = (nn.Linear, nn.QuantizedLinear)
-    named = cast(list[tuple[str, nn.Module]], model.named_modules())
-    return {path: module for path, module in named if isinstance(module, kinds)}
-
-
-def linear_shapes(linears: dict[str, nn.Module]) -> dict[str, ModuleShape]:
-    """In and out dimensions of each."""
-    return {path: _shape_of(linear) for path, linear in linears.items()}
-
-
-def _shape_of(linear: nn.Module) -> ModuleShape:
-    out_dims, in_dims = cast(mx.array, linear["weight"]).shape
-    if isinstance(linear, nn.QuantizedLinear):
-        in_dims = in_dims * 32 // linear.bits
-    return ModuleShape(in_dims, out_dims)

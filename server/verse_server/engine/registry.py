@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from verse.adapter_config import MlxConfig
+from verse.adapter_files import AdapterFileError, ModuleShape, plan_adapter
 from verse.adapter_folder import (
     AdapterFolder,
     AdapterFolderError,
@@ -26,7 +27,6 @@ from verse.adapter_folder import (
     signature,
 )
 from verse.model_spelling import BASE, AdapterPart, is_adapter_name
-from verse_server.engine.adapter_files import AdapterFileError, ModuleShape, plan_adapter
 from verse_server.engine.adapter_version import AdapterVersion, base_doubt, model_info
 from verse_server.engine.errors import AdapterIncompatibleError, ModelNotFoundError
 from verse_server.engine.types import ModelInfo

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from verse.adapter_files import ModuleShape
 from verse.model_spelling import AdapterPart
-from verse_server.engine.adapter_files import ModuleShape
 from verse_server.engine.errors import AdapterIncompatibleError, ModelNotFoundError
 from verse_server.engine.registry import AdapterRegistry
 

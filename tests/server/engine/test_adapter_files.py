@@ -27,7 +27,7 @@ from tests.server.engine.fixtures_files import (
     write_weights,
 )
 from verse.adapter_config import AdapterConfig, decode_adapter_config
-from verse_server.engine.adapter_files import (
+from verse.adapter_files import (
     AdapterFileError,
     AdapterPlan,
     ModuleFactors,
@@ -398,7 +398,7 @@ REWRITER = """
 import sys, threading, time
 from pathlib import Path
 from verse.adapter_config import decode_adapter_config
-from verse_server.engine.adapter_files import AdapterFileError, ModuleShape, plan_adapter
+from verse.adapter_files import AdapterFileError, ModuleShape, plan_adapter
 
 file, whole = Path(sys.argv[1]), Path(sys.argv[1]).read_bytes()
 config = decode_adapter_config(b'{"lora_parameters": {"rank": 2, "scale": 1.0}}')

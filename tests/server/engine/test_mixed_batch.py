@@ -15,9 +15,9 @@ from mlx_lm.models.cache import make_prompt_cache
 from safetensors.numpy import load_file, save_file
 
 from tests.server.engine.peft_files import as_mlx, cut_rank, write_peft
+from verse.adapter_files import plan_adapter
 from verse.adapter_folder import read_adapter_folder
 from verse.base_model import BaseModel, load_base_model
-from verse_server.engine.adapter_files import plan_adapter
 from verse_server.engine.adapter_weights import AdapterWeights, ModuleUpdate, load_weights
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.lora import LoraBank, SlotWeights

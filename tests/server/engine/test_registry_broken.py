@@ -25,8 +25,8 @@ from tests.server.engine.fixtures_files import (
     write_adapter,
     write_weights,
 )
+from verse.adapter_files import ModuleShape, plan_adapter
 from verse.model_spelling import AdapterPart
-from verse_server.engine.adapter_files import ModuleShape, plan_adapter
 from verse_server.engine.errors import AdapterIncompatibleError
 from verse_server.engine.registry import AdapterRegistry
 

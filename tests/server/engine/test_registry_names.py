@@ -14,7 +14,7 @@ from tests.server.engine.fixtures_files import (
     refusal,
     write_adapter,
 )
-from verse_server.engine.adapter_files import plan_adapter
+from verse.adapter_files import plan_adapter
 from verse_server.engine.registry import AdapterRegistry
 
 WEIGHTS = "adapters.safetensors"

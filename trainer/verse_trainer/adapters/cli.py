@@ -1,199 +1,260 @@
-"""`verse adapters`: look at adapters, compare them, bring them in, send them out.
+"""`verse adapters`: look after the adapters folder.
 
 Nothing heavy is imported before a command runs: `verse --help` loads this module.
 """
 
+import sys
+import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
-from verse.prompt import FormatName
+from verse.prompt import FormatName, PromptFormat
+from verse_trainer.errors import AdapterError
+
+AdaptersOption = Annotated[
+    Path, typer.Option(envvar="VERSE_ADAPTERS", help="The folder with one folder per adapter.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+_ADAPTERS = Path("adapters")
+_FILE_WIDTH = 160
+"""Columns where there is no terminal to ask."""
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
-    help="List, compare, import, export, fuse and remove adapters.",
+    help="List, compare, convert, fuse and remove adapters.",
 )
 
-Adapters = Annotated[
-    Path, typer.Option(envvar="VERSE_ADAPTERS", help="The folder with one folder per adapter.")
-]
-Spelling = Annotated[str, typer.Argument(help="NAME, or NAME@STEP, NAME@best, NAME@last.")]
-_HERE = Path("adapters")
+
+@app.callback()
+def prepare() -> None:
+    """List, compare, convert, fuse and remove adapters."""
+    from verse import openblas
+
+    openblas.preload()  # before anything imports mlx
 
 
 @app.command("list")
-def list_adapters(
-    adapters: Adapters = _HERE,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
-    """List every adapter with its rank, scale, checkpoints and loss."""
-    from rich.console import Console
+def list_adapters(adapters: AdaptersOption = _ADAPTERS, as_json: JsonOption = False) -> None:
+    """List the adapters, and what is wrong with those that cannot be served."""
+    from verse_trainer.adapters.facts import summarize
+    from verse_trainer.adapters.places import places
+    from verse_trainer.adapters.tables import list_table
 
-    from verse_trainer.adapters.display import show_list
-    from verse_trainer.adapters.listing import summaries
-
-    found = summaries(adapters)
+    summaries = [summarize(place) for place in places(adapters)]
     if as_json:
-        _print_json(found)
+        _print_json(summaries)
+    elif summaries:
+        _console().print(list_table(summaries, time.time()))
     else:
-        show_list(Console(), found)
+        print(f"There is no adapter in {adapters}.")
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Of the adapter.")],
-    adapters: Adapters = _HERE,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    name: Annotated[str, typer.Argument(help="NAME, or NAME@STEP to look into a checkpoint.")],
+    adapters: AdaptersOption = _ADAPTERS,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show all that is known of one adapter."""
-    from rich.console import Console
+    """Show all that is known of an adapter: origin, checkpoints, losses, layers, doubts."""
+    from verse_trainer.adapters.facts import describe
+    from verse_trainer.adapters.inspection import module_norms
+    from verse_trainer.adapters.places import find, parse_one
+    from verse_trainer.adapters.tables import show_page
 
-    from verse_trainer.adapters.display import show_details
-    from verse_trainer.adapters.listing import details
-    from verse_trainer.adapters.names import find_folder
-
-    found = details(find_folder(adapters, name))
+    part = parse_one(name)
+    details = describe(find(adapters, part.name))
+    norms, warnings = module_norms(adapters, part)
+    details = msgspec.structs.replace(details, warnings=(*details.warnings, *warnings))
     if as_json:
-        norms = {module: factors.delta_norm for module, factors in found.modules.items()}
-        record = {key: getattr(found, key) for key in found.__struct_fields__}
-        _print_json(record | {"modules": norms})
+        _print_json({**msgspec.structs.asdict(details), "modules": norms})
     else:
-        show_details(Console(), found)
+        _console().print(show_page(details, norms, time.time()))
 
 
 @app.command()
 def compare(
-    models: Annotated[list[str], typer.Argument(help="Two or more, as in a request's `model`.")],
-    themes: Annotated[
-        str, typer.Option(help="Parted by commas, or a file with one a line.")
-    ] = "河,母亲,灯",
-    n: Annotated[int, typer.Option("-n", min=1, help="Poems of each on each theme.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the first poem; all models share it.")] = 0,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, show_default="the server's own")
-    ] = None,
+    models: Annotated[list[str], typer.Argument(help="As the server spells them: xuzhimo@85:0.6.")],
+    themes: Annotated[str, typer.Option(help="Separated by commas, or a file with one a line.")],
     base_url: Annotated[
-        str | None,
-        typer.Option(envvar="OPENAI_BASE_URL", show_default="http://127.0.0.1:8000/v1"),
-    ] = None,
+        str, typer.Option(envvar="OPENAI_BASE_URL", help="The server to ask.")
+    ] = "http://127.0.0.1:8000/v1",
     api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", show_default=False)
+        str | None,
+        typer.Option(envvar="OPENAI_API_KEY", show_default=False, help="If it wants one."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, max=128, help="Poems per model and theme.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the first theme; the next adds one.")] = 0,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=2, show_default="the server's")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, show_default="the server's", help="Length of a poem.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Also write Markdown to this file.")
+        Path | None, typer.Option("-o", "--output", help="Write Markdown here.", show_default=False)
     ] = None,
 ) -> None:
-    """Print poems of several adapters of a running server side by side."""
-    from rich.console import Console
+    """Print poems of several models side by side; a server must be running."""
+    from verse_trainer.adapters.compare import Question, ask, make_client, read_themes
+    from verse_trainer.adapters.side_by_side import as_markdown, as_tables
+    from verse_trainer.adapters.staging import refuse_existing
 
-    from verse.atomic_file import replace_file
-    from verse_trainer.adapters.compare import (
-        PoemServer,
-        Written,
-        as_markdown,
-        read_themes,
-        write_all,
-    )
-    from verse_trainer.adapters.display import show_written
-
-    console = Console()
-    server = PoemServer(base_url, api_key)
-    found = read_themes(themes)
-    written: list[Written] = []
-    for entry in write_all(server, models, found, n=n, seed=seed, temperature=temperature):
-        show_written(console, models, entry)
-        written.append(entry)
-    server.close()
     if output is not None:
-        replace_file(output, [as_markdown(models, written).encode()])
+        refuse_existing(output)
+    question = Question(
+        models=tuple(models),
+        themes=read_themes(themes),
+        n=n,
+        seed=seed,
+        temperature=temperature,
+        max_tokens=max_tokens,
+    )
+    with make_client(base_url, api_key) as client, _progress() as progress:
+        task = progress.add_task("writing", total=len(question.models) * len(question.themes))
+        rows = ask(client, question, lambda: progress.advance(task))
+    if output is None:
+        _console().print(as_tables(question.models, rows))
+    else:
+        from verse.atomic_file import replace_file
+
+        replace_file(output, [as_markdown(question.models, rows).encode()])
+        print(output)
 
 
 @app.command("import")
-def import_peft(
-    folder: Annotated[Path, typer.Argument(help="An adapter folder as PEFT writes it.")],
-    adapters: Adapters = _HERE,
+def import_adapter(
+    source: Annotated[Path, typer.Argument(metavar="PEFT_FOLDER", help="As PEFT writes it.")],
     name: Annotated[
-        str | None, typer.Option(show_default="the folder's own", help="Of the new adapter.")
+        str | None, typer.Option(show_default="the folder's", help="To be served under.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(show_default=False, help="A base it must fit; recorded instead of PEFT's."),
     ] = None,
     prompt_format: Annotated[
-        FormatName | None, typer.Option(show_default=False, help="It was trained in.")
+        FormatName | None,
+        typer.Option(show_default=False, help="The frame it was trained in, for prompt.json."),
     ] = None,
     system: Annotated[
-        str | None, typer.Option(show_default=False, help="The system message it was trained with.")
+        str | None,
+        typer.Option(show_default=False, help="The system message it was trained with."),
     ] = None,
+    adapters: AdaptersOption = _ADAPTERS,
 ) -> None:
-    """Bring in an adapter from PEFT, and check on random input that it does the same."""
-    from verse.prompt import PromptFormat
-    from verse_trainer.adapters.exchange import import_adapter
+    """Import a PEFT folder as an adapter in mlx-lm's format, and check the numbers."""
+    from verse_trainer.adapters.transfer import import_folder
 
-    given = prompt_format is not None or system is not None
-    recorded = PromptFormat(format=prompt_format or "chat", system=system) if given else None
-    output, difference, kept = import_adapter(folder, adapters, name, recorded)
-    print(f"{output}: updates agree to {difference:.1e} on random input.")
-    if kept is None:
-        print("No prompt format is recorded; tell it with --prompt-format and --system.")
+    given = None
+    if prompt_format is not None or system is not None:
+        given = PromptFormat(format=prompt_format or "chat", system=system)
+    _tell(import_folder(source, adapters, name=name, base=base, prompt_format=given))
 
 
-@app.command()
-def export(
-    adapter: Spelling,
-    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
-    to: Annotated[Literal["peft", "mlx"], typer.Option(help="Whose layout to write.")] = "peft",
-    adapters: Adapters = _HERE,
+@app.command("export")
+def export_adapter(
+    name: Annotated[str, typer.Argument(help="NAME or NAME@STEP.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The new folder.")],
+    to: Annotated[Literal["peft", "mlx"], typer.Option(help="For PEFT, or for plain mlx-lm.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(show_default="the published weights", help="A step, best or last."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(show_default="the adapter's", help="Name of the base to record."),
+    ] = None,
+    adapters: AdaptersOption = _ADAPTERS,
 ) -> None:
-    """Write an adapter as a folder for PEFT or mlx-lm, and check that it does the same."""
-    from verse_trainer.adapters.exchange import export_adapter
-    from verse_trainer.adapters.names import choose
+    """Write an adapter as a folder for PEFT or plain mlx-lm, and check the numbers."""
+    from verse_trainer.adapters.places import choose, parse_one
+    from verse_trainer.adapters.transfer import export_folder
 
-    difference = export_adapter(choose(adapters, adapter), output, to)
-    print(f"{output}: updates agree to {difference:.1e} on random input.")
+    if checkpoint is not None and "@" in name:
+        raise AdapterError(f"{name!r} names a checkpoint already; leave --checkpoint out.")
+    part = parse_one(name if checkpoint is None else f"{name}@{checkpoint}")
+    if part.strength != 1:
+        raise AdapterError("An export has no strength; `verse adapters fuse` can apply one.")
+    _tell(export_folder(choose(adapters, part), to, output, base=base))
 
 
 @app.command()
 def fuse(
-    adapter: Annotated[str, typer.Argument(help="NAME[@STEP][:STRENGTH].")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
+    name: Annotated[str, typer.Argument(help="NAME, NAME@STEP, NAME:STRENGTH.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The new folder.")],
     model: Annotated[
         str, typer.Option(envvar="VERSE_MODEL", help="A model folder or a Hugging Face id.")
     ] = "models/verse-tiny",
-    adapters: Adapters = _HERE,
     keep_quantized: Annotated[
-        bool, typer.Option("--keep-quantized", help="Quantize the result as the base was.")
+        bool,
+        typer.Option("--keep-quantized", help="Quantize again what was quantized; loses detail."),
     ] = False,
+    adapters: AdaptersOption = _ADAPTERS,
 ) -> None:
-    """Write base and adapter as one model, and check that it computes the same."""
-    from verse_trainer.adapters.fuse import fuse_adapter
-    from verse_trainer.adapters.names import choose
+    """Write the base with an adapter in it, as a full model; not quantized unless you say so."""
+    from verse_trainer.adapters.fuse import fuse as write
+    from verse_trainer.adapters.places import choose, parse_one
 
-    chosen = choose(adapters, adapter)
-    difference = fuse_adapter(chosen, model, output, keep_quantized=keep_quantized)
-    print(f"{output}: logits agree to {difference:.1e}; serve it with `verse serve --model`.")
+    fused = write(choose(adapters, parse_one(name)), model, output, keep_quantized=keep_quantized)
+    print(f"{fused.target}: {fused.num_modules} layers changed.")
+    print(f"Self-check: rounding took {fused.lost:.1%} of what the adapter does.")
 
 
 @app.command()
 def remove(
-    adapter: Annotated[str, typer.Argument(help="NAME, or NAME@STEP for one checkpoint.")],
-    adapters: Adapters = _HERE,
+    name: Annotated[str, typer.Argument(help="NAME, or NAME@STEP for one checkpoint.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    adapters: AdaptersOption = _ADAPTERS,
 ) -> None:
-    """Move an adapter or a checkpoint to the trash folder."""
+    """Move an adapter or a checkpoint into the trash folder beside the adapters."""
     from datetime import datetime
 
-    from verse_trainer.adapters.names import find_folder, one_part
-    from verse_trainer.adapters.remove import remove as move_away
+    from verse_trainer.adapters.places import parse_one
+    from verse_trainer.adapters.removal import move_to_trash, removable
 
-    chosen = one_part(adapter)
-    find_folder(adapters, chosen.name)  # before asking
-    if not yes and not typer.confirm(f"Move {chosen.spelling} to the trash folder?"):
-        raise typer.Exit(1)
-    print(f"Moved to {move_away(adapters, chosen, datetime.now().astimezone())}.")
+    path = removable(adapters, parse_one(name))
+    if not yes and not _confirmed(f"Move {path} to the trash?"):
+        print("Nothing was removed.")
+        return
+    print(f"Moved to {move_to_trash(adapters, path, datetime.now().astimezone())}")
 
 
-def _print_json(record: object) -> None:
-    import msgspec
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question)
+    except typer.Abort:
+        raise AdapterError(
+            "Nothing was removed, for nobody answered; --yes does not ask."
+        ) from None
 
-    print(msgspec.json.format(msgspec.json.encode(record), indent=1).decode())
+
+def _tell(transfer: Any) -> None:
+    print(
+        f"{transfer.target}: {transfer.num_modules} modules, rank {transfer.rank}, "
+        f"scale {transfer.scale:g}."
+    )
+    agreement = f"to {transfer.difference:.0e}" if transfer.difference else "exactly"
+    print(f"Self-check: on random input both sides agree {agreement}.")
+    if not transfer.has_prompt_format:
+        print("No prompt format is recorded; the server will assume chat.")
+
+
+def _progress() -> Progress:
+    """On standard error, gone when done, and silent where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def _print_json(value: object) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False)

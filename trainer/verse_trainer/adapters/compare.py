@@ -1,143 +1,196 @@
-"""The same themes, written by several adapters of a running server, side by side."""
+"""Poems of several models on the same themes, asked of a running server.
 
-import os
-from collections.abc import Iterator, Sequence
+The trainer speaks HTTP itself: the OpenAI SDK belongs to the clients. All poems of a theme have one
+seed, so what differs between columns is the model.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import msgspec
 
-from verse_trainer.errors import TrainerError
+from verse_trainer.errors import AnswerError
 
-DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
-_TIMEOUT = httpx.Timeout(300, connect=5)
-
-
-class CompareError(TrainerError):
-    """The server could not be asked."""
+NUM_CONNECTIONS = 8
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 600.0
+"""A large model on a busy machine takes its time."""
 
 
-class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """Poems on one theme under one seed, one for each model in order."""
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for every cell of the comparison."""
+
+    models: tuple[str, ...]
+    """In any spelling the server knows: `xuzhimo@85`, `xuzhimo:0.6`, a blend."""
+    themes: tuple[str, ...]
+    n: int = 1
+    seed: int = 0
+    """Of the first theme; the next one has the next number."""
+    temperature: float | None = None
+    """None: the server's own default."""
+    max_tokens: int | None = None
+
+
+class Poem(msgspec.Struct, frozen=True):
+    """One answer."""
+
+    text: str
+    is_cut_off: bool
+    """It ended because it had reached the number of tokens it may have."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """All answers to one theme, model by model."""
 
     theme: str
     seed: int
-    poems: tuple[str, ...]
+    columns: tuple[tuple[Poem, ...], ...]
 
 
-class _Message(msgspec.Struct):
-    content: str | None
+class _Message(msgspec.Struct, frozen=True):
+    content: str
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, frozen=True):
     message: _Message
+    finish_reason: str | None = None
 
 
-class _Completion(msgspec.Struct):
+class _Completion(msgspec.Struct, frozen=True):
     choices: list[_Choice]
 
 
-class _Error(msgspec.Struct):
+class _Error(msgspec.Struct, frozen=True):
     message: str
 
 
-class _ErrorBody(msgspec.Struct):
+class _Refusal(msgspec.Struct, frozen=True):
     error: _Error
 
 
-class PoemServer:
-    """An OpenAI-compatible server that is asked for one poem at a time."""
-
-    def __init__(self, base_url: str | None, api_key: str | None) -> None:
-        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL).rstrip(
-            "/"
-        )
-        key = api_key or os.environ.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(headers=headers, timeout=_TIMEOUT)
-
-    def write(self, model: str, theme: str, seed: int, temperature: float | None) -> str:
-        """One poem.
-
-        Raises:
-            CompareError: there is no answer, or it is no poem.
-        """
-        body = {
-            "model": model,
-            "messages": [{"role": "user", "content": theme}],
-            "seed": seed,
-            **({} if temperature is None else {"temperature": temperature}),
-        }
-        try:
-            answer = self._client.post(f"{self.base_url}/chat/completions", json=body)
-        except httpx.HTTPError as error:
-            raise CompareError(
-                f"No server answers at {self.base_url}; start one with `verse serve`, "
-                "or name it with --base-url."
-            ) from error
-        if answer.status_code != 200:
-            raise CompareError(f"{self.base_url} answered {answer.status_code}: {_reason(answer)}")
-        try:
-            completion = msgspec.json.decode(answer.content, type=_Completion)
-            return completion.choices[0].message.content or ""
-        except (msgspec.DecodeError, IndexError) as error:
-            raise CompareError(f"{self.base_url} sent no chat completion.") from error
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._client.close()
-
-
-def write_all(
-    server: PoemServer,
-    models: Sequence[str],
-    themes: Sequence[str],
-    *,
-    n: int,
-    seed: int,
-    temperature: float | None,
-) -> Iterator[Written]:
-    """Poems, theme by theme; models share the seed, so that chance is the same for all."""
-    for theme in themes:
-        for number in range(seed, seed + n):
-            poems = tuple(server.write(model, theme, number, temperature) for model in models)
-            yield Written(theme=theme, seed=number, poems=poems)
-
-
-def read_themes(given: str) -> list[str]:
-    """Themes from a file, one a line, or else from the text itself, parted by commas.
+def read_themes(text: str) -> tuple[str, ...]:
+    """Themes from a file, one a line, or from the text itself, with commas between them.
 
     Raises:
-        CompareError: there are none, or the file is no text.
+        AnswerError: there is none.
     """
-    path = Path(given)
+    path = Path(text)
+    themes = path.read_text("utf-8-sig").splitlines() if _is_file(path) else _split(text)
+    found = tuple(dict.fromkeys(theme.strip() for theme in themes if theme.strip()))
+    if not found:
+        raise AnswerError(f"There is no theme in {text!r}; write --themes 河,母亲 or name a file.")
+    return found
+
+
+def ask(
+    client: httpx.Client, question: Question, on_answer: Callable[[], None] = lambda: None
+) -> list[Row]:
+    """Ask for everything, a few at a time, so that the server can batch.
+
+    Args:
+        client: With the server's address and the key, as `make_client` makes it.
+        question: What to ask.
+        on_answer: Called after each answer, from whatever thread got it.
+
+    Raises:
+        AnswerError: the server is down, wants a key, or refused one of the questions.
+    """
+
+    def answer(cell: tuple[str, str, int]) -> tuple[Poem, ...]:
+        poems = _ask_one(client, question, *cell)
+        on_answer()
+        return poems
+
+    cells = [
+        (model, theme, question.seed + place)
+        for place, theme in enumerate(question.themes)
+        for model in question.models
+    ]
+    with ThreadPoolExecutor(NUM_CONNECTIONS) as pool:
+        try:
+            answers = list(pool.map(answer, cells))
+        except BaseException:  # Ctrl-C too: what has not been asked yet need not be
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return list(_rows(question, answers))
+
+
+def make_client(base_url: str, api_key: str | None) -> httpx.Client:
+    """A client for a server, with its key if there is one.
+
+    Raises:
+        AnswerError: the address is none.
+    """
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    timeout = httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
     try:
-        is_file = path.is_file()
-        text = path.read_text("utf-8") if is_file else given.replace("，", ",")
-    except OSError:  # too long for a name: it is a list
-        is_file, text = False, given.replace("，", ",")
-    except UnicodeDecodeError as error:
-        raise CompareError(f"{path} is not UTF-8; save it as UTF-8.") from error
-    themes = text.splitlines() if is_file else text.split(",")
-    themes = [theme.strip() for theme in themes if theme.strip()]
-    if not themes:
-        raise CompareError(f"{given!r} holds no theme.")
-    return themes
+        client = httpx.Client(base_url=base_url, headers=headers, timeout=timeout)
+    except (httpx.InvalidURL, UnicodeEncodeError) as error:
+        raise AnswerError(f"{base_url} or its key cannot be used: {error}") from error
+    if client.base_url.scheme not in ("http", "https"):
+        raise AnswerError(f"{base_url!r} is no address; write http://127.0.0.1:8000/v1.")
+    return client
 
 
-def as_markdown(models: Sequence[str], written: Sequence[Written]) -> str:
-    """All poems as a document, line breaks kept."""
-    parts = ["# " + " · ".join(models)]
-    for entry in written:
-        parts.append(f"## {entry.theme} ({entry.seed})")
-        for model, poem in zip(models, entry.poems, strict=True):
-            quoted = "\n".join(f"> {line}\\" if line else ">" for line in poem.splitlines())
-            parts.append(f"**{model}**\n\n{quoted.removesuffix(chr(92))}")
-    return "\n\n".join(parts) + "\n"
+def _rows(question: Question, answers: Sequence[tuple[Poem, ...]]) -> Iterator[Row]:
+    width = len(question.models)
+    for place, theme in enumerate(question.themes):
+        columns = tuple(answers[place * width : (place + 1) * width])
+        yield Row(theme, question.seed + place, columns)
 
 
-def _reason(answer: httpx.Response) -> str:
+def _ask_one(
+    client: httpx.Client, question: Question, model: str, theme: str, seed: int
+) -> tuple[Poem, ...]:
+    options = {"temperature": question.temperature, "max_tokens": question.max_tokens}
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": theme}],
+        "n": question.n,
+        "seed": seed,
+        **{name: value for name, value in options.items() if value is not None},
+    }
     try:
-        return msgspec.json.decode(answer.content, type=_ErrorBody).error.message
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return answer.reason_phrase
+        response = client.post("chat/completions", json=body)
+    except httpx.TimeoutException as error:
+        raise AnswerError(f"The server at {client.base_url} did not answer in time.") from error
+    except httpx.HTTPError as error:
+        raise AnswerError(
+            f"No server answers at {client.base_url} ({error}); start one with `verse serve`, or "
+            "say where it is with --base-url."
+        ) from error
+    if response.is_error:
+        _refuse(client, model, response)
+    try:
+        choices = msgspec.json.decode(response.content, type=_Completion).choices
+    except ValueError as error:
+        raise AnswerError(f"What {client.base_url} answers is no chat completion.") from error
+    return tuple(Poem(c.message.content.strip(), c.finish_reason == "length") for c in choices)
+
+
+def _refuse(client: httpx.Client, model: str, response: httpx.Response) -> NoReturn:
+    if response.status_code in (401, 403):
+        raise AnswerError(
+            f"The server at {client.base_url} wants another key; give it with --api-key or in "
+            "OPENAI_API_KEY."
+        )
+    try:
+        reason = msgspec.json.decode(response.content, type=_Refusal).error.message
+    except ValueError:
+        reason = f"it answers with status {response.status_code}."
+    hint = "" if client.base_url.path.endswith("/v1/") else " Addresses usually end in /v1."
+    raise AnswerError(f"The server at {client.base_url} gave no poem of {model!r}: {reason}{hint}")
+
+
+def _split(text: str) -> list[str]:
+    return text.replace("，", ",").split(",")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a list of themes can be longer than a name may be
+        return False

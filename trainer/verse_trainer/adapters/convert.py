@@ -1,193 +1,108 @@
-"""mlx-lm's adapter folders and PEFT's, each made from the other, and checked with numbers.
+"""The same update in the other dialect.
 
-mlx-lm has one rank and one scale for all modules, PEFT may have others for some: ranks are padded
-with zeros and what is left of a scale goes into `lora_b`. Source of PEFT's layout: its
-checkpoint-format guide.
+    mlx-lm   y += scale * (x @ a) @ b            a (in, rank), b (rank, out)
+    PEFT     y += alpha / rank * x @ A.T @ B.T   A (rank, in), B (out, rank)
+
+with alpha / sqrt(rank) where PEFT uses rsLoRA. mlx-lm has one rank and one scale for all modules,
+so ranks are padded with zeros and what a module's scale differs by goes into its b. DoRA's
+magnitude is the same in both.
 """
-
-import re
-import shutil
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
 
 import mlx.core as mx
 import msgspec
-import numpy as np
 
-from verse.adapter_config import AdapterConfig, MlxConfig
-from verse.adapter_folder import (
-    CONFIG_FILE,
-    MLX_WEIGHTS_FILE,
-    PEFT_WEIGHTS_FILE,
-    PROMPT_FILE,
-    read_adapter_folder,
-)
-from verse.prompt import PromptFormat
-from verse_trainer.adapters.factors import Array, Factors, read_factors
+from verse_trainer.adapters.factors import Adapter, Tensors
+from verse_trainer.adapters.module_names import block_keys, peft_targets
 from verse_trainer.errors import ConversionError
 
-Dialect = Literal["mlx", "peft"]
-
-_TOLERANCE = 1e-4
-"""Relative; both sides are float32, so only the order of the sums differs."""
-_LAYER = re.compile(r"(?:.*\.)?layers\.(?P<number>\d+)\.(?P<key>.+)")
-_CHECK_ROWS = 4
+_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embedding", "embeddings")
 
 
-def convert(
-    weights: Path,
-    config: AdapterConfig,
-    prompt_format: PromptFormat | None,
-    output: Path,
-    to: Dialect,
-) -> float:
-    """Write the same adapter in a dialect to a new folder.
+class MlxParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """`lora_parameters`, with all that mlx-lm's loader asks for."""
 
-    Returns:
-        The largest relative difference of any module's update on random input.
+    rank: int
+    scale: float
+    dropout: float
+    keys: list[str]
+
+
+class MlxFile(msgspec.Struct, frozen=True, kw_only=True):
+    """mlx-lm's `adapter_config.json`."""
+
+    fine_tune_type: str
+    num_layers: int = -1
+    """All blocks: mlx-lm counts from the end, and PEFT does not say how many there are."""
+    lora_parameters: MlxParameters
+    model: str | None
+
+
+class PeftFile(msgspec.Struct, frozen=True, kw_only=True):
+    """PEFT's `adapter_config.json`."""
+
+    peft_type: str = "LORA"
+    task_type: str = "CAUSAL_LM"
+    base_model_name_or_path: str | None
+    r: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: list[str]
+    layers_to_transform: list[int] | None
+    use_dora: bool
+    use_rslora: bool = False
+    bias: str = "none"
+    fan_in_fan_out: bool = False
+    inference_mode: bool = True
+    init_lora_weights: bool = True
+    modules_to_save: None = None
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, float] = {}
+
+
+def to_mlx(adapter: Adapter, *, dropout: float, base: str | None) -> tuple[Tensors, MlxFile]:
+    """An adapter's tensors and configuration for mlx-lm."""
+    plan = adapter.plan
+    tensors: Tensors = {}
+    for module, factors in plan.modules.items():
+        missing = plan.rank - factors.rank
+        a, b = adapter.a(factors), adapter.b(factors)
+        if factors.scale != plan.scale:
+            b = b.astype(mx.float32) * (factors.scale / plan.scale)
+        tensors[f"{module}.lora_a"] = mx.contiguous(mx.pad(a, [(0, 0), (0, missing)]))
+        tensors[f"{module}.lora_b"] = mx.contiguous(mx.pad(b, [(0, missing), (0, 0)]))
+        if (m := adapter.m(factors)) is not None:
+            tensors[f"{module}.m"] = m
+    parameters = MlxParameters(
+        rank=plan.rank, scale=plan.scale, dropout=dropout, keys=block_keys(plan.modules)
+    )
+    kind = "dora" if plan.uses_dora else "lora"
+    return tensors, MlxFile(fine_tune_type=kind, lora_parameters=parameters, model=base)
+
+
+def to_peft(adapter: Adapter, *, dropout: float, base: str | None) -> tuple[Tensors, PeftFile]:
+    """An adapter's tensors and configuration for PEFT.
 
     Raises:
-        ConversionError: it cannot be converted, or the folder exists already, or the check fails;
-            nothing is left behind then.
+        ConversionError: it adapts an embedding, which PEFT stores in another way.
     """
-    if output.exists():
-        raise ConversionError(f"{output} exists already; choose another name.")
-    modules = read_factors(weights, config)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
-        written = _write_peft if to == "peft" else _write_mlx
-        written(temporary, modules, config)
-        if prompt_format is not None:
-            _write_json(temporary / PROMPT_FILE, prompt_format)
-        difference = self_check(modules, temporary)
-        temporary.chmod(0o755)
-        temporary.rename(output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return difference
-
-
-def self_check(modules: Mapping[str, Factors], folder: Path) -> float:
-    """Compare updates on random input with those a folder was written for.
-
-    Returns:
-        The largest relative difference.
-
-    Raises:
-        ConversionError: it is more than rounding, or modules differ.
-    """
-    written = read_adapter_folder(folder)
-    assert written.published is not None
-    others = read_factors(written.published, written.config)
-    if others.keys() != modules.keys():
-        raise ConversionError(f"The check failed: {folder} has other modules than it was made of.")
-    differences = [_difference(modules[name], others[name]) for name in modules]
-    worst = max(differences)
-    if not all(difference <= _TOLERANCE for difference in differences):  # nor is NaN
-        raise ConversionError(
-            f"The check failed: updates differ by {worst:.1e} on random input; nothing was written."
-        )
-    return worst
-
-
-def _difference(one: Factors, other: Factors) -> float:
-    x = np.random.default_rng(0).standard_normal((_CHECK_ROWS, one.a.shape[0]), dtype=np.float32)
-    before, after = (f.scale * ((x @ f.a) @ f.b) for f in (one, other))
-    if one.m is not None:
-        if other.m is None:
-            return float("inf")
-        before, after = np.append(before, one.m), np.append(after, other.m)
-    size = float(np.abs(before).max())
-    return float(np.abs(before - after).max()) / size if size else float(np.abs(after).max())
-
-
-def _write_mlx(folder: Path, modules: Mapping[str, Factors], config: AdapterConfig) -> None:
-    rank = max(factors.rank for factors in modules.values())
-    scale = next(iter(modules.values())).scale or 1.0
-    tensors: dict[str, Array] = {}
-    for name, factors in modules.items():
-        missing = rank - factors.rank
-        ratio = np.float32(factors.scale / scale)
-        tensors[f"{name}.lora_a"] = np.pad(factors.a, ((0, 0), (0, missing)))
-        tensors[f"{name}.lora_b"] = np.pad(factors.b * ratio, ((0, missing), (0, 0)))
-        if factors.m is not None:
-            tensors[f"{name}.m"] = factors.m
-    save_tensors(folder / MLX_WEIGHTS_FILE, tensors)
-    # mlx-lm counts num_layers from the end, and -1 means all: a layer without tensors stays as it
-    # is, because lora_b begins at zero.
-    record: dict[str, Any] = {
-        "fine_tune_type": "dora" if config.uses_dora else "lora",
-        "num_layers": -1,
-        "lora_parameters": {
-            "rank": rank,
-            "scale": scale,
-            "dropout": 0.0,
-            "keys": sorted({_key(name) for name in modules}),
-        },
-    }
-    if config.recorded_base:
-        record["model"] = config.recorded_base
-    if isinstance(config, MlxConfig) and config.best_step is not None:
-        record["best_step"] = config.best_step
-    _write_json(folder / CONFIG_FILE, record)
-
-
-def _write_peft(folder: Path, modules: Mapping[str, Factors], config: AdapterConfig) -> None:
-    suffixes = {"lora_A.weight": "a", "lora_B.weight": "b", "lora_magnitude_vector": "m"}
-    tensors: dict[str, Array] = {}
-    for name, factors in modules.items():
-        for suffix, attribute in suffixes.items():
-            array: Array | None = getattr(factors, attribute)
-            if array is not None:
-                tensors[f"base_model.model.{name}.{suffix}"] = array.T
-    save_tensors(folder / PEFT_WEIGHTS_FILE, tensors)
-    first = next(iter(modules.values()))
-    others = {n: f for n, f in modules.items() if (f.rank, f.scale) != (first.rank, first.scale)}
-    record: dict[str, Any] = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": config.recorded_base,
-        "r": first.rank,
-        "lora_alpha": first.scale * first.rank,
-        "rank_pattern": {re.escape(name): f.rank for name, f in others.items()},
-        "alpha_pattern": {re.escape(name): f.scale * f.rank for name, f in others.items()},
-        "lora_dropout": 0.0,
-        "target_modules": sorted({_key(name).rsplit(".", 1)[-1] for name in modules}),
-        "layers_to_transform": _layers(modules),
-        "use_dora": config.uses_dora,
-        "use_rslora": False,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "modules_to_save": None,
-    }
-    _write_json(folder / CONFIG_FILE, record)
-
-
-def _key(module: str) -> str:
-    """The module's path inside its block, as mlx-lm's `keys` have it."""
-    match = _LAYER.fullmatch(module)
-    return match["key"] if match else module
-
-
-def _layers(modules: Mapping[str, Factors]) -> list[int] | None:
-    matches = [_LAYER.fullmatch(name) for name in modules]
-    if not all(matches):
-        return None  # a module outside the blocks: PEFT would not find it
-    return sorted({int(match["number"]) for match in matches if match})
-
-
-def save_tensors(file: Path, tensors: Mapping[str, Array]) -> None:
-    """Write a safetensors file that transformers reads too."""
-    arrays = {name: mx.array(np.ascontiguousarray(array)) for name, array in tensors.items()}
-    # Without this mark transformers takes the file for one of another framework.
-    metadata = {"format": "pt"}
-    mx.save_safetensors(str(file), arrays, metadata)  # pyright: ignore[reportUnknownMemberType]
-
-
-def _write_json(file: Path, record: object) -> None:
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+    plan = adapter.plan
+    tensors: Tensors = {}
+    for module, factors in plan.modules.items():
+        if module.rsplit(".", 1)[-1] in _EMBEDDINGS:
+            raise ConversionError(f"{module} is an embedding; only Linear layers can be exported.")
+        path = f"base_model.model.{module}"
+        tensors[f"{path}.lora_A.weight"] = mx.contiguous(adapter.a(factors).T)
+        tensors[f"{path}.lora_B.weight"] = mx.contiguous(adapter.b(factors).T)
+        if (m := adapter.m(factors)) is not None:
+            tensors[f"{path}.lora_magnitude_vector"] = m
+    targets = peft_targets(plan.modules)
+    config = PeftFile(
+        base_model_name_or_path=base,
+        r=plan.rank,
+        lora_alpha=plan.scale * plan.rank,
+        lora_dropout=dropout,
+        target_modules=targets.modules,
+        layers_to_transform=targets.layers,
+        use_dora=plan.uses_dora,
+    )
+    return tensors, config

@@ -1,104 +1,85 @@
-"""An adapter's update as numbers, read from either dialect.
+"""The numbers of an adapter: its factors, as they lie in the file, and what they amount to."""
 
-    mlx-lm   x -> scale * (x @ lora_a) @ lora_b           lora_a (in, rank), lora_b (rank, out)
-    PEFT     x -> alpha / r * x @ lora_A.T @ lora_B.T     lora_A (rank, in), lora_B (out, rank)
-
-Only Linear layers: adapters on embeddings and on mixtures of experts are refused.
-"""
-
-import re
+import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import mlx.core as mx
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from verse.adapter_config import AdapterConfig, PeftConfig
+from verse.adapter_config import AdapterConfig
+from verse.adapter_files import (
+    AdapterFileError,
+    AdapterPlan,
+    ModuleFactors,
+    ModuleShape,
+    plan_adapter,
+)
 from verse_trainer.errors import ConversionError
 
-Array = NDArray[np.float32]
-
-MLX_NAME = re.compile(r"(?P<module>.+)\.(?P<leaf>lora_a|lora_b|m)")
-PEFT_NAME = re.compile(
-    r"(?:base_model\.model\.)?(?P<module>.+)\."
-    r"(?P<leaf>lora_A|lora_B|lora_magnitude_vector)(?:\.default)?(?:\.weight)?"
-)
-_LEAVES = {"lora_A": "lora_a", "lora_B": "lora_b", "lora_magnitude_vector": "m"}
+Tensors = dict[str, mx.array]
 
 
-class Factors(msgspec.Struct, frozen=True, kw_only=True):
-    """The update of one Linear layer, in mlx-lm's orientation."""
+@dataclass(frozen=True)
+class Adapter:
+    """One file of weights, read.
 
-    a: Array
-    """(in, rank)"""
-    b: Array
-    """(rank, out)"""
-    scale: float
-    m: Array | None = None
-    """DoRA's magnitude, (out,)."""
-
-    @property
-    def rank(self) -> int:
-        """Columns of `a`."""
-        return self.a.shape[1]
-
-    @property
-    def delta_norm(self) -> float:
-        """Frobenius norm of `scale * a @ b`, without making the product."""
-        gram = (self.a.T @ self.a) @ (self.b @ self.b.T)
-        return abs(self.scale) * float(np.sqrt(max(np.trace(gram), 0.0)))
-
-
-def read_factors(weights: Path, config: AdapterConfig) -> dict[str, Factors]:
-    """All modules of a weights file, by their path in the model.
-
-    Raises:
-        ConversionError: the file is broken, or holds more than updates of Linear layers.
+    Attributes:
+        plan: Which tensor is which factor of which module.
+        tensors: By the names in the file, in the types they are stored in.
     """
-    is_peft = isinstance(config, PeftConfig)
-    modules: dict[str, dict[str, Array]] = {}
-    for name, array in read_tensors(weights).items():
-        match = (PEFT_NAME if is_peft else MLX_NAME).fullmatch(name)
-        if match is None or array.ndim > 2 or match["module"].endswith("embed_tokens"):
-            raise ConversionError(
-                f"{weights}: {name} is no update of a Linear layer, which is all that converts."
-            )
-        leaf = _LEAVES.get(match["leaf"], match["leaf"])
-        modules.setdefault(match["module"], {})[leaf] = array.T if is_peft else array
-    if not modules:
-        raise ConversionError(f"{weights} holds no update at all.")
-    return {module: _factors(weights, module, arrays, config) for module, arrays in modules.items()}
+
+    plan: AdapterPlan
+    tensors: Tensors
+
+    def a(self, factors: ModuleFactors) -> mx.array:
+        """(in_dims, rank), as mlx-lm multiplies it."""
+        array = self.tensors[factors.a]
+        return array.T if factors.transposed else array
+
+    def b(self, factors: ModuleFactors) -> mx.array:
+        """(rank, out_dims), not scaled."""
+        array = self.tensors[factors.b]
+        return array.T if factors.transposed else array
+
+    def m(self, factors: ModuleFactors) -> mx.array | None:
+        """(out_dims,), DoRA's magnitude."""
+        return None if factors.m is None else self.tensors[factors.m]
 
 
-def read_tensors(weights: Path) -> dict[str, Array]:
-    """Every tensor as float32.
+def read_adapter(
+    file: Path, config: AdapterConfig, base_modules: dict[str, ModuleShape] | None = None
+) -> Adapter:
+    """Read a file of weights that fits its configuration and, if it is given, the base.
 
     Raises:
-        ConversionError: it is no whole safetensors file.
+        ConversionError: it does not fit, or holds a number that is none.
     """
     try:
-        loaded: Any = mx.load(str(weights), format="safetensors")
-        return {name: np.array(array.astype(mx.float32)) for name, array in loaded.items()}
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConversionError(f"{weights} is not a whole safetensors file: {reason}.") from error
-
-
-def _factors(
-    weights: Path, module: str, arrays: dict[str, Array], config: AdapterConfig
-) -> Factors:
-    if "lora_a" not in arrays or "lora_b" not in arrays:
-        raise ConversionError(f"{weights}: {module} has only one of its two factors.")
-    factors = Factors(
-        a=arrays["lora_a"], b=arrays["lora_b"], m=arrays.get("m"), scale=config.scale_of(module)
-    )
-    if factors.rank != config.rank_of(module) or factors.b.shape[0] != factors.rank:
+        plan = plan_adapter(file, config, base_modules)
+    except AdapterFileError as error:
+        raise ConversionError(f"{file} cannot be used: {error}") from error
+    # From memory: whoever writes the file while it is mapped would end this process.
+    tensors = mx.load(io.BytesIO(file.read_bytes()), format="safetensors")
+    assert isinstance(tensors, dict)
+    finite = mx.stack([mx.all(mx.isfinite(tensor)) for tensor in tensors.values()])
+    if not mx.all(finite).item():
         raise ConversionError(
-            f"{weights}: {module} has rank {factors.rank} where adapter_config.json says "
-            f"{config.rank_of(module)}."
+            f"{file} holds NaN or infinity, as after training that diverged; take an earlier "
+            "checkpoint."
         )
-    if config.uses_dora != (factors.m is not None):
-        raise ConversionError(f"{weights}: {module} and adapter_config.json differ about DoRA.")
-    return factors
+    return Adapter(plan, tensors)
+
+
+def delta_norms(adapter: Adapter) -> dict[str, float]:
+    """Frobenius norm of each module's update, `scale * a @ b`.
+
+    From the Gram matrices of the factors: rank x rank instead of in x out. DoRA's magnitude is not
+    in it, since its effect depends on the base.
+    """
+    norms: dict[str, mx.array] = {}
+    for module, factors in adapter.plan.modules.items():
+        a = adapter.a(factors).astype(mx.float32)
+        b = adapter.b(factors).astype(mx.float32) * factors.scale
+        norms[module] = mx.sqrt(mx.maximum(mx.sum((a.T @ a) * (b @ b.T)), 0))
+    return {module: cast(float, norm.item()) for module, norm in norms.items()}

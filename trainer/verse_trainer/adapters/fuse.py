@@ -1,109 +1,163 @@
-"""Base and adapter as one model, which anything that reads mlx-lm's folders can load."""
+"""Put an adapter into its base for good: a full model that needs no adapter any more.
+
+mlx-lm's layers do the arithmetic. What is written is loaded again and compared with the adapter
+applied the ordinary way: rounding to the base's type, and to few bits above all, can lose an update
+that training made from many small steps.
+"""
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
-from verse import openblas
+import mlx.core as mx
+import mlx.nn as nn
+import msgspec
+from mlx.utils import tree_unflatten
+from mlx_lm import utils as mlx_lm_utils
+from mlx_lm.tuner.dora import DoRALinear
+from mlx_lm.tuner.lora import LoRALinear
 
-openblas.preload()
+from verse.adapter_folder import adapter_digest, file_digest
+from verse.base_model import BaseModel, linear_layers, linear_shapes, load_base_model
+from verse.prompt import POEM_SYSTEM
+from verse_trainer.adapters.factors import Adapter, read_adapter
+from verse_trainer.adapters.places import Chosen
+from verse_trainer.adapters.staging import refuse_existing, staged
+from verse_trainer.errors import ConversionError
 
-import mlx.core as mx  # noqa: E402  OpenBLAS must be there first
-import mlx.nn as nn  # noqa: E402
-from mlx.utils import tree_unflatten  # noqa: E402
-from mlx_lm import utils as mlx_lm_utils  # noqa: E402
-
-from verse_trainer.adapters.exchange import AsMlxFolder  # noqa: E402
-from verse_trainer.adapters.names import Choice  # noqa: E402
-from verse_trainer.errors import ConversionError  # noqa: E402
-
-_PROMPT = "河水流过我的窗前"
-_TOLERANCE = 0.05
-"""Of the largest logit: a bfloat16 weight keeps eight bits of an update that is added to it."""
-_QUANTIZED_TOLERANCE = 0.5
+_SAMPLE = f"{POEM_SYSTEM}：河"
+_NOT_COPIED = ("config.json", "model.safetensors.index.json", "README.md")
+_WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".gguf", ".npz")
+_QUANTIZATION_KEYS = ("quantization", "quantization_config")
+_ROUNDING = {mx.float32: 1e-4, mx.float16: 2e-3, mx.bfloat16: 2e-2}
+"""How far logits may differ, as a share of their size, by the arithmetic of each type alone."""
+_MOST_LOST = 0.5
 
 
-def fuse_adapter(choice: Choice, model: str, output: Path, *, keep_quantized: bool) -> float:
-    """Write a model with the chosen weights added to it.
+class Fusion(msgspec.Struct, frozen=True, kw_only=True):
+    """What was written and what it cost."""
+
+    target: Path
+    num_modules: int
+    lost: float
+    """Share of the adapter's effect on the logits that rounding took; 0 is none."""
+
+
+def fuse(chosen: Chosen, model: str, output: Path, *, keep_quantized: bool = False) -> Fusion:
+    """Write the base with the adapter in it.
 
     Args:
-        choice: The adapter, with a strength.
-        model: A model folder or Hugging Face id.
-        output: A folder that does not exist yet.
-        keep_quantized: Quantize the sum as the base was; else a quantized base is written in full.
-
-    Returns:
-        How much the logits of a prompt differ from base and adapter apart, relative to the largest.
+        chosen: The weights, and the strength to apply them with.
+        model: The base: a folder or a Hugging Face id.
+        output: The new folder.
+        keep_quantized: Quantize the changed layers again, as they were. The default writes a model
+            that is not quantized.
 
     Raises:
-        ConversionError: the adapter does not fit, or the result is not what it should be.
+        ConversionError: the adapter does not fit, the output is there already, or the fused model
+            does not write what base and adapter together would.
     """
-    if output.exists():
-        raise ConversionError(f"{output} exists already; choose another folder.")
-    if choice.folder.config.uses_dora and choice.strength != 1:
-        raise ConversionError("The update of a DoRA adapter cannot be scaled.")
-    base, tokenizer, config = _load(model, choice)
-    tokens = mx.array([tokenizer.encode(_PROMPT)])
-    apart = _logits(base, tokens)
-    fused = _fuse(base, config, keep_quantized=keep_quantized)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
-        mlx_lm_utils.save(temporary, model, fused, tokenizer, config, donate_model=False)
-        (temporary / "README.md").unlink(missing_ok=True)  # mlx-lm's card names a hub and no base
-        written: Any = mlx_lm_utils.load_model(temporary)[0]  # pyright: ignore[reportUnknownMemberType]
-        together = _logits(written, tokens)
-        difference = _check(apart, together, keep_quantized=keep_quantized)
-        temporary.chmod(0o755)
-        temporary.rename(output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return difference
+    refuse_existing(output)
+    base = load_base_model(model, as_stored=True)
+    is_quantized = any(key in base.config for key in _QUANTIZATION_KEYS)
+    if keep_quantized and not is_quantized:
+        raise ConversionError(f"{model} is not quantized; leave --keep-quantized out.")
+    adapter = _read(chosen, base)
+    plain = _logits(base)
+    layers = _apply(base, adapter, chosen.part.strength)
+    adapted = _logits(base)
+    _replace(
+        base.model, {path: _fused(layer, keep_quantized, base.dtype) for path, layer in layers}
+    )
+    with staged(output) as stage:
+        _save(base, stage, keep_quantized=keep_quantized)
+        (stage / "README.md").write_text(_note(chosen, base), encoding="utf-8")
+        fused = _logits(load_base_model(str(stage), as_stored=True))
+        lost = _lost(plain, adapted, fused, base.dtype)
+    return Fusion(target=output, num_modules=len(layers), lost=lost)
 
 
-def _load(model: str, choice: Choice) -> tuple[nn.Module, Any, dict[str, Any]]:
-    with AsMlxFolder(choice) as folder:
-        try:
-            base, tokenizer, config = cast(
-                tuple[nn.Module, Any, dict[str, Any]],
-                mlx_lm_utils.load(model, adapter_path=str(folder), return_config=True),
-            )
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConversionError(
-                f"{choice.folder.name} cannot be applied to {model}: {reason}"
-            ) from error
-    for module in cast(list[Any], base.modules()):
-        if hasattr(module, "lora_b"):
-            module.scale *= choice.strength
-    return base, tokenizer, config
+def _read(chosen: Chosen, base: BaseModel) -> Adapter:
+    config = chosen.folder.config
+    if config.uses_dora and chosen.part.strength != 1:
+        raise ConversionError("A DoRA adapter has no strength: its update cannot be scaled.")
+    return read_adapter(chosen.weights, config, linear_shapes(linear_layers(base.model)))
 
 
-def _fuse(model: nn.Module, config: dict[str, Any], *, keep_quantized: bool) -> nn.Module:
-    named = cast(list[tuple[str, Any]], model.named_modules())
-    fused = [(n, m.fuse(dequantize=not keep_quantized)) for n, m in named if hasattr(m, "fuse")]
-    model.update_modules(tree_unflatten(fused))  # pyright: ignore[reportUnknownMemberType]
+def _apply(base: BaseModel, adapter: Adapter, strength: float) -> list[tuple[str, Any]]:
+    """Put mlx-lm's adapted layers into the model."""
+    linears = linear_layers(base.model)
+    layers: list[tuple[str, Any]] = []
+    for path, factors in adapter.plan.modules.items():
+        kind: Any = DoRALinear if factors.m else LoRALinear
+        layer = kind.from_base(linears[path], r=factors.rank, scale=factors.scale * strength)
+        layer.lora_a = adapter.a(factors).astype(mx.float32)
+        layer.lora_b = adapter.b(factors).astype(mx.float32)
+        if (m := adapter.m(factors)) is not None:
+            layer.m = m.astype(mx.float32)
+        layers.append((path, layer))
+    _replace(base.model, dict(layers))
+    return layers
+
+
+def _fused(layer: Any, keep_quantized: bool, dtype: mx.Dtype) -> nn.Module:
+    """A layer of the base's kind and type; what DoRA's float32 gain has touched is float32."""
+    fused = cast(nn.Module, layer.fuse(dequantize=not keep_quantized))
+    fused.apply(lambda x: x.astype(dtype) if mx.issubdtype(x.dtype, mx.floating) else x)
+    return fused
+
+
+def _replace(model: nn.Module, layers: dict[str, Any]) -> None:
+    tree = cast(dict[str, Any], tree_unflatten(list(layers.items())))
+    model.update_modules(tree)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _save(base: BaseModel, stage: Path, *, keep_quantized: bool) -> None:
+    model, config = base.model, dict(base.config)
     if not keep_quantized:
         model = mlx_lm_utils.dequantize_model(model)
-        config.pop("quantization", None)
-        config.pop("quantization_config", None)
-    return model
+        for key in _QUANTIZATION_KEYS:
+            config.pop(key, None)
+    mlx_lm_utils.save_model(stage, model)
+    mlx_lm_utils.save_config(config, stage / "config.json")  # pyright: ignore[reportUnknownMemberType]
+    for file in base.path.iterdir():
+        if file.is_file() and file.suffix not in _WEIGHTS and file.name not in _NOT_COPIED:
+            shutil.copyfile(file, stage / file.name)
 
 
-def _logits(model: nn.Module, tokens: mx.array) -> mx.array:
-    logits = cast(mx.array, model(tokens)).astype(mx.float32)
+def _logits(base: BaseModel) -> mx.array:
+    """(tokens, vocab_size), float32, for one prompt."""
+    base.model.eval()
+    ids = base.hf_tokenizer.encode(_SAMPLE, add_special_tokens=False)
+    logits = cast(mx.array, cast(Any, base.model)(mx.array([ids])))[0].astype(mx.float32)
     mx.eval(logits)  # pyright: ignore[reportUnknownMemberType]
     return logits
 
 
-def _check(apart: mx.array, together: mx.array, *, keep_quantized: bool) -> float:
-    difference = float(mx.abs(apart - together).max() / mx.abs(apart).max())
-    tolerance = _QUANTIZED_TOLERANCE if keep_quantized else _TOLERANCE
-    if not difference <= tolerance:
+def _lost(plain: mx.array, adapted: mx.array, fused: mx.array, dtype: mx.Dtype) -> float:
+    """The self-check: how much of what the adapter does is gone in the fused model."""
+    effect, error, size = (
+        cast(float, mx.linalg.norm(difference).item())
+        for difference in (adapted - plain, fused - adapted, adapted)
+    )
+    lost = error / effect if effect else 0.0
+    if not error <= max(_MOST_LOST * effect, _ROUNDING[dtype] * size):  # so that NaN fails too
         raise ConversionError(
-            f"The check failed: the fused model's logits differ by {difference:.1%} from base and "
-            "adapter apart; nothing was written."
+            f"The self-check failed: the fused model is off by {lost:.0%} of what the adapter "
+            "does, lost in rounding, so nothing was kept; leave --keep-quantized out, or serve "
+            "base and adapter as they are."
         )
-    return difference
+    return lost
+
+
+def _note(chosen: Chosen, base: BaseModel) -> str:
+    recorded = chosen.folder.prompt_format
+    digest = adapter_digest(chosen.folder.path, file_digest(chosen.weights))
+    prompt = msgspec.json.encode(recorded).decode() if recorded else "none"
+    return (
+        f"# {base.id} with {chosen.part.spelling}\n\n"
+        f"The base model `{base.id}` with the LoRA adapter `{chosen.part.spelling}` fused in at "
+        f"strength {chosen.part.strength:g}, written by `verse adapters fuse`.\n\n"
+        f"- digest of the adapter: {digest}\n"
+        f"- prompt format it was trained in: {prompt}\n"
+    )

@@ -76,11 +76,17 @@ class AdapterPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_adapter(
-    file: Path, config: AdapterConfig, base_modules: Mapping[str, ModuleShape]
+    file: Path, config: AdapterConfig, base_modules: Mapping[str, ModuleShape] | None
 ) -> AdapterPlan:
     """Match a file's tensors to the base's modules.
 
     Every tensor must fit: an adapter that is applied in part is not the one that was trained.
+
+    Args:
+        file: The weights.
+        config: What the folder says of them.
+        base_modules: The base's Linear layers by path; None where the base is not at hand, and the
+            tensors need only fit each other and the recorded rank.
 
     Raises:
         AdapterFileError: unreadable file, unknown tensors, or modules that the base does not have.
@@ -88,9 +94,12 @@ def plan_adapter(
     is_peft = isinstance(config, PeftConfig)
     shapes = _read_shapes(file)
     named = _by_module(shapes, _PEFT_NAME if is_peft else _MLX_NAME)
-    _check_modules(set(named), base_modules)
+    if base_modules is not None:
+        _check_modules(set(named), base_modules)
     modules = {
-        module: _factors(module, names, shapes, config, base_modules[module])
+        module: _factors(
+            module, names, shapes, config, None if base_modules is None else base_modules[module]
+        )
         for module, names in named.items()
     }
     dialect, kind = ("peft" if is_peft else "mlx"), ("dora" if config.uses_dora else "lora")
@@ -174,7 +183,7 @@ def _factors(
     names: Mapping[Factor, str],
     shapes: Mapping[str, Shape],
     config: AdapterConfig,
-    base: ModuleShape,
+    base: ModuleShape | None,
 ) -> ModuleFactors:
     if "a" not in names or "b" not in names:
         raise AdapterFileError(f"{module} has only one of its two factors.")
@@ -185,6 +194,7 @@ def _factors(
         )
     rank = config.rank_of(module)
     transposed = isinstance(config, PeftConfig)
+    base = base or _shape_by_factors(module, shapes[names["a"]], shapes[names["b"]], transposed)
     expected: dict[Factor, Shape] = {
         "a": (rank, base.in_dims) if transposed else (base.in_dims, rank),
         "b": (base.out_dims, rank) if transposed else (rank, base.out_dims),
@@ -204,6 +214,13 @@ def _factors(
         scale=config.scale_of(module),
         transposed=transposed,
     )
+
+
+def _shape_by_factors(module: str, a: Shape, b: Shape, transposed: bool) -> ModuleShape:
+    """The layer that two factors of one rank belong to."""
+    if len(a) != 2 or len(b) != 2:
+        raise AdapterFileError(f"{module} is no Linear layer: its factors are {a} and {b}.")
+    return ModuleShape(a[1], b[0]) if transposed else ModuleShape(a[0], b[1])
 
 
 def _some(names: list[str]) -> str:
