@@ -290,6 +290,16 @@ def test_an_id_of_the_hub_is_served_under_that_id(
     assert (base.id, base.path) == ("poet/half", half)
 
 
+def test_code_in_a_model_folder_runs_only_if_it_is_trusted(copy: Path) -> None:
+    """mlx-lm imports what `model_file` names."""
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "model_file": "own.py"}))
+    (copy / "own.py").write_text("from mlx_lm.models.qwen2 import Model, ModelArgs\n")
+    with pytest.raises(BaseModelError, match=r"custom module \('own.py'\)"):
+        load_base_model(str(copy))
+    assert load_base_model(str(copy), trust_remote_code=True).vocab_size == CONFIG["vocab_size"]
+
+
 def test_the_tokenizer_alone_is_that_of_the_model_and_knows_the_context() -> None:
     base = load_base_tokenizer(str(VERSE_TINY))
     whole = load_base_model(str(VERSE_TINY))

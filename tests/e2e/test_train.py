@@ -1,9 +1,10 @@
-"""`verse train` as a person runs it: the real command, the real training process, verse-tiny."""
+"""`verse train` as a person runs it: the real command, the real training process."""
 
 import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from tests.trainer.runs import build_model, write_data
+
 PROJECT = Path(__file__).parents[2]
 VERSE = str(Path(sys.executable).with_name("verse"))
-POEMS = ["河水流过", "灯还亮着", "母亲的手", "雪落下来", "门开了", "一只鸟"]
 RUN = ("--batch-size", "2", "--num-layers", "1", "--steps-per-report", "1", "--patience", "0")
 
 pytestmark = pytest.mark.slow
@@ -24,28 +26,21 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    lines = [
-        json.dumps(
-            {
-                "messages": [
-                    {"role": "user", "content": poem[0]},
-                    {"role": "assistant", "content": poem},
-                ]
-            }
-        )
-        for poem in POEMS
-    ]
-    for name, part in (("train", lines[:5]), ("valid", lines[5:]), ("test", lines[5:])):
-        (folder / f"{name}.jsonl").write_text("\n".join(part) + "\n")
+    folder = write_data(tmp_path / "data", num_train=5, num_valid=1)
+    shutil.copy(folder / "valid.jsonl", folder / "test.jsonl")
     return folder
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
 @pytest.fixture
-def command(data: Path, tmp_path: Path) -> Callable[..., list[str]]:
+def command(base: Path, data: Path, tmp_path: Path) -> Callable[..., list[str]]:
     def line(*arguments: str) -> list[str]:
-        places = ("--data", str(data), "--adapter-path", str(tmp_path / "mine"))
+        files = {"--model": base, "--data": data, "--adapter-path": tmp_path / "mine"}
+        places = [str(part) for pair in files.items() for part in pair]
         return [VERSE, "train", "-c", "verse-tiny", *RUN, *places, *arguments]
 
     return line
@@ -107,7 +102,7 @@ def test_a_dry_run_tells_what_a_run_would_be_and_writes_nothing(
 def test_ctrl_c_saves_and_resume_goes_on_and_testing_changes_nothing(
     command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    length = ("--iters", "20", "--save-every", "10")
+    length = ("--iters", "12", "--save-every", "12")
     with running(command(*length, "--json")) as process:
         wait_for(process, "train")
         process.send_signal(signal.SIGINT)
@@ -119,7 +114,7 @@ def test_ctrl_c_saves_and_resume_goes_on_and_testing_changes_nothing(
     result = run(command(*length, "--resume"))
     assert result.returncode == 0, result.stderr
     assert "of them are done" in result.stdout
-    assert "Finished at step 20." in result.stdout
+    assert "Finished at step 12." in result.stdout
 
     before = contents(tmp_path / "mine")
     tested = run(command("--no-train", "--test"))

@@ -121,11 +121,3 @@ def test_a_name_that_is_none_gets_the_nearest() -> None:
         find_config("qwen2.5-7b-8b")
     with pytest.raises(ConfigError, match=r"the presets are qwen2\.5-14b-8bit, "):
         find_config("/nowhere/x.yaml")
-
-
-def test_the_wheel_carries_the_presets_where_they_are_looked_for() -> None:
-    import tomllib
-
-    wheel = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
-    targets = wheel["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert targets["force-include"] == {"trainer/presets": "verse_trainer/presets"}

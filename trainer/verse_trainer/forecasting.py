@@ -32,7 +32,6 @@ def forecast(prepared: "PreparedRun", measured: "MeasuredStep", machine_bytes: i
     """
     config, base = prepared.config, prepared.base
     architecture, row_tokens = read_architecture(base.config), prepared.longest.num_tokens
-    tokens_per_row = prepared.num_tokens / max(1, prepared.num_rows)
     return Forecast(
         num_rows=prepared.num_rows,
         num_valid_rows=prepared.num_valid_rows,
@@ -52,20 +51,25 @@ def forecast(prepared: "PreparedRun", measured: "MeasuredStep", machine_bytes: i
         step_tokens=measured.tokens,
         peak_memory_bytes=measured.peak_bytes,
         machine_memory_bytes=machine_bytes,
-        estimated_seconds=seconds_left(
-            config,
-            steps_left=prepared.total_steps - prepared.start_step,
-            steps_per_epoch=prepared.steps_per_epoch,
-            tokens_per_step=prepared.num_tokens / max(1, prepared.steps_per_epoch),
-            valid_tokens=prepared.num_valid_rows * tokens_per_row,
-            step_seconds=measured.seconds,
-            step_tokens=measured.tokens,
-        ),
+        estimated_seconds=_estimated_seconds(prepared, measured),
         memory_estimate=memory_of(architecture, config, row_tokens, base.bytes),
         alternatives=alternatives(
             architecture, config, row_tokens, base.bytes, measured.peak_bytes
         ),
         notes=prepared.notes,
+    )
+
+
+def _estimated_seconds(prepared: "PreparedRun", measured: "MeasuredStep") -> float:
+    tokens_per_row = prepared.num_tokens / max(1, prepared.num_rows)
+    return seconds_left(
+        prepared.config,
+        steps_left=prepared.total_steps - prepared.start_step,
+        steps_per_epoch=prepared.steps_per_epoch,
+        tokens_per_step=prepared.num_tokens / max(1, prepared.steps_per_epoch),
+        valid_tokens=prepared.num_valid_rows * tokens_per_row,
+        step_seconds=measured.seconds,
+        step_tokens=measured.tokens,
     )
 
 
