@@ -1,4 +1,4 @@
-"""One process per file: a lock that the system takes back when the process dies."""
+"""One process per file: a lock that the system takes back when its holders die."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ _TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
 class FileLock:
-    """Holds a file for this process."""
+    """Holds a file for this process, and for those it hands `handle` on to."""
 
     def __init__(self, path: Path, taken: UserError) -> None:
         """Take the lock on a file that exists.
@@ -28,18 +28,18 @@ class FileLock:
             UserError: `taken`.
             OSError: the file cannot be opened.
         """
-        self._handle = os.open(path, os.O_RDONLY)
+        self.handle = os.open(path, os.O_RDONLY)
         try:
-            _lock(self._handle)
+            _lock(self.handle)
         except OSError as error:
-            os.close(self._handle)
+            os.close(self.handle)
             if error.errno in _TAKEN:
                 raise taken from None
             raise
 
     def release(self) -> None:
         """Let another process have it."""
-        os.close(self._handle)
+        os.close(self.handle)
 
 
 def _lock(handle: int) -> None:

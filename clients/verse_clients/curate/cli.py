@@ -104,9 +104,9 @@ def export(
     ] = "sft,pairs,rejected,list,chapbook",
 ) -> None:
     """Write training rows, preference pairs, rejected poems, the original's list and a book."""
-    from verse_clients.curate import exports
     from verse_clients.curate.desk import export_folder
-    from verse_clients.curate.store import read_journal
+    from verse_clients.decisions import exports
+    from verse_clients.decisions.journal import read_journal
 
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     for kind in chosen:

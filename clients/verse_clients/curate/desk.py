@@ -7,15 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from verse_clients.curate import exports
 from verse_clients.curate.flags import Inspector
-from verse_clients.curate.items import Item
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.more import More, Server, more_file, read_more
 from verse_clients.curate.place import OrderName, Place, keep_place, read_place
 from verse_clients.curate.session import Session
-from verse_clients.curate.sources import past_decisions, read_items
 from verse_clients.curate.store import Store
+from verse_clients.decisions import exports
+from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import past_decisions, read_items
 
 _SEED_LIMIT = 2**31
 

@@ -1,30 +1,22 @@
 """What can go wrong for the poet.
 
 UserError
-└── CurateError
-    ├── SourceError    a file holds no poems that can be read
-    ├── JournalError   the decisions cannot be opened or do not fit together
-    │   └── LockedError    another window has them open
-    ├── KeymapError    the file with the keys says something impossible
-    ├── DisplayError   there is no screen to open a window on
-    └── WriterError    the server did not write new poems
+├── CurateError
+│   ├── KeymapError    the file with the keys says something impossible
+│   ├── DisplayError   there is no screen to open a window on
+│   └── WriterError    the server did not write new poems
+└── JournalError       see decisions.errors
+    └── LockedError    another window has the decisions open
 
 `verse.cli` prints them, with exit code 2.
 """
 
 from verse.errors import UserError
+from verse_clients.decisions.errors import JournalError
 
 
 class CurateError(UserError):
     """The root of what `verse curate` tells in one sentence."""
-
-
-class SourceError(CurateError):
-    """A file holds no poems that can be read."""
-
-
-class JournalError(CurateError):
-    """The decisions cannot be opened or do not fit together."""
 
 
 class LockedError(JournalError):

@@ -8,8 +8,9 @@ import msgspec
 from verse import jsonl
 from verse.likeness import CopyIndex
 from verse.records import Poem
-from verse_clients.curate.errors import SourceError
-from verse_clients.curate.items import Flag, Item
+from verse_clients.curate.slots import Flag
+from verse_clients.decisions.errors import SourceError
+from verse_clients.decisions.items import Item
 from verse_clients.near_duplicates import NearDuplicates
 
 MIN_RUN = 8

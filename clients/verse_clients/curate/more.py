@@ -16,8 +16,8 @@ from verse.errors import UserError
 from verse.prompt import Message
 from verse.records import Candidate
 from verse_clients.curate.errors import WriterError
-from verse_clients.curate.items import Item
-from verse_clients.curate.sources import read_items
+from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import read_items
 from verse_clients.prompt_variant import filled
 
 NUM_POEMS = 2

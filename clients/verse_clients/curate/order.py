@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from verse.likeness import normalise, shingles
-from verse_clients.curate.items import Item, Slot
 from verse_clients.curate.place import OrderName
-from verse_clients.curate.replay import Replay
+from verse_clients.curate.slots import Slot
+from verse_clients.decisions.items import Item
+from verse_clients.decisions.replay import Replay
 
 _REPEAT_EVERY = 20
 _UNLIKE_TRIES = 6

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from verse_clients.curate.items import Item, Slot
+from verse_clients.curate.slots import Slot
+from verse_clients.decisions.items import Item
 
 Test = Callable[[Slot], bool]
 

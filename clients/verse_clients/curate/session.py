@@ -16,11 +16,12 @@ from typing import Literal
 from verse.records import Decision, JournalEntry, PairDecision, Undo
 from verse_clients.curate.difference import edit_distance
 from verse_clients.curate.filters import lets_through
-from verse_clients.curate.items import Flag, Item, Slot
 from verse_clients.curate.order import arrange
 from verse_clients.curate.place import Filter, OrderName, Place
 from verse_clients.curate.queue import Queue
-from verse_clients.curate.replay import Replay
+from verse_clients.curate.slots import Flag, Slot
+from verse_clients.decisions.items import Item
+from verse_clients.decisions.replay import Replay
 
 Plain = Literal["accept", "reject", "skip"]
 PairVerdict = Literal["left", "right", "tie", "both_bad"]

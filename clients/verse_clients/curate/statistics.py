@@ -1,44 +1,18 @@
 """Figures about the poet's decisions; nothing here is shown about a poem before it is decided."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
-from math import sqrt
 from statistics import median
 from typing import NamedTuple
 
 from verse.records import Decision
-from verse_clients.curate.items import Item
-from verse_clients.curate.replay import IMPORTED, Replay
+from verse_clients.decisions.items import Item
+from verse_clients.decisions.replay import IMPORTED, Replay
+from verse_clients.decisions.tally import Tally, is_verdict, tallies
 
-_Z = 1.959964  # 95 %
 _PACE_WINDOW = 20
 _PAUSE_SECONDS = 300.0
 """A longer gap is a pause, not thinking."""
-
-
-class Tally(NamedTuple):
-    """How one source, or all of them, fared."""
-
-    name: str
-    accepted: int
-    edited: int
-    rejected: int
-
-    @property
-    def decided(self) -> int:
-        """All verdicts; a skip is none."""
-        return self.accepted + self.edited + self.rejected
-
-    @property
-    def share(self) -> float:
-        """Accepted, edited or not, of all decided; 0 to 1."""
-        return (self.accepted + self.edited) / self.decided if self.decided else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Where the share lies with 95 % confidence."""
-        return wilson(self.accepted + self.edited, self.decided)
 
 
 class Progress(NamedTuple):
@@ -52,16 +26,6 @@ class Progress(NamedTuple):
     per_minute: float | None
     """None before the second decision."""
     minutes_left: float | None
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The score interval at 95 %; it stays sensible with few trials (Wilson 1927)."""
-    if not trials:
-        return 0.0, 1.0
-    share, z2 = successes / trials, _Z * _Z
-    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z * sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def progress(items: Sequence[Item], replay: Replay) -> Progress:
@@ -91,19 +55,7 @@ def per_minute(replay: Replay) -> float | None:
 
 def by_source(replay: Replay) -> list[Tally]:
     """One tally per adapter and checkpoint, the most decided first."""
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for verdict in replay.verdicts():
-        if verdict.action in _COLUMN:
-            counts[Item(candidate=verdict.candidate).source][_COLUMN[verdict.action]] += 1
-    tallies = [Tally(name, *count) for name, count in counts.items()]
-    return sorted(tallies, key=lambda tally: (-tally.decided, tally.name))
-
-
-def overall(replay: Replay) -> Tally:
-    """All sources together."""
-    tallies = by_source(replay)
-    columns = zip(*(tally[1:] for tally in tallies), strict=True)
-    return Tally("all", *(sum(column) for column in columns)) if tallies else Tally("all", 0, 0, 0)
+    return tallies(replay.verdicts(), lambda verdict: Item(candidate=verdict.candidate).source)
 
 
 def running_share(replay: Replay) -> list[float]:
@@ -111,7 +63,7 @@ def running_share(replay: Replay) -> list[float]:
     shares: list[float] = []
     accepted = 0
     for verdict in replay.verdicts():
-        if verdict.action in _COLUMN:
+        if is_verdict(verdict):
             accepted += verdict.action != "reject"
             shares.append(accepted / (len(shares) + 1))
     return shares
@@ -141,9 +93,6 @@ def consistency(replay: Replay) -> tuple[int, int]:
         if decision.action != "skip":
             before[poem] = taken
     return same, shown
-
-
-_COLUMN = {"accept": 0, "edit": 1, "reject": 2}
 
 
 def _verdicts(replay: Replay) -> list[Decision]:

@@ -1,11 +1,12 @@
 """The sentences of the window, from what they are about."""
 
 from verse.records import Decision, PairDecision
-from verse_clients.curate.items import Flag, Item
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.place import Filter
 from verse_clients.curate.session import Session
+from verse_clients.curate.slots import Flag
 from verse_clients.curate.statistics import progress
+from verse_clients.decisions.items import Item
 
 _DONE = {"accept": "Accepted", "edit": "Accepted with changes", "reject": "Rejected",
          "skip": "Skipped", "rate": "Stars given"}  # fmt: skip

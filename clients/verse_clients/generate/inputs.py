@@ -9,9 +9,9 @@ import msgspec
 from verse import jsonl
 from verse.prompt import Message
 from verse.records import Candidate, Origin, Poem
-from verse_clients.curate.exports import accepted_poems
-from verse_clients.curate.replay import Replay
-from verse_clients.curate.store import read_journal
+from verse_clients.decisions.exports import accepted_poems
+from verse_clients.decisions.journal import read_journal
+from verse_clients.decisions.replay import Replay
 from verse_clients.generate.errors import InputError
 from verse_clients.prompt_variant import PLACE
 

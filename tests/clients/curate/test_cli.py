@@ -4,8 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.clients.curate.conftest import make_session, write_candidates
+from verse.errors import UserError
 from verse_clients.curate.cli import app
-from verse_clients.curate.errors import CurateError
 from verse_clients.curate.store import Store
 
 
@@ -21,7 +21,7 @@ def journal(tmp_path: Path) -> Path:
 
 def run(*arguments: str | Path) -> str:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if isinstance(result.exception, CurateError):
+    if isinstance(result.exception, UserError):
         raise result.exception
     assert result.exit_code == 0, result.output
     return result.output
@@ -61,7 +61,7 @@ def test_mistakes_are_told_in_one_sentence(
     journal: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
 ) -> None:
     monkeypatch.chdir(journal.parent)
-    with pytest.raises(CurateError) as caught:
+    with pytest.raises(UserError) as caught:
         run(*arguments)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -70,7 +70,7 @@ def test_mistakes_are_told_in_one_sentence(
 def test_a_file_that_is_no_poems_touches_nothing(tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text("nonsense\n", "utf-8")
-    with pytest.raises(CurateError, match="line 1 is not JSON"):
+    with pytest.raises(UserError, match="line 1 is not JSON"):
         run(other)
     assert list(tmp_path.iterdir()) == [other]
 
@@ -79,6 +79,6 @@ def test_poem_files_are_never_written(tmp_path: Path, monkeypatch: pytest.Monkey
     poems = write_candidates(tmp_path / "poems.jsonl", 3)
     before = poems.read_bytes(), poems.stat().st_mtime_ns
     monkeypatch.setenv("DISPLAY", "")
-    with pytest.raises(CurateError, match="needs a screen"):
+    with pytest.raises(UserError, match="needs a screen"):
         run(poems)
     assert (poems.read_bytes(), poems.stat().st_mtime_ns) == before

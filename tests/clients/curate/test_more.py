@@ -12,8 +12,8 @@ from tests.clients.fake_openai import Failure, FakeOpenAI, Script
 from verse.errors import UserError
 from verse.prompt import Message
 from verse.records import Candidate
-from verse_clients.curate.items import Item
 from verse_clients.curate.more import More, Written, more_file, read_more
+from verse_clients.decisions.items import Item
 from verse_clients.openai_client import Server
 from verse_clients.server_errors import ServerError
 

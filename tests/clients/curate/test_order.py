@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clients.curate.conftest import go_to_repeat, make_items, make_session
-from verse_clients.curate.items import Item
 from verse_clients.curate.order import arrange
 from verse_clients.curate.place import OrderName
-from verse_clients.curate.replay import Replay
+from verse_clients.decisions.items import Item
+from verse_clients.decisions.replay import Replay
 
 ORDERS: tuple[OrderName, ...] = ("file", "score", "disagreement", "theme", "active")
 scores = st.none() | st.floats(0, 5)

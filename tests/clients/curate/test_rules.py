@@ -12,12 +12,14 @@ from verse.likeness import CopyIndex, normalise, span_of
 from verse.records import Candidate, Poem
 from verse_clients.curate import statistics, wording
 from verse_clients.curate.difference import difference, edit_distance
-from verse_clients.curate.errors import SourceError
 from verse_clients.curate.flags import Inspector, read_training
-from verse_clients.curate.items import Flag, Item
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.pairing import next_pair
 from verse_clients.curate.place import Filter
+from verse_clients.curate.slots import Flag
+from verse_clients.decisions import tally
+from verse_clients.decisions.errors import SourceError
+from verse_clients.decisions.items import Item
 from verse_clients.near_duplicates import NearDuplicates
 
 chinese = st.text(st.sampled_from("雨河灯月雪，。\n 🌧𠮷"), max_size=30)
@@ -150,11 +152,6 @@ def test_progress_counts_shares_and_time() -> None:
     )
 
 
-def test_wilsons_interval_matches_the_published_example() -> None:
-    low, high = statistics.wilson(81, 263)  # Newcombe 1998, table I
-    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
-
-
 def test_tallies_name_the_source_and_add_up() -> None:
     session = make_session(6)
     session.decide("accept")
@@ -164,7 +161,7 @@ def test_tallies_name_the_source_and_add_up() -> None:
     assert {(t.name, t.accepted, t.edited, t.rejected) for t in tallies} == {
         ("xuzhimo@60", 1, 0, 0), ("hushi@80", 0, 1, 0), ("base@60", 0, 0, 1),
     }  # fmt: skip
-    assert statistics.overall(session.replay)[1:] == (1, 1, 1)
+    assert tally.overall(session.replay.verdicts())[1:] == (1, 1, 1)
     assert statistics.running_share(session.replay) == [1, 1, pytest.approx(2 / 3)]
 
 

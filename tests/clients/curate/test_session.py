@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tests.clients.curate.conftest import Clock, go_to_repeat, make_items, make_session
 from verse.records import Decision, JournalEntry, PairDecision
-from verse_clients.curate.items import Flag
 from verse_clients.curate.place import Filter, Place
-from verse_clients.curate.replay import Replay
 from verse_clients.curate.session import Session
+from verse_clients.curate.slots import Flag
 from verse_clients.curate.store import Store
+from verse_clients.decisions.replay import Replay
 
 Step = Callable[[Session], object]
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.clients.curate.conftest import make_session
 from verse.records import Candidate, Undo
-from verse_clients.curate.errors import JournalError, LockedError
+from verse_clients.curate.errors import LockedError
 from verse_clients.curate.place import (
     Filter,
     Place,
@@ -15,8 +15,10 @@ from verse_clients.curate.place import (
     place_file,
     read_place,
 )
-from verse_clients.curate.replay import Replay
-from verse_clients.curate.store import Store, read_journal
+from verse_clients.curate.store import Store
+from verse_clients.decisions.errors import JournalError
+from verse_clients.decisions.journal import read_journal
+from verse_clients.decisions.replay import Replay
 
 
 def test_a_decision_is_in_the_file_when_write_returns(tmp_path: Path) -> None:
@@ -110,7 +112,8 @@ import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from verse.records import Candidate, Decision
-from verse_clients.curate.store import Store, read_journal
+from verse_clients.curate.store import Store
+from verse_clients.decisions.journal import read_journal
 
 NO_LIMIT = resource.RLIM_INFINITY
 path = Path(sys.argv[1])

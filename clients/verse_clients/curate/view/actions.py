@@ -10,11 +10,10 @@ from typing import Protocol, cast
 from verse.records import Decision
 from verse_clients.curate import wording
 from verse_clients.curate.desk import Desk
-from verse_clients.curate.errors import CurateError
-from verse_clients.curate.items import Flag, Item
 from verse_clients.curate.more import Written
 from verse_clients.curate.place import Filter, OrderName
 from verse_clients.curate.session import Plain, Session
+from verse_clients.curate.slots import Flag
 from verse_clients.curate.view.background import Background
 from verse_clients.curate.view.help_window import HelpWindow
 from verse_clients.curate.view.looks import Looks
@@ -23,6 +22,8 @@ from verse_clients.curate.view.reading import Page
 from verse_clients.curate.view.sheet import Sheet
 from verse_clients.curate.view.statistics_window import StatisticsWindow
 from verse_clients.curate.view.type_window import TypeWindow
+from verse_clients.decisions.errors import DecisionsError
+from verse_clients.decisions.items import Item
 
 _SEED_LIMIT = 2**31
 _INSPECT_SECONDS, _INSPECT_PAUSE_MS = 0.008, 12
@@ -255,7 +256,7 @@ class Actions:
     def _export(self) -> None:
         try:
             written = self._owner.desk.export()
-        except CurateError as error:
+        except DecisionsError as error:
             self._owner.say(str(error))
         else:
             names = ", ".join(path.name for path in written)

@@ -8,8 +8,8 @@ from verse.likeness import span_of
 from verse.records import Decision
 from verse_clients.curate import wording
 from verse_clients.curate.desk import Desk
-from verse_clients.curate.items import Flag
 from verse_clients.curate.session import Session
+from verse_clients.curate.slots import Flag
 from verse_clients.curate.view.actions import Actions
 from verse_clients.curate.view.flow import Flow
 from verse_clients.curate.view.hints import Hint

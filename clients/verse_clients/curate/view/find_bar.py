@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from tkinter import Misc, StringVar, ttk
 from typing import Any, cast
 
-from verse_clients.curate.items import Item
 from verse_clients.curate.place import Filter, OrderName
 from verse_clients.curate.view.flow import Flow
 from verse_clients.curate.view.hints import Hint
+from verse_clients.decisions.items import Item
 
 _STATES = {
     "All poems": "all", "Undecided": "open", "Accepted": "accepted", "Edited": "edited",

@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from tkinter import Canvas, Misc
 
-from verse_clients.curate.statistics import Tally
 from verse_clients.curate.view import fonts
 from verse_clients.curate.view.fonts import Fonts
 from verse_clients.curate.view.theme import Palette
+from verse_clients.decisions.tally import Tally
 
 
 class Plot(Canvas, ABC):

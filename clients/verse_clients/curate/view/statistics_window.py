@@ -5,12 +5,12 @@ from tkinter import Canvas, Misc, ttk
 
 from verse_clients.curate import statistics
 from verse_clients.curate.session import Session
-from verse_clients.curate.statistics import Tally
 from verse_clients.curate.view import fonts
 from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.plots import Columns, Course, Plot, Shares
 from verse_clients.curate.view.sheet import Sheet
 from verse_clients.curate.view.theme import Palette
+from verse_clients.decisions.tally import Tally, overall
 
 _COLUMNS = (
     ("source", "Source", 16), ("decided", "Decided", 8), ("accepted", "Accepted", 8),
@@ -34,7 +34,7 @@ class StatisticsWindow(Sheet):
         self._label(_summary(session), "Title.TLabel", above=18)
         self._plot("Accepted by source", Shares(self._inside, tallies[:_MAX_BARS]))
         if tallies:
-            self._table([*tallies, statistics.overall(replay)])
+            self._table([*tallies, overall(replay.verdicts())])
         self._plot(
             "Accepted share over the decisions",
             Course(self._inside, statistics.running_share(replay)),
@@ -72,7 +72,7 @@ class StatisticsWindow(Sheet):
 
 def _summary(session: Session) -> str:
     replay = session.replay
-    total = statistics.overall(replay)
+    total = overall(replay.verdicts())
     if not total.decided:
         return "Nothing is decided yet."
     parts = [f"{total.decided} decided, {total.share:.0%} accepted"]

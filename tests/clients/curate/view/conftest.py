@@ -17,8 +17,9 @@ from verse.records import JournalEntry
 from verse_clients.curate.desk import Desk
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.place import Place
-from verse_clients.curate.store import Store, read_journal
+from verse_clients.curate.store import Store
 from verse_clients.curate.view.main_window import MainWindow
+from verse_clients.decisions.journal import read_journal
 
 PROGRAMS = ("Xvfb", "openbox", "xdotool")
 VERSE = "import sys; from verse.cli import main; sys.exit(main(['curate', *sys.argv[1:]]))"

@@ -12,14 +12,15 @@ import pytest
 from tests.clients.curate.conftest import make_items
 from tests.clients.curate.view.conftest import Bench, MakeBench, Screen
 from verse.records import Candidate
-from verse_clients.curate.items import Flag, Item
 from verse_clients.curate.more import Written
 from verse_clients.curate.place import Filter, Place
+from verse_clients.curate.slots import Flag
 from verse_clients.curate.view.pairs_window import PairsWindow
 from verse_clients.curate.view.sheet import Sheet
 from verse_clients.curate.view.statistics_window import StatisticsWindow
 from verse_clients.curate.view.theme import DARK, LIGHT
 from verse_clients.curate.view.type_window import TypeWindow
+from verse_clients.decisions.items import Item
 
 pytestmark = pytest.mark.gui
 

@@ -1,6 +1,6 @@
-"""What the queue holds: a candidate, what judges said about it, and what is odd about it."""
+"""What files of poems hold: a candidate, and what judges or an older list say about it."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -39,27 +39,3 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     def source(self) -> str:
         """Adapter and checkpoint in one, as a request would name them."""
         return self.candidate.model
-
-
-FlagKind = Literal["near", "copy", "cut"]
-
-
-class Flag(NamedTuple):
-    """Something to know before deciding."""
-
-    kind: FlagKind
-    """Nearly another poem of the queue; taken from a training poem; cut off by the token limit."""
-    other: str = ""
-    """Id of the other poem (near), or the name of the source (copy)."""
-    ratio: float = 0.0
-    """How alike, or how much of the poem is copied; 0 to 1."""
-    run: str = ""
-    """The copied characters."""
-
-
-class Slot(NamedTuple):
-    """A place in the queue."""
-
-    item: Item
-    repeat: bool = False
-    """Shown again on purpose, to see whether the poet decides alike."""

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from verse.records import Decision, JournalEntry, PairDecision, Undo
-from verse_clients.curate.errors import JournalError
+from verse_clients.decisions.errors import JournalError
 
 IMPORTED = "imported"
 """The sitting of decisions that another program's file brought; undo does not reach them."""

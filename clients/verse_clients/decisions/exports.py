@@ -14,9 +14,9 @@ from rapidfuzz import fuzz
 from verse.atomic_file import replace_file
 from verse.prompt import Message
 from verse.records import Candidate, Decision, JournalEntry, Poem, PreferencePair, TrainingExample
-from verse_clients.curate import seed_list
-from verse_clients.curate.errors import CurateError
-from verse_clients.curate.replay import Replay
+from verse_clients.decisions import seed_list
+from verse_clients.decisions.errors import DecisionsError
+from verse_clients.decisions.replay import Replay
 from verse_clients.markdown_verse import book
 
 _MAX_PAIRS = 4
@@ -96,7 +96,7 @@ def export(entries: Iterable[JournalEntry], folder: Path, kinds: Sequence[str]) 
     """Write exports into a folder, each file at once or not at all.
 
     Raises:
-        CurateError: the folder cannot be written.
+        DecisionsError: the folder cannot be written.
     """
     contents = files(entries)
     written: list[Path] = []
@@ -107,7 +107,7 @@ def export(entries: Iterable[JournalEntry], folder: Path, kinds: Sequence[str]) 
             replace_file(path, [contents[KINDS[kind]]])
             written.append(path)
     except OSError as error:
-        raise CurateError(f"{folder} cannot be written: {error.strerror}.") from error
+        raise DecisionsError(f"{folder} cannot be written: {error.strerror}.") from error
     return written
 
 

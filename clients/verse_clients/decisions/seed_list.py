@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from verse.records import Candidate, Decision
-from verse_clients.curate.items import Item, Past
+from verse_clients.decisions.items import Item, Past
 
 
 class SeedPoem(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,11 +6,11 @@ import pytest
 
 from tests.clients.curate.conftest import make_session
 from verse.records import Candidate, JournalEntry, PreferencePair, TrainingExample
-from verse_clients.curate import exports
-from verse_clients.curate.errors import CurateError
-from verse_clients.curate.items import Item
 from verse_clients.curate.session import Session
-from verse_clients.curate.sources import read_items
+from verse_clients.decisions import exports
+from verse_clients.decisions.errors import DecisionsError
+from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import read_items
 
 
 def poem(theme: str, text: str) -> Item:
@@ -147,5 +147,5 @@ def test_undone_decisions_are_not_exported() -> None:
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("", "utf-8")
-    with pytest.raises(CurateError, match="cannot be written"):
+    with pytest.raises(DecisionsError, match="cannot be written"):
         exports.export([], tmp_path / "taken", list(exports.KINDS))

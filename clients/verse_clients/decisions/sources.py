@@ -17,10 +17,10 @@ import msgspec
 
 from verse import jsonl
 from verse.records import Candidate, Decision
-from verse_clients.curate import seed_list
-from verse_clients.curate.errors import SourceError
-from verse_clients.curate.items import Item
-from verse_clients.curate.replay import IMPORTED
+from verse_clients.decisions import seed_list
+from verse_clients.decisions.errors import SourceError
+from verse_clients.decisions.items import Item
+from verse_clients.decisions.replay import IMPORTED
 
 
 class _Judged(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,271 @@
+"""`verse refine`: the round from writing to the next adapter, step by step.
+
+Nothing heavy is imported before a command runs: `verse --help` loads this module.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_ROUND = typer.Option("--round", show_default="the newest in rounds/", help="A round's folder.")
+_Round = Annotated[Path | None, _ROUND]
+_Poems = Annotated[Path, typer.Option("--poems", help="The poet's own poems.")]
+_Split = Annotated[Path, typer.Option("--split", help="Which of them are kept to measure with.")]
+_WithoutSplit = Annotated[
+    bool, typer.Option("--without-split", help="No poem is kept to measure with.")
+]
+_MaxRun = Annotated[int, typer.Option(min=1, help="So many characters in a row are a copy.")]
+_MaxCopied = Annotated[
+    float, typer.Option(min=0, max=1, help="So is this much of a poem in one run.")
+]
+_MaxLikeness = Annotated[
+    float, typer.Option(min=0.01, max=1, help="Poems as alike as this are the same.")
+]
+_POEMS = Path("data/poems.jsonl")
+_SPLIT = Path("data/split.json")
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+    help="Write, judge, decide, train and compare, round by round; alone, it does what comes next.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def main(context: typer.Context, folder: _Round = None) -> None:
+    """Write, judge, decide, train and compare, round by round; alone, it does what comes next."""
+    if context.invoked_subcommand is None:
+        next_steps(folder)
+    elif folder is not None:
+        raise typer.BadParameter("say it behind the step, as in verse refine status --round NN")
+
+
+@app.command()
+def start(
+    adapters: Annotated[str, typer.Option(help="Those that write, as in xuzhimo,hushi.")],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", show_default="the first adapter's with -rNN", help="The new one's."),
+    ] = None,
+    themes: Annotated[Path, typer.Option(help="One theme a line.")] = Path("data/themes.txt"),
+    variants: Annotated[
+        Path | None, typer.Option(show_default="the theme alone", help="Ways to ask, one a line.")
+    ] = None,
+    checkpoints: Annotated[str, typer.Option(help="As verse generate has it.")] = "best",
+    samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Poems of each.")] = 4,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(show_default="none", help="A model that ranks; give it once for each."),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(show_default="as verse generate", help="The server's address.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="What to train by, as verse train -c.")
+    ] = "verse-tiny",
+    poems: _Poems = _POEMS,
+    split: _Split = _SPLIT,
+    max_synthetic: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of model-written poems at most.")
+    ] = 0.5,
+) -> None:
+    """Begin a round: write its plan, which you can change before a step runs."""
+    from verse_clients.refine import rounds
+    from verse_clients.refine.plan import Judge, Plan
+
+    names = tuple(part.strip() for part in adapters.split(",") if part.strip())
+    default = f"{names[0]}-r{rounds.next_number():02}" if names else ""
+    plan = Plan(
+        adapters=names,
+        new_adapter=f"adapters/{name or default}",
+        themes=str(themes),
+        variants=str(variants or ""),
+        checkpoints=checkpoints,
+        samples=samples,
+        judges=tuple(Judge(model=model) for model in judge or ()),
+        base_url=base_url or "",
+        preset=preset,
+        poems=str(poems),
+        split=str(split),
+        earlier=rounds.earlier_decisions(),
+        max_synthetic=max_synthetic,
+    )
+    folder = rounds.start_round(plan)
+    print(f"{folder}/plan.toml is the plan; change it as you like, then run `verse refine`.")
+    print(rounds.listing(rounds.look_at(folder)))
+
+
+@app.command("next")
+def next_steps(folder: _Round = None) -> None:
+    """Do the next steps of a round until you are needed."""
+    from verse_clients.refine import rounds
+    from verse_clients.refine.runner import Program
+
+    place = folder or rounds.newest_round()
+    waiting = rounds.advance(place, Program(), _say)
+    print(rounds.invitation(waiting.step) if waiting else rounds.farewell(place))
+
+
+@app.command()
+def status(folder: _Round = None) -> None:
+    """Show where each step of a round stands, and the very commands."""
+    from verse_clients.refine import rounds
+
+    place = folder or rounds.newest_round()
+    print(place)
+    print(rounds.listing(rounds.look_at(place)))
+
+
+@app.command()
+def generate(folder: _Round = None) -> None:
+    """Let the adapters write the poems of a round."""
+    _run("generate", folder)
+
+
+@app.command("filter")
+def filter_poems(
+    source: Annotated[
+        Path | None,
+        typer.Option("-i", "--input", show_default="the step of the round", help="Poems."),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Those that stay.")] = Path(
+        "filtered.jsonl"
+    ),
+    poems: _Poems = _POEMS,
+    split: _Split = _SPLIT,
+    without_split: _WithoutSplit = False,
+    decided: Annotated[
+        list[Path] | None, typer.Option(help="Decisions of earlier rounds; what is like them goes.")
+    ] = None,
+    max_run: _MaxRun = 13,
+    max_copied: _MaxCopied = 0.5,
+    max_likeness: _MaxLikeness = 0.8,
+    folder: _Round = None,
+) -> None:
+    """Leave out poems that are cut off, copied, or nearly another poem."""
+    if source is None:
+        return _run("filter", folder)
+    from verse_clients.copies import CopyLimits
+    from verse_clients.refine import commands
+    from verse_clients.refine.guard import Limits
+
+    limits = Limits(CopyLimits(min(8, max_run), max_run, max_copied), max_likeness)
+    poets = commands.PoetsFiles(poems=poems, split=None if without_split else split)
+    print(commands.run_filter(source, output, poets, decided or [], limits))
+    return None
+
+
+@app.command()
+def judge(folder: _Round = None) -> None:
+    """Let the judges of a round order its poems."""
+    _run("judge", folder)
+
+
+@app.command()
+def convert(
+    decisions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-i",
+            "--decisions",
+            show_default="the step of the round",
+            help="Journals, or the original project's updated_overall_poems.json; oldest first.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The poems that are taken.")
+    ] = Path("data/additional_poems.jsonl"),
+    next_set: Annotated[
+        Path | None,
+        typer.Option("--next", show_default="none", help="Folder for the whole next training set."),
+    ] = None,
+    poems: _Poems = _POEMS,
+    split: _Split = _SPLIT,
+    without_split: _WithoutSplit = False,
+    max_synthetic: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of model-written poems at most.")
+    ] = 0.5,
+    max_opening: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of poems with the same first line.")
+    ] = 0.05,
+    max_run: _MaxRun = 13,
+    max_copied: _MaxCopied = 0.5,
+    max_likeness: _MaxLikeness = 0.8,
+    list_file: Annotated[
+        Path | None,
+        typer.Option("--list", show_default="none", help="Also write the original's list."),
+    ] = None,
+    folder: _Round = None,
+) -> None:
+    """Turn decisions into training rows and preference pairs."""
+    if not decisions:
+        return _run("convert", folder)
+    from verse_clients.copies import CopyLimits
+    from verse_clients.refine import commands
+    from verse_clients.refine.guard import Limits
+    from verse_clients.refine.selection import Shares
+
+    text = commands.run_convert(
+        decisions,
+        output,
+        next_set,
+        commands.PoetsFiles(poems=poems, split=None if without_split else split),
+        Shares(max_synthetic=max_synthetic, max_opening=max_opening),
+        Limits(CopyLimits(min(8, max_run), max_run, max_copied), max_likeness),
+        list_file,
+    )
+    print(text)
+    return None
+
+
+@app.command()
+def train(folder: _Round = None) -> None:
+    """Train the new adapter of a round."""
+    _run("train", folder)
+
+
+@app.command()
+def compare(
+    sides: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            show_default="the step of the round", help="Poems of each adapter, a file each."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="All of them, mixed.")] = Path(
+        "compare.jsonl"
+    ),
+    numbers: Annotated[
+        Path | None, typer.Option(show_default="OUTPUT.numbers.json", help="What was measured.")
+    ] = None,
+    poems: _Poems = _POEMS,
+    split: _Split = _SPLIT,
+    without_split: _WithoutSplit = False,
+    adapters_folder: Annotated[
+        Path, typer.Option(help="Where the adapters' valid losses are recorded.")
+    ] = Path("adapters"),
+    folder: _Round = None,
+) -> None:
+    """Mix the old adapter's poems with the new one's, to be read blind, and measure both."""
+    if not sides:
+        return _run("compare", folder)
+    from verse_clients.refine import commands
+
+    poets = commands.PoetsFiles(poems=poems, split=None if without_split else split)
+    figures = numbers or output.with_suffix(".numbers.json")
+    print(commands.run_compare(sides, output, figures, poets, adapters_folder))
+    return None
+
+
+def _run(step: str, folder: Path | None) -> None:
+    from verse_clients.refine import rounds
+    from verse_clients.refine.runner import Program
+
+    rounds.run_one(folder or rounds.newest_round(), step, Program(), _say)
+
+
+def _say(line: str) -> None:
+    """At once, since a command writes to the same terminal next."""
+    print(line, flush=True)

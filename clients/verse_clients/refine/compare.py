@@ -1,0 +1,98 @@
+"""The old adapter beside the new one: poems for a blind look, and what can be measured."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from verse import jsonl
+from verse.diversity import equal_samples
+from verse.records import Candidate
+from verse_clients.measures import Measures, Yardstick
+
+_METRICS_FILE = "metrics.jsonl"
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One adapter."""
+
+    name: str
+    num_poems: int
+    measures: Measures
+    """Of as many poems as the other side has."""
+    valid_loss: float | None = None
+    """The best one, in nats per token; None where the adapter's folder does not say."""
+    valid_step: int | None = None
+
+
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the trainer's metrics; only those of the valid set have a loss."""
+
+    event: str = ""
+    step: int = 0
+    valid_loss: float | None = None
+
+
+_METRIC = msgspec.json.Decoder(Evaluated)
+
+
+def blind_order(sides: Iterable[Sequence[Candidate]]) -> list[Candidate]:
+    """All poems by theme; within a theme nothing tells who wrote which.
+
+    Ids are hashes of content, so their order is as good as chance, and the same every time.
+    """
+    poems = [candidate for side in sides for candidate in side]
+    themes = {theme: place for place, theme in enumerate(dict.fromkeys(p.theme for p in poems))}
+    return sorted(poems, key=lambda poem: (themes[poem.theme], poem.id))
+
+
+def sides(
+    poems: Mapping[str, Sequence[Candidate]],
+    training: Iterable[str],
+    losses: Mapping[str, Evaluated | None],
+) -> list[Side]:
+    """Measure each adapter; `losses` holds the best evaluation of those that have one."""
+    yardstick = Yardstick(training)
+    samples = equal_samples({name: [p.text for p in side] for name, side in poems.items()})
+    return [_side(name, len(poems[name]), yardstick.measure(samples[name]), losses.get(name))
+            for name in poems]  # fmt: skip
+
+
+def best_evaluation(adapter: Path) -> Evaluated | None:
+    """The evaluation with the lowest valid loss; None if the folder records none."""
+    try:
+        found = [record for _, record in jsonl.scan(adapter / _METRICS_FILE, _METRIC)]
+    except OSError:
+        return None  # an adapter that another program trained
+    measured = [
+        (record.valid_loss, record)
+        for record in found
+        if not isinstance(record, jsonl.JsonlError) and record.valid_loss is not None
+    ]
+    return min(measured, key=lambda pair: pair[0])[1] if measured else None
+
+
+def table(found: Sequence[Side]) -> str:
+    """The sides as a Markdown table."""
+    head = (
+        "| adapter | poems | valid loss | copies | like the poet | distinct-3 | same first line |"
+    )
+    lines = [head, "|---|---|---|---|---|---|---|"]
+    for side in found:
+        loss = "?" if side.valid_loss is None else f"{side.valid_loss:.3f} @{side.valid_step}"
+        of = side.measures
+        lines.append(
+            f"| {side.name} | {side.num_poems} | {loss} | {of.copy_rate:.1%} | {of.similarity:.1%} "
+            f"| {of.diversity.distinct_3:.3f} | {of.diversity.commonest_first_line_share:.1%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _side(name: str, num_poems: int, measures: Measures, best: Evaluated | None) -> Side:
+    return Side(
+        name=name,
+        num_poems=num_poems,
+        measures=measures,
+        valid_loss=best.valid_loss if best else None,
+        valid_step=best.step if best else None,
+    )

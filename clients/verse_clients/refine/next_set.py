@@ -1,0 +1,78 @@
+"""Writes what `convert` made: each file at once or not at all, and nothing that depends on when.
+
+Poems and the frozen split are what `verse data split` makes training rows of; pairs are rows
+already.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from verse.atomic_file import replace_file
+from verse.ids import content_id
+from verse.poem_split import SPLIT_FILE, PoemSplit, write_split
+from verse.records import PreferencePair
+from verse_clients.refine.convert import Harvest
+from verse_clients.refine.errors import InputError
+
+_VALID_THEMES = 10
+"""Of so many themes, one is for measuring preferences."""
+
+
+def write_additional(harvest: Harvest, poems: Path, pairs: Path) -> None:
+    """Write the poems that join the training set, and the preference pairs.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    write_file(poems, lines(harvest.additional))
+    write_file(pairs, lines(harvest.pairs))
+
+
+def write_next_set(harvest: Harvest, split: PoemSplit | None, folder: Path) -> None:
+    """Write a data folder: all poems, the split for `verse data split`, and pairs to prefer by.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    pairs, valid_pairs = _parts_by_theme(harvest.pairs)
+    files = {
+        "poems.jsonl": [*harvest.originals, *harvest.additional],
+        "pairs/train.jsonl": pairs,
+        "pairs/valid.jsonl": valid_pairs,
+    }
+    for name, records in files.items():
+        write_file(folder / name, lines(records))
+    if split is not None:
+        write_split(folder / SPLIT_FILE, split)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file and the folders above it.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, [content])
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def lines(records: Iterable[msgspec.Struct]) -> bytes:
+    """Records as JSON Lines."""
+    return msgspec.json.Encoder().encode_lines(list(records))
+
+
+def _parts_by_theme(
+    pairs: Iterable[PreferencePair],
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """(training, validation): a theme is wholly in one of them, and in the same for all rounds."""
+    train: list[PreferencePair] = []
+    valid: list[PreferencePair] = []
+    for pair in pairs:
+        is_valid = int(content_id(pair.prompt), 16) % _VALID_THEMES == 0
+        (valid if is_valid else train).append(pair)
+    return train, valid

@@ -1,0 +1,174 @@
+"""One round as a folder: where it is, how far it is, and doing what comes next."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from verse_clients.decisions.journal import read_journal
+from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.sources import read_items
+from verse_clients.file_lock import FileLock
+from verse_clients.refine import progress, runner
+from verse_clients.refine.errors import RoundError
+from verse_clients.refine.plan import PLAN_FILE, Plan, check, read_plan, write_plan
+from verse_clients.refine.progress import Decided, StepState
+from verse_clients.refine.record import hashes, read_record
+from verse_clients.refine.runner import Program, Say
+from verse_clients.refine.steps import Step, compared_file, journal_file, queue_file, shown, steps
+
+ROUNDS = Path("rounds")
+
+
+def newest_round(rounds: Path = ROUNDS) -> Path:
+    """The round with the highest number.
+
+    Raises:
+        RoundError: there is none.
+    """
+    found = _numbered(rounds)
+    if not found:
+        raise RoundError(f"There is no round in {rounds} yet; `verse refine start` begins one.")
+    return found[max(found)]
+
+
+def start_round(plan: Plan, rounds: Path = ROUNDS) -> Path:
+    """Begin a round behind those that are there.
+
+    Raises:
+        RoundError: the plan says something impossible, or the folder cannot be written.
+    """
+    check(plan, "The plan")
+    folder = rounds / f"{next_number(rounds):02}"
+    try:
+        folder.mkdir(parents=True)
+        write_plan(folder, plan)
+    except OSError as error:
+        raise RoundError(f"{folder} cannot be written: {error.strerror}.") from error
+    return folder
+
+
+def next_number(rounds: Path = ROUNDS) -> int:
+    """The number of the round that begins next, from 1."""
+    return max(_numbered(rounds), default=0) + 1
+
+
+def earlier_decisions(rounds: Path = ROUNDS) -> tuple[str, ...]:
+    """The journals of the rounds that are there, oldest first."""
+    journals = [journal_file(folder) for folder in rounds_in(rounds)]
+    return tuple(str(path) for path in journals if path.exists())
+
+
+def rounds_in(rounds: Path) -> list[Path]:
+    """All rounds of a folder, the oldest first."""
+    found = _numbered(rounds)
+    return [found[number] for number in sorted(found)]
+
+
+def look_at(folder: Path) -> list[StepState]:
+    """Where each step of a round stands.
+
+    Raises:
+        RoundError: the folder is no round.
+    """
+    plan = read_plan(folder)
+    record = read_record(folder)
+    return progress.states(steps(plan, folder), record, hashes, _decided(plan, folder))
+
+
+def advance(folder: Path, program: Program, say: Say) -> StepState | None:
+    """Do what comes next, step by step, until the poet is needed or the round is over.
+
+    Returns:
+        The step that waits for the poet; None at the end of the round.
+
+    Raises:
+        RoundError: the folder is no round, or another process works on it.
+        StepFailedError: a step failed.
+    """
+    with _alone(folder, program) as program_here:
+        while True:
+            state = progress.next_step(look_at(folder))
+            if state is None or state.step.by_hand:
+                return state
+            _announce(state, say)
+            runner.run_step(folder, state.step, program_here, say)
+
+
+def run_one(folder: Path, name: str, program: Program, say: Say) -> None:
+    """Do one step, whatever stands before it; nothing if it is done and nothing changed.
+
+    Raises:
+        RoundError: the folder is no round, or another process works on it.
+        StepFailedError: the step failed.
+    """
+    with _alone(folder, program) as program_here:
+        state = next(state for state in look_at(folder) if state.step.name == name)
+        if state.is_settled:
+            say(f"{name} is done already; nothing has changed since.")
+            return
+        _announce(state, say)
+        runner.run_step(folder, state.step, program_here, say)
+
+
+def invitation(step: Step) -> str:
+    """What the poet is asked to do."""
+    return f"Now it is your turn: run\n    {shown(step.commands[0])}\nthen `verse refine` again."
+
+
+def listing(found: Sequence[StepState]) -> str:
+    """Where a round stands, for the terminal."""
+    lines: list[str] = []
+    for state in found:
+        why = f"  ({state.why})" if state.why else ""
+        lines.append(f"{state.step.name:9} {state.state:8} {state.step.does}{why}")
+        lines += [f"            $ {line}" for line in state.step.lines]
+    return "\n".join(lines)
+
+
+def farewell(folder: Path) -> str:
+    """What is left to do at the end of a round."""
+    return (
+        f"{folder} is over. Read both adapters blind, with\n"
+        f"    verse curate {compared_file(folder)}\n"
+        "and see how the rounds fare with `verse report`; `verse refine start` begins the next."
+    )
+
+
+def _announce(state: StepState, say: Say) -> None:
+    because = f" ({state.why})" if state.why else ""
+    say(f"{state.step.name}: {state.step.does}{because}")
+
+
+@contextmanager
+def _alone(folder: Path, program: Program) -> Generator[Program]:
+    """Hold the round, also while a command outlives us: it inherits the lock."""
+    read_plan(folder)
+    taken = RoundError(f"Another process works on {folder}; wait for it, or end it.")
+    lock = FileLock(folder / PLAN_FILE, taken)
+    try:
+        yield program._replace(keep_open=(lock.handle,))
+    finally:
+        lock.release()
+
+
+def _decided(plan: Plan, folder: Path) -> Decided:
+    queue, journal = queue_file(plan, folder), journal_file(folder)
+    if not queue.exists():
+        return Decided(0, 0)
+    poems = {item.id for item in read_items([queue])}
+    if not journal.exists():
+        return Decided(0, len(poems))
+    verdicts = Replay(read_journal(journal)).verdicts()
+    return Decided(
+        len({v.candidate.id for v in verdicts if v.action != "skip"} & poems), len(poems)
+    )
+
+
+def _numbered(rounds: Path) -> dict[int, Path]:
+    if not rounds.is_dir():
+        return {}
+    return {int(path.name): path for path in rounds.iterdir() if _is_round(path)}
+
+
+def _is_round(path: Path) -> bool:
+    return path.name.isdecimal() and (path / PLAN_FILE).is_file()

@@ -1,0 +1,120 @@
+"""Runs the commands of a step as processes of their own, and keeps the end of what they complain.
+
+Standard output goes straight to the terminal, so progress bars live; standard error passes through
+here on its way.
+"""
+
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from verse.poem_split import SPLIT_FILE
+from verse_clients.refine import again
+from verse_clients.refine.errors import RoundError, StepFailedError
+from verse_clients.refine.record import Hashes, Ran, hashes, read_record, write_record
+from verse_clients.refine.steps import Command, Step, shown
+
+_TAIL_LINES = 20
+_MAIN = "import sys; from verse.cli import main; sys.exit(main())"
+
+Say = Callable[[str], None]
+
+
+class Program(NamedTuple):
+    """How `verse` is started."""
+
+    words: tuple[str, ...] = (sys.executable, "-c", _MAIN)
+    keep_open: tuple[int, ...] = ()
+    """File handles that a command holds with us, so that it keeps the round locked if we die."""
+
+
+def run_step(folder: Path, step: Step, program: Program, say: Say) -> None:
+    """Run a step from its first command to its last, and record it.
+
+    Raises:
+        RoundError: a file that it reads is missing, or the record cannot be written.
+        StepFailedError: a command ended with another exit code than 0.
+    """
+    inputs = hashes(step.inputs)
+    _check_inputs(step, inputs)
+    before = read_record(folder)
+    commands, notice = again.commands(step, before, inputs)
+    if notice:
+        say(notice)
+    _make_folders(step, folder)
+    begun = Ran(step=step.name, commands=tuple(step.lines), inputs=inputs, started=_now())
+    record = before.with_begun(begun)
+    write_record(folder, record)
+    exit_code, tail = _run_all(commands, program, say)
+    ended = msgspec.structs.replace(
+        begun, finished=_now(), exit=exit_code, tail=tail, outputs=hashes(step.outputs)
+    )
+    write_record(folder, record.with_ended(ended))
+    if exit_code:
+        raise StepFailedError(_failure(step, folder, exit_code, tail))
+
+
+def _check_inputs(step: Step, inputs: Hashes) -> None:
+    missing = [path for path, content in inputs.items() if content is None]
+    if missing:
+        hint = "; `verse data split` makes it" if Path(missing[0]).name == SPLIT_FILE else ""
+        raise RoundError(f"The step {step.name} needs {missing[0]}, which is not there{hint}.")
+
+
+def _make_folders(step: Step, folder: Path) -> None:
+    """Those inside the round; an adapter's folder is the trainer's to make."""
+    for path in step.outputs:
+        if path.is_relative_to(folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _run_all(
+    commands: Sequence[Command], program: Program, say: Say
+) -> tuple[int, tuple[str, ...]]:
+    for command in commands:
+        say(f"$ {shown(command)}")
+        exit_code, tail = _run(command, program)
+        if exit_code:
+            return exit_code, tail
+    return 0, ()
+
+
+def _run(command: Command, program: Program) -> tuple[int, tuple[str, ...]]:
+    with subprocess.Popen(
+        [*program.words, *command], stderr=subprocess.PIPE, pass_fds=program.keep_open
+    ) as process:
+        try:
+            tail = _pass_on(process)
+        except KeyboardInterrupt:
+            process.wait()  # Ctrl-C reached it too: let it save and end
+            raise
+    return process.returncode, tail
+
+
+def _pass_on(process: "subprocess.Popen[bytes]") -> tuple[str, ...]:
+    assert process.stderr is not None
+    lines: deque[str] = deque(maxlen=_TAIL_LINES)
+    for line in process.stderr:
+        sys.stderr.buffer.write(line)
+        sys.stderr.flush()
+        lines.append(line.decode("utf-8", "replace").rstrip())
+    return tuple(lines)
+
+
+def _failure(step: Step, folder: Path, exit_code: int, tail: tuple[str, ...]) -> str:
+    said = next((line for line in reversed(tail) if line.strip()), "")
+    because = f": {said}" if said else "."
+    return (
+        f"The step {step.name} of {folder} ended with exit code {exit_code}{because}\n"
+        f"What was made stays; `verse refine --round {folder}` goes on from there."
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

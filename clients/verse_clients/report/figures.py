@@ -1,0 +1,128 @@
+"""All figures of a report; pure."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import msgspec
+
+from verse.diversity import equal_samples
+from verse.records import Decision, PairDecision
+from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.tally import Tally, overall, tallies
+from verse_clients.measures import Measures, Yardstick
+from verse_clients.report.gather import Round
+from verse_clients.report.verdict import Verdict, verdict
+
+_MIN_POEMS = 20
+"""Fewer say nothing about diversity."""
+_FALL = 0.1
+"""Of its value before, from which a fall is told."""
+_RISE = 0.02
+"""In copies or repeated first lines, from which a rise is told; 0 to 1."""
+
+
+class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """One round."""
+
+    name: str
+    tally: Tally
+    num_written: int
+    measures: Measures | None
+    """Of as many poems as the smallest round has; None where there are too few."""
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """All rounds."""
+
+    overall: Tally
+    by: dict[str, list[Tally]]
+    """Adapter, checkpoint, theme and variant, each with its tallies."""
+    verdict: Verdict
+    rounds: list[RoundFigures]
+    sample_size: int
+    """Poems of each round that `measures` are of."""
+    warnings: list[str]
+
+
+GROUPS: dict[str, Callable[[Decision], str]] = {
+    "adapter": lambda decision: decision.candidate.adapter or "base",
+    "checkpoint": lambda decision: decision.candidate.model,
+    "theme": lambda decision: decision.candidate.theme,
+    "variant": lambda decision: decision.candidate.variant or "the theme alone",
+}
+
+
+def figures(rounds: Sequence[Round]) -> Figures:
+    """Work out a report from its rounds, the oldest first."""
+    entries = [entry for one in rounds for entry in one.entries]
+    decided = list(Replay(entries).verdicts())
+    pairs = [entry for entry in entries if isinstance(entry, PairDecision)]
+    sizes = [len(one.written) for one in rounds if len(one.written) >= _MIN_POEMS]
+    measured = _measured(rounds)
+    found = [
+        RoundFigures(
+            name=one.name,
+            tally=overall(Replay(one.entries).verdicts()),
+            num_written=len(one.written),
+            measures=measured.get(number),
+        )
+        for number, one in enumerate(rounds)
+    ]
+    return Figures(
+        overall=overall(decided),
+        by={group: tallies(decided, name) for group, name in GROUPS.items()},
+        verdict=verdict(decided, pairs),
+        rounds=found,
+        sample_size=min(sizes, default=0),
+        warnings=warnings(found),
+    )
+
+
+def warnings(rounds: Sequence[RoundFigures]) -> list[str]:
+    """What became worse from one round to the next."""
+    found: list[str] = []
+    known = [(one.name, one.measures) for one in rounds if one.measures is not None]
+    for (before_name, before), (name, now) in pairwise(known):
+        worse = _worse(before, now)
+        found += [f"Round {name} beside {before_name}: {problem}." for problem in worse]
+    return found
+
+
+def _measured(rounds: Sequence[Round]) -> dict[int, Measures]:
+    """By a round's place: names may be the same twice."""
+    texts = {
+        str(number): list(one.written)
+        for number, one in enumerate(rounds)
+        if len(one.written) >= _MIN_POEMS
+    }
+    return {
+        int(number): Yardstick(rounds[int(number)].training).measure(sample)
+        for number, sample in equal_samples(texts).items()
+    }
+
+
+def _worse(before: Measures, now: Measures) -> list[str]:
+    found: list[str] = []
+    old, new = before.diversity, now.diversity
+    if _fell(old.distinct_3, new.distinct_3):
+        found.append(
+            f"the poems are less varied (distinct-3 {old.distinct_3:.3f} -> {new.distinct_3:.3f})"
+        )
+    if new.commonest_first_line_share - old.commonest_first_line_share > _RISE:
+        found.append(
+            f"{new.commonest_first_line_share:.0%} of the poems begin with "
+            f"《{new.commonest_first_line}》, {old.commonest_first_line_share:.0%} had the same "
+            "first line before"
+        )
+    if now.copy_rate - before.copy_rate > _RISE:
+        found.append(f"more poems copy the poet's ({before.copy_rate:.0%} -> {now.copy_rate:.0%})")
+    if _fell(before.similarity, now.similarity):
+        found.append(
+            "the poems have less of the poet's language "
+            f"({before.similarity:.1%} -> {now.similarity:.1%})"
+        )
+    return found
+
+
+def _fell(before: float, now: float) -> bool:
+    return before > 0 and now < (1 - _FALL) * before

@@ -1,0 +1,104 @@
+"""The whole round with the real server and the real commands, on verse-tiny."""
+
+import json
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ROOT, VERSE, Serve
+from verse_clients.curate.session import Session
+from verse_clients.curate.store import Store
+from verse_clients.decisions.sources import read_items
+
+NEEDED = {"generate", "judge", "data", "train"}
+COMMANDS = {entry_point.name for entry_point in metadata.entry_points(group="verse.commands")}
+# Short: two steps teach nothing, but take every part of the way.
+TRAIN = '["--model", "MODEL", "--iters", "2", "--batch-size", "2", "--save-every", "2"]'
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not NEEDED <= COMMANDS, reason=f"needs {NEEDED - COMMANDS}"),
+]
+
+
+def verse(folder: Path, *words: str) -> str:
+    ran = subprocess.run(
+        [VERSE, *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        timeout=280,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def decide(poems: Path) -> None:
+    """As the poet would in the window: accept, edit and reject in turn."""
+    store = Store(poems.with_name("decisions.jsonl"))
+    session = Session(
+        read_items([poems]),
+        store.entries,
+        write=store.write,
+        clock=lambda: datetime.now(UTC),
+        sitting="test",
+    )
+    for number, item in enumerate(list(session.items)):
+        if number % 3 == 1:
+            session.edit(f"{item.candidate.text}\n改过的第{number}行")
+        else:
+            session.decide("reject" if number % 3 else "accept")
+    assert store.close()
+
+
+def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served(
+    serve: Serve, tmp_path: Path
+) -> None:
+    folder = tmp_path / "poet"
+    (folder / "data").mkdir(parents=True)
+    shutil.copytree(ROOT / "adapters" / "xuzhimo", folder / "adapters" / "xuzhimo")
+    poems = (ROOT / "data" / "poems.jsonl").read_text("utf-8").splitlines(keepends=True)
+    shortest = sorted(poems, key=len)[:16]
+    (folder / "data" / "poems.jsonl").write_text("".join(shortest), "utf-8")
+    (folder / "data" / "themes.txt").write_text("河\n灯\n母亲\n", "utf-8")
+    served = serve(adapters=folder / "adapters")
+
+    verse(folder, "data", "split")
+    start = ("refine", "start", "--adapters", "xuzhimo", "-n", "2", "--judge", "base")
+    verse(folder, *start, "--base-url", served.base_url)
+    plan = folder / "rounds" / "01" / "plan.toml"
+    text = plan.read_text("utf-8").replace(
+        "train = []", f"train = {TRAIN.replace('MODEL', str(ROOT / 'models' / 'verse-tiny'))}"
+    )
+    plan.write_text(text.replace("generate = []", 'generate = ["--max-tokens", "60"]'), "utf-8")
+
+    asked = verse(folder, "refine")
+    queue = re.search(r"verse curate (\S+)", asked)
+    assert queue is not None, asked
+    decide(folder / queue[1])
+    assert "rounds/01 is over" in verse(folder, "refine")
+
+    made = folder / "rounds" / "01"
+    rows = (made / "data" / "train.jsonl").read_text("utf-8").splitlines()
+    origins = [json.loads(row)["origin"] for row in rows]
+    assert {"poet", "accepted", "edited"} == set(origins)
+    assert {item.adapter for item in read_items([made / "compare" / "poems.jsonl"])} == {
+        "xuzhimo", "xuzhimo-r01",
+    }  # fmt: skip
+    assert "xuzhimo-r01" in {model.id for model in served.client.models.list()}
+
+    decide(made / "compare" / "poems.jsonl")
+    verse(folder, "report", "rounds")
+    report = (folder / "report.md").read_text("utf-8")
+    assert "| xuzhimo-r01@" in report
+    status = verse(folder, "refine", "status")
+    assert re.findall(r"^(\w+) +done ", status, re.MULTILINE) == [
+        "generate", "filter", "judge", "curate", "convert", "train", "compare",
+    ]  # fmt: skip
