@@ -1,9 +1,11 @@
 """The HTTP side put together: `create_app(engine, config)` is a Litestar application."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from litestar import Litestar, Response, Router
+from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.enums import MediaType
 from litestar.exceptions import NotFoundException
@@ -11,10 +13,12 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
 
+from verse_server.api.adapters import AdaptersController
 from verse_server.api.auth import ApiKeyGuard
 from verse_server.api.chat import ChatController
 from verse_server.api.errors import error_response, handle_error
 from verse_server.api.health import HealthController
+from verse_server.api.metrics import HTTP_METRICS, MetricsController
 from verse_server.api.models import ModelsController
 from verse_server.api.request_log import run_logged
 from verse_server.config import ServerConfig
@@ -44,24 +48,34 @@ def _never_html(response: Response[Any]) -> Response[Any]:
     return error_response(NotFoundException())
 
 
+def _cors(origins: Sequence[str]) -> CORSConfig | None:
+    if not origins:
+        return None
+    return CORSConfig(allow_origins=list(origins), expose_headers=["x-request-id"])
+
+
 def create_app(engine: Engine, config: ServerConfig) -> Litestar:
     """Build the application.
 
     Args:
         engine: Started by the caller, who also closes it.
-        config: Only `api_key` and `max_body_bytes` are read.
+        config: Only `api_key`, `cors_origins` and `max_body_bytes` are read.
     """
     guards = [] if config.api_key is None else [ApiKeyGuard(config.api_key)]
-    v1 = Router("/v1", route_handlers=[ChatController, ModelsController], guards=guards)
+    controllers = [ChatController, ModelsController, AdaptersController]
+    v1 = Router("/v1", route_handlers=controllers, guards=guards)
+    metrics = Router("/", route_handlers=[MetricsController], guards=guards)
 
     def provide_engine() -> Any:
         return engine
 
     return VerseApp(
-        route_handlers=[v1, HealthController],
+        route_handlers=[v1, metrics, HealthController],
         dependencies={"engine": Provide(provide_engine, sync_to_thread=False, use_cache=True)},
         exception_handlers={Exception: handle_error},
         after_request=_never_html,
+        middleware=[HTTP_METRICS.middleware],
+        cors_config=_cors(config.cors_origins),
         request_max_body_size=config.max_body_bytes,
         logging_config=None,
         openapi_config=OpenAPIConfig(

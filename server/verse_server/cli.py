@@ -100,6 +100,14 @@ def serve(
             help="Ask clients for this key; the variable keeps it out of the process list.",
         ),
     ] = _SERVER.api_key,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="VERSE_CORS_ORIGIN",
+            show_default=False,
+            help="A web page that may call the server, as https://host; repeat it, or * for all.",
+        ),
+    ] = None,
 ) -> None:
     """Serve the base model and every adapter over an OpenAI-compatible API."""
     if api_key is not None and not api_key.strip():
@@ -121,6 +129,7 @@ def serve(
         host=host,
         port=port,
         api_key=api_key,
+        cors_origins=tuple(cors_origin or ()),
     )
     raise typer.Exit(_start_and_run(config))
 

@@ -47,6 +47,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """0 picks a free one."""
     api_key: str | None = None
     """Never logged; None lets everybody in."""
+    cors_origins: tuple[str, ...] = ()
+    """Whose web pages may call the server, `*` for all; none: no CORS headers."""
     drain_seconds: float = 10.0
     """How long running poems may go on after Ctrl-C or SIGTERM."""
     max_body_bytes: int = 1 << 20

@@ -1,8 +1,6 @@
 """`POST /v1/chat/completions`: decode, call the engine, encode."""
 
-import asyncio
 from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -19,19 +17,16 @@ from verse_server.api.convert import (
     generation_request,
     model_name,
 )
-from verse_server.api.decoding import StrictChatBody
 from verse_server.api.dependencies import EngineDependency, error_responses
 from verse_server.api.disconnect import until_disconnect
+from verse_server.api.encoding import encoded
+from verse_server.api.metrics import counted
 from verse_server.api.request_log import current_request
 from verse_server.api.sse import EventStream, frame
+from verse_server.api.strict_body import StrictChatBody
 from verse_server.engine.errors import GenerationFailedError
-from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest, Target
+from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest
 from verse_server.protocol.chat import ChatCompletion, ChatCompletionRequest
-
-# Encoding a whole megabyte takes most of a second, and so does hashing a large adapter that has
-# just appeared; no stream should wait for either. One thread, because a tokenizer is not made to
-# be called from two at once.
-_encoding_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
 
 
 class ChatController(Controller):
@@ -67,13 +62,7 @@ async def _row(
     data: ChatCompletionRequest, engine: Engine, admission: Admission
 ) -> GenerationRequest:
     name, messages = model_name(data, engine.base), engine_messages(data.messages)
-
-    def resolve_and_encode() -> tuple[Target, tuple[int, ...]]:
-        target = engine.resolve(name)
-        return target, engine.encode(target, messages)
-
-    loop = asyncio.get_running_loop()
-    target, prompt = await loop.run_in_executor(_encoding_thread, resolve_and_encode)
+    target, prompt = await encoded(engine, name, messages)
     return generation_request(data, target, prompt, engine.base, admission)
 
 
@@ -116,7 +105,7 @@ async def _frames(
 async def _chunks(row: GenerationRequest, engine: Engine) -> AsyncGenerator[GenerationChunk, None]:
     """The engine's chunks, noted for the log line; closing this closes the rows."""
     num_tokens: dict[int, int] = {}
-    async with aclosing(engine.generate(row)) as chunks:
+    async with aclosing(counted(row, engine.generate(row))) as chunks:
         async for chunk in chunks:
             num_tokens[chunk.index] = chunk.completion_tokens
             _note(row, sum(num_tokens.values()))

@@ -13,6 +13,8 @@ from verse.prompt import Message
 from verse_server.api.admission import Admission
 from verse_server.api.errors import RequestError
 from verse_server.engine.types import (
+    AdapterInfo,
+    AdapterProbe,
     BaseInfo,
     GenerationChunk,
     GenerationRequest,
@@ -22,6 +24,7 @@ from verse_server.engine.types import (
     Target,
     TokenLogprob,
 )
+from verse_server.protocol.adapters import Adapter, AdapterList, Probe
 from verse_server.protocol.chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -35,6 +38,9 @@ from verse_server.protocol.chat import (
     ChunkChoice,
     CompletionUsage,
     PromptTokensDetails,
+    ResponseFormat,
+    ResponseFormatJSONObject,
+    ResponseFormatJSONSchema,
     TopLogprob,
 )
 from verse_server.protocol.health import HealthResponse
@@ -97,6 +103,7 @@ def generation_request(
         client=admission.client,
         is_batch=admission.is_batch,
         max_seconds=admission.max_seconds,
+        json_schema=_json_schema(request.response_format),
     )
 
 
@@ -116,6 +123,16 @@ def _num_top_logprobs(request: ChatCompletionRequest) -> int | None:
     if request.top_logprobs:
         raise RequestError("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
     return None
+
+
+def _json_schema(wanted: ResponseFormat | None) -> str | None:
+    match wanted:
+        case ResponseFormatJSONObject():
+            return '{"type": "object"}'
+        case ResponseFormatJSONSchema():
+            return msgspec.json.encode(wanted.json_schema.schema).decode()
+        case _:
+            return None
 
 
 def _sampling(request: ChatCompletionRequest, defaults: SamplingParams) -> SamplingParams:
@@ -257,6 +274,21 @@ def wire_model(info: ModelInfo) -> Model:
 def wire_models(infos: Iterable[ModelInfo]) -> ModelList:
     """All of them."""
     return ModelList(data=tuple(wire_model(info) for info in infos))
+
+
+def wire_adapter(info: AdapterInfo) -> Adapter:
+    """A folder as `/v1/adapters` shows it."""
+    return msgspec.convert(info, Adapter, from_attributes=True)
+
+
+def wire_adapters(infos: Iterable[AdapterInfo], num_slots: int) -> AdapterList:
+    """All of them."""
+    return AdapterList(data=tuple(wire_adapter(info) for info in infos), num_slots=num_slots)
+
+
+def wire_probe(probe: AdapterProbe) -> Probe:
+    """A measurement as the wire has it."""
+    return msgspec.convert(probe, Probe, from_attributes=True)
 
 
 def wire_health(health: Health) -> HealthResponse:

@@ -1,17 +1,10 @@
-"""Strict decoding of request bodies: what is not exactly right is refused, with the field's name.
-
-Litestar decodes leniently ("0.7" passes for a number). So the body reaches msgspec here as raw
-bytes, by way of a DTO, which keeps the handler's type and the OpenAPI document as they are.
-"""
+"""Strict decoding of bodies: what is not exactly right is refused, with the field's name."""
 
 import re
-from collections.abc import Generator, Mapping
-from typing import Any, TypeVar, get_args
+from collections.abc import Mapping
+from typing import TypeVar, get_args
 
 import msgspec
-from litestar.dto import AbstractDTO, DTOFieldDefinition
-from litestar.openapi.spec import Reference, Schema
-from litestar.typing import FieldDefinition
 
 from verse_server.api.errors import RequestError
 from verse_server.protocol.chat import (
@@ -24,8 +17,7 @@ from verse_server.protocol.chat import (
 
 T = TypeVar("T")
 
-_JSON = "application/json"
-_MAX_PARAM_CHARS = 100
+MAX_PARAM_CHARS = 100
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
@@ -68,51 +60,6 @@ def decode_json(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         raise RequestError("The body is not UTF-8; encode it so.", code="invalid_json") from None
     except RecursionError:
         raise RequestError("The body is nested too deeply.", code="invalid_json") from None
-
-
-class StrictChatBody(AbstractDTO[ChatCompletionRequest]):
-    """Hands a handler's `data` to `decode_chat_request`; Litestar's own DTO machinery stays out."""
-
-    def decode_bytes(self, value: bytes) -> ChatCompletionRequest:
-        """Decode the body, if the request calls it JSON."""
-        headers = self.asgi_connection.headers  # pyright: ignore[reportUnknownMemberType]
-        _check_content_type(headers.get("content-type", _JSON))
-        return decode_chat_request(value)
-
-    @classmethod
-    def create_for_field_definition(cls, *_args: Any, **_kwargs: Any) -> None:
-        """Litestar would build a transfer model here; the Struct is its own."""
-
-    @classmethod
-    def create_openapi_schema(
-        cls,
-        field_definition: FieldDefinition,
-        handler_id: str,  # noqa: ARG003  (Litestar names its arguments)
-        schema_creator: Any,
-    ) -> Reference | Schema:
-        """The schema of the Struct itself."""
-        return schema_creator.for_field_definition(field_definition)
-
-    @classmethod
-    def generate_field_definitions(
-        cls, *_args: Any, **_kwargs: Any
-    ) -> Generator[DTOFieldDefinition, None, None]:
-        """No transfer model, no fields."""
-        yield from ()
-
-    @classmethod
-    def detect_nested_field(cls, *_args: Any, **_kwargs: Any) -> bool:
-        """No transfer model, nothing nested."""
-        return False
-
-
-def _check_content_type(given: str) -> None:
-    if given.partition(";")[0].strip().lower() != _JSON:
-        raise RequestError(
-            f"The content type {given[:_MAX_PARAM_CHARS]!r} is not supported; "
-            f"send 'Content-Type: {_JSON}'.",
-            code="unsupported_content_type",
-        )
 
 
 def _refuse_unsupported(
@@ -159,7 +106,7 @@ def _joined(parent: str, field: str) -> str:
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= _MAX_PARAM_CHARS else f"{name[:_MAX_PARAM_CHARS]}…"
+    return name if len(name) <= MAX_PARAM_CHARS else f"{name[:MAX_PARAM_CHARS]}…"
 
 
 def _plain(problem: str) -> str:

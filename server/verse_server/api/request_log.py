@@ -15,6 +15,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     """What the log line of one request says; filled in on the way."""
 
     id: str
+    started: float = msgspec.field(default_factory=time.perf_counter)
     method: str = ""
     path: str = ""
     status: int | None = None
@@ -38,13 +39,12 @@ async def run_logged(app: ASGIApp, scope: HTTPScope, receive: Receive, send: Sen
     """Run an ASGI app for one request, with `x-request-id` on its answer and a line in the log."""
     record = RequestRecord(id=f"req_{uuid.uuid4().hex}", method=scope["method"], path=scope["path"])
     token = _current.set(record)
-    started = time.perf_counter()
     try:
         await app(scope, receive, _with_id(record, send))
     finally:
         _current.reset(token)
         level = logging.DEBUG if record.path == "/health" else logging.INFO
-        _log.log(level, "%s", _line(record, time.perf_counter() - started))
+        _log.log(level, "%s", _line(record, time.perf_counter() - record.started))
 
 
 def _with_id(record: RequestRecord, send: Send) -> Send:

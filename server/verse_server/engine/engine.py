@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
 
 import msgspec
 
@@ -13,6 +12,7 @@ from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_mo
 from verse.prompt import POEM_SYSTEM, Message, PromptError, PromptFormat, render
 from verse_server.config import EngineConfig
 from verse_server.engine.adapter_version import AdapterVersion
+from verse_server.engine.adapters import MlxAdapters
 from verse_server.engine.errors import (
     AdapterChangedError,
     EngineClosedError,
@@ -22,18 +22,20 @@ from verse_server.engine.errors import (
     PromptTooLongError,
     StartupError,
 )
+from verse_server.engine.grammar import Grammar, Grammars
 from verse_server.engine.job import Job
 from verse_server.engine.lora import LoraBank
 from verse_server.engine.mailbox import Mailbox
 from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.residency import AdapterResidency
+from verse_server.engine.sampling_defaults import sampling_defaults
 from verse_server.engine.types import (
     BaseInfo,
+    EngineStats,
     GenerationChunk,
     GenerationRequest,
     Health,
     ModelInfo,
-    SamplingParams,
     Target,
     WeightedAdapter,
 )
@@ -56,6 +58,8 @@ class MlxEngine:
         self._loaded = base
         self._worker = worker
         self._registry = registry
+        self._grammars = Grammars(base)
+        self.adapters = MlxAdapters(config.adapter_slots, worker, registry)
         self._draining = False
         self._specials = base.hf_tokenizer.get_added_vocab()
         self._info = BaseInfo(
@@ -65,7 +69,7 @@ class MlxEngine:
             dtype=str(base.dtype).removeprefix("mlx.core."),
             bytes=base.bytes,
             created=int((base.path / "config.json").stat().st_mtime),
-            sampling=_sampling_defaults(base.generation_config),
+            sampling=sampling_defaults(base.generation_config),
             max_tokens=config.max_tokens,
         )
 
@@ -152,10 +156,12 @@ class MlxEngine:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See `types.Engine`."""
+        schema = request.json_schema
+        grammar = None if schema is None else await self._grammars.compile(schema)
         deadline = time.monotonic() + _PUBLISH_SECONDS
         while True:
             try:
-                async with contextlib.aclosing(self._events(request)) as events:
+                async with contextlib.aclosing(self._events(request, grammar)) as events:
                     async for chunk in events:
                         yield chunk
                 return
@@ -185,6 +191,10 @@ class MlxEngine:
             resident_adapters=worker.num_resident,
         )
 
+    def stats(self) -> EngineStats:
+        """See `types.Engine`."""
+        return self._worker.stats()
+
     def on_death(self, callback: Callable[[], None]) -> None:
         """Call back, from the engine thread, if it dies."""
         self._worker.on_death(callback)
@@ -198,7 +208,9 @@ class MlxEngine:
         self._draining = True
         self._worker.close()
 
-    async def _events(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+    async def _events(
+        self, request: GenerationRequest, grammar: Grammar | None
+    ) -> AsyncGenerator[GenerationChunk, None]:
         if self._draining:
             raise EngineClosedError("The server is shutting down; send the request again.")
         stops = (*request.target.prompt_format.stop, *request.stop)
@@ -214,6 +226,7 @@ class MlxEngine:
             seconds=min(
                 self._config.deadline_seconds, request.max_seconds or self._config.deadline_seconds
             ),
+            grammar=grammar,
         )
         self._worker.submit(job)
         left = request.n
@@ -281,25 +294,3 @@ def _check_strengths(parts: Sequence[AdapterPart], versions: Sequence[AdapterVer
             "ask for it alone.",
             param="model",
         )
-
-
-def _sampling_defaults(generation_config: dict[str, Any]) -> SamplingParams:
-    """A base's own defaults, as vLLM takes them from generation_config.json.
-
-    Raises:
-        StartupError: one of them is not what it should be.
-    """
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    given = {n: generation_config[n] for n in names if generation_config.get(n) is not None}
-    if generation_config.get("do_sample") is False:
-        given["temperature"] = 0.0
-    if given.get("top_k") == -1:
-        given["top_k"] = 0
-    try:
-        params = msgspec.convert(given, SamplingParams)
-    except msgspec.ValidationError as error:
-        raise StartupError(f"The model's generation_config.json is wrong: {error}.") from error
-    shares = all(0 <= share <= 1 for share in (params.top_p, params.min_p))
-    if not shares or params.top_k < 0 or params.temperature < 0 or params.repetition_penalty <= 0:
-        raise StartupError(f"The model's generation_config.json is out of bounds: {given}.")
-    return params

@@ -9,6 +9,7 @@ import msgspec
 
 from verse_server.engine.batch import Drawn
 from verse_server.engine.errors import GenerationFailedError
+from verse_server.engine.grammar import Grammar
 from verse_server.engine.mailbox import Mailbox
 from verse_server.engine.rows import NotedLogprobs, Row
 from verse_server.engine.text import AnswerText
@@ -34,6 +35,8 @@ class Job:
     seconds: float = math.inf
     """It may take, from now on, waiting included."""
     queued_at: float = field(default_factory=time.monotonic)
+    grammar: Grammar | None = None
+    """What the answers must follow."""
     answers: list["Answer"] = field(default_factory=list["Answer"])
     """Those still being written; empty before the job is admitted and after it is done."""
 
@@ -59,7 +62,8 @@ class Answer:
         An end token is counted but not written.
 
         Raises:
-            GenerationFailedError: the token was drawn from what is no distribution.
+            GenerationFailedError: the token was drawn from what is no distribution, or the grammar
+                reached one of its limits.
         """
         self._num_tokens += 1
         step, position = self.row.drawn.popleft()
@@ -69,6 +73,12 @@ class Answer:
                 "use another adapter or a smaller strength."
             )
         noted = self.row.noted.popleft() if self.row.noted else None
+        matcher = self.row.matcher
+        if matcher is not None and matcher.failure is not None:
+            raise GenerationFailedError(
+                f"The answer could not be held to its schema ({matcher.failure}); "
+                "simplify the schema."
+            )
         reason: FinishReason | None = drawn.finish_reason
         if reason == "stop":
             return self._chunk(self._text.finish()[0], reason)
@@ -78,6 +88,8 @@ class Answer:
             return self._chunk(text, "stop")
         if noted is not None:
             self._logprobs.append(self._logprob(drawn.token, noted))
+        if matcher is not None and matcher.is_complete:
+            reason = "stop"  # it has moved past this token already
         if reason is not None:
             rest, stopped = self._text.finish()
             return self._chunk(text + rest, "stop" if stopped else reason)

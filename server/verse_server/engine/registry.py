@@ -28,13 +28,19 @@ from verse.adapter_folder import (
 )
 from verse.model_spelling import BASE, AdapterPart, is_adapter_name
 from verse_server.engine.adapter_version import AdapterVersion, base_doubt, model_info
-from verse_server.engine.errors import AdapterIncompatibleError, ModelNotFoundError
-from verse_server.engine.types import ModelInfo
+from verse_server.engine.errors import (
+    AdapterIncompatibleError,
+    InvalidRequestError,
+    ModelNotFoundError,
+)
+from verse_server.engine.types import AdapterInfo, ModelInfo
 
 _SETTLE_SECONDS = 2.0
 """How long a folder may be unreadable because somebody is still writing it."""
 _MAX_VERSIONS = 4096
 """Versions remembered by digest; far more than can be running or waiting."""
+
+_HIDDEN = "It was unloaded; POST /v1/load_lora_adapter brings it back."
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +68,7 @@ class AdapterRegistry:
         self._by_digest: dict[str, AdapterVersion] = {}
         self._delta_norms: dict[str, float] = {}
         self._failures: dict[str, str] = {}
+        self._hidden: set[str] = set()
         self._lock = threading.RLock()
         # For what the engine thread asks: hashing a large file under the other lock takes seconds.
         self._memory_lock = threading.Lock()
@@ -74,12 +81,62 @@ class AdapterRegistry:
             AdapterIncompatibleError: it cannot be served on this base.
         """
         with self._lock:
+            if part.name in self._hidden:
+                raise ModelNotFoundError(part.spelling, reason=_HIDDEN)
             known = self._find(part.name)
             if known is None:
                 raise ModelNotFoundError(part.spelling, self._nearest(part.name))
             if known.folder is None:
                 raise AdapterIncompatibleError(part.name, known.reason)
             return self._checked_version(known, self._step(known.folder, part), part)
+
+    def hide(self, name: str) -> None:
+        """Serve this adapter to nobody until `show`.
+
+        Raises:
+            ModelNotFoundError: there is no such folder, or it is hidden already.
+        """
+        with self._lock:
+            if name in self._hidden:
+                raise ModelNotFoundError(name, reason=_HIDDEN)
+            if self._find(name) is None:
+                raise ModelNotFoundError(name, self._nearest(name))
+            self._hidden.add(name)
+
+    def show(self, name: str) -> bool:
+        """Take `hide` back; whether it was hidden."""
+        with self._lock:
+            was_hidden = name in self._hidden
+            self._hidden.discard(name)
+            return was_hidden
+
+    def check_path(self, name: str, path: str) -> None:
+        """Make sure that a path, absolute or below the adapters folder, is that adapter's folder.
+
+        Raises:
+            InvalidRequestError: it is another place.
+        """
+        if "\0" in path or _real(self._root / path) != _real(self._root) / name:
+            raise InvalidRequestError(
+                f"The path is not that of {name!r} in the adapters folder; adapters are served "
+                "from there, each under its folder's name.",
+                param="lora_path",
+            )
+
+    def folders(self) -> list[AdapterInfo]:
+        """Every adapter folder, also those that are hidden or cannot be served, by name."""
+        with self._lock:
+            self._scan()
+            return [self._folder_info(name) for name in sorted(self._known)]
+
+    def _folder_info(self, name: str) -> AdapterInfo:
+        if name in self._hidden:
+            return AdapterInfo(id=name, state="unloaded")
+        try:
+            info = self.model(AdapterPart(name, self._first_step(name)))
+        except (AdapterIncompatibleError, ModelNotFoundError) as error:
+            return AdapterInfo(id=name, state="refused", error=str(error))
+        return AdapterInfo(id=name, state="on_disk", digest=info.digest, report=info.report)
 
     def by_digest(self, digest: str) -> AdapterVersion:
         """A version handed out before. Never waits for a file to be read."""
@@ -100,7 +157,8 @@ class AdapterRegistry:
         """Every adapter that can be served, by name."""
         with self._lock:
             self._scan()
-            return [info for name in sorted(self._known) for info in self._served(name)]
+            shown = sorted(self._known.keys() - self._hidden)
+            return [info for name in shown for info in self._served(name)]
 
     def warnings(self) -> list[str]:
         """One line for each folder that cannot be served, or is served with a doubt."""

@@ -1,6 +1,6 @@
 """Adapters in and out of slots: loads what a row needs, evicts what nothing pins.
 
-Engine thread only.
+Engine thread only, but for what says otherwise.
 """
 
 import hashlib
@@ -33,11 +33,27 @@ class AdapterResidency:
         self._table = SlotTable(num_slots)
         self._bank = bank
         self._registry = registry
+        self.num_loads = 0
+        """Adapter versions read into a slot so far."""
+        self.num_evictions = 0
+        """Of these, how many took the slot of another one."""
 
     @property
     def num_resident(self) -> int:
         """Adapters in slots."""
         return len(self._table)
+
+    @property
+    def placements(self) -> list[tuple[str, int, int]]:
+        """(digest, slot, pins) of every resident adapter. Any thread may ask."""
+        return self._table.placements()
+
+    def drop(self, digests: Collection[str]) -> None:
+        """Empty the slots of these; one that a row uses stays until it is evicted."""
+        for digest, slot, num_pins in self._table.placements():
+            if digest in digests and not num_pins:
+                self._table.forget(digest)
+                self._bank.clear(slot)
 
     def can_pin(self, digests: Collection[str]) -> bool:
         """Whether a row of these could run now. True if it never could: `pin` then says so."""
@@ -75,7 +91,8 @@ class AdapterResidency:
         placement = self._table.pin(part.digest)
         if placement is None:
             return
-        slot, _evicted = placement
+        slot, evicted = placement
+        self.num_evictions += evicted is not None
         try:
             self._load(slot, self._registry.by_digest(part.digest))
         except Exception as error:
@@ -97,6 +114,7 @@ class AdapterResidency:
             raise AdapterChangedError(version.name)
         weights = load_weights(data, version.plan, self._bank.linears, self._bank.dtype)
         self._bank.write(slot, weights)
+        self.num_loads += 1
         self._registry.record_load(version.digest, weights.delta_norm)
         _log.log(
             logging.INFO if weights.delta_norm else logging.WARNING,

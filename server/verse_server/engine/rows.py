@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from verse_server.engine.grammar import Matcher
 from verse_server.engine.lora import SlotWeights
 from verse_server.engine.prefix_cache import Version
 from verse_server.engine.types import SamplingParams
@@ -64,6 +65,7 @@ class Row:
         version: Version = (),
         index: int = 0,
         num_top_logprobs: int | None = None,
+        matcher: Matcher | None = None,
     ) -> None:
         """Make a row.
 
@@ -75,6 +77,7 @@ class Row:
             index: Tells rows of one prompt and one seed apart; they draw differently.
             num_top_logprobs: How many of the likeliest tokens to note beside each one drawn; None
                 notes nothing.
+            matcher: Says which tokens may come next; None allows all.
         """
         self.prompt = prompt
         self.slots = slots
@@ -82,6 +85,7 @@ class Row:
         self.version = version
         self.index = index
         self.num_top_logprobs = num_top_logprobs
+        self.matcher = matcher
         self.num_cached = 0
         """Tokens of the prompt whose keys and values were there already."""
         self.tokens: list[int] = []
@@ -94,6 +98,11 @@ class Row:
         # a number would lose its sign.
         seed = None if sampling.seed is None else f"{sampling.seed}/{index}"
         self._random = random.Random(seed)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the token in flight is one of the answer, and not the prompt's last."""
+        return len(self.tokens) >= len(self.prompt)
 
     def next_key(self) -> list[int]:
         """A fresh key for one draw: two 32-bit words, as `mx.random.key` holds them."""

@@ -1,14 +1,18 @@
 """Draw the next token of every row in one go, each row by its own parameters.
 
-Order: bias, penalties, temperature, top_k, top_p, min_p, draw. Tokens that tie with the last one
-kept are kept too. Log-probabilities are those of the model, before any of these. Engine thread
-only.
+Order: grammar, bias, penalties, temperature, top_k, top_p, min_p, draw. Tokens that tie with the
+last one kept are kept too. Log-probabilities are those of the model, before any of these. Engine
+thread only.
 """
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import mlx.core as mx
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from verse_server.engine.rows import DrawnLogits, NotedLogprobs, Row
 from verse_server.engine.types import SamplingParams
@@ -40,6 +44,8 @@ def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
 
 
 def _drawn(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+    if any(row.matcher for row in rows):
+        logits = _allowed(logits, inputs, rows)
     params = [row.sampling for row in rows]
     if any(p.logit_bias for p in params):
         logits = _biased(logits, params)
@@ -74,6 +80,26 @@ def _note_logprobs(logits: mx.array, drawn: mx.array, rows: Sequence[Row]) -> No
     mx.async_eval(of_drawn, top_ids, top)  # pyright: ignore[reportUnknownMemberType]
     for position, i in enumerate(asked):
         rows[i].noted.append(NotedLogprobs(position, of_drawn, top_ids, top))
+
+
+def _allowed(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+    """Minus infinity where a row's grammar allows no token; other rows stay bit for bit."""
+    mx.async_eval(logits)  # pyright: ignore[reportUnknownMemberType]
+    # The forward runs while the host waits for the tokens before it and moves the grammars on.
+    tokens = msgspec.convert(inputs.tolist(), list[int])
+    index: list[int] = []
+    masks: list[NDArray[np.bool_]] = []
+    for i, row in enumerate(rows):
+        if row.matcher is not None:
+            if row.has_begun:
+                row.matcher.take(tokens[i])
+            index.append(i)
+            masks.append(row.matcher.allowed())
+    allowed: Any = np.stack(masks)  # mlx.core.array takes it; its stubs do not say so
+    which = mx.array(index)
+    logits = mx.array(logits)  # assigning to the caller's own would change what it holds
+    logits[which] = mx.where(mx.array(allowed), logits[which], -mx.inf)
+    return logits
 
 
 def _biased(logits: mx.array, params: Sequence[SamplingParams]) -> mx.array:
@@ -145,8 +171,7 @@ def _penalized(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.ar
     logits = mx.pad(logits.astype(mx.float32), [(0, 0), (0, 1)])
     seen = [set(row.tokens) if row.sampling.repetition_penalty != 1 else () for row in rows]
     answers = [Counter(row.tokens[len(row.prompt) :]) for row in rows]
-    # The tokens in flight belong to the answer once the prompt is in the cache.
-    in_answer = mx.array([len(row.tokens) >= len(row.prompt) for row in rows])
+    in_answer = mx.array([row.has_begun for row in rows])
     in_flight = inputs[:, None].astype(mx.int32)
 
     ids = mx.concatenate([_padded(seen, vocab), in_flight], axis=1)

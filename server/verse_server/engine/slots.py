@@ -26,6 +26,11 @@ class SlotTable:
         """Adapters that a row uses now."""
         return len(self._pins)
 
+    def placements(self) -> list[tuple[str, int, int]]:
+        """(digest, slot, pins) of every resident adapter. Any thread may ask."""
+        pins = self._pins.copy()
+        return [(digest, slot, pins.get(digest, 0)) for digest, slot in self._slots.copy().items()]
+
     def slot_of(self, digest: str) -> int:
         """The slot of a resident adapter."""
         return self._slots[digest]

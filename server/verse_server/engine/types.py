@@ -86,6 +86,31 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     report: LoadReport | None = None
 
 
+class ResidentVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of an adapter that is in memory; an older one may be while rows still use it."""
+
+    id: str
+    """The spelling it was asked for by: `xuzhimo` or `xuzhimo@85`."""
+    digest: str
+    slot: int
+    pins: int
+    """Requests that use it now."""
+
+
+class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter folder and what has become of it."""
+
+    id: str
+    state: Literal["resident", "on_disk", "unloaded", "refused"]
+    """`on_disk` is loaded by the next request; `unloaded` only when it is loaded again."""
+    digest: str | None = None
+    """Of what the plain name means now."""
+    resident: tuple[ResidentVersion, ...] = ()
+    report: LoadReport | None = None
+    error: str | None = None
+    """Why it is refused."""
+
+
 class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The resident base model."""
 
@@ -132,6 +157,23 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
     """The likeliest tokens in its place, likeliest first."""
 
 
+class AdapterProbe(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an adapter moves the base's next token after one prompt."""
+
+    model: str
+    prompt_tokens: int
+    kl_divergence: float
+    """Of the base's distribution from the adapted one, in nats."""
+    max_logit_change: float
+    """0 means that the adapter changes nothing here."""
+    mean_logit_change: float
+    """Of the absolute changes, over the vocabulary."""
+    top: tuple[TokenLogprob, ...]
+    """The likeliest tokens with the adapter."""
+    base_top: tuple[TokenLogprob, ...]
+    """And without."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt, what to run it on, how to draw, when to stop, and how many answers to write."""
 
@@ -152,6 +194,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Bulk work, which runs after everything else."""
     max_seconds: float | None = None
     """From being queued to the last token; None leaves it to the engine's own limit."""
+    json_schema: str | None = None
+    """JSON text of the schema that every answer follows; None leaves them free."""
 
 
 class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,8 +227,67 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     resident_adapters: int
 
 
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What has been counted since the start, and what is held now."""
+
+    adapter_loads: int
+    """Adapter versions read into a slot."""
+    adapter_evictions: int
+    """Of these, how many took the slot of another one."""
+    prefix_cache_bytes: int
+    memory_bytes: int
+    """Held by mlx: weights, adapters, keys and values."""
+    peak_memory_bytes: int
+
+
+class Adapters(Protocol):
+    """What can be done with adapters besides asking for them."""
+
+    @property
+    def num_slots(self) -> int:
+        """How many can be resident at once."""
+        ...
+
+    def list(self) -> list[AdapterInfo]:
+        """Every folder, by name."""
+        ...
+
+    async def load(self, name: str, path: str | None) -> AdapterInfo:
+        """Bring an adapter or checkpoint into a slot now, and serve it again if it was unloaded.
+
+        Args:
+            name: `xuzhimo` or `xuzhimo@85`.
+            path: Where the caller thinks it is; checked, not followed.
+
+        Raises:
+            ModelNotFoundError: nothing has this name.
+            AdapterIncompatibleError: it is there but cannot be served.
+            InvalidRequestError: the path is not its folder, or the name is more than a name.
+        """
+        ...
+
+    async def unload(self, name: str) -> AdapterInfo:
+        """Free its slots and refuse it until it is loaded again; what runs is finished."""
+        ...
+
+    async def probe(self, target: Target, prompt: Sequence[int]) -> AdapterProbe:
+        """Measure what the adapters of a target change about the token after a prompt.
+
+        Raises:
+            InvalidRequestError: the target is the base, or the prompt is long.
+            AdapterIncompatibleError, AdapterChangedError: as `Engine.generate`.
+            GenerationFailedError: the numbers overflow.
+        """
+        ...
+
+
 class Engine(Protocol):
     """The seam between HTTP and the model."""
+
+    @property
+    def adapters(self) -> Adapters:
+        """The adapters folder and the slots."""
+        ...
 
     @property
     def base(self) -> BaseInfo:
@@ -223,7 +326,8 @@ class Engine(Protocol):
 
         Raises, from the first `anext`:
             AdapterIncompatibleError: the adapter could not be loaded.
-            InvalidRequestError: it wants more answers or adapters than there is room for.
+            InvalidRequestError: it wants more answers or adapters than there is room for, or a
+                schema that cannot be followed.
             AdapterChangedError: its files kept changing for seconds.
             QueueFullError: too many wait already.
             EngineClosedError: the engine takes no new work.
@@ -236,4 +340,8 @@ class Engine(Protocol):
 
     def health(self) -> Health:
         """A snapshot; cheap enough for every probe."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Counts for an operator's graphs."""
         ...

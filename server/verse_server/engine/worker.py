@@ -4,17 +4,21 @@ Everything else talks to it through messages. Whatever a request is owed reaches
 its own event loop, one call per step and loop.
 """
 
-import asyncio
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import mlx.core as mx
 
 from verse.base_model import BaseModel, BaseModelError, load_base_model
 from verse_server.config import EngineConfig
 from verse_server.engine.batch import RowBatch
+from verse_server.engine.errand import Errand, Owned
 from verse_server.engine.errors import (
     AdapterChangedError,
     AdapterIncompatibleError,
@@ -27,18 +31,19 @@ from verse_server.engine.errors import (
 )
 from verse_server.engine.job import Answer, Job
 from verse_server.engine.lora import LoraBank
-from verse_server.engine.mailbox import Event
 from verse_server.engine.memory import kv_budget, limit_memory
+from verse_server.engine.outbox import Outbox
 from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.residency import AdapterResidency
 from verse_server.engine.rows import Row
 from verse_server.engine.scheduler import Pace, WaitingQueue
 from verse_server.engine.text import AnswerText
 from verse_server.engine.token_text import TokenTexts
-from verse_server.engine.types import GenerationRequest
+from verse_server.engine.types import EngineStats, GenerationRequest
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
 
 _REFUSALS = (AdapterChangedError, AdapterIncompatibleError, InvalidRequestError)
 """What admitting a request may find; it concerns nobody else."""
@@ -53,31 +58,6 @@ class _Close:
     pass
 
 
-@dataclass
-class _Outbox:
-    """Events of one step, by the loop they go to."""
-
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Event]]] = field(
-        default_factory=dict[asyncio.AbstractEventLoop, list[tuple[Job, Event]]]
-    )
-
-    def add(self, job: Job, event: Event) -> None:
-        self.by_loop.setdefault(job.loop, []).append((job, event))
-
-    def send(self) -> None:
-        for loop, events in self.by_loop.items():
-            try:
-                loop.call_soon_threadsafe(_deliver, events)
-            except RuntimeError:  # the loop is closed: nobody waits there any more
-                _log.debug("dropped %d events of a closed loop", len(events))
-        self.by_loop.clear()
-
-
-def _deliver(events: list[tuple[Job, Event]]) -> None:
-    for job, event in events:
-        job.mailbox.put(event)
-
-
 class Worker:
     """Owns the thread. The public methods may be called from any other one."""
 
@@ -85,12 +65,13 @@ class Worker:
         self._config = config
         self._max_batch = config.max_batch
         self._prefixes = PrefixCache(config.prefix_cache_bytes)
-        self._inbox: queue.SimpleQueue[Job | _Cancel | _Close] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | Errand | _Cancel | _Close] = queue.SimpleQueue()
         self._waiting = WaitingQueue[Job](patience=config.max_batch)
         self._pace = Pace()
         self._running: dict[Row, Answer] = {}
         self._unfinished: set[Job] = set()
-        self._outbox = _Outbox()
+        self._errands: list[Errand] = []
+        self._outbox = Outbox()
         self._closed = threading.Event()
         self._on_death: list[Callable[[], None]] = []
         self._started: queue.SimpleQueue[BaseModel | BaseException] = queue.SimpleQueue()
@@ -132,6 +113,21 @@ class Worker:
         """Adapters in slots."""
         return self._residency.num_resident
 
+    @property
+    def placements(self) -> list[tuple[str, int, int]]:
+        """(digest, slot, pins) of every adapter in a slot."""
+        return self._residency.placements
+
+    def stats(self) -> EngineStats:
+        """See `types.Engine`."""
+        return EngineStats(
+            adapter_loads=self._residency.num_loads,
+            adapter_evictions=self._residency.num_evictions,
+            prefix_cache_bytes=self._prefixes.num_bytes,
+            memory_bytes=mx.get_active_memory(),
+            peak_memory_bytes=mx.get_peak_memory(),
+        )
+
     def on_death(self, callback: Callable[[], None]) -> None:
         """Call back from the engine thread if it dies."""
         self._on_death.append(callback)
@@ -155,6 +151,18 @@ class Worker:
             self._unfinished.discard(job)
             raise EngineClosedError("The engine has stopped; try again when the server is back.")
 
+    def run(self, action: Callable[[Owned], T], digests: tuple[str, ...] = ()) -> "Future[T]":
+        """Do something between two steps, once these adapters may be pinned.
+
+        Raises:
+            EngineClosedError: the thread takes no more.
+        """
+        errand = Errand(digests, action)
+        self._inbox.put(errand)
+        if self._closed.is_set():
+            raise EngineClosedError("The engine has stopped; try again when the server is back.")
+        return cast("Future[T]", errand.outcome)
+
     def cancel(self, job: Job) -> None:
         """Forget a job, wherever it is; within one step its row and its pins are free."""
         self._inbox.put(_Cancel(job))
@@ -176,6 +184,7 @@ class Worker:
             bank = LoraBank(self._base.model, self._base.dtype)
             self._residency = make_residency(bank, self._base)
             self._tokens = TokenTexts(self._base.tokenizer)
+            self._owned = Owned(self._base, bank, self._residency)
             self._batch = RowBatch(self._base, bank, self._max_batch, self._prefixes)
             limit_memory(self._config)  # after mlx-lm's generator, which sets a wired limit
         except BaseModelError as error:
@@ -192,6 +201,7 @@ class Worker:
         try:
             while self._take_messages():
                 self._end_late_jobs()
+                self._run_errands()
                 self._admit()
                 self._step()
                 self._outbox.send()
@@ -213,6 +223,10 @@ class Worker:
             message = self._inbox.get()
             if isinstance(message, Job):
                 left.append(message)
+            elif isinstance(message, Errand):
+                self._errands.append(message)
+        for errand in self._errands:
+            errand.refuse(error)
         for job in left:
             self._outbox.add(job, error)
         self._running.clear()
@@ -221,18 +235,28 @@ class Worker:
 
     def _take_messages(self) -> bool:
         """Handle what has come in; sleeps while there is nothing to do. False ends the loop."""
-        idle = not self._running and not self._waiting
+        idle = self._is_idle()
         while idle or not self._inbox.empty():
             message = self._inbox.get()
             if isinstance(message, _Close):
                 return False
             if isinstance(message, _Cancel):
                 self._forget(message.job)
+            elif isinstance(message, Errand):
+                self._errands.append(message)
             else:
                 request = message.request
                 self._waiting.push(message, request.client, is_batch=request.is_batch)
-            idle = not self._running and not self._waiting
+            idle = self._is_idle()
         return True
+
+    def _is_idle(self) -> bool:
+        return not self._running and not self._waiting and not self._errands
+
+    def _run_errands(self) -> None:
+        for errand in [e for e in self._errands if self._residency.can_pin(e.digests)]:
+            self._errands.remove(errand)
+            errand.run(self._owned)
 
     def _admit(self) -> None:
         while len(self._running) < self._max_batch:
@@ -291,6 +315,7 @@ class Worker:
                 version=version,
                 index=index,
                 num_top_logprobs=request.num_top_logprobs,
+                matcher=None if job.grammar is None else job.grammar.matcher(),
             )
             for index in range(request.n)
         ]

@@ -49,6 +49,34 @@ class ChatCompletionStreamOptions(RequestStruct, frozen=True):
     include_obfuscation: Unsupported = None
 
 
+class ResponseFormatText(RequestStruct, frozen=True, tag_field="type", tag="text"):
+    """Free text, the default."""
+
+
+class ResponseFormatJSONObject(RequestStruct, frozen=True, tag_field="type", tag="json_object"):
+    """Some JSON object."""
+
+
+class JSONSchema(RequestStruct, frozen=True):
+    """A schema that the answer follows to the letter."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    schema: dict[str, Any]
+    strict: bool | None = None
+    """Changes nothing: the schema is always followed, or refused if it cannot be."""
+    description: str | None = None
+    """For the caller's own books; changes nothing."""
+
+
+class ResponseFormatJSONSchema(RequestStruct, frozen=True, tag_field="type", tag="json_schema"):
+    """JSON that follows a schema."""
+
+    json_schema: JSONSchema
+
+
+ResponseFormat = ResponseFormatText | ResponseFormatJSONObject | ResponseFormatJSONSchema
+
+
 class ChatCompletionRequest(RequestStruct, frozen=True):
     """A conversation to be continued, and how.
 
@@ -81,6 +109,8 @@ class ChatCompletionRequest(RequestStruct, frozen=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     """Needs `logprobs`."""
     stop: NonEmpty | Annotated[list[NonEmpty], Meta(max_length=16)] | None = None
+    response_format: ResponseFormat | None = None
+    """Tokens that would break the format are never drawn; `max_tokens` may cut JSON short."""
     stream: bool | None = None
     stream_options: ChatCompletionStreamOptions | None = None
     user: str | None = None
@@ -99,7 +129,6 @@ class ChatCompletionRequest(RequestStruct, frozen=True):
     prompt_cache_options: Unsupported = None
     prompt_cache_retention: Unsupported = None
     reasoning_effort: Unsupported = None
-    response_format: Unsupported = None
     safety_identifier: Unsupported = None
     service_tier: Unsupported = None
     store: Unsupported = None
@@ -121,7 +150,6 @@ NEUTRAL_IN_REQUEST: dict[str, tuple[object, ...]] = {
     "prompt_cache_options": (),
     "prompt_cache_retention": (),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "safety_identifier": (),
     "service_tier": ("auto", "default"),
     "store": (False,),

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -16,14 +17,18 @@ from verse_server.engine.errors import (
     PromptTooLongError,
 )
 from verse_server.engine.types import (
+    AdapterInfo,
+    AdapterProbe,
     BaseInfo,
     CheckpointInfo,
+    EngineStats,
     FinishReason,
     GenerationChunk,
     GenerationRequest,
     Health,
     LoadReport,
     ModelInfo,
+    ResidentVersion,
     SamplingParams,
     Target,
     TokenLogprob,
@@ -57,6 +62,57 @@ def _logprobs(text: str, num_top: int | None) -> tuple[TokenLogprob, ...]:
     return (msgspec.structs.replace(entry, top=(entry,) * num_top),)
 
 
+class FakeAdapters:
+    """Satisfies `engine.types.Adapters`: one that can be served, and one that cannot."""
+
+    num_slots = 4
+
+    def __init__(self) -> None:
+        self.state: Literal["resident", "on_disk", "unloaded"] = "on_disk"
+        self.paths: list[str | None] = []
+
+    def list(self) -> list[AdapterInfo]:
+        slot = ResidentVersion(id="xuzhimo", digest=DIGEST, slot=0, pins=1)
+        error = "The adapter 'broken' cannot be served: the weights file is truncated."
+        return [
+            AdapterInfo(id="broken", state="refused", error=error),
+            AdapterInfo(
+                id="xuzhimo",
+                state=self.state,
+                digest=DIGEST,
+                resident=(slot,) if self.state == "resident" else (),
+                report=REPORT,
+            ),
+        ]
+
+    async def load(self, name: str, path: str | None) -> AdapterInfo:
+        if name == "broken":
+            raise AdapterIncompatibleError("broken", "the weights file is truncated.")
+        self.paths.append(path)
+        return self._become(name, "resident")
+
+    async def unload(self, name: str) -> AdapterInfo:
+        return self._become(name, "unloaded")
+
+    async def probe(self, target: Target, prompt: Sequence[int]) -> AdapterProbe:
+        river = TokenLogprob(token="河", bytes=tuple("河".encode()), logprob=-0.5)
+        return AdapterProbe(
+            model=target.model,
+            prompt_tokens=len(prompt),
+            kl_divergence=0.5,
+            max_logit_change=4.0,
+            mean_logit_change=0.25,
+            top=(river,),
+            base_top=(river,),
+        )
+
+    def _become(self, name: str, state: Literal["resident", "unloaded"]) -> AdapterInfo:
+        if name != "xuzhimo":
+            raise ModelNotFoundError(name)
+        self.state = state
+        return self.list()[1]
+
+
 class FakeEngine:
     """Satisfies `engine.types.Engine` and the life cycle that `serving` asks for."""
 
@@ -86,6 +142,7 @@ class FakeEngine:
             created=BASE.created,
             sampling=sampling or SamplingParams(),
         )
+        self.adapters = FakeAdapters()
         self.warnings = ["broken: the weights file is truncated"]
         self.requests: list[GenerationRequest] = []
         self.encoded: list[Message] = []
@@ -174,6 +231,15 @@ class FakeEngine:
             running=self.num_running,
             waiting=0,
             resident_adapters=1,
+        )
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            adapter_loads=3,
+            adapter_evictions=1,
+            prefix_cache_bytes=1000,
+            memory_bytes=40_000_000,
+            peak_memory_bytes=50_000_000,
         )
 
     def drain(self) -> None:

@@ -125,7 +125,6 @@ def test_an_odd_field_name_is_refused_like_any_other(client: Client, name: str) 
 UNSUPPORTED: list[tuple[str, Any]] = [
     ("tools", [{"type": "function"}]),
     ("tool_choice", "required"),
-    ("response_format", {"type": "json_object"}),
     ("functions", [{}]),
     ("function_call", {"name": "f"}),
     ("parallel_tool_calls", False),

@@ -397,3 +397,48 @@ def noted_top(like: Row, logits: mx.array, params: SamplingParams) -> list[int]:
     sample(logits[:1], mx.array([1]), [row])
     noted = row.noted.popleft()
     return cast(list[int], noted.top_ids[noted.position].tolist())
+
+
+class OnlyThese:
+    """Stands for a grammar's matcher: these tokens may come next, whatever came before."""
+
+    def __init__(self, *tokens: int) -> None:
+        self.tokens = tokens
+        self.taken: list[int] = []
+
+    def take(self, token: int) -> None:
+        self.taken.append(token)
+
+    def allowed(self) -> Any:
+        return np.isin(np.arange(VOCAB), self.tokens)
+
+
+@pytest.mark.parametrize("params", [*NEIGHBOURS, SamplingParams(seed=1, logit_bias={0: 100.0})])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_a_grammar_allows_its_tokens_and_leaves_other_rows_alone(
+    params: SamplingParams, dtype: mx.Dtype
+) -> None:
+    logits = mx.array(random_logits(12, 3, VOCAB).astype(np.float32)).astype(dtype)
+    before = mx.array(logits)
+
+    def drawn(matcher: Any) -> list[int]:
+        rows = [row_after([1, 2], [3], params) for _ in range(3)]
+        rows[1] = Row([1, 2], (), params, matcher=matcher)
+        rows[1].tokens.extend([1, 2])
+        return cast(list[int], sample(logits, mx.array([3, 3, 3]), rows).tolist())
+
+    matcher = OnlyThese(4, 7)
+    free, held = drawn(None), drawn(matcher)
+    assert held[1] in (4, 7)
+    assert (held[0], held[2]) == (free[0], free[2])
+    assert drawn(OnlyThese(9))[1] == 9
+    assert matcher.taken == [3]
+    assert mx.array_equal(logits, before)
+
+
+def test_a_grammar_is_not_moved_by_the_last_token_of_the_prompt() -> None:
+    matcher = OnlyThese(4)
+    row = Row([1, 2], (), SamplingParams(), matcher=cast(Any, matcher))
+    row.tokens.append(1)
+    assert draw(random_logits(0, 1, VOCAB), [2], [row]) == [4]
+    assert matcher.taken == []

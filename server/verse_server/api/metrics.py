@@ -1,0 +1,113 @@
+"""`GET /metrics` in Prometheus' text format.
+
+Counts of HTTP requests come from Litestar's own Prometheus middleware, tokens and their timing from
+what passes the controllers, the rest from the engine when somebody asks. Process metrics, such as
+resident memory, are prometheus-client's own.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+
+from litestar import Controller, Response, route
+from litestar.plugins.prometheus import PrometheusConfig
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from verse_server.api.dependencies import READ, EngineDependency, error_responses
+from verse_server.api.request_log import current_request
+from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest
+
+HTTP_METRICS = PrometheusConfig(app_name="verse", prefix="verse", group_path=True)
+"""`verse_requests_total`, `verse_request_duration_seconds` and others, by path and status."""
+
+_FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+_prompt_tokens = Counter("verse_prompt_tokens", "Tokens of prompts.")
+_cached_tokens = Counter("verse_cached_prompt_tokens", "Of these, found in the prefix cache.")
+_completion_tokens = Counter("verse_completion_tokens", "Tokens drawn.")
+_first_token = Histogram(
+    "verse_time_to_first_token_seconds",
+    "From the request to its first piece of text.",
+    buckets=_FIRST,
+)
+_between_tokens = Histogram(
+    "verse_inter_token_latency_seconds", "Between two tokens of one answer.", buckets=_BETWEEN
+)
+
+
+async def counted(
+    row: GenerationRequest, chunks: AsyncGenerator[GenerationChunk, None]
+) -> AsyncGenerator[GenerationChunk, None]:
+    """Pass chunks on and count them; closing this closes them."""
+    num_tokens: dict[int, int] = {}
+    last: dict[int, float] = {}
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            now = time.perf_counter()
+            if not num_tokens:
+                _first_token.observe(now - current_request().started)
+                _prompt_tokens.inc(len(row.prompt))
+                _cached_tokens.inc(chunk.cached_tokens)
+            num_new = chunk.completion_tokens - num_tokens.get(chunk.index, 0)
+            _completion_tokens.inc(num_new)
+            if chunk.index in last and num_new:
+                _between_tokens.observe((now - last[chunk.index]) / num_new)
+            num_tokens[chunk.index], last[chunk.index] = chunk.completion_tokens, now
+            yield chunk
+
+
+class _EngineCollector(Collector):
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by prometheus-client."""
+        health, stats = self._engine.health(), self._engine.stats()
+        yield _gauge("verse_rows_running", "Answers being written: the batch size.", health.running)
+        yield _gauge("verse_requests_waiting", "Requests in the queue.", health.waiting)
+        yield _gauge("verse_adapters_resident", "Adapters in slots.", health.resident_adapters)
+        yield CounterMetricFamily(
+            "verse_adapter_loads", "Adapters read into a slot.", stats.adapter_loads
+        )
+        yield CounterMetricFamily(
+            "verse_adapter_evictions", "Adapters put out of a slot.", stats.adapter_evictions
+        )
+        yield _gauge(
+            "verse_prefix_cache_bytes", "Keys and values kept for later.", stats.prefix_cache_bytes
+        )
+        yield _gauge("verse_memory_bytes", "Memory that mlx holds.", stats.memory_bytes)
+        yield _gauge("verse_peak_memory_bytes", "The most it has held.", stats.peak_memory_bytes)
+
+
+def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, value)
+
+
+class MetricsController(Controller):
+    """For Prometheus."""
+
+    path = "/metrics"
+    tags = ("health",)
+
+    @route(
+        http_method=READ,
+        sync_to_thread=False,
+        media_type=CONTENT_TYPE_LATEST,
+        responses=error_responses(401),
+    )
+    def scrape(self, engine: EngineDependency) -> Response[bytes]:
+        """Requests, tokens, latencies, queue, batch size, adapters, caches and memory."""
+        registry = CollectorRegistry()
+        registry.register(_EngineCollector(engine))
+        text = generate_latest(REGISTRY) + generate_latest(registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,178 @@
+"""Answers that follow a JSON schema: which tokens may come next.
+
+llguidance compiles a schema to a grammar over the tokenizer's bytes, so a Chinese character that
+takes several tokens is allowed token by token. Each row follows the grammar with a matcher of its
+own. White space is fixed to one blank after `,` and `:`; a small model that may choose it writes
+nothing else.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache
+from typing import Any, cast
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance.hf import from_tokenizer
+from numpy.typing import NDArray
+
+from verse.base_model import BaseModel
+from verse_server.engine.errors import InvalidRequestError
+from verse_server.engine.json_schema import schema_excess
+
+_MAX_COMPILED = 16
+_COMPILE_SECONDS = 5.0
+_MAX_REASON_CHARS = 200
+# A pattern such as (a{1000}){1000} takes seconds with llguidance's own limits, 0.2 s with these.
+_LIMITS = LLParserLimits(
+    initial_lexer_fuel=200_000,
+    step_lexer_fuel=50_000,
+    max_lexer_states=50_000,
+    verbose_errors=False,
+)
+
+
+class Matcher:
+    """Follows one answer through its grammar. Engine thread only."""
+
+    def __init__(self, state: LLMatcher, grammar: "Grammar") -> None:
+        self._state = state
+        self._grammar = grammar
+
+    def take(self, token: int) -> None:
+        """Move past a token of the answer."""
+        if not self._state.is_stopped():
+            self._state.consume_token(token)
+        self._note_failure()
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which tokens may come next, (vocab,). After the end, or a failure, only end tokens."""
+        bits = np.frombuffer(self._state.compute_bitmask(), np.uint8)
+        self._note_failure()
+        mask = np.unpackbits(bits, bitorder="little").view(np.bool_)
+        return mask[: self._grammar.vocab_size]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing can follow any more."""
+        return self._state.is_stopped() and not self._state.is_error()
+
+    @property
+    def failure(self) -> str | None:
+        """Why it cannot go on: one of llguidance's limits, usually."""
+        return _reason(self._state.get_error()) if self._state.is_error() else None
+
+    def _note_failure(self) -> None:
+        self._grammar.failed |= self._state.is_error()
+
+
+class Grammar:
+    """A compiled schema."""
+
+    def __init__(self, compiled: LLMatcher, vocab_size: int) -> None:
+        self._compiled = compiled
+        self.vocab_size = vocab_size
+        self.failed = False
+        """Matchers share what they learn, also what they fail of; so a failed one is not reused."""
+
+    def matcher(self) -> Matcher:
+        """One for a new answer. Engine thread only."""
+        return Matcher(self._compiled.deep_copy(), self)
+
+
+class Grammars:
+    """Compiles schemas, each once."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self._base = base
+        self._compile = lru_cache(_MAX_COMPILED)(self._compile_anew)
+        # Two, so that one slow schema does not hold up all others.
+        self._threads = ThreadPoolExecutor(2, "grammar")
+
+    async def compile(self, schema: str) -> Grammar:
+        """Compile a schema off the event loop, or find it compiled.
+
+        Args:
+            schema: JSON text of an object.
+
+        Raises:
+            InvalidRequestError: it cannot be followed; says why.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_COMPILE_SECONDS):
+                return await loop.run_in_executor(self._threads, self._compiled, schema)
+        except TimeoutError:
+            raise _refusal(f"compiling it takes longer than {_COMPILE_SECONDS:g} s") from None
+
+    def _compiled(self, schema: str) -> Grammar:
+        grammar = self._compile(schema)
+        if grammar.failed:
+            self._compile.cache_clear()
+            grammar = self._compile(schema)
+        return grammar
+
+    def _compile_anew(self, schema: str) -> Grammar:
+        if excess := schema_excess(schema):
+            raise _refusal(excess)
+        try:
+            text = _grammar_text(schema)
+        except ValueError as error:
+            raise _refusal(_reason(str(error))) from error
+        compiled = LLMatcher(self._tokenizer, text, log_level=0, limits=_LIMITS)
+        if problem := compiled.get_error() or _first_problem(compiled.deep_copy()):
+            raise _refusal(_reason(problem))
+        return Grammar(compiled, self._base.vocab_size)
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        """Takes most of a second for a large vocabulary, so only when first needed."""
+        try:
+            return from_tokenizer(
+                cast(Any, self._base.hf_tokenizer),
+                n_vocab=self._base.vocab_size,
+                eos_token=sorted(self._base.end_tokens),
+            )
+        except ValueError as error:
+            raise InvalidRequestError(
+                f"This base's tokenizer cannot be held to a schema ({_reason(str(error))}); "
+                "leave 'response_format' out.",
+                param="response_format",
+            ) from error
+
+
+def _grammar_text(schema: str) -> str:
+    """The grammar in llguidance's own words; raises ValueError if the schema is no JSON for it."""
+    return LLMatcher.grammar_from_json_schema(
+        schema,
+        overrides={
+            "whitespace_flexible": False,
+            "item_separator": ", ",
+            "key_separator": ": ",
+            "lenient": False,  # a keyword that is not enforced is an error
+        },
+    )
+
+
+def _first_problem(probe: LLMatcher) -> str:
+    """What goes wrong up to the first token that is a choice; empty if nothing.
+
+    Finds schemas that nothing satisfies, endless ones, and the dearest patterns.
+    """
+    probe.consume_tokens(probe.compute_ff_tokens())
+    probe.compute_bitmask()
+    return probe.get_error()
+
+
+def _refusal(reason: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The schema of 'response_format' cannot be used: {reason}; change the schema.",
+        param="response_format",
+    )
+
+
+def _reason(message: str) -> str:
+    """Llguidance's words in one line."""
+    words = " ".join(message.replace("<non-verbose/>", "").split()).rstrip(".")
+    words = "nothing satisfies it" if words == "NoExtensionBias" else words
+    return words if len(words) <= _MAX_REASON_CHARS else f"{words[:_MAX_REASON_CHARS]}…"

@@ -1,0 +1,145 @@
+"""Compiled schemas on verse-tiny's own tokenizer: which tokens may follow which."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verse.base_model import BaseModel, load_base_model
+from verse_server.engine import grammar as grammar_module
+from verse_server.engine.errors import InvalidRequestError
+from verse_server.engine.grammar import Grammars, Matcher
+
+pytestmark = pytest.mark.anyio
+
+POEM: dict[str, Any] = {
+    "type": "object",
+    "properties": {"题": {"type": "string", "maxLength": 4}, "good": {"type": "boolean"}},
+    "required": ["题", "good"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> BaseModel:
+    return load_base_model(str(tiny_base))
+
+
+@pytest.fixture
+def grammars(base: BaseModel) -> Grammars:
+    return Grammars(base)
+
+
+def accepts(matcher: Matcher, base: BaseModel, text: str) -> bool:
+    """Whether every token of a text was allowed in its place."""
+    for token in base.tokenizer.encode(text, add_special_tokens=False):
+        if not matcher.allowed()[token]:
+            return False
+        matcher.take(token)
+    return True
+
+
+async def compiled(grammars: Grammars, schema: dict[str, Any]) -> Matcher:
+    return (await grammars.compile(json.dumps(schema))).matcher()
+
+
+async def test_chinese_json_is_allowed_token_by_token_and_then_only_the_end(
+    grammars: Grammars, base: BaseModel
+) -> None:
+    matcher = await compiled(grammars, POEM)
+    assert accepts(matcher, base, '{"题": "河水", "good": true')
+    assert not matcher.is_complete
+    assert accepts(matcher, base, "}")
+    assert matcher.is_complete
+    assert {*matcher.allowed().nonzero()[0].tolist()} == base.end_tokens
+    assert matcher.allowed().shape == (base.vocab_size,)
+    assert matcher.failure is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "诗",
+        '{"good"',
+        '{"题": 5',
+        '{"题": "一二三四五',
+        '{"题": "河", "good": "',
+        '{ "题"',
+        '{"题":  ',
+    ],
+)
+async def test_what_breaks_the_schema_is_not_allowed(
+    grammars: Grammars, base: BaseModel, text: str
+) -> None:
+    assert not accepts(await compiled(grammars, POEM), base, text)
+
+
+async def test_a_rare_character_is_allowed_in_pieces(grammars: Grammars, base: BaseModel) -> None:
+    pieces = base.tokenizer.encode("龘", add_special_tokens=False)
+    assert len(pieces) > 1
+    assert accepts(await compiled(grammars, POEM), base, '{"题": "龘龘", "good": false}')
+
+
+async def test_answers_to_one_schema_do_not_share_their_place(
+    grammars: Grammars, base: BaseModel
+) -> None:
+    grammar = await grammars.compile(json.dumps(POEM))
+    first, second = grammar.matcher(), grammar.matcher()
+    assert accepts(first, base, '{"题": "')
+    assert accepts(second, base, '{"题": "河", "good": true}')
+    assert not first.is_complete
+
+
+@pytest.mark.parametrize(
+    ("schema", "about"),
+    [
+        ({"type": "strin"}, "Invalid type: strin"),
+        ({"type": "string", "pattern": "("}, "unclosed group"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"x-guidance": {"lenient": True}, "not": {}}, "not"),
+        ({"$ref": "https://example.org/schema"}, "fetch"),
+        ({"$ref": "#/$defs/nothing"}, "does not exist"),
+        ({"enum": []}, "nsatisfiable"),
+        ({"$ref": "#"}, "nothing satisfies it"),
+        ({"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"}, "too many"),
+        ({"type": "string", "pattern": "^(a{1000}){1000}$"}, "too many"),
+        ({"multipleOf": 99991}, "remainders"),
+    ],
+)
+async def test_a_schema_that_cannot_be_followed_is_refused_with_the_reason(
+    grammars: Grammars, schema: dict[str, Any], about: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        await grammars.compile(json.dumps(schema))
+    assert refused.value.param == "response_format"
+    assert about.lower() in str(refused.value).lower()
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+async def test_a_schema_is_compiled_once_until_it_fails(grammars: Grammars) -> None:
+    first = await grammars.compile(json.dumps(POEM))
+    assert await grammars.compile(json.dumps(POEM)) is first
+    first.matcher().take(5)  # no answer begins so
+    assert first.failed
+    assert await grammars.compile(json.dumps(POEM)) is not first
+
+
+async def test_a_schema_that_takes_too_long_is_refused_and_others_go_on(
+    grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    def slow(_: object) -> str:
+        release.wait(10)
+        return ""
+
+    monkeypatch.setattr(grammar_module, "_COMPILE_SECONDS", 0.05)
+    monkeypatch.setattr(grammar_module, "_first_problem", slow)
+    with pytest.raises(InvalidRequestError, match="longer than"):
+        await grammars.compile('{"type": "integer"}')
+    monkeypatch.undo()
+    assert await grammars.compile(json.dumps(POEM))
+    release.set()
