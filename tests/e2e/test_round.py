@@ -4,12 +4,14 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from tests.clients.fake_openai import Body, FakeOpenAI, Script, model
 from tests.e2e.conftest import ROOT, VERSE, Serve
 from verse_clients.curate.session import Session
 from verse_clients.curate.store import Store
@@ -58,8 +60,20 @@ def decide(poems: Path) -> None:
     assert store.close()
 
 
+def judged(_: Body) -> str:
+    """verse-tiny cannot judge: a question is longer than its context."""
+    criteria = ("theme_adherence", "poetic_quality", "fluency", "emotional_resonance")
+    return json.dumps({"reasoning": "好", **dict.fromkeys(criteria, 3)}, ensure_ascii=False)
+
+
+@pytest.fixture
+def judge() -> Iterator[FakeOpenAI]:
+    with FakeOpenAI(script=Script(write=judged, models=[model("judge")])) as server:
+        yield server
+
+
 def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served(
-    serve: Serve, tmp_path: Path
+    serve: Serve, judge: FakeOpenAI, tmp_path: Path
 ) -> None:
     folder = tmp_path / "poet"
     (folder / "data").mkdir(parents=True)
@@ -71,17 +85,24 @@ def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served(
     served = serve(adapters=folder / "adapters")
 
     verse(folder, "data", "split")
-    start = ("refine", "start", "--adapters", "xuzhimo", "-n", "2", "--judge", "base")
+    start = ("refine", "start", "--adapters", "xuzhimo", "-n", "2", "--judge", "judge")
     verse(folder, *start, "--base-url", served.base_url)
     plan = folder / "rounds" / "01" / "plan.toml"
-    text = plan.read_text("utf-8").replace(
-        "train = []", f"train = {TRAIN.replace('MODEL', str(ROOT / 'models' / 'verse-tiny'))}"
-    )
-    plan.write_text(text.replace("generate = []", 'generate = ["--max-tokens", "60"]'), "utf-8")
+    text = plan.read_text("utf-8")
+    for key, value in (
+        ("train = []", f"train = {TRAIN.replace('MODEL', str(ROOT / 'models' / 'verse-tiny'))}"),
+        ("generate = []", 'generate = ["--max-tokens", "120"]'),
+        ("judge = []", 'judge = ["--compare", "none"]'),
+        ('base_url = ""', f'base_url = "{judge.base_url}"'),
+    ):
+        assert text.count(key) == 1
+        text = text.replace(key, value)
+    plan.write_text(text, "utf-8")
 
     asked = verse(folder, "refine")
     queue = re.search(r"verse curate (\S+)", asked)
     assert queue is not None, asked
+    assert judge.num_calls == len(read_items([folder / queue[1]]))
     decide(folder / queue[1])
     assert "rounds/01 is over" in verse(folder, "refine")
 
@@ -92,7 +113,7 @@ def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served(
     assert {item.adapter for item in read_items([made / "compare" / "poems.jsonl"])} == {
         "xuzhimo", "xuzhimo-r01",
     }  # fmt: skip
-    assert "xuzhimo-r01" in {model.id for model in served.client.models.list()}
+    assert "xuzhimo-r01" in {listed.id for listed in served.client.models.list()}
 
     decide(made / "compare" / "poems.jsonl")
     verse(folder, "report", "rounds")
