@@ -178,6 +178,7 @@ class AsyncServer:
         min_p: float | None = None,
         repetition_penalty: float | None = None,
         max_tokens: int | None = None,
+        max_completion_tokens: int | None = None,
         response_format: Mapping[str, Any] | None = None,
     ) -> Answer:
         """Ask for one answer; what is None is not sent and so left to the server.
@@ -193,6 +194,7 @@ class AsyncServer:
             min_p=min_p,
             repetition_penalty=repetition_penalty,
             max_tokens=max_tokens,
+            max_completion_tokens=max_completion_tokens,
             response_format=response_format,
         )
         try:

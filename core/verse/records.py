@@ -25,6 +25,9 @@ from verse.prompt import Message
 Origin = Literal["poet", "accepted", "edited"]
 """Who wrote a text: the poet, a model, or a model with the poet's changes."""
 
+AnswerFormat = Literal["json_schema", "json_object", "text"]
+"""How a judge was asked for its answer: by a schema, as any JSON, or in words."""
+
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone; written in UTC."""
 CriterionScore = Annotated[int, msgspec.Meta(ge=0, le=5)]
@@ -137,6 +140,8 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """Rubric: of the only candidate."""
     ranking: tuple[str, ...] | None = None
     """Comparison: ids from best to worst."""
+    format: AnswerFormat | None = None
+    """The form that the server took; None if it took none."""
     reply: str = ""
     """The answer or the error, word for word."""
     prompt_tokens: Count = 0

@@ -45,15 +45,15 @@ _CANDIDATE = msgspec.json.Decoder(Candidate)
 _KINDS = "poems of verse generate, verse judge or the original project's list"
 
 
-def read_items(paths: Sequence[Path]) -> list[Item]:
-    """Read all poems of all files, in order.
+def read_items(paths: Sequence[Path], *, with_empty: bool = False) -> list[Item]:
+    """Read all poems of all files, in order; those without text only if they are asked for.
 
     Raises:
         SourceError: a file is missing, empty, or holds something else; the text says where.
     """
     items: list[Item] = []
     for path in paths:
-        items.extend(_read(path, first=len(items) + 1))
+        items.extend(_read(path, len(items) + 1, with_empty=with_empty))
     return items
 
 
@@ -73,7 +73,7 @@ def past_decisions(items: Iterable[Item], now: datetime) -> list[Decision]:
     ]
 
 
-def _read(path: Path, first: int) -> list[Item]:
+def _read(path: Path, first: int, *, with_empty: bool) -> list[Item]:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -86,7 +86,7 @@ def _read(path: Path, first: int) -> list[Item]:
     else:
         rows = _list_rows(content) or _line_rows(path)
         items = [_item(path, place, row, first) for place, row in enumerate(rows, 1)]
-    poems = [item for item in items if item.candidate.text.strip()]
+    poems = [item for item in items if with_empty or item.candidate.text.strip()]
     if not poems:
         raise SourceError(f"{path} holds no poem; it should hold {_KINDS}.")
     return poems

@@ -26,6 +26,7 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     theme: str = ""
     text: str = ""
     id: str = ""
+    source: str = ""
     origin: Origin = "poet"
     messages: tuple[Message, ...] = ()
 
@@ -109,7 +110,7 @@ def _poems(path: Path) -> list[Poem]:
 def _poem(row: _Row) -> Poem:
     said = {message.role: message.content for message in row.messages}
     theme, text = row.theme or said.get("user", ""), row.text or said.get("assistant", "")
-    return Poem(theme=theme, text=text, id=row.id, origin=row.origin)
+    return Poem(theme=theme, text=text, id=row.id, source=row.source, origin=row.origin)
 
 
 def _records(path: Path, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:

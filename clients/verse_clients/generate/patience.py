@@ -28,14 +28,14 @@ _GOING_DOWN = (502, 503, 504)
 Verdict = Literal["pause", "again", "give up"]
 
 
-def verdict(error: ServerError, tries: int) -> Verdict:
+def verdict(error: ServerError, tries: int, most_tries: int = _TRIES) -> Verdict:
     """What to do after an error: let all requests pause, repeat this one, or give it up."""
     match error:
         case ServerDownError() | RateLimitedError():
             return "pause"
         case BrokenServerError() if error.status in _GOING_DOWN or error.retry_after_seconds:
             return "pause"
-        case BrokenServerError() | ServerTimeoutError() | NoCompletionError() if tries < _TRIES:
+        case BrokenServerError() | ServerTimeoutError() | NoCompletionError() if tries < most_tries:
             return "again"
         case _:
             return "give up"
@@ -58,6 +58,7 @@ class Patience:
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         tell: Callable[[str], object],
+        most_tries: int = _TRIES,
     ) -> None:
         """Be ready to wait.
 
@@ -66,7 +67,9 @@ class Patience:
             now: A clock, in seconds.
             sleep: Lets seconds pass.
             tell: Takes a line for the person who waits.
+            most_tries: Of one request that the server answers, but not with what was asked for.
         """
+        self._most_tries = most_tries
         self._wait = wait_seconds
         self._now = now
         self._sleep = sleep
@@ -90,7 +93,7 @@ class Patience:
                 answer = await request()
             except ServerError as error:
                 tries += 1
-                decided = verdict(error, tries)
+                decided = verdict(error, tries, self._most_tries)
                 if decided == "give up":
                     raise
                 if decided == "again":

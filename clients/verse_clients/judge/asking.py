@@ -1,0 +1,230 @@
+"""One judge: asks it in a form its server takes, and makes a judgment of whatever comes back.
+
+An answer is judged, unparsed, refused, truncated or failed, and is kept in any case. Only what
+concerns all questions (a wrong key, an unknown model, a server that stays away) ends the run.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from verse.prompt import Message
+from verse.records import Judgment
+from verse_clients.answers import Answer
+from verse_clients.generate.patience import Patience
+from verse_clients.judge.budget import Budget
+from verse_clients.judge.dialect import Dialect, after_refusal, response_format
+from verse_clients.judge.judgments import Judgments
+from verse_clients.judge.pricing import Price, most_tokens
+from verse_clients.judge.questions import Manner, Question, key_of
+from verse_clients.judge.replies import read_ranking, read_scores
+from verse_clients.server_errors import (
+    BadRequestError,
+    BrokenServerError,
+    NoCompletionError,
+    ServerDownError,
+    ServerTimeoutError,
+)
+
+_OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
+"""Errors that may concern one question alone."""
+_MAY_COST = (NoCompletionError, ServerTimeoutError)
+"""Errors after which the server may have done, and charged for, the work."""
+_FAILED_IN_A_ROW = 5
+"""So many without an answer between them are the server's trouble, not the poems'."""
+
+
+class Answerer(Protocol):
+    """Who is asked; see `openai_client.AsyncServer`."""
+
+    base_url: str
+
+    async def complete(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        max_completion_tokens: int | None = None,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """One answer."""
+        ...
+
+
+class Desk(NamedTuple):
+    """What all judges of a run share."""
+
+    judgments: Judgments
+    budget: Budget
+    manner: Manner
+    clock: Callable[[], datetime]
+    heard: Callable[[Judgment], object]
+    """Told of each new answer."""
+
+
+class Judge:
+    """A model of a server, asked as many questions at a time as suits it."""
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        server: Answerer,
+        desk: Desk,
+        patience: Patience,
+        *,
+        price: Price | None,
+        concurrency: int,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            name: What reports call it.
+            model: What the server calls it.
+            server: Where it is.
+            desk: What it shares with the others.
+            patience: Waits for the server.
+            price: What it costs; None if nobody knows.
+            concurrency: Questions at a time.
+        """
+        self.name = name
+        self.model = model
+        self.server = server
+        self.price = price
+        self._desk = desk
+        self._patience = patience
+        known = desk.judgments.format_of(server.base_url, model)
+        self._dialect = Dialect() if known is None else Dialect(format=known)
+        self._seats = asyncio.Semaphore(concurrency)
+        self._proving = asyncio.Lock()
+        self._failed_in_a_row = 0
+
+    def known(self, question: Question) -> Judgment | None:
+        """The answer to a question that was asked before."""
+        return self._desk.judgments.find(self._key(question))
+
+    async def ask(self, question: Question) -> Judgment:
+        """The answer to a question: the one that is known, or a new one, which is on the disk.
+
+        Raises:
+            ServerError: asking on makes no sense.
+            BudgetSpentError: a limit is reached.
+            OutputError: the disk refuses.
+        """
+        if (known := self.known(question)) is not None:
+            return known
+        async with self._seats:
+            if not self._dialect.is_proven:
+                # The first question goes alone: which form the server takes is found out once.
+                async with self._proving:
+                    if not self._dialect.is_proven:
+                        return await self._ask(question)
+            return await self._ask(question)
+
+    async def _ask(self, question: Question) -> Judgment:
+        try:
+            answer = await self._in_its_form(question)
+        except _OWN_FAULT as error:
+            failed = await self._keep(question, "failed", reply=str(error))
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= _FAILED_IN_A_ROW:
+                raise
+            return failed
+        self._failed_in_a_row = 0
+        return await self._keep(
+            question,
+            _trouble(answer),
+            format=self._dialect.format,
+            reply=answer.refusal or answer.text,
+            prompt_tokens=answer.prompt_tokens or 0,
+            completion_tokens=answer.completion_tokens or 0,
+            request_id=answer.request_id,
+        )
+
+    async def _in_its_form(self, question: Question) -> Answer:
+        dialect = self._dialect
+        while True:
+            form = dialect
+            try:
+                answer = await self._patience.ask(lambda form=form: self._attempt(question, form))
+            except BadRequestError as error:
+                lower = after_refusal(dialect, error)
+                if lower is None:
+                    raise
+                dialect = lower
+            else:
+                self._dialect = msgspec.structs.replace(dialect, is_proven=True)
+                return answer
+
+    async def _attempt(self, question: Question, dialect: Dialect) -> Answer:
+        manner, budget = self._desk.manner, self._desk.budget
+        most = self._cost(most_tokens(question.messages), manner.max_tokens)
+        await budget.reserve(most)
+        limit: dict[str, Any] = {dialect.limit: manner.max_tokens}
+        try:
+            answer = await self.server.complete(
+                self.model,
+                question.messages,
+                temperature=manner.temperature if dialect.takes_temperature else None,
+                response_format=response_format(dialect, question.kind),
+                **limit,
+            )
+        except ServerDownError:
+            budget.give_back(most)
+            raise
+        except _MAY_COST:
+            budget.settle(most, most)
+            raise
+        except BaseException:
+            budget.settle(most, 0.0)
+            raise
+        budget.settle(most, self._actual(answer, most))
+        return answer
+
+    def _actual(self, answer: Answer, most: float) -> float:
+        if answer.prompt_tokens is None or answer.completion_tokens is None:
+            return most
+        return self._cost(answer.prompt_tokens, answer.completion_tokens)
+
+    def _cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return 0.0 if self.price is None else self.price.of(prompt_tokens, completion_tokens)
+
+    async def _keep(self, question: Question, trouble: str | None, **fields: Any) -> Judgment:
+        judgment = Judgment(
+            key=self._key(question),
+            judge=self.model,
+            server=self.server.base_url,
+            prompt=question.prompt,
+            candidates=question.candidates,
+            time=self._desk.clock(),
+            **_verdict(question, trouble, fields["reply"]),
+            **fields,
+        )
+        await self._desk.judgments.add(judgment)
+        self._desk.heard(judgment)
+        return judgment
+
+    def _key(self, question: Question) -> str:
+        return key_of(question, self.model, self.server.base_url, self._desk.manner)
+
+
+def _trouble(answer: Answer) -> str | None:
+    if answer.refusal is not None or answer.finish_reason == "content_filter":
+        return "refused"
+    return "truncated" if answer.finish_reason == "length" else None
+
+
+def _verdict(question: Question, trouble: str | None, reply: str) -> dict[str, Any]:
+    """What the answer says, or why it says nothing."""
+    if trouble is not None:
+        return {"outcome": trouble}
+    if question.kind == "rubric":
+        scores = read_scores(reply)
+        return {"outcome": "unparsed" if scores is None else "judged", "scores": scores}
+    ranking = read_ranking(reply, question)
+    return {"outcome": "unparsed" if ranking is None else "judged", "ranking": ranking}

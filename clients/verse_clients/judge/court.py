@@ -1,0 +1,213 @@
+"""The questions of a run, stage by stage, and what the answers amount to. Knows no files.
+
+What is asked in a round follows only from what earlier rounds answered, in the plan's order and
+never in the order of arrival. So a run that was killed asks the same questions again, and finds the
+answers it had.
+"""
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from verse.records import Candidate, Judgment, Poem
+from verse_clients.judge import comparisons
+from verse_clients.judge.asking import Judge
+from verse_clients.judge.budget import BudgetSpentError
+from verse_clients.judge.criteria import Weights
+from verse_clients.judge.fit import DRAWS, Fit
+from verse_clients.judge.prompt_files import Language, read_prompt
+from verse_clients.judge.questions import MAX_BATCH, Question, make_question
+from verse_clients.judge.ranked import Comparison, JudgeSummary
+from verse_clients.judge.ranking import Rubric, fit_contested
+
+_PLANNING_DRAWS = 40
+
+
+class Procedure(msgspec.Struct, frozen=True, kw_only=True):
+    """How poems are judged."""
+
+    language: Language = "zh"
+    weights: Weights = Weights()
+    rounds: int = 5
+    """How often each contested poem is compared, about."""
+    size: int = 5
+    """Poems in a comparison; 2 for pairs, asked in both orders."""
+    keep: float = 0.4
+    """Share of the poems that the poet may want; comparisons gather around this line."""
+    margin: float = 1.0
+    """How far from the line a poem counts as contested, in points of the rubric."""
+    seed: int = 0
+
+
+MAX_SIZE = MAX_BATCH
+
+
+class Court:
+    """Judges, poems, and what was said so far."""
+
+    def __init__(
+        self,
+        judges: Sequence[Judge],
+        poems: Sequence[Candidate],
+        examples: Sequence[Poem],
+        procedure: Procedure,
+        expect: Callable[[int], object],
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            judges: Who is asked; each the same.
+            poems: What no filter left out.
+            examples: Poems that show the poet's taste.
+            procedure: How.
+            expect: Told how many new answers a stage will bring.
+        """
+        self._judges = judges
+        self._poems = {poem.id: poem for poem in poems}
+        self._examples = examples
+        self._procedure = procedure
+        self._expect = expect
+        self._judgments: dict[str, list[Judgment]] = {judge.name: [] for judge in judges}
+        self.rubric = Rubric(procedure.weights)
+        self.comparisons: list[Comparison] = []
+        self.contested: list[str] = []
+        self.not_asked = 0
+        """Questions that a limit did not allow."""
+
+    def rubric_questions(self) -> list[Question]:
+        """One about each poem."""
+        prompt = read_prompt("rubric", self._procedure.language)
+        return [make_question(prompt, [poem], self._examples) for poem in self._poems.values()]
+
+    def ranking_question(self, batch: Sequence[str]) -> Question:
+        """One about a batch, in its order."""
+        prompt = read_prompt("ranking", self._procedure.language)
+        return make_question(prompt, [self._poems[id_] for id_ in batch], self._examples)
+
+    async def hear_rubric(self) -> None:
+        """Ask every judge about every poem.
+
+        Raises:
+            ServerError: asking on makes no sense.
+            OutputError: the disk refuses.
+        """
+        questions = self.rubric_questions()
+        asked = [(judge, question) for judge in self._judges for question in questions]
+        for judge, judgment in await self._ask_all(asked):
+            if judgment.scores is not None:
+                self.rubric.add(judge.name, judgment.candidates[0], judgment.scores)
+
+    async def compare(self) -> None:
+        """Let every judge order what is contested, round by round.
+
+        Raises:
+            ServerError: asking on makes no sense.
+            OutputError: the disk refuses.
+        """
+        how = self._procedure
+        self.contested = comparisons.contested(self.rubric.totals(), how.keep, how.margin)
+        shown: dict[str, list[comparisons.Batch]] = defaultdict(list)
+        for number in range(how.rounds):
+            plan = self._plan(number, shown)
+            if not plan or self.not_asked:
+                break
+            await self._hear_orders(plan, shown)
+
+    def fitted(self, num_draws: int = DRAWS) -> Fit | None:
+        """Strengths of the contested poems; None before a comparison."""
+        orders = [each.ranking for each in self.comparisons]
+        return fit_contested(self.contested, orders, self.rubric.totals(), num_draws=num_draws)
+
+    def troubles(self) -> Counter[str]:
+        """How many answers could not be used, by outcome."""
+        given = [each for list_ in self._judgments.values() for each in list_]
+        return Counter(each.outcome for each in given if each.outcome != "judged")
+
+    def last_trouble(self) -> str:
+        """What came instead of an answer, the last time."""
+        bad = [j for list_ in self._judgments.values() for j in list_ if j.outcome != "judged"]
+        return bad[-1].reply if bad else ""
+
+    def summaries(self) -> tuple[JudgeSummary, ...]:
+        """Each judge, and what became of its questions."""
+        return tuple(_summary(judge, self._judgments[judge.name]) for judge in self._judges)
+
+    def prompts(self) -> tuple[str, ...]:
+        """Names of the instructions that were used."""
+        used = [each.prompt for list_ in self._judgments.values() for each in list_]
+        return tuple(dict.fromkeys(used))
+
+    def _plan(
+        self, number: int, shown: dict[str, list[comparisons.Batch]]
+    ) -> list[tuple[Judge, comparisons.Batch]]:
+        fitted = self.fitted(_PLANNING_DRAWS)
+        intervals = dict(zip(fitted.ids, fitted.intervals(), strict=True)) if fitted else {}
+        plan: list[tuple[Judge, comparisons.Batch]] = []
+        for judge in self._judges:
+            rng = random.Random(f"{self._procedure.seed} {number} {judge.name}")
+            if fitted is None:
+                batches = comparisons.first_round(self.contested, self._procedure.size, rng)
+            else:
+                batches = comparisons.next_round(
+                    intervals, shown[judge.name], self._procedure.size, rng
+                )
+            plan.extend((judge, batch) for batch in batches)
+        return plan
+
+    async def _hear_orders(
+        self,
+        plan: Sequence[tuple[Judge, comparisons.Batch]],
+        shown: dict[str, list[comparisons.Batch]],
+    ) -> None:
+        for judge, batch in plan:
+            shown[judge.name].append(batch)
+        asked = [(judge, self.ranking_question(batch)) for judge, batch in plan]
+        for judge, judgment in await self._ask_all(asked):
+            if judgment.ranking is not None:
+                self.comparisons.append(
+                    Comparison(
+                        judge=judge.name, shown=judgment.candidates, ranking=judgment.ranking
+                    )
+                )
+
+    async def _ask_all(
+        self, asked: Sequence[tuple[Judge, Question]]
+    ) -> list[tuple[Judge, Judgment]]:
+        """All answers, in the order of the questions; without those a limit did not allow."""
+        self._expect(sum(judge.known(question) is None for judge, question in asked))
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._ask(judge, question)) for judge, question in asked]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        answers = zip((judge for judge, _ in asked), (task.result() for task in tasks), strict=True)
+        heard = [(judge, judgment) for judge, judgment in answers if judgment is not None]
+        self.not_asked += len(asked) - len(heard)
+        for judge, judgment in heard:
+            self._judgments[judge.name].append(judgment)
+        return heard
+
+    async def _ask(self, judge: Judge, question: Question) -> Judgment | None:
+        try:
+            return await judge.ask(question)
+        except BudgetSpentError:
+            return None
+
+
+def _summary(judge: Judge, judgments: Sequence[Judgment]) -> JudgeSummary:
+    prompt_tokens = sum(each.prompt_tokens for each in judgments)
+    completion_tokens = sum(each.completion_tokens for each in judgments)
+    price = judge.price
+    return JudgeSummary(
+        name=judge.name,
+        model=judge.model,
+        server=judge.server.base_url,
+        format=next((each.format for each in judgments if each.format), None),
+        outcomes=dict(sorted(Counter(each.outcome for each in judgments).items())),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost=None if price is None else price.of(prompt_tokens, completion_tokens),
+    )

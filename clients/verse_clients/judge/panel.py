@@ -1,0 +1,173 @@
+"""The judges of a run: from names on a command line to who is asked where, at which price."""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from verse_clients.generate.patience import Patience
+from verse_clients.judge.asking import Desk, Judge
+from verse_clients.judge.errors import InputError, LimitError
+from verse_clients.judge.pricing import FREE, Price, price_of
+from verse_clients.openai_client import AsyncServer
+
+DEFAULT_JUDGE = "base"
+DEFAULT_KEY = "OPENAI_API_KEY"
+_NO_KEY = "unused"
+_LOCAL_CONCURRENCY = 4
+_REMOTE_CONCURRENCY = 8
+_LOCAL_TRIES = 2  # a server on this machine does the whole work again
+_REMOTE_TRIES = 3
+
+
+class Seat(NamedTuple):
+    """One judge as the command line names it."""
+
+    model: str
+    base_url: str | None
+    key_name: str
+    """Name of the environment variable with the key."""
+
+
+class Member(NamedTuple):
+    """One judge, with all that is known about it before it is asked."""
+
+    name: str
+    """What reports call it."""
+    model: str
+    server: AsyncServer
+    price: Price | None
+
+
+class Manners(msgspec.Struct, frozen=True, kw_only=True):
+    """How servers are treated; nothing here changes an answer."""
+
+    concurrency: int | None = None
+    """Questions at a time for each judge; None for what suits its server."""
+    wait_seconds: float = 3600.0
+    timeout_seconds: float = 600.0
+    price: Price | None = None
+    """For all judges, in place of the table's."""
+
+
+def seats(models: Sequence[str], base_urls: Sequence[str], key_names: Sequence[str]) -> list[Seat]:
+    """Pair judges with servers and keys: one each, or one for all.
+
+    Raises:
+        InputError: the numbers do not fit.
+    """
+    named = list(models) or [DEFAULT_JUDGE]
+    urls = _one_each(base_urls, len(named), "--base-url") or [None] * len(named)
+    keys = _one_each(key_names, len(named), "--key-env") or [DEFAULT_KEY] * len(named)
+    return [Seat(*row) for row in zip(named, urls, keys, strict=True)]
+
+
+class Panel:
+    """The judges, with their servers."""
+
+    def __init__(
+        self, named: Sequence[Seat], manners: Manners, tell: Callable[[str], object]
+    ) -> None:
+        """Connect to nobody yet; `tell` takes a line for the person who waits."""
+        self._manners = manners
+        self._tell = tell
+        self._seats = named
+        servers = [self._server(seat) for seat in named]
+        self.members = [
+            Member(name, seat.model, server, self._price(seat, server))
+            for name, seat, server in zip(_names(named, servers), named, servers, strict=True)
+        ]
+
+    def judges(self, desk: Desk) -> list[Judge]:
+        """The judges at a desk. Those of one server wait for it together."""
+        servers = {member.server.base_url: member.server for member in self.members}
+        patience = {base_url: self._patience(server) for base_url, server in servers.items()}
+        return [
+            Judge(
+                member.name,
+                member.model,
+                member.server,
+                desk,
+                patience[member.server.base_url],
+                price=member.price,
+                concurrency=self._concurrency(member.server),
+            )
+            for member in self.members
+        ]
+
+    def check_limit(self, max_cost: float | None) -> None:
+        """See that all prices are known if dollars are counted.
+
+        Raises:
+            LimitError: one is not.
+        """
+        for member in self.members:
+            if max_cost is not None and member.price is None:
+                raise LimitError(
+                    f"--max-cost cannot be kept: nobody knows the price of {member.model}; "
+                    "give --price, or use --max-calls."
+                )
+
+    def missing_key(self) -> str | None:
+        """The first variable that should hold a key and does not; None if all are set."""
+        names = (seat.key_name for seat in self._seats)
+        return next((name for name in names if not os.environ.get(name)), None)
+
+    async def close(self) -> None:
+        """Let go of all servers."""
+        for member in self.members:
+            await member.server.close()
+
+    def _server(self, seat: Seat) -> AsyncServer:
+        # The SDK's own retries are off: the budget counts each attempt, and `Patience` waits.
+        return AsyncServer(
+            seat.base_url,
+            # Never the key of another server: AsyncServer would look for OPENAI_API_KEY.
+            os.environ.get(seat.key_name) or _NO_KEY,
+            timeout_seconds=self._manners.timeout_seconds,
+            max_retries=0,
+        )
+
+    def _price(self, seat: Seat, server: AsyncServer) -> Price | None:
+        if self._manners.price is not None:
+            return self._manners.price
+        return FREE if server.is_local else price_of(seat.model, server.base_url)
+
+    def _patience(self, server: AsyncServer) -> Patience:
+        return Patience(
+            self._manners.wait_seconds,
+            now=time.monotonic,
+            sleep=asyncio.sleep,
+            tell=self._tell,
+            most_tries=_LOCAL_TRIES if server.is_local else _REMOTE_TRIES,
+        )
+
+    def _concurrency(self, server: AsyncServer) -> int:
+        usual = _LOCAL_CONCURRENCY if server.is_local else _REMOTE_CONCURRENCY
+        return self._manners.concurrency or usual
+
+
+def _names(named: Sequence[Seat], servers: Sequence[AsyncServer]) -> list[str]:
+    """The model, and where it is if several servers have it."""
+    times = Counter(seat.model for seat in named)
+    names = [
+        seat.model if times[seat.model] == 1 else f"{seat.model} at {server.base_url}"
+        for seat, server in zip(named, servers, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        raise InputError("One judge is named twice; a second opinion needs another one.")
+    return names
+
+
+def _one_each(values: Sequence[str], number: int, flag: str) -> list[str]:
+    if len(values) == 1:
+        return [values[0]] * number
+    if values and len(values) != number:
+        raise InputError(
+            f"{number} judges and {len(values)} {flag} do not pair; give one for each, or one."
+        )
+    return list(values)

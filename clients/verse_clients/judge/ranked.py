@@ -1,0 +1,128 @@
+"""The file that `verse judge` writes: all poems, also those left out, and all that was compared.
+
+`verse curate` reads it; `judge report` and `judge calibrate` need only the decisions beside it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from verse.atomic_file import replace_file
+from verse.records import AnswerFormat, Candidate, RubricScores
+from verse_clients.judge.criteria import MeanScores, Weights
+from verse_clients.judge.errors import InputError, OutputError
+from verse_clients.judge.filters import Filtered
+
+Use = Literal["example", "calibration"]
+
+
+class RankedPoem(msgspec.Struct, frozen=True, kw_only=True):
+    """One poem and what the judges said; null where they said nothing."""
+
+    candidate: Candidate
+    score: float | None = None
+    """0 to 5, falling with the rank: a compared poem has the total of the place it won."""
+    rank: int | None = None
+    """1 is the best."""
+    rank_low: int | None = None
+    rank_high: int | None = None
+    """Where the rank lies with 95 % confidence; null unless it was compared."""
+    disagreement: float | None = None
+    """Standard deviation of the judges' totals; null for fewer than two judges."""
+    total: float | None = None
+    """The judges' mean weighted total of the rubric."""
+    rubric: MeanScores | None = None
+    by_judge: dict[str, RubricScores] = {}
+    strength: float | None = None
+    """Logits, from comparisons."""
+    num_comparisons: int = 0
+    filtered: Filtered | None = None
+    seen: Use | None = None
+    """What else it was used for: then the judges' word about it proves nothing."""
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One order by one judge."""
+
+    judge: str
+    shown: tuple[str, ...]
+    """Ids as the judge saw them."""
+    ranking: tuple[str, ...]
+    """From best to worst."""
+
+
+class JudgeSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One judge, and what became of the questions it was asked."""
+
+    name: str
+    model: str
+    server: str
+    format: AnswerFormat | None = None
+    outcomes: dict[str, int] = {}
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    """Dollars for all answers, whenever they were given; null if the price is not known."""
+
+
+class Ranked(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    prompts: tuple[str, ...] = ()
+    """Names and versions of the instructions."""
+    weights: Weights = Weights()
+    judges: tuple[JudgeSummary, ...]
+    filtered: dict[str, int] = {}
+    """How many poems were left out, by reason."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know about this ranking."""
+    comparisons: tuple[Comparison, ...] = ()
+    poems: tuple[RankedPoem, ...]
+
+
+def read_ranked(path: Path) -> Ranked:
+    """Read a file of `verse judge`.
+
+    Raises:
+        InputError: it is missing or something else.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Ranked)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no ranking of verse judge: {error}.") from error
+
+
+def write_ranked(path: Path, ranked: Ranked) -> None:
+    """Replace the file at once.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    try:
+        replace_file(path, [msgspec.json.format(msgspec.json.encode(ranked)), b"\n"])
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def check_output(path: Path, ids: Iterable[str]) -> None:
+    """Refuse to replace what this run would not make again.
+
+    Raises:
+        OutputError: the file is no ranking, or ranks poems that are not among these.
+    """
+    if not path.exists():
+        return
+    try:
+        ranked = read_ranked(path)
+    except InputError as error:
+        raise OutputError(f"{error} Name another file with -o.") from error
+    others = {poem.candidate.id for poem in ranked.poems} - set(ids)
+    if others:
+        raise OutputError(
+            f"{path} ranks {len(others)} poems that are not in the input: it is another run's; "
+            "name another file with -o."
+        )

@@ -1,0 +1,46 @@
+"""docs/judge.md names the options that there are, and no others."""
+
+import re
+from pathlib import Path
+
+import typer
+
+from verse_clients.judge import cli
+from verse_clients.judge.court import Procedure
+from verse_clients.judge.filters import MIN_CHARACTERS
+from verse_clients.judge.panel import Manners
+from verse_clients.judge.questions import Manner
+
+DOCS = (Path(__file__).parents[3] / "docs" / "judge.md").read_text("utf-8")
+GROUP = typer.main.get_command(cli.app)
+
+
+def flags(command: object) -> set[str]:
+    params = getattr(command, "params", [])
+    return {flag for param in params for flag in param.opts if flag.startswith("-")} - {"--help"}
+
+
+def test_the_guide_names_every_option_and_no_other() -> None:
+    commands = [GROUP, *getattr(GROUP, "commands", {}).values()]
+    known = set[str]().union(*map(flags, commands))
+    assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", DOCS)) == known
+
+
+def test_guide_help_and_code_tell_the_same_defaults() -> None:
+    defaults = {param.name: param.default for param in GROUP.params}
+    how, manner, manners = Procedure(), Manner(), Manners()
+    for name, value in (
+        ("min_characters", MIN_CHARACTERS),
+        ("batch_size", how.size),
+        ("rounds", how.rounds),
+        ("keep", how.keep),
+        ("margin", how.margin),
+        ("seed", how.seed),
+        ("temperature", manner.temperature),
+        ("max_tokens", manner.max_tokens),
+        ("wait", manners.wait_seconds),
+        ("timeout", manners.timeout_seconds),
+    ):
+        assert defaults[name] == value, name
+        row = next(line for line in DOCS.splitlines() if f"| `--{name.replace('_', '-')}`" in line)
+        assert f"{value:g}" in row, name
