@@ -16,6 +16,7 @@ from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive
 from verse_server.api.adapters import AdaptersController
 from verse_server.api.auth import ApiKeyGuard
 from verse_server.api.chat import ChatController
+from verse_server.api.completions import CompletionsController
 from verse_server.api.errors import error_response, handle_error
 from verse_server.api.health import HealthController
 from verse_server.api.metrics import HTTP_METRICS, MetricsController
@@ -62,7 +63,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
         config: Only `api_key`, `cors_origins` and `max_body_bytes` are read.
     """
     guards = [] if config.api_key is None else [ApiKeyGuard(config.api_key)]
-    controllers = [ChatController, ModelsController, AdaptersController]
+    controllers = [ChatController, CompletionsController, ModelsController, AdaptersController]
     v1 = Router("/v1", route_handlers=controllers, guards=guards)
     metrics = Router("/", route_handlers=[MetricsController], guards=guards)
 

@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 from msgspec import UNSET
 
 from verse_server.api.admission import Admission, read_admission
+from verse_server.api.answering import chunks_of, note
 from verse_server.api.convert import (
     Answer,
     choice,
@@ -20,11 +21,8 @@ from verse_server.api.convert import (
 from verse_server.api.dependencies import EngineDependency, error_responses
 from verse_server.api.disconnect import until_disconnect
 from verse_server.api.encoding import encoded
-from verse_server.api.metrics import counted
-from verse_server.api.request_log import current_request
 from verse_server.api.sse import EventStream, frame
 from verse_server.api.strict_body import StrictChatBody
-from verse_server.engine.errors import GenerationFailedError
 from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest
 from verse_server.protocol.chat import ChatCompletion, ChatCompletionRequest
 
@@ -50,7 +48,7 @@ class ChatController(Controller):
         """Continue a conversation; with `stream`, as events that hold a `ChatCompletionChunk`."""
         async with until_disconnect(request.receive):
             row = await _row(data, engine, read_admission(request, data.user))
-            _note(row, 0)
+            note([row], 0)
             if not data.stream:
                 return Response(await _completion(row, engine))
         options = data.stream_options
@@ -68,11 +66,9 @@ async def _row(
 
 async def _completion(row: GenerationRequest, engine: Engine) -> ChatCompletion:
     answers: list[list[GenerationChunk]] = [[] for _ in range(row.n)]
-    async with aclosing(_chunks(row, engine)) as chunks:
+    async with aclosing(chunks_of([row], engine)) as chunks:
         async for chunk in chunks:
             answers[chunk.index].append(chunk)
-    if not all(answer and answer[-1].finish_reason for answer in answers):
-        raise _unfinished()
     with_logprobs = row.num_top_logprobs is not None
     choices = [choice(answer, with_logprobs) for answer in answers]
     num_tokens = sum(answer[-1].completion_tokens for answer in answers)
@@ -86,38 +82,13 @@ async def _frames(
     with_logprobs = row.num_top_logprobs is not None
     answer: Answer | None = None
     num_tokens: dict[int, int] = {}
-    num_left = row.n
-    async with aclosing(_chunks(row, engine)) as chunks:
+    async with aclosing(chunks_of([row], engine)) as chunks:
         async for chunk in chunks:
             # The head of the response waits for this: until then an error can still be plain HTTP.
             answer = answer or Answer.to(row, chunk, engine.base)
             choices = chunk_choices(chunk, chunk.index not in num_tokens, with_logprobs)
             num_tokens[chunk.index] = chunk.completion_tokens
-            num_left -= chunk.finish_reason is not None
             if data := b"".join(frame(answer.chunk(part, usage)) for part in choices):
                 yield data
-    if answer is None or num_left:
-        raise _unfinished()
-    if include_usage:
+    if include_usage and answer is not None:
         yield frame(answer.usage_chunk(sum(num_tokens.values())))
-
-
-async def _chunks(row: GenerationRequest, engine: Engine) -> AsyncGenerator[GenerationChunk, None]:
-    """The engine's chunks, noted for the log line; closing this closes the rows."""
-    num_tokens: dict[int, int] = {}
-    async with aclosing(counted(row, engine.generate(row))) as chunks:
-        async for chunk in chunks:
-            num_tokens[chunk.index] = chunk.completion_tokens
-            _note(row, sum(num_tokens.values()))
-            yield chunk
-
-
-def _note(row: GenerationRequest, completion_tokens: int) -> None:
-    record = current_request()
-    record.model = row.target.model
-    record.prompt_tokens = len(row.prompt)
-    record.completion_tokens = completion_tokens
-
-
-def _unfinished() -> GenerationFailedError:
-    return GenerationFailedError("The engine stopped before the poem was finished; send it again.")

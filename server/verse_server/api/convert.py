@@ -36,8 +36,6 @@ from verse_server.protocol.chat import (
     ChoiceDelta,
     ChoiceLogprobs,
     ChunkChoice,
-    CompletionUsage,
-    PromptTokensDetails,
     ResponseFormat,
     ResponseFormatJSONObject,
     ResponseFormatJSONSchema,
@@ -45,13 +43,15 @@ from verse_server.protocol.chat import (
 )
 from verse_server.protocol.health import HealthResponse
 from verse_server.protocol.models import Model, ModelList
+from verse_server.protocol.sampling import SamplingRequest
+from verse_server.protocol.usage import CompletionUsage, PromptTokensDetails
 
 _NAMES_OF_NO_ADAPTER = ("base", "default_model")
 """Beside the base's own id: what `model` may hold while `adapters` names the adapter."""
 _FINGERPRINT_CHARS = 8
 
 
-def model_name(request: ChatCompletionRequest, base: BaseInfo) -> str:
+def model_name(request: SamplingRequest, base: BaseInfo) -> str:
     """The one spelling that `model` and `adapters` ask for together.
 
     Raises:
@@ -90,14 +90,13 @@ def generation_request(
     """One row for the engine; an answer gets at most what the prompt leaves of the context."""
     room = base.context_length - len(prompt)
     asked = request.max_completion_tokens or request.max_tokens or base.max_tokens
-    stop = request.stop if request.stop is not None else ()
-    _check_logit_bias(request, base)
+    check_logit_bias(request, base)
     return GenerationRequest(
         target=target,
         prompt=prompt,
         max_tokens=min(asked, room),
-        sampling=_sampling(request, base.sampling),
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        sampling=sampling_params(request, base.sampling),
+        stop=stop_strings(request),
         n=request.n or 1,
         num_top_logprobs=_num_top_logprobs(request),
         client=admission.client,
@@ -107,7 +106,14 @@ def generation_request(
     )
 
 
-def _check_logit_bias(request: ChatCompletionRequest, base: BaseInfo) -> None:
+def stop_strings(request: SamplingRequest) -> tuple[str, ...]:
+    """None, one or several."""
+    stop = request.stop if request.stop is not None else ()
+    return (stop,) if isinstance(stop, str) else tuple(stop)
+
+
+def check_logit_bias(request: SamplingRequest, base: BaseInfo) -> None:
+    """Refuse a bias of a token that this model does not have."""
     wrong = next((i for i in request.logit_bias or {} if not 0 <= i < base.vocab_size), None)
     if wrong is not None:
         raise RequestError(
@@ -135,7 +141,8 @@ def _json_schema(wanted: ResponseFormat | None) -> str | None:
             return None
 
 
-def _sampling(request: ChatCompletionRequest, defaults: SamplingParams) -> SamplingParams:
+def sampling_params(request: SamplingRequest, defaults: SamplingParams) -> SamplingParams:
+    """What the request says, and the base's defaults for the rest."""
     given = {
         name: value
         for name in SamplingParams.__struct_fields__
@@ -171,12 +178,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     def usage(self, completion_tokens: int) -> CompletionUsage:
         """The counts once so many tokens are drawn, all answers together."""
-        return CompletionUsage(
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=completion_tokens,
-            total_tokens=self.prompt_tokens + completion_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=self.cached_tokens),
-        )
+        return usage(self.prompt_tokens, completion_tokens, self.cached_tokens)
 
     def completion(self, choices: Iterable[Choice], completion_tokens: int) -> ChatCompletion:
         """The whole answer in one body."""
@@ -210,6 +212,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
             choices=(),
             usage=self.usage(completion_tokens),
         )
+
+
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> CompletionUsage:
+    """The counts of one request."""
+    return CompletionUsage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=prompt_tokens + completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=cached_tokens),
+    )
 
 
 def choice(chunks: Sequence[GenerationChunk], with_logprobs: bool) -> Choice:

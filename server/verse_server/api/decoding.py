@@ -10,10 +10,11 @@ from verse_server.api.errors import RequestError
 from verse_server.protocol.chat import (
     NEUTRAL_IN_MESSAGE,
     NEUTRAL_IN_REQUEST,
-    NEUTRAL_IN_STREAM_OPTIONS,
     ChatCompletionRequest,
     Role,
 )
+from verse_server.protocol.completions import NEUTRAL_IN_COMPLETION, CompletionRequest
+from verse_server.protocol.sampling import NEUTRAL_IN_STREAM_OPTIONS, SamplingRequest
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ _MISSING = re.compile(r"Object missing required field `(.*)`")
 _CHOICES = {"role": get_args(Role), "type": ("text",)}
 
 _chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
+_completion_decoder = msgspec.json.Decoder(CompletionRequest)
 
 
 def decode_chat_request(body: bytes) -> ChatCompletionRequest:
@@ -36,6 +38,19 @@ def decode_chat_request(body: bytes) -> ChatCompletionRequest:
     _refuse_unsupported(request, NEUTRAL_IN_REQUEST)
     for index, message in enumerate(request.messages):
         _refuse_unsupported(message, NEUTRAL_IN_MESSAGE, f"messages[{index}].")
+    _check_stream_options(request)
+    return request
+
+
+def decode_completion_request(body: bytes) -> CompletionRequest:
+    """Read a request to continue texts; raises as `decode_chat_request`."""
+    request = decode_json(body, _completion_decoder)
+    _refuse_unsupported(request, NEUTRAL_IN_COMPLETION)
+    _check_stream_options(request)
+    return request
+
+
+def _check_stream_options(request: SamplingRequest) -> None:
     if request.stream_options is not None:
         _refuse_unsupported(request.stream_options, NEUTRAL_IN_STREAM_OPTIONS, "stream_options.")
         if not request.stream:
@@ -43,7 +58,6 @@ def decode_chat_request(body: bytes) -> ChatCompletionRequest:
                 "'stream_options' is for streams; set 'stream' to true or leave it out.",
                 param="stream_options",
             )
-    return request
 
 
 def decode_json(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:

@@ -23,3 +23,16 @@ async def encoded(
         return target, engine.encode(target, messages)
 
     return await asyncio.get_running_loop().run_in_executor(_thread, resolve_and_encode)
+
+
+async def encoded_texts(
+    engine: Engine, name: str, prompts: Sequence[str | tuple[int, ...]]
+) -> tuple[Target, list[tuple[int, ...]]]:
+    """What a `model` field means, and texts as token ids; what is ids already stays."""
+
+    def resolve_and_encode() -> tuple[Target, list[tuple[int, ...]]]:
+        target = engine.resolve(name)
+        ids = [engine.encode_text(p) if isinstance(p, str) else p for p in prompts]
+        return target, ids
+
+    return await asyncio.get_running_loop().run_in_executor(_thread, resolve_and_encode)

@@ -29,6 +29,8 @@ from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest
 HTTP_METRICS = PrometheusConfig(app_name="verse", prefix="verse", group_path=True)
 """`verse_requests_total`, `verse_request_duration_seconds` and others, by path and status."""
 
+_MEDIA_TYPE = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
+"""Litestar puts the character set behind it."""
 _FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -102,7 +104,7 @@ class MetricsController(Controller):
     @route(
         http_method=READ,
         sync_to_thread=False,
-        media_type=CONTENT_TYPE_LATEST,
+        media_type=_MEDIA_TYPE,
         responses=error_responses(401),
     )
     def scrape(self, engine: EngineDependency) -> Response[bytes]:
@@ -110,4 +112,4 @@ class MetricsController(Controller):
         registry = CollectorRegistry()
         registry.register(_EngineCollector(engine))
         text = generate_latest(REGISTRY) + generate_latest(registry)
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+        return Response(text, media_type=_MEDIA_TYPE)

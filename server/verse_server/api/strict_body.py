@@ -12,7 +12,12 @@ from litestar.dto import AbstractDTO, DTOFieldDefinition
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
-from verse_server.api.decoding import MAX_PARAM_CHARS, decode_chat_request, decode_json
+from verse_server.api.decoding import (
+    MAX_PARAM_CHARS,
+    decode_chat_request,
+    decode_completion_request,
+    decode_json,
+)
 from verse_server.api.errors import RequestError
 from verse_server.protocol.adapters import (
     LoadLoRAAdapterRequest,
@@ -20,6 +25,7 @@ from verse_server.protocol.adapters import (
     UnloadLoRAAdapterRequest,
 )
 from verse_server.protocol.chat import ChatCompletionRequest
+from verse_server.protocol.completions import CompletionRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -73,6 +79,12 @@ class StrictChatBody(StrictBody[ChatCompletionRequest]):
     """A chat request."""
 
     decode = staticmethod(decode_chat_request)
+
+
+class StrictCompletionBody(StrictBody[CompletionRequest]):
+    """A request to continue texts."""
+
+    decode = staticmethod(decode_completion_request)
 
 
 class StrictLoadBody(StrictBody[LoadLoRAAdapterRequest]):

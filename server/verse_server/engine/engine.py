@@ -154,6 +154,14 @@ class MlxEngine:
             raise PromptTooLongError(len(rendered.token_ids), self._info.context_length)
         return rendered.token_ids
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """See `types.Engine`."""
+        return tuple(self._loaded.hf_tokenizer.encode(text, add_special_tokens=True))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `types.Engine`."""
+        return self._loaded.tokenizer.decode(list(tokens))
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See `types.Engine`."""
         schema = request.json_schema
@@ -168,7 +176,8 @@ class MlxEngine:
             except AdapterChangedError:
                 fresh = await asyncio.to_thread(self.resolve, request.target.model)
                 is_late = time.monotonic() > deadline
-                if is_late or fresh.prompt_format != request.target.prompt_format:
+                reframed = request.framed and fresh.prompt_format != request.target.prompt_format
+                if is_late or reframed:
                     raise
                 await asyncio.sleep(_PUBLISH_PAUSE_SECONDS)
                 request = msgspec.structs.replace(request, target=fresh)
@@ -213,7 +222,7 @@ class MlxEngine:
     ) -> AsyncGenerator[GenerationChunk, None]:
         if self._draining:
             raise EngineClosedError("The server is shutting down; send the request again.")
-        stops = (*request.target.prompt_format.stop, *request.stop)
+        stops = (*(request.target.prompt_format.stop if request.framed else ()), *request.stop)
         mailbox = Mailbox()
         job = Job(
             request=request,

@@ -68,11 +68,13 @@ class InvalidRequestError(EngineError):
 class PromptTooLongError(InvalidRequestError):
     """The prompt alone fills the context of the base."""
 
-    def __init__(self, num_prompt_tokens: int, context_length: int) -> None:
+    def __init__(
+        self, num_prompt_tokens: int, context_length: int, param: str = "messages"
+    ) -> None:
         super().__init__(
-            f"This model's context is {context_length} tokens and the messages take "
-            f"{num_prompt_tokens}, which leaves no room for an answer; shorten the messages.",
-            param="messages",
+            f"This model's context is {context_length} tokens and the {param} take "
+            f"{num_prompt_tokens}, which leaves no room for an answer; shorten the {param}.",
+            param=param,
         )
 
 

@@ -194,6 +194,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Bulk work, which runs after everything else."""
     max_seconds: float | None = None
     """From being queued to the last token; None leaves it to the engine's own limit."""
+    framed: bool = True
+    """Whether the prompt is a conversation in the target's format. A text without a frame stops at
+    no string of the format, and nothing is taken off its beginning."""
     json_schema: str | None = None
     """JSON text of the schema that every answer follows; None leaves them free."""
 
@@ -319,6 +322,14 @@ class Engine(Protocol):
         Raises:
             PromptTooLongError: no room is left for one token.
         """
+        ...
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """A text as it is, control tokens included; may be empty."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text that tokens of the vocabulary spell."""
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:

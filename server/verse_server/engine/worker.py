@@ -327,7 +327,7 @@ class Worker:
         return AnswerText(
             self._base.tokenizer.detokenizer,
             job.stop_strings,
-            job.request.target.prompt_format.answer_prefix,
+            job.request.target.prompt_format.answer_prefix if job.request.framed else "",
             self._base.special_tokens,
         )
 

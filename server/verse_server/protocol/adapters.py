@@ -4,8 +4,9 @@ from typing import Literal
 
 import msgspec
 
-from verse_server.protocol.chat import NonEmpty, RequestStruct, TopLogprob
+from verse_server.protocol.chat import TopLogprob
 from verse_server.protocol.models import AdapterReport
+from verse_server.protocol.sampling import NonEmpty, RequestStruct
 
 
 class ResidentVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,23 +1,19 @@
-"""`/v1/chat/completions` on the wire, named as OpenAI names it.
-
-Requests refuse fields they do not know. An optional field that is null means its default, as with
-OpenAI. Fields typed `Unsupported` are OpenAI's, and do nothing here yet: they are taken while they
-carry the meaning they have when left out (the `NEUTRAL_` tables), and refused otherwise.
-"""
+"""`/v1/chat/completions` on the wire, named as OpenAI names it."""
 
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-FinishReason = Literal["stop", "length"]
+from verse_server.protocol.sampling import (
+    FinishReason,
+    RequestStruct,
+    SamplingRequest,
+    Unsupported,
+)
+from verse_server.protocol.usage import CompletionUsage
+
 Role = Literal["system", "developer", "user", "assistant"]
-NonEmpty = Annotated[str, Meta(min_length=1)]
-Unsupported = Annotated[Any, Meta(description="Not supported yet: only its default is accepted.")]
-
-
-class RequestStruct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all that a client sends: a field that nobody reads is an error, not a surprise."""
 
 
 class ChatCompletionContentPartText(RequestStruct, frozen=True):
@@ -40,13 +36,6 @@ class ChatCompletionMessageParam(RequestStruct, frozen=True):
     audio: Unsupported = None
     function_call: Unsupported = None
     tool_calls: Unsupported = None
-
-
-class ChatCompletionStreamOptions(RequestStruct, frozen=True):
-    """What a stream carries besides the text."""
-
-    include_usage: bool | None = None
-    include_obfuscation: Unsupported = None
 
 
 class ResponseFormatText(RequestStruct, frozen=True, tag_field="type", tag="text"):
@@ -77,44 +66,19 @@ class ResponseFormatJSONSchema(RequestStruct, frozen=True, tag_field="type", tag
 ResponseFormat = ResponseFormatText | ResponseFormatJSONObject | ResponseFormatJSONSchema
 
 
-class ChatCompletionRequest(RequestStruct, frozen=True):
-    """A conversation to be continued, and how.
+class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
+    """A conversation to be continued, and how."""
 
-    Sampling fields left out take the base's own defaults.
-    """
-
-    model: str
-    """The base, an adapter, a checkpoint or a blend: `xuzhimo`, `xuzhimo@200`, `xuzhimo:0.6`."""
     messages: Annotated[list[ChatCompletionMessageParam], Meta(min_length=1)]
-    adapters: NonEmpty | None = None
-    """mlx_lm.server's spelling of an adapter in `model`."""
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     """Left out, the rest of the context."""
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     """The newer name of `max_tokens`; wins over it."""
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
-    """0 and -1 mean all tokens."""
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
-    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
-    """By token id."""
-    n: Annotated[int, Meta(ge=1, le=16)] | None = None
-    """Answers to one prompt, which is read once."""
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     """Needs `logprobs`."""
-    stop: NonEmpty | Annotated[list[NonEmpty], Meta(max_length=16)] | None = None
     response_format: ResponseFormat | None = None
     """Tokens that would break the format are never drawn; `max_tokens` may cut JSON short."""
-    stream: bool | None = None
-    stream_options: ChatCompletionStreamOptions | None = None
-    user: str | None = None
-    """For the caller's own books; changes nothing."""
     metadata: dict[str, str] | None = None
     """For the caller's own books; changes nothing."""
 
@@ -168,23 +132,6 @@ NEUTRAL_IN_MESSAGE: dict[str, tuple[object, ...]] = {
     "function_call": (),
     "tool_calls": ([],),
 }
-NEUTRAL_IN_STREAM_OPTIONS: dict[str, tuple[object, ...]] = {"include_obfuscation": (False,)}
-
-
-class PromptTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the prompt's tokens."""
-
-    cached_tokens: int
-    """Computed for an earlier request, and reused."""
-
-
-class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """Token counts; end tokens are counted, and the prompt once."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
 
 
 class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):

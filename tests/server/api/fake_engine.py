@@ -182,6 +182,12 @@ class FakeEngine:
             raise PromptTooLongError(len(ids), self.base.context_length)
         return ids or (0,)
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        return tuple(ord(char) % self.base.vocab_size for char in text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(f"<{token}>" for token in tokens)
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         if self.draining:
             raise EngineClosedError("The server is shutting down; send the request again.")

@@ -16,7 +16,9 @@ Value = Callable[[str], float]
 def scraped(client: Client) -> dict[str, float]:
     response = client.get("/metrics")
     assert response.status_code == 200
-    assert response.headers["content-type"].startswith("text/plain; version=")
+    assert re.fullmatch(
+        r"text/plain; version=[\d.]+; charset=utf-8", response.headers["content-type"]
+    )
     lines = [line for line in response.text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 

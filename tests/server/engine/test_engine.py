@@ -291,3 +291,23 @@ async def test_tokens_of_the_frame_have_no_text_and_may_be_asked_to_stop(
     stopping = request(engine, "a", sampling=drawn, max_tokens=5, stop=("<|im_start|>",))
     text, last = await collect(engine.generate(stopping))
     assert (text, last.completion_tokens, last.finish_reason) == ("", 1, "stop")
+
+
+async def test_a_text_without_a_frame_ignores_the_stops_of_the_format(
+    start_engine: StartEngine, adapters: Path
+) -> None:
+    engine = start_engine()
+    whole = await write(engine, "a", framed=False)
+    stop = whole[2:4]
+    recorded = {"format": "chat", "stop": [stop]}
+    (adapters / "a" / "prompt.json").write_text(json.dumps(recorded))
+    assert await write(engine, "a") == whole[: whole.index(stop)]
+    assert await write(engine, "a", framed=False) == whole
+
+
+def test_a_text_is_encoded_as_it_is_and_decoded_again(start_engine: StartEngine) -> None:
+    engine = start_engine()
+    ids = engine.encode_text("<|im_start|>河水龘")
+    assert ids[0] == engine.encode_text("<|im_start|>")[0]
+    assert engine.decode(ids) == "<|im_start|>河水龘"
+    assert engine.encode_text("") == ()

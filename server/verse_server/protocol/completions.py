@@ -1,0 +1,68 @@
+"""`/v1/completions` on the wire: OpenAI's older way to continue a text, without any frame."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from verse_server.protocol.sampling import FinishReason, SamplingRequest, Unsupported
+from verse_server.protocol.usage import CompletionUsage
+
+TokenId = Annotated[int, Meta(ge=0)]
+MAX_PROMPTS = 128
+
+
+class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
+    """Texts to be continued as they are, and how."""
+
+    prompt: (
+        str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=2**20)]
+    )
+    """A text, token ids, or several of either. Control tokens in a text are control tokens."""
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    """16 if left out."""
+    echo: bool | None = None
+    """Answer with the prompt before its continuation."""
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    """How many of the likeliest tokens to report in each place."""
+
+    best_of: Unsupported = None
+    suffix: Unsupported = None
+
+
+NEUTRAL_IN_COMPLETION: dict[str, tuple[object, ...]] = {"best_of": (1,), "suffix": ()}
+
+
+class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry a token; OpenAI calls it `Logprobs`."""
+
+    tokens: tuple[str, ...]
+    """A token that is no whole character reads `bytes:\\xe6`."""
+    token_logprobs: tuple[float, ...]
+    top_logprobs: tuple[dict[str, float], ...]
+    """The token itself is always among them."""
+    text_offset: tuple[int, ...]
+    """Where each token begins, in characters of the continuation."""
+
+
+class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """One continuation, or in a stream a piece of it."""
+
+    text: str
+    index: int
+    """Prompt by prompt, each with its `n` continuations."""
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: FinishReason | None
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer, or one event of a stream."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: tuple[CompletionChoice, ...]
+    usage: CompletionUsage | UnsetType | None = UNSET
+    """In a stream only with `include_usage`: null until the last event, which has no choices."""
