@@ -15,9 +15,10 @@ PROJECT = Path(__file__).parents[2]
 ADAPTERS_PAGE = (PROJECT / "adapters" / "README.md").read_text("utf-8")
 MODEL_CARD = (PROJECT / "models" / "verse-tiny" / "README.md").read_text("utf-8")
 EXAMPLES = re.findall(
-    r"^\| `(\w+)` \| .* \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", ADAPTERS_PAGE, flags=re.MULTILINE
+    r"^\| `([\w-]+)` \| .* \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", ADAPTERS_PAGE, flags=re.MULTILINE
 )
-EXAMPLE_NAMES = {"daiwangshu", "hushi", "libai", "liubannong", "wangwei", "wenyiduo", "xuzhimo"}
+TRAINED_HERE = {"daiwangshu", "hushi", "liubannong", "verse-sample", "wenyiduo", "xuzhimo"}
+EXAMPLE_NAMES = TRAINED_HERE | {"libai", "wangwei"}
 
 
 def read_json(*parts: str) -> dict[str, Any]:
@@ -33,10 +34,10 @@ def test_the_figures_of_an_example_are_those_of_its_training(
     name: str, step: str, base_loss: str, loss: str
 ) -> None:
     config = read_json("adapters", name, "adapter_config.json")
-    last = config["history"][-1]
-    assert int(step) == config["best_step"] == last["step"]
+    best = min(config["history"], key=lambda entry: entry["valid_loss"])
+    assert int(step) == config["best_step"] == best["step"]
     assert base_loss == f"{config['base_valid_loss']:.2f}"
-    assert loss == f"{last['valid_loss']:.2f}"
+    assert loss == f"{best['valid_loss']:.2f}"
     assert config["lora_parameters"]["rank"] == 8
     assert config["lora_parameters"]["scale"] == 2.0
 
@@ -49,6 +50,15 @@ def test_an_example_records_its_prompt_and_its_best_checkpoint(name: str) -> Non
     assert folder.published is not None
     best = folder.checkpoints[read_json("adapters", name, "adapter_config.json")["best_step"]]
     assert best.read_bytes() == folder.published.read_bytes()
+
+
+@pytest.mark.parametrize("name", sorted(TRAINED_HERE))
+def test_an_example_trained_here_says_how(name: str) -> None:
+    run = read_json("adapters", name, "run.json")
+    assert run["base"] == "verse-tiny"
+    assert run["num_valid_rows"] == len(run["valid_sources"])
+    assert (PROJECT / "adapters" / name / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (PROJECT / "adapters" / name / "metrics.jsonl").is_file()
 
 
 def test_the_page_explains_every_field_of_prompt_json() -> None:

@@ -17,7 +17,16 @@ from openai import OpenAI
 
 ROOT = Path(__file__).parents[2]
 VERSE = Path(sys.executable).with_name("verse")
-EXAMPLES = ("daiwangshu", "hushi", "libai", "liubannong", "wangwei", "wenyiduo", "xuzhimo")
+EXAMPLES = (
+    "daiwangshu",
+    "hushi",
+    "libai",
+    "liubannong",
+    "verse-sample",
+    "wangwei",
+    "wenyiduo",
+    "xuzhimo",
+)
 
 
 @dataclass

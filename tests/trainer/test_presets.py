@@ -89,7 +89,9 @@ def test_rate_and_scale_of_a_preset_are_usual(name: str) -> None:
     from tests.trainer.test_preflight import FORECAST
 
     words = dict(describe(FORECAST, config_of(name)))
-    assert "0.0002: usual" in words["rate x scale"]
+    # The words are about a Qwen of billions; the tiny base learns nothing at such rates.
+    expected = "0.002: very strong" if name == "verse-tiny" else "0.0002: usual"
+    assert expected in words["rate x scale"]
     assert "with bias correction" in words["optimizer"]
     assert "cosine decay after" in words["schedule"]
 
