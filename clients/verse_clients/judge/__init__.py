@@ -14,7 +14,7 @@ budget       stops before a limit; pricing knows what a call costs
 comparisons  which poems a judge should order next
 fit          orders into strengths, with intervals
 ranking      everything together: score, rank, interval; assemble makes the rows
-ranked       the file that comes out
+ranked       the file that comes out; json_file reads and writes it
 figures      AUC, kappa, bootstrap
 agreement    how well a number stands for the poet's verdicts
 consistency  how often a judge takes the first, or contradicts itself

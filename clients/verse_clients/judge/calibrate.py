@@ -8,7 +8,6 @@ were not learned from: five folds, each scored by the weights of the other four.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -16,12 +15,11 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
-from verse.atomic_file import replace_file
 from verse.records import JournalEntry
 from verse_clients.decisions.replay import Replay
 from verse_clients.judge.agreement import blind_verdicts
 from verse_clients.judge.criteria import CRITERIA, LearnedWeights, Weights
-from verse_clients.judge.errors import InputError, OutputError
+from verse_clients.judge.errors import InputError
 from verse_clients.judge.figures import Estimate, Flags, Floats, auc, auc_gain, folds
 from verse_clients.judge.ranked import Ranked
 from verse_clients.judge.report import ENOUGH
@@ -105,18 +103,6 @@ def lines(learned: LearnedWeights) -> list[str]:
     else:
         told.append(f"The gain, {gain}, can be chance; equal weights may do as well.")
     return told
-
-
-def write_weights(path: Path, learned: LearnedWeights) -> None:
-    """Replace the file at once.
-
-    Raises:
-        OutputError: the disk refuses.
-    """
-    try:
-        replace_file(path, [msgspec.json.format(msgspec.json.encode(learned)), b"\n"])
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def _lesson(ranked: Ranked, entries: Iterable[JournalEntry]) -> Lesson:

@@ -142,11 +142,12 @@ def calibrate(
 ) -> None:
     """Learn from the poet's decisions what each criterion should count."""
     from verse_clients.decisions.journal import read_journal
-    from verse_clients.judge.calibrate import learn, lines, write_weights
+    from verse_clients.judge.calibrate import learn, lines
+    from verse_clients.judge.json_file import write_json
     from verse_clients.judge.ranked import read_ranked
 
     learned = learn(read_ranked(ranking), read_journal(decisions))
-    write_weights(output, learned)
+    write_json(output, learned)
     print("\n".join([*lines(learned), str(output)]))
 
 

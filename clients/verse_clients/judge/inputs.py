@@ -11,6 +11,7 @@ from verse_clients.decisions.sources import read_items
 from verse_clients.generate.inputs import read_training
 from verse_clients.judge.criteria import LearnedWeights, Weights
 from verse_clients.judge.errors import InputError
+from verse_clients.judge.json_file import read_json
 from verse_clients.judge.ranked import Use
 
 MAX_EXAMPLES = 8
@@ -43,12 +44,7 @@ def read_weights(path: Path | None) -> LearnedWeights:
     """
     if path is None:
         return LearnedWeights(weights=Weights())
-    try:
-        learned = msgspec.json.decode(path.read_bytes(), type=LearnedWeights)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} holds no weights of verse judge calibrate: {error}.") from error
+    learned = read_json(path, LearnedWeights, "holds no weights of verse judge calibrate")
     if not any(msgspec.structs.astuple(learned.weights)):
         raise InputError(f"{path} gives every criterion the weight 0; one has to count.")
     return learned

@@ -9,11 +9,11 @@ from typing import Literal
 
 import msgspec
 
-from verse.atomic_file import replace_file
 from verse.records import AnswerFormat, Candidate, RubricScores
 from verse_clients.judge.criteria import MeanScores, Weights
 from verse_clients.judge.errors import InputError, OutputError
 from verse_clients.judge.filters import Filtered
+from verse_clients.judge.json_file import read_json
 
 Use = Literal["example", "calibration"]
 
@@ -88,24 +88,7 @@ def read_ranked(path: Path) -> Ranked:
     Raises:
         InputError: it is missing or something else.
     """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Ranked)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no ranking of verse judge: {error}.") from error
-
-
-def write_ranked(path: Path, ranked: Ranked) -> None:
-    """Replace the file at once.
-
-    Raises:
-        OutputError: the disk refuses.
-    """
-    try:
-        replace_file(path, [msgspec.json.format(msgspec.json.encode(ranked)), b"\n"])
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
+    return read_json(path, Ranked, "is no ranking of verse judge")
 
 
 def check_output(path: Path, ids: Iterable[str]) -> None:

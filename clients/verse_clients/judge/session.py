@@ -17,11 +17,12 @@ from verse_clients.judge.court import Court, Procedure
 from verse_clients.judge.errors import NoVerdictError, UnfinishedError
 from verse_clients.judge.estimate import estimate
 from verse_clients.judge.filters import MIN_CHARACTERS, Filters
+from verse_clients.judge.json_file import write_json
 from verse_clients.judge.judgments import Judgments, given, read_judgments
 from verse_clients.judge.panel import Manners, Panel, Seat
 from verse_clients.judge.progress import LiveLine
 from verse_clients.judge.questions import Manner
-from verse_clients.judge.ranked import Ranked, check_output, write_ranked
+from verse_clients.judge.ranked import Ranked, check_output
 from verse_clients.server_errors import ServerError, UnauthorisedError
 
 _QUOTED = 160
@@ -102,7 +103,7 @@ class Session:
             raise NoVerdictError(self._nothing_usable(court))
         uses = inputs.uses_of(self._poems, self._examples, self._learned.trained_on)
         ranked = assemble(self._poems, self._filtered, court, uses)
-        write_ranked(self._conduct.output, ranked)
+        write_json(self._conduct.output, ranked)
         return ranked
 
     async def describe(self) -> list[str]:
@@ -140,9 +141,10 @@ class Session:
             return "The limit does not allow a single answer; raise --max-calls or --max-cost."
         found = ", ".join(f"{count} {name}" for name, count in sorted(court.troubles().items()))
         last = " ".join(court.last_trouble().split())[:_QUOTED]
+        hint = " Raise --max-tokens." if "truncated" in court.troubles() else ""
         return (
             f"No answer could be used ({found}), so there is no ranking; the last one began: "
-            f"{last!r}. All of them are in {self._conduct.judgments}."
+            f"{last!r}. All of them are in {self._conduct.judgments}.{hint}"
         )
 
     def _so_far(self, error: ServerError) -> str:

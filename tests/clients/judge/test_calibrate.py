@@ -16,7 +16,8 @@ from verse_clients.judge.calibrate import fit_weights, learn
 from verse_clients.judge.criteria import Weights, mean_scores
 from verse_clients.judge.errors import InputError
 from verse_clients.judge.inputs import read_weights
-from verse_clients.judge.ranked import JudgeSummary, Ranked, RankedPoem, write_ranked
+from verse_clients.judge.json_file import write_json
+from verse_clients.judge.ranked import JudgeSummary, Ranked, RankedPoem
 
 Taste = Callable[[RubricScores], float]
 
@@ -122,7 +123,7 @@ def test_a_taste_that_no_criterion_tells_is_refused() -> None:
 
 def test_the_command_writes_weights_that_judge_reads(capfd: pytest.CaptureFixture[str]) -> None:
     ranked, scores = judged(80)
-    write_ranked(Path("ranked.json"), ranked)
+    write_json(Path("ranked.json"), ranked)
     candidates = [poem.candidate for poem in ranked.poems]
     jsonl.append(Path("decisions.jsonl"), *decisions(candidates, verdicts(scores, picky)))
     assert cli.main(["judge", "calibrate"]) == 0

@@ -15,13 +15,13 @@ from verse import cli, jsonl
 from verse.records import Candidate, Decision, JournalEntry, PairDecision, RubricScores, Undo
 from verse_clients.judge.criteria import mean_scores
 from verse_clients.judge.filters import Filtered
+from verse_clients.judge.json_file import write_json
 from verse_clients.judge.ranked import (
     Comparison,
     JudgeSummary,
     Ranked,
     RankedPoem,
     Use,
-    write_ranked,
 )
 from verse_clients.judge.report import Report, make_report
 
@@ -265,7 +265,7 @@ def test_what_filters_left_out_and_the_poet_took_is_told() -> None:
 def write_files(noise: float, count: int = 60) -> None:
     candidates = poems(count)
     taken = taste(candidates)
-    write_ranked(Path("ranked.json"), ranking(candidates, likes(candidates, taken, noise)))
+    write_json(Path("ranked.json"), ranking(candidates, likes(candidates, taken, noise)))
     jsonl.append(Path("decisions.jsonl"), *decisions(candidates, taken))
 
 
