@@ -5,6 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from verse import openblas
+
+# Before any test module imports mlx: with another BLAS the last digits differ.
+openblas.preload()
+
 if TYPE_CHECKING:
     from tests.trainer.runs import Runs
     from verse.base_model import BaseModel

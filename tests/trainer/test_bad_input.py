@@ -142,7 +142,7 @@ def fill_the_disk_after(events: int, runs: Runs, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-@pytest.mark.parametrize("num_events", [0, 1, 4, 7, 8, 9, 10])
+@pytest.mark.parametrize("num_events", [0, 1, 7, 9, 10])
 def test_a_full_disk_leaves_the_last_good_state(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, num_events: int
 ) -> None:

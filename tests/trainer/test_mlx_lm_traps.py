@@ -185,6 +185,24 @@ def test_trap_11_batches_of_one_update_count_by_their_tokens(runs: Runs) -> None
     assert all(mx.allclose(mine[name], theirs[name], rtol=1e-3, atol=1e-7) for name in mine)
 
 
+def test_every_token_counts_the_same_in_an_epoch_whatever_its_batch(runs: Runs) -> None:
+    """Small steps over batches of one row add up to one step over all rows."""
+    write_data(runs.data, num_train=6, num_valid=0)
+    keys: dict[str, Any] = {
+        "epochs": 1,
+        "optimizer": "sgd",
+        "lora_parameters": LoraConfig(rank=4, dropout=0.0),
+    }
+    runs.train(runs.config(batch_size=1, learning_rate=1e-6, **keys))
+    whole = Runs(runs.base, runs.root / "whole")
+    write_data(whole.data, num_train=6, num_valid=0)
+    whole.train(whole.config(batch_size=6, learning_rate=6e-6, **keys))
+    mine, theirs = (read_weights(r.folder / "adapters.safetensors") for r in (runs, whole))
+    moved = [name for name in mine if name.endswith("lora_b")]
+    assert all(mx.any(theirs[name] != 0) for name in moved)
+    assert all(mx.allclose(mine[name], theirs[name], rtol=1e-2, atol=1e-10) for name in moved)
+
+
 def test_trap_12_gradient_checkpoints_do_not_outlive_the_run(runs: Runs) -> None:
     before = qwen2.TransformerBlock.__call__
     runs.train(runs.config(grad_checkpoint=True, epochs=1))

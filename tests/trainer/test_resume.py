@@ -81,6 +81,7 @@ def uninterrupted(tiny_base: Any, tmp_path_factory: pytest.TempPathFactory) -> A
     return result(runs), moments[0]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )

@@ -150,7 +150,7 @@ class TrainingLoop:
         result = self._stepper.step(
             number,
             self._objective.batch("train", indices),
-            weight,
+            self._run.batch_weight,
             is_update=self._run.cadence.is_update(number),
         )
         clear_cache(self._config.clear_cache_threshold)

@@ -1,7 +1,7 @@
 """All that is settled before the first step of a run."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from verse_trainer.batches import BatchPlan
 from verse_trainer.cadence import Cadence
 from verse_trainer.config import TrainConfig
 from verse_trainer.material import Material
-from verse_trainer.objective import Objective
+from verse_trainer.objective import Example, Objective
 from verse_trainer.optimizers import make_optimizer
 from verse_trainer.publication import Publication
 from verse_trainer.run_record import RunRecord
@@ -73,7 +73,7 @@ class PreparedRun:
     @property
     def num_rows(self) -> int:
         """Training rows, or pairs."""
-        return len(self.objective.examples("train"))
+        return len(self._examples)
 
     @property
     def num_valid_rows(self) -> int:
@@ -83,7 +83,7 @@ class PreparedRun:
     @property
     def num_tokens(self) -> int:
         """Of the training rows, without padding."""
-        return sum(example.num_tokens for example in self.objective.examples("train"))
+        return sum(example.num_tokens for example in self._examples)
 
     @property
     def num_target_tokens(self) -> int:
@@ -138,19 +138,29 @@ class PreparedRun:
         tokens = self.tokens_of(middling)
         return MeasuredStep(seconds=seconds, tokens=tokens, peak_bytes=peak_bytes)
 
+    @property
+    def batch_weight(self) -> float:
+        """What the gradients of a batch are divided by: the weight of an average one.
+
+        So every token counts the same in an epoch, whatever batch it is in.
+        """
+        return sum(example.weight for example in self._examples) / self.steps_per_epoch
+
     def weight_of(self, indices: tuple[int, ...]) -> int:
         """Of some training examples together."""
-        examples = self.objective.examples("train")
-        return sum(examples[index].weight for index in indices)
+        return sum(self._examples[index].weight for index in indices)
 
     def tokens_of(self, indices: tuple[int, ...]) -> int:
         """Of some training examples together, without padding."""
-        examples = self.objective.examples("train")
-        return sum(examples[index].num_tokens for index in indices)
+        return sum(self._examples[index].num_tokens for index in indices)
+
+    @property
+    def _examples(self) -> Sequence[Example]:
+        return self.objective.examples("train")
 
     def _take(self, stepper: Stepper, indices: tuple[int, ...]) -> None:
         batch = self.objective.batch("train", indices)
-        stepper.step(1, batch, self.weight_of(indices), is_update=True)
+        stepper.step(1, batch, self.batch_weight, is_update=True)
 
     def _middling_batch(self) -> tuple[int, ...]:
         batches = [self.batches.batch(step) for step in range(1, self.steps_per_epoch + 1)]

@@ -18,7 +18,7 @@ from mlx.utils import (
 from verse_trainer.objective import Batch, Objective
 
 Arrays = dict[str, mx.array]
-_NOTHING: tuple[Arrays, int] = ({}, 0)
+_NOTHING: tuple[Arrays, float] = ({}, 0.0)
 
 
 class StepResult(NamedTuple):
@@ -39,7 +39,7 @@ class Stepper:
         objective: Objective,
         optimizer: Any,
         seed: int,
-        saved: tuple[Arrays, int] = _NOTHING,
+        saved: tuple[Arrays, float] = _NOTHING,
     ) -> None:
         """Begin, or go on from what `save` gave."""
         self._model = model
@@ -65,13 +65,14 @@ class Stepper:
         """Of the last update; of the first one before it."""
         return float(self._optimizer.learning_rate.item())
 
-    def step(self, number: int, batch: Batch, weight: int, *, is_update: bool) -> StepResult:
+    def step(self, number: int, batch: Batch, weight: float, *, is_update: bool) -> StepResult:
         """Learn from one batch.
 
         Args:
             number: Of the step; decides its dropout.
             batch: From the objective.
-            weight: Of its examples together. Batches that share an update count by it.
+            weight: Of an average batch; the gradients' sum is divided by it. Dividing by this
+                batch's own would make the tokens of short poems, which share batches, count more.
             is_update: Change the weights now, with all gradients since the last update.
         """
         self._model.train(self._objective.has_dropout)
@@ -81,15 +82,15 @@ class Stepper:
             gradients[name] = gradients[name] + gradient
         self._gradients, self._weight = gradients, self._weight + weight
         if is_update:
-            self._update(gradients, mx.array(float(self._weight)))
-            self._gradients, self._weight = {}, 0
+            self._update(gradients, mx.array(self._weight))
+            self._gradients, self._weight = {}, 0.0
         weights = cast(Any, self._model).trainable_parameters()
         evaluate = cast(Any, mx).eval
         evaluate(loss, figures, weights, self._optimizer.state, self._gradients)
         return StepResult(cast(float, loss.item()), cast(list[float], figures.tolist()))
 
-    def save(self) -> tuple[Arrays, int]:
-        """Everything but the weights: arrays by name, and the weight of the summed gradients."""
+    def save(self) -> tuple[Arrays, float]:
+        """Everything but the weights: arrays by name, and what summed gradients are divided by."""
         parts = {"optimizer": _flat(self._optimizer.state), "gradients": self._gradients}
         named = {
             f"{part}.{n}": array for part, arrays in parts.items() for n, array in arrays.items()

@@ -25,7 +25,7 @@ Arrays = dict[str, mx.array]
 
 class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
     standing: Standing
-    summed_weight: int
+    summed_weight: float
 
 
 class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +36,8 @@ class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     """Those that are trained."""
     stepper: Arrays
     """As `Stepper.save` gives them."""
-    summed_weight: int
-    """Of the gradients not yet applied."""
+    summed_weight: float
+    """What the gradients not yet applied are divided by so far."""
 
 
 def write_state(folder: Path, state: TrainingState) -> None:
