@@ -30,7 +30,7 @@ def test_seeds_write_the_same_poems_again_and_best_is_a_step(
     first.mkdir()
     second.mkdir()
     poems = generate(served, first, *options)
-    assert {poem.model for poem in poems} == {"xuzhimo@85", "xuzhimo", "base", "hushi:0.5"}
+    assert {poem.model for poem in poems} == {"xuzhimo@64", "xuzhimo", "base", "hushi:0.5"}
     assert len(poems) == 2 * 4 * 2
     assert all(poem.digest and poem.completion_tokens for poem in poems)
     again = generate(served, second, *options)

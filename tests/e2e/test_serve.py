@@ -115,10 +115,10 @@ def test_models_are_listed_with_their_line_and_retrieved_with_a_report(served: S
     assert set(models) == {"verse-tiny", *EXAMPLES}
     xuzhimo: Any = served.client.models.retrieve("xuzhimo")
     assert (xuzhimo.parent, xuzhimo.root) == ("verse-tiny", "verse-tiny")
-    assert [checkpoint["id"] for checkpoint in xuzhimo.checkpoints] == ["xuzhimo@85"]
+    assert [checkpoint["id"] for checkpoint in xuzhimo.checkpoints] == ["xuzhimo@64", "xuzhimo@112"]
     assert xuzhimo.report["matched"] == 42
     checkpoint: Any = served.client.models.retrieve("xuzhimo@last")
-    assert (checkpoint.id, checkpoint.parent) == ("xuzhimo@85", "xuzhimo")
+    assert (checkpoint.id, checkpoint.parent) == ("xuzhimo@112", "xuzhimo")
 
 
 def test_the_sdk_raises_its_own_exceptions(served: Served) -> None:

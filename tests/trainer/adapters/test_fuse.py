@@ -104,7 +104,7 @@ def test_half_the_strength_is_half_the_update(tmp_path: Path, float_base: Path) 
 
 
 def test_a_peft_folder_can_be_fused_too(tmp_path: Path, float_base: Path) -> None:
-    chosen = choose(ADAPTERS, parse_one("xuzhimo@85"))
+    chosen = choose(ADAPTERS, parse_one("xuzhimo@64"))
     export_folder(chosen, "peft", tmp_path / "adapters" / "xuzhimo")
     fused("xuzhimo", float_base, tmp_path / "out", tmp_path / "adapters")
     expected = logits(float_base, ADAPTERS / "xuzhimo")
@@ -122,7 +122,7 @@ def test_dora_is_fused_but_has_no_strength(tmp_path: Path, float_base: Path) -> 
 
 
 def test_the_base_keeps_its_type_and_its_files(tmp_path: Path) -> None:
-    report = fused("xuzhimo@85", VERSE_TINY, tmp_path / "out")
+    report = fused("xuzhimo@64", VERSE_TINY, tmp_path / "out")
     base = load_base_model(str(tmp_path / "out"), as_stored=True)
     arrays = cast(list[tuple[str, mx.array]], tree_flatten(base.model.parameters()))
     assert {array.dtype for _, array in arrays} == {mx.float16}
@@ -130,7 +130,7 @@ def test_the_base_keeps_its_type_and_its_files(tmp_path: Path) -> None:
     assert 0 < report.lost < 0.1
     for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         assert (tmp_path / "out" / file).read_bytes() == (VERSE_TINY / file).read_bytes()
-    assert "`xuzhimo@85`" in (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "`xuzhimo@64`" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
 def test_a_quantized_base_becomes_a_dense_model(tmp_path: Path, quantized_base: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_servers_registry_offers_an_imported_adapter(tmp_path: Path, adapter
 
 
 def test_plain_mlx_lm_loads_what_is_imported_and_exported(tmp_path: Path, adapters: Path) -> None:
-    peft = export(ROOT / "adapters", "xuzhimo@85", "peft", tmp_path / "peft")
+    peft = export(ROOT / "adapters", "xuzhimo@64", "peft", tmp_path / "peft")
     folders = [
         ROOT / "adapters" / "xuzhimo",
         import_folder(peft, adapters, name="mine", base=str(VERSE_TINY)).target,
