@@ -20,8 +20,14 @@ ROOT = Path(__file__).parents[3]
 def adapters(tmp_path: Path) -> Path:
     """One sound adapter, `mine`, with two checkpoints."""
     folder = tmp_path / "adapters" / "mine"
-    shutil.copytree(ROOT / "adapters" / "xuzhimo", folder)
+    shutil.copytree(ROOT / "adapters" / "libai", folder)
+    (folder / "0000165_adapters.safetensors").rename(folder / "0000085_adapters.safetensors")
     shutil.copy(folder / "0000085_adapters.safetensors", folder / "0000017_adapters.safetensors")
+    history = [
+        {"step": 17, "train_loss": 2.2243, "valid_loss": 2.1549},
+        {"step": 85, "train_loss": 2.0008, "valid_loss": 2.0475},
+    ]
+    changed_config(folder.parent, best_step=85, history=history)
     return folder.parent
 
 

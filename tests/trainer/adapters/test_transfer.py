@@ -204,7 +204,7 @@ def test_a_checkpoint_exported_for_mlx_lm_is_the_published_one_there(tmp_path: P
     (adapters / "x" / "adapter_config.json").write_text(json.dumps(config))
     published = load_file(adapters / "x" / "adapters.safetensors")
     doubled = {name: array * 2 for name, array in published.items()}
-    save_file(doubled, adapters / "x" / "0000099_adapters.safetensors")
+    save_file(doubled, adapters / "x" / "0000199_adapters.safetensors")
     exported = export(adapters, "x@last", "mlx", tmp_path / "out")
     written = json.loads((exported / "adapter_config.json").read_text())
     assert written["lora_parameters"] == {"rank": 8, "alpha": 16, "scale": 2.0, "dropout": 0.0}
@@ -214,6 +214,7 @@ def test_a_checkpoint_exported_for_mlx_lm_is_the_published_one_there(tmp_path: P
         "adapter_config.json",
         "adapters.safetensors",
         "prompt.json",
+        "run.json",
     }
     name = next(iter(doubled))
     assert np.array_equal(load_file(exported / "adapters.safetensors")[name], doubled[name])
