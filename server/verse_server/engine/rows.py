@@ -109,6 +109,10 @@ class Row:
         bits = self._random.getrandbits(64)
         return [bits >> 32, bits & 0xFFFFFFFF]
 
+    def next_uniform(self) -> float:
+        """A fresh number in [0, 1) for one draw on the host."""
+        return self._random.random()
+
 
 class RowStates:
     """The rows of a batch, in the batch's order, as an entry of mlx-lm's cache list."""

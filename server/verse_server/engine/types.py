@@ -35,6 +35,14 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     """None draws a fresh one."""
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken.
+
+        Also where the temperature is so low that float32 logits divided by it might overflow.
+        """
+        return self.temperature < 1e-5
+
 
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     """What loading an adapter did, so that an adapter that does nothing is never silent."""

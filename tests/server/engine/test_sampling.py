@@ -1,7 +1,7 @@
 """The vectorised sampler against a slow and obvious one, row by row in numpy."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from verse.base_model import load_base_model
 from verse_server.engine import batch as batch_module
+from verse_server.engine import sampling
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.lora import LoraBank
 from verse_server.engine.prefix_cache import PrefixCache
@@ -22,6 +23,16 @@ from verse_server.engine.sampling import sample
 from verse_server.engine.types import SamplingParams
 
 VOCAB = 12
+
+
+@pytest.fixture(scope="module", params=["on the host", "on the device"], autouse=True)
+def where(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test twice: as on a CPU and as on a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "_is_on_cpu", lambda: request.param == "on the host")
+        yield
+
+
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
