@@ -103,6 +103,7 @@ def generation_request(
         is_batch=admission.is_batch,
         max_seconds=admission.max_seconds,
         json_schema=_json_schema(request.response_format),
+        streamed=bool(request.stream),
     )
 
 

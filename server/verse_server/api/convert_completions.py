@@ -108,6 +108,7 @@ def _row(
         n=request.n or 1,
         num_top_logprobs=request.logprobs,
         framed=False,
+        streamed=bool(request.stream),
         client=admission.client,
         is_batch=admission.is_batch,
         max_seconds=admission.max_seconds,

@@ -8,7 +8,7 @@ log-softmax over the whole vocabulary that it computes itself; that costs more t
 the model hands it a single zero per row and `sample` draws from the logits kept aside.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, cast
 
 import mlx.core as mx
@@ -50,10 +50,11 @@ class _Group(msgspec.Struct):
 class _RoutedModel(nn.Module):
     """The base as BatchGenerator calls it: routes adapters by the rows, keeps the logits aside."""
 
-    def __init__(self, model: nn.Module, bank: LoraBank) -> None:
+    def __init__(self, model: nn.Module, bank: LoraBank, on_wait: Callable[[], None]) -> None:
         super().__init__()
         self._model = model
         self._bank = bank
+        self._on_wait = on_wait
         self._pending: tuple[mx.array, mx.array, RowStates] | None = None
 
     def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
@@ -69,6 +70,7 @@ class _RoutedModel(nn.Module):
         assert self._pending is not None
         logits, tokens, states = self._pending
         self._pending = None
+        self._on_wait()
         return sample(logits[:, -1], tokens[:, -1], states.rows)
 
 
@@ -76,11 +78,26 @@ class RowBatch:
     """Rows that run together. Engine thread only."""
 
     def __init__(
-        self, base: BaseModel, bank: LoraBank, max_rows: int, prefixes: PrefixCache
+        self,
+        base: BaseModel,
+        bank: LoraBank,
+        max_rows: int,
+        prefixes: PrefixCache,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
+        """Make an empty batch.
+
+        Args:
+            base: The model.
+            bank: The adapters on it.
+            max_rows: More wait.
+            prefixes: What is known of prompts.
+            on_wait: Called in every step that decodes, when its forward is ready to be computed:
+                the time in which this thread needs no Python.
+        """
         self._base = base
         self._prefixes = prefixes
-        self._routed = _RoutedModel(base.model, bank)
+        self._routed = _RoutedModel(base.model, bank, on_wait)
         self._stop = StopSequences([(token,) for token in sorted(base.end_tokens)])
         self._rows: dict[int, Row] = {}
         self._prefilling: dict[int, _Group] = {}
@@ -91,6 +108,11 @@ class RowBatch:
             prefill_batch_size=max_rows,
             stream=mx.default_stream(mx.default_device()),
         )
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the next step decodes, and calls `on_wait`."""
+        return any(row.drawn for row in self._rows.values())
 
     def add(self, rows: Sequence[Row], max_tokens: int, stop_tokens: Sequence[int] = ()) -> None:
         """Queue rows for prefill; they join at the next steps.

@@ -55,6 +55,9 @@ class Answer:
         self._tokens = tokens
         self._num_tokens = 0
         self._logprobs: list[TokenLogprob] = []
+        self._held: list[str] = []
+        """Text that goes out with the next chunk."""
+        self._has_begun = False
 
     def take(self, drawn: Drawn) -> GenerationChunk | None:
         """Take one token in; returns what there is to send, with a finish reason at the end.
@@ -93,13 +96,18 @@ class Answer:
         if reason is not None:
             rest, stopped = self._text.finish()
             return self._chunk(text + rest, "stop" if stopped else reason)
+        if text and self._has_begun and not self.job.request.streamed:
+            self._held.append(text)
+            return None
         return self._chunk(text, None) if text else None
 
     def _chunk(self, text: str, reason: FinishReason | None) -> GenerationChunk:
+        self._has_begun = True
+        texts, self._held = [*self._held, text], []
         logprobs, self._logprobs = tuple(self._logprobs), []
         return GenerationChunk(
             index=self.row.index,
-            text=text,
+            text="".join(texts),
             target=self.job.request.target,
             completion_tokens=self._num_tokens,
             cached_tokens=self.row.num_cached,

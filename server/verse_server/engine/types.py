@@ -207,6 +207,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     no string of the format, and nothing is taken off its beginning."""
     json_schema: str | None = None
     """JSON text of the schema that every answer follows; None leaves them free."""
+    streamed: bool = True
+    """Whether somebody reads along. If not, the first piece of an answer tells that it has begun,
+    and the rest comes at once."""
 
 
 class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True):

@@ -185,7 +185,9 @@ class Worker:
             self._residency = make_residency(bank, self._base)
             self._tokens = TokenTexts(self._base.tokenizer)
             self._owned = Owned(self._base, bank, self._residency)
-            self._batch = RowBatch(self._base, bank, self._max_batch, self._prefixes)
+            self._batch = RowBatch(
+                self._base, bank, self._max_batch, self._prefixes, on_wait=self._outbox.send
+            )
             limit_memory(self._config)  # after mlx-lm's generator, which sets a wired limit
         except BaseModelError as error:
             self._started.put(error)
@@ -204,7 +206,9 @@ class Worker:
                 self._run_errands()
                 self._admit()
                 self._step()
-                self._outbox.send()
+                # Otherwise the next step sends it, while it computes and needs no Python.
+                if not self._batch.is_decoding:
+                    self._outbox.send()
                 self.last_progress = time.monotonic()
             self._end(EngineClosedError("The server is shutting down; send the request again."))
         except BaseException:  # noqa: BLE001  (whatever it was, nobody may be left waiting)
