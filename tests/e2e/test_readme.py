@@ -1,17 +1,12 @@
 """README says what is so: its help text is the command's, its examples run."""
 
-import re
 import subprocess
 import sys
 
 from tests.e2e.conftest import ROOT, VERSE, Served
+from tests.e2e.guide import block
 
 README = (ROOT / "README.md").read_text("utf-8")
-
-
-def block(language: str, containing: str) -> str:
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    return next(text for tag, text in blocks if tag == language and containing in text)
 
 
 def test_the_help_in_the_readme_is_what_the_command_prints() -> None:
@@ -23,11 +18,13 @@ def test_the_help_in_the_readme_is_what_the_command_prints() -> None:
         check=True,
     )
     lines = "\n".join(line.rstrip() for line in printed.stdout.strip().splitlines())
-    assert block("", "Usage: verse serve").strip() == lines
+    assert block(README, "", "Usage: verse serve").strip() == lines
 
 
 def test_the_python_example_prints_a_poem(served: Served) -> None:
-    example = block("python", "OpenAI(").replace("http://127.0.0.1:8000/v1", served.base_url)
+    example = block(README, "python", "OpenAI(").replace(
+        "http://127.0.0.1:8000/v1", served.base_url
+    )
     ran = subprocess.run(
         [sys.executable, "-c", example], capture_output=True, text=True, check=True, timeout=60
     )
@@ -35,7 +32,7 @@ def test_the_python_example_prints_a_poem(served: Served) -> None:
 
 
 def test_the_curl_example_gets_a_poem(served: Served) -> None:
-    example = block("", "curl http").replace("http://127.0.0.1:8000/v1", served.base_url)
+    example = block(README, "", "curl http").replace("http://127.0.0.1:8000/v1", served.base_url)
     ran = subprocess.run(
         ["bash", "-c", example], capture_output=True, text=True, check=True, timeout=60
     )
@@ -43,7 +40,7 @@ def test_the_curl_example_gets_a_poem(served: Served) -> None:
 
 
 def test_every_path_the_readme_names_exists() -> None:
-    tree = block("", "core/verse/ ")
+    tree = block(README, "", "core/verse/ ")
     folder = ROOT
     for line in tree.splitlines():
         name = line.split()[0]

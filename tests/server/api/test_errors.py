@@ -34,7 +34,6 @@ from verse_server.engine.errors import (
         (AdapterIncompatibleError("x", "why."), 409, "adapter_incompatible", None),
         (AdapterChangedError("x"), 503, "adapter_changing", None),
         (InvalidRequestError("No.", param="model"), 400, "invalid_value", "model"),
-        (PromptTooLongError(9, 8), 400, "context_length_exceeded", "messages"),
         (QueueFullError(512, 7), 429, "queue_full", None),
         (DeadlineExceededError(30), 504, "deadline_exceeded", None),
         (EngineClosedError("Closed."), 503, "engine_closed", None),
@@ -47,6 +46,13 @@ def test_each_engine_error_has_its_status_and_code(
     failure = translate(error)
     assert (failure.status, failure.code, failure.param) == (status, code, param)
     assert failure.message == str(error)
+
+
+def test_a_prompt_that_is_too_long_is_told_in_the_words_litellm_and_langchain_know() -> None:
+    failure = translate(PromptTooLongError(9, 8, param="prompt"))
+    assert (failure.status, failure.code) == (400, "context_length_exceeded")
+    assert failure.param == "prompt"
+    assert failure.message.startswith("The prompt is too long: this model's context is 8 tokens")
 
 
 def test_a_client_that_leaves_with_half_a_body_is_no_error_of_ours(

@@ -1,0 +1,104 @@
+// The openai SDK for Node; `OPENAI_BASE_URL` and `OPENAI_API_KEY` name the server.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import OpenAI from "openai";
+
+const client = new OpenAI({ maxRetries: 0 });
+const create = (options) => client.chat.completions.create(options);
+const ADAPTERS = ["xuzhimo", "hushi", "libai", "xuzhimo:0.7+hushi:0.3"];
+const POEM = {
+  model: "xuzhimo",
+  messages: [{ role: "user", content: "河" }],
+  seed: 3,
+  max_tokens: 12,
+};
+
+async function write(model, more = {}) {
+  const answer = await create({ ...POEM, model, ...more });
+  return answer.choices[0].message.content;
+}
+
+test("models are listed page by page and retrieved", async () => {
+  const names = [];
+  for await (const model of client.models.list()) names.push(model.id);
+  for (const name of ["verse-tiny", "xuzhimo", "hushi"]) assert.ok(names.includes(name));
+  const checkpoint = await client.models.retrieve("xuzhimo@last");
+  assert.equal(checkpoint.parent, "xuzhimo");
+});
+
+test("a seed writes the same poem whole, streamed and through the helper, with usage", async () => {
+  const { data: whole, response } = await create(POEM).withResponse();
+  assert.equal(response.status, 200);
+  assert.ok(whole._request_id);
+  const options = { ...POEM, stream: true, stream_options: { include_usage: true } };
+  let [text, usage] = ["", null];
+  for await (const chunk of await create(options)) {
+    text += chunk.choices[0]?.delta.content ?? "";
+    usage = chunk.usage ?? usage;
+  }
+  assert.equal(text, whole.choices[0].message.content);
+  assert.equal(usage.completion_tokens, whole.usage.completion_tokens);
+  const helper = client.chat.completions.stream(POEM);
+  let deltas = "";
+  helper.on("content", (delta) => (deltas += delta));
+  assert.equal(await helper.finalContent(), text);
+  assert.equal(deltas, text);
+});
+
+test("adapters at once write what each writes alone", async () => {
+  const together = await Promise.all([...ADAPTERS, ...ADAPTERS].map((name) => write(name)));
+  const alone = [];
+  for (const name of ADAPTERS) alone.push(await write(name));
+  assert.deepEqual(together, [...alone, ...alone]);
+  assert.equal(new Set(alone).size, ADAPTERS.length);
+});
+
+test("our own fields are sent as they are", async () => {
+  const wanted = await write("hushi", { top_k: 5 });
+  assert.equal(await write("base", { adapters: "hushi", top_k: 5 }), wanted);
+});
+
+test("JSON follows a schema, whole and streamed", async () => {
+  const schema = {
+    type: "object",
+    properties: {
+      mood: { type: "string", enum: ["静", "悲", "喜"] },
+      score: { type: "integer", minimum: 0, maximum: 10 },
+    },
+    required: ["mood", "score"],
+    additionalProperties: false,
+  };
+  const json_schema = { name: "verdict", strict: true, schema };
+  const options = { ...POEM, max_tokens: 60, response_format: { type: "json_schema", json_schema } };
+  const { parsed, content } = (await client.chat.completions.parse(options)).choices[0].message;
+  assert.ok(["静", "悲", "喜"].includes(parsed.mood));
+  assert.ok(Number.isInteger(parsed.score));
+  assert.equal(await client.chat.completions.stream(options).finalContent(), content);
+});
+
+test("the older completions continue several texts", async () => {
+  const options = { model: "libai", seed: 3, max_tokens: 12 };
+  const prompt = ["床前明月光，", "大江东去，"];
+  const whole = await client.completions.create({ ...options, prompt });
+  const texts = ["", ""];
+  for await (const part of await client.completions.create({ ...options, prompt, stream: true }))
+    for (const choice of part.choices) texts[choice.index] += choice.text;
+  assert.deepEqual(whole.choices.map((choice) => choice.text), texts);
+});
+
+test("a stream that is broken off leaves the client as it was", async () => {
+  const stream = await create({ ...POEM, max_tokens: 400, stream: true });
+  for await (const _ of stream) break;
+  assert.ok(stream.controller.signal.aborted);
+  assert.ok(await write("xuzhimo"));
+});
+
+test("errors are told apart", async () => {
+  const unknown = { name: "Error", code: "model_not_found", status: 404 };
+  await assert.rejects(write("nobody"), OpenAI.NotFoundError);
+  await assert.rejects(write("nobody"), unknown);
+  await assert.rejects(write("xuzhimo", { temperature: 3 }), OpenAI.BadRequestError);
+  await assert.rejects(write("xuzhimo", { temperature: 3 }), { param: "temperature" });
+  const stranger = client.withOptions({ apiKey: "wrong" });
+  await assert.rejects(stranger.models.list(), OpenAI.AuthenticationError);
+});
