@@ -61,7 +61,8 @@ def _place(weights: Weights, uniform: float) -> int:
 def _search(weights: NDArray[np.floating[Any]], uniform: float) -> tuple[int, float]:
     """The place where a draw falls, and how much of that place, in [0, 1), lies below it."""
     sums = np.cumsum(weights, dtype=np.float64)
-    drawn = min(uniform * sums[-1], math.nextafter(sums[-1], 0))  # the product may be rounded up
+    total = float(sums[-1])
+    drawn = min(uniform * total, math.nextafter(total, 0))  # the product may be rounded up
     place = int(np.searchsorted(sums, drawn, side="right"))
     below = float(sums[place - 1]) if place else 0.0
     return place, (drawn - below) / (float(sums[place]) - below)

@@ -105,6 +105,26 @@ def test_the_sampler_is_called_once_for_all_rows_with_their_states_in_order(
     assert all(shape[0] == len(firsts) for shape, firsts in calls)
 
 
+def test_a_step_that_decodes_is_foretold_and_calls_back_once(base: BaseModel) -> None:
+    calls: list[None] = []
+    bank = LoraBank(base.model, base.dtype)
+    batch = RowBatch(base, bank, 8, PrefixCache(0), on_wait=lambda: calls.append(None))
+    add(batch, PROMPTS[0], 4)
+    foretold = called = 0
+    for step in range(14):
+        if step == 3:
+            add(batch, PROMPTS[1], 6)
+        foretold += batch.is_decoding
+        before = len(calls)
+        drawn = batch.step()
+        called += len(calls) > before
+        if drawn:
+            assert len(calls) > before
+    assert not batch.is_decoding
+    # The first step that draws for a batch of new rows cannot be foretold, for nothing was drawn.
+    assert called - 1 <= foretold <= called
+
+
 def test_entries_of_a_cache_list_move_with_their_rows(base: BaseModel) -> None:
     """The one habit of BatchGenerator that everything rests on, without our own batch around it."""
     seen: list[tuple[Any, list[int]]] = []

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.server.engine.engine_requests import (
@@ -28,7 +29,7 @@ from verse_server.engine.errors import (
     PromptTooLongError,
     StartupError,
 )
-from verse_server.engine.types import SamplingParams
+from verse_server.engine.types import GenerationChunk, SamplingParams
 
 pytestmark = pytest.mark.anyio
 
@@ -278,6 +279,24 @@ async def test_logprobs_come_with_the_text_they_belong_to(start_engine: StartEng
     assert all(
         chunk.logprobs == () for chunk in [c async for c in engine.generate(request(engine, "a"))]
     )
+
+
+async def test_an_answer_that_nobody_reads_along_comes_in_two_pieces_and_is_the_same(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine()
+    drawn = SamplingParams(temperature=1.0, seed=4)
+    wanted = request(engine, "a", sampling=drawn, n=2, num_top_logprobs=1, max_tokens=24)
+    pieces: list[list[GenerationChunk]] = [[], []]
+    async for chunk in engine.generate(msgspec.structs.replace(wanted, streamed=False)):
+        pieces[chunk.index].append(chunk)
+    assert ["".join(p.text for p in answer) for answer in pieces] == await answers_of(
+        engine, wanted
+    )
+    for answer in pieces:
+        assert [piece.finish_reason for piece in answer] == [None, "length"]
+        assert [piece.completion_tokens for piece in answer][-1] == 24
+        assert sum(len(piece.logprobs) for piece in answer) == 24
 
 
 async def test_tokens_of_the_frame_have_no_text_and_may_be_asked_to_stop(
