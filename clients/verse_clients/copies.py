@@ -7,7 +7,8 @@ of that source's pieces of four. The second finds a poem stitched from lines tha
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from verse.likeness import CopyIndex, normalise, shingles
+from verse.likeness import CopyIndex, shingles
+from verse_clients.comparison_key import comparison_key, one_script
 
 _PIECE = 4
 
@@ -31,7 +32,7 @@ class CopyFinding(NamedTuple):
 
     source: str
     run: str
-    """The longest run, without punctuation and spaces; empty if all are short."""
+    """The longest run, in the poem's script, without punctuation; empty if all are short."""
     share: float
     """Of the poem, 0 to 1: the run's, or that of the source's pieces, whichever is more."""
     is_blocked: bool
@@ -43,13 +44,13 @@ class CopyCheck:
     def __init__(self, limits: CopyLimits = CopyLimits()) -> None:  # noqa: B008
         """Know no poem yet."""
         self._limits = limits
-        self._runs = CopyIndex(limits.warn)
+        self._runs = CopyIndex(limits.warn, fold=one_script)
         self._holders: dict[str, set[str]] = defaultdict(set)
 
     def add(self, source: str, text: str) -> None:
         """Make a training poem known under the name `source`."""
         self._runs.add(source, text)
-        for piece in shingles(normalise(text), _PIECE):
+        for piece in shingles(comparison_key(text), _PIECE):
             self._holders[piece].add(source)
 
     def find(self, text: str) -> CopyFinding | None:
@@ -67,7 +68,7 @@ class CopyCheck:
 
     def _most_contained(self, text: str) -> tuple[str, float]:
         """The source that holds most of the poem's pieces, and their share."""
-        pieces = shingles(normalise(text), _PIECE)
+        pieces = shingles(comparison_key(text), _PIECE)
         held = Counter(source for piece in pieces for source in self._holders.get(piece, ()))
         if not held:
             return "", 0.0

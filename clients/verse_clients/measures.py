@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from verse.diversity import Diversity, diversity
-from verse.likeness import CopyIndex, normalise, shingles
+from verse.likeness import CopyIndex, shingles
+from verse_clients.comparison_key import comparison_key, one_script
 
 MIN_RUN = 8
 """Characters from which a shared run is counted as taken over."""
@@ -28,15 +29,15 @@ class Yardstick:
 
     def __init__(self, training: Iterable[str]) -> None:
         """Know the poet's poems."""
-        self._copies = CopyIndex(MIN_RUN)
+        self._copies = CopyIndex(MIN_RUN, fold=one_script)
         self._shingles: set[str] = set()
         for number, text in enumerate(training):
             self._copies.add(str(number), text)
-            self._shingles |= shingles(normalise(text), _SHINGLE)
+            self._shingles |= shingles(comparison_key(text), _SHINGLE)
 
     def measure(self, texts: Sequence[str]) -> Measures:
         """Measure one collection."""
-        found = [shingles(normalise(text), _SHINGLE) for text in texts]
+        found = [shingles(comparison_key(text), _SHINGLE) for text in texts]
         num_shared = sum(len(runs & self._shingles) for runs in found)
         num_copies = sum(self._copies.find(text) is not None for text in texts)
         return Measures(

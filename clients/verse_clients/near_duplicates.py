@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from rapidfuzz import fuzz
 
-from verse.likeness import normalise, shingles
+from verse.likeness import shingles
+from verse_clients.comparison_key import comparison_key
 
 _SHINGLE = 3
 _MIN_SHARED = 0.2
@@ -19,7 +20,7 @@ class Twin(NamedTuple):
 
     key: str
     ratio: float
-    """0 to 1; 1 for texts that only differ in punctuation and spacing."""
+    """0 to 1; 1 for texts that only differ in punctuation, spacing and script."""
 
 
 class NearDuplicates:
@@ -34,13 +35,15 @@ class NearDuplicates:
 
     def add(self, key: str, text: str) -> Twin | None:
         """Remember a text, and return the earlier one most like it, if one is like enough."""
-        normalised = normalise(text)
-        if not normalised:
-            return None
-        parts = shingles(normalised, _SHINGLE)
-        twin = self._exact_twin(normalised) or self._near_twin(normalised, parts)
-        self._remember(key, normalised, parts)
+        twin = self.find(text)
+        if compared := comparison_key(text):
+            self._remember(key, compared, shingles(compared, _SHINGLE))
         return twin
+
+    def find(self, text: str) -> Twin | None:
+        """The earlier text most like this one; None if none is like enough."""
+        compared = comparison_key(text)
+        return self._exact_twin(compared) or self._near_twin(compared, shingles(compared, _SHINGLE))
 
     def _exact_twin(self, text: str) -> Twin | None:
         number = self._exact.get(text)

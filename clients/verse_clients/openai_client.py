@@ -259,11 +259,11 @@ def _translated(error: openai.OpenAIError, base_url: str) -> ServerError:
 
 def _refusal(error: openai.APIStatusError, base_url: str) -> ServerError:
     code = error.code or error.type
-    sentence = f"{base_url} answered {error.status_code}: {error.message}"
+    sentence = f"{base_url} answered {error.status_code}: {_own_words(error)}"
     kind: type[ServerError] = BadRequestError
     match error.status_code:
         case 401 | 403:
-            kind, sentence = UnauthorisedError, f"{base_url} does not accept the API key."
+            kind, sentence = UnauthorisedError, f"{base_url} {_about_key(error)}"
         case 404 if code == "unknown_url" or not isinstance(error.body, dict):
             kind, sentence = ServerError, f"There is no OpenAI API at {base_url}; add /v1?"
         case 404:
@@ -278,6 +278,17 @@ def _refusal(error: openai.APIStatusError, base_url: str) -> ServerError:
             pass
     wait = _retry_after_seconds(error.response.headers)
     return kind(sentence, status=error.status_code, code=code, retry_after_seconds=wait)
+
+
+def _own_words(error: openai.APIStatusError) -> str:
+    """What the server said, without what the SDK writes before it."""
+    return error.message.removeprefix(f"Error code: {error.status_code} - ")
+
+
+def _about_key(error: openai.APIStatusError) -> str:
+    if error.request.headers.get("authorization") == f"Bearer {_NO_KEY}":
+        return "wants an API key; set OPENAI_API_KEY or give --api-key."
+    return "does not accept the API key."
 
 
 def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -6,7 +6,7 @@ spaces, line breaks, width and case make no difference.
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 
@@ -27,7 +27,7 @@ class Copy(NamedTuple):
     source: str
     """The key under which the source was added."""
     run: str
-    """In the form `normalise` gives."""
+    """In the form `normalise` gives, as the text has it."""
     share: float
     """The run's length over the text's, 0 to 1."""
 
@@ -61,39 +61,47 @@ def span_of(text: str, run: str) -> tuple[int, int]:
 class CopyIndex:
     """Finds what a text takes over from known ones, in time linear in the text."""
 
-    def __init__(self, min_run: int = 8) -> None:
-        """Runs shorter than `min_run` characters are not looked for."""
+    def __init__(self, min_run: int = 8, fold: Callable[[str], str] = str) -> None:
+        """Know no text yet.
+
+        Args:
+            min_run: Shorter runs are not looked for.
+            fold: Gives characters that count as the same one spelling. The text stays as long as
+                it was, so that runs are told as they are written.
+        """
         self._min_run = min_run
+        self._fold = fold
         self._sources: list[tuple[str, str]] = []
         self._places: dict[str, list[tuple[int, int]]] = defaultdict(list)
 
     def add(self, source: str, text: str) -> None:
         """Make a text known under the name `source`."""
-        normalised = normalise(text)
-        self._sources.append((source, normalised))
-        for start, run in enumerate(_runs(normalised, self._min_run)):
+        key = self._fold(normalise(text))
+        self._sources.append((source, key))
+        for start, run in enumerate(_runs(key, self._min_run)):
             self._places[run].append((len(self._sources) - 1, start))
 
     def find(self, text: str) -> Copy | None:
         """The longest run shared with any source; None if all are shorter than `min_run`."""
         normalised = normalise(text)
+        key = self._fold(normalised)
         longest, found = "", ""
         start = 0
-        while start <= len(normalised) - self._min_run:
-            source, run = self._longest_at(normalised, start)
-            if len(run) > len(longest):
-                longest, found = run, source
+        while start <= len(key) - self._min_run:
+            source, length = self._longest_at(key, start)
+            if length > len(longest):
+                longest, found = normalised[start : start + length], source
             # A longer run cannot start inside this one and end before it does.
-            start += max(1, len(run) - self._min_run + 1)
-        return Copy(found, longest, len(longest) / len(normalised)) if longest else None
+            start += max(1, length - self._min_run + 1)
+        return Copy(found, longest, len(longest) / len(key)) if longest else None
 
-    def _longest_at(self, text: str, start: int) -> tuple[str, str]:
-        best, found = "", ""
-        for number, place in self._places.get(text[start : start + self._min_run], ()):
+    def _longest_at(self, key: str, start: int) -> tuple[str, int]:
+        best, found = 0, ""
+        for number, place in self._places.get(key[start : start + self._min_run], ()):
             name, source = self._sources[number]
-            length = _common_length(text, start, source, place)
-            if length > len(best):
-                best, found = text[start : start + length], name
+            length = _common_length(key, start, source, place)
+            if length > best:
+                best, found = length, name
         return found, best
 
 

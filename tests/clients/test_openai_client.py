@@ -79,10 +79,10 @@ async def test_a_foreign_list_tells_ids_alone(fake: FakeOpenAI, client: AsyncSer
     ("trouble", "kind", "said"),
     [
         ("close", ServerDownError, "No server answers at"),
-        (Failure(401), UnauthorisedError, "does not accept the API key"),
+        (Failure(401), UnauthorisedError, "wants an API key; set OPENAI_API_KEY or give --api-key"),
         (Failure(404, code="model_not_found"), UnknownModelError, "answered 404"),
         (Failure(404, raw=b"<html>"), ServerError, "There is no OpenAI API at"),
-        (Failure(400), BadRequestError, "answered 400: "),
+        (Failure(400), BadRequestError, "answered 400: as the test wishes"),
         (Failure(422), BadRequestError, "answered 422: "),
         (Failure(429), RateLimitedError, "answered 429: "),
         (Failure(429, code="insufficient_quota"), QuotaError, "answered 429: "),

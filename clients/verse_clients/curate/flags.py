@@ -8,6 +8,7 @@ import msgspec
 from verse import jsonl
 from verse.likeness import CopyIndex
 from verse.records import Poem
+from verse_clients.comparison_key import one_script
 from verse_clients.curate.slots import Flag
 from verse_clients.decisions.errors import SourceError
 from verse_clients.decisions.items import Item
@@ -22,7 +23,7 @@ class Inspector:
 
     def __init__(self, training: Iterable[Poem] = ()) -> None:
         """Know the training poems that must not be copied."""
-        self._copies = CopyIndex(MIN_RUN)
+        self._copies = CopyIndex(MIN_RUN, fold=one_script)
         self._seen = NearDuplicates()
         for poem in training:
             self._copies.add(f"《{poem.theme}》", poem.text)

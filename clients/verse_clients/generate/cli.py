@@ -13,11 +13,13 @@ import typer
 
 from verse_clients.generate import options
 from verse_clients.generate.errors import InputError, SelectionError
+from verse_clients.option_groups import grouped
+from verse_clients.server_options import Json
 
 if TYPE_CHECKING:
     from verse.records import Candidate
     from verse_clients.generate.checkpoints import Selection
-    from verse_clients.generate.session import Session
+    from verse_clients.generate.session import Conduct, Order, Session
     from verse_clients.generate.summary import RunFigures
 
 _INTERRUPTED = 130
@@ -31,97 +33,40 @@ app = typer.Typer(
 
 
 @app.callback()
+@grouped
 def generate(
     context: typer.Context,
-    themes: options.Themes = None,
-    words: options.Words = None,
-    adapters: options.Adapters = "",
-    checkpoints: options.Checkpoints = None,
-    variants: options.Variants = None,
-    num_samples: options.NumSamples = 1,
-    output: options.Output = Path("poems.jsonl"),
-    format_: options.Format = None,
-    with_blocked: options.WithBlocked = False,
-    model: options.Model = None,
-    epoch_step: options.EpochStep = None,
-    start_epoch: options.StartEpoch = None,
-    seed: options.Seed = 0,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    min_p: options.MinP = None,
-    repetition_penalty: options.RepetitionPenalty = None,
-    max_tokens: options.MaxTokens = 400,
-    training: options.Training = None,
-    accepted: options.Accepted = None,
-    near: options.Near = 0.8,
-    copy_warn: options.CopyWarn = 8,
-    copy_block: options.CopyBlock = 13,
-    copy_share: options.CopyShare = 0.5,
-    concurrency: options.Concurrency = None,
-    wait: options.Wait = 3600,
-    timeout: options.Timeout = 600,
-    extend: options.Extend = False,
-    base_url: options.BaseUrl = None,
-    api_key: options.ApiKey = None,
+    wanted: options.Wanted,
+    draw: options.Draw,
+    files: options.Files,
+    marking: options.Marking,
+    asking: options.Asking,
     dry_run: options.DryRun = False,
-    as_json: options.AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Write poems in bulk, on many themes, by many adapters and checkpoints."""
     if context.invoked_subcommand is not None:
         return
-    from verse.records import Sampling
-    from verse_clients.copies import CopyLimits
     from verse_clients.generate.formats import files_of
-    from verse_clients.generate.inputs import DEFAULT_TRAINING, read_variants
-    from verse_clients.generate.session import Conduct, Order, Session
+    from verse_clients.generate.session import Session
 
-    order = Order(
-        themes=_themes(themes, words),
-        variants=[None] if variants is None else read_variants(variants),
-        adapters=[name for part in adapters.split(",") if (name := part.strip())],
-        selection=_selection(checkpoints, epoch_step, start_epoch),
-        base=model,
-        num_samples=num_samples,
-        seed=seed,
-        sampling=Sampling(
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            max_tokens=max_tokens,
-        ),
-    )
-    if training is None:
-        training = [DEFAULT_TRAINING] if DEFAULT_TRAINING.exists() else []
-    poems, made, kind = files_of(output, format_)
-    conduct = Conduct(
-        poems=poems,
-        extend=extend,
-        training=training,
-        accepted=accepted or [],
-        near=near,
-        limits=CopyLimits(copy_warn, copy_block, copy_share),
-        concurrency=concurrency,
-        wait_seconds=wait,
-        timeout_seconds=timeout,
-    )
-    session = Session(order, conduct, base_url, api_key)
+    poems, made, kind = files_of(files.output, files.format)
+    conduct = _conduct(poems, marking, asking, extend=files.extend)
+    session = Session(_order(wanted, draw), conduct, asking.base_url, asking.api_key)
     if dry_run:
         print("\n".join(asyncio.run(session.describe())))
         return
 
     def finish() -> None:
         if session.poems:
-            _convert(session.poems, kind, made, with_blocked=with_blocked)
+            _convert(session.poems, kind, made, with_blocked=files.with_blocked)
             _show(session.poems, session.figures(), as_json=as_json)
 
     _carry_out(session, finish)
 
 
 @app.command()
-def report(poems: options.Poems, as_json: options.AsJson = False) -> None:
+def report(poems: options.Poems, as_json: Json = False) -> None:
     """Tell what a file of poems is worth, by adapter and checkpoint: copies, diversity."""
     from verse_clients.generate.inputs import read_candidates
 
@@ -143,6 +88,47 @@ def convert(
     if kind is None:
         raise InputError(f"Name a --format for {output}, or end it in .json, .md or .txt.")
     _convert(read_candidates(poems), kind, output, with_blocked=with_blocked)
+
+
+def _order(wanted: options.Wanted, draw: options.Draw) -> "Order":
+    import msgspec
+
+    from verse.records import Sampling
+    from verse_clients.generate.inputs import read_variants
+    from verse_clients.generate.session import Order
+
+    return Order(
+        themes=_themes(wanted.themes, wanted.words),
+        variants=[None] if wanted.variants is None else read_variants(wanted.variants),
+        adapters=[name for part in wanted.adapters.split(",") if (name := part.strip())],
+        selection=_selection(wanted.checkpoints, wanted.epoch_step, wanted.start_epoch),
+        base=wanted.model,
+        num_samples=wanted.num_samples,
+        seed=wanted.seed,
+        common_seeds=wanted.common_seeds,
+        sampling=Sampling(**msgspec.structs.asdict(draw)),
+    )
+
+
+def _conduct(
+    poems: Path, marking: options.Marking, asking: options.Asking, *, extend: bool
+) -> "Conduct":
+    from verse_clients.copies import CopyLimits
+    from verse_clients.generate.inputs import DEFAULT_TRAINING
+    from verse_clients.generate.session import Conduct
+
+    usual = [DEFAULT_TRAINING] if DEFAULT_TRAINING.exists() else []
+    return Conduct(
+        poems=poems,
+        extend=extend,
+        training=usual if marking.training is None else marking.training,
+        accepted=marking.accepted or [],
+        near=marking.near,
+        limits=CopyLimits(marking.copy_warn, marking.copy_block, marking.copy_share),
+        concurrency=asking.concurrency,
+        wait_seconds=asking.wait,
+        timeout_seconds=asking.timeout,
+    )
 
 
 def _themes(file: Path | None, words: str | None) -> list[str]:
@@ -189,15 +175,8 @@ def _convert(
 
 
 def _show(poems: "Sequence[Candidate]", run: "RunFigures | None" = None, *, as_json: bool) -> None:
-    import msgspec
-    from rich.console import Console
-
     from verse_clients.generate.summary import summarise, tables
+    from verse_clients.printing import print_json, print_parts
 
     summary = summarise(poems, run)
-    if as_json:
-        print(msgspec.json.format(msgspec.json.encode(summary)).decode())
-        return
-    console = Console()
-    for part in tables(summary):
-        console.print(part, markup=False, highlight=False)
+    print_json(summary) if as_json else print_parts(tables(summary))

@@ -117,7 +117,9 @@ class Patience:
         since = now if self._troubled_since is None else self._troubled_since
         left = since + self._wait - now
         seconds = pause_seconds(error, self._pauses)
-        if left <= 0 or (asked is not None and asked > left):
+        if asked is not None and asked > left:
+            raise _too_long(error, asked, self._wait)
+        if left <= 0:
             raise error
         self._troubled_since = since
         self._pauses += 1
@@ -141,3 +143,13 @@ class Patience:
             self._is_told = False
         self._troubled_since = None
         self._pauses = 0
+
+
+def _too_long(error: ServerError, asked: float, wait: float) -> ServerError:
+    """The same error, which also tells that the server asks for more patience than there is."""
+    return type(error)(
+        f"{error} It asks to wait {asked:.0f} s; --wait allows {wait:.0f} s.",
+        status=error.status,
+        code=error.code,
+        retry_after_seconds=asked,
+    )

@@ -64,14 +64,28 @@ def make_plan(
     num_samples: int,
     sampling: Sampling,
     seed: int,
+    common_seeds: bool = False,
 ) -> list[Cell]:
     """All poems to be written, in the order they are asked for.
 
     A run that is stopped early has touched every theme: samples are the outermost count, within a
     few sources at a time.
+
+    Args:
+        themes: What to write on.
+        sources: Who writes.
+        variants: Ways to ask; None is the theme alone.
+        num_samples: Poems of each kind.
+        sampling: How tokens are drawn.
+        seed: Every poem's own one follows from it.
+        common_seeds: Whether all sources draw by the same seeds, so that they differ by their
+            weights alone: common random numbers.
     """
+    seed_of = _common_seed if common_seeds else _seed
     return [
-        Cell(source, theme, variant, sample, _seed(seed, source, theme, variant, sample), sampling)
+        Cell(
+            source, theme, variant, sample, seed_of(seed, source, theme, variant, sample), sampling
+        )
         for start in range(0, len(sources), _SOURCES_AT_ONCE)
         for sample in range(num_samples)
         for variant in variants
@@ -101,5 +115,13 @@ def strangers(plan: Iterable[Cell], written: Iterable[Candidate]) -> list[Candid
 def _seed(seed: int, source: Source, theme: str, variant: str | None, sample: int) -> int:
     """Follows from the cell alone: a larger plan asks its smaller part the same."""
     checkpoint = None if source.checkpoint is None else str(source.checkpoint)
-    digits = content_id(seed, source.adapter, checkpoint, theme, variant, sample)
-    return int(digits, 16) % 2**_SEED_BITS
+    return _number(seed, source.adapter, checkpoint, theme, variant, sample)
+
+
+def _common_seed(seed: int, _: Source, theme: str, variant: str | None, sample: int) -> int:
+    """The same whoever writes."""
+    return _number(seed, theme, variant, sample)
+
+
+def _number(*parts: str | int | None) -> int:
+    return int(content_id(*parts), 16) % 2**_SEED_BITS

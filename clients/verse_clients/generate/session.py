@@ -16,19 +16,17 @@ from verse_clients.generate import inputs
 from verse_clients.generate.catalogue import catalogue, check_base, choose_sources, settle
 from verse_clients.generate.checkpoints import Selection
 from verse_clients.generate.errors import UnfinishedError
+from verse_clients.generate.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.generate.output import Output, check_plan
 from verse_clients.generate.patience import Patience
 from verse_clients.generate.plan import Cell, make_plan, missing
 from verse_clients.generate.progress import LiveLine
 from verse_clients.generate.screening import NEAR, Screen
-from verse_clients.generate.summary import RunFigures
+from verse_clients.generate.summary import RunFigures, thresholds
 from verse_clients.generate.tally import Tally
 from verse_clients.generate.writing import Run
 from verse_clients.openai_client import BATCH, AsyncServer
 from verse_clients.server_errors import ServerError
-
-_LOCAL_CONCURRENCY = 32  # as many rows as `verse serve` has in a batch
-_REMOTE_CONCURRENCY = 8
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +42,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The base model that must be served, if it matters."""
     num_samples: int
     seed: int
+    common_seeds: bool = False
+    """Whether all adapters and checkpoints draw by the same seeds."""
     sampling: Sampling
 
 
@@ -132,7 +132,8 @@ class Session:
         written = inputs.read_candidates(path) if path.exists() else []
         if not self._conduct.extend:
             check_plan(path, plan, written)
-        return described(plan, missing(plan, written), path)
+        marks = thresholds(self._conduct.near, self._conduct.limits)
+        return [*described(plan, missing(plan, written), path), marks]
 
     async def plan(self) -> list[Cell]:
         """Ask the server what it has, and make the plan.
@@ -159,6 +160,7 @@ class Session:
             num_samples=order.num_samples,
             sampling=order.sampling,
             seed=order.seed,
+            common_seeds=order.common_seeds,
         )
 
     def figures(self) -> RunFigures | None:
@@ -174,6 +176,8 @@ class Session:
             seconds=self._ended - tally.begun,
             poems_per_hour=tally.poems_per_hour(self._ended),
             tokens_per_second=tally.tokens_per_second(self._ended),
+            near=self._conduct.near,
+            limits=self._conduct.limits,
         )
 
     def so_far(self, why: str) -> str:
@@ -222,7 +226,7 @@ class Session:
             raise UnfinishedError(self.so_far(f"{tally.failed} poems could not be written."))
 
     def _concurrency(self) -> int:
-        usual = _LOCAL_CONCURRENCY if self._server.is_local else _REMOTE_CONCURRENCY
+        usual = LOCAL_CONCURRENCY if self._server.is_local else REMOTE_CONCURRENCY
         return self._conduct.concurrency or usual
 
     def _tell(self, line: str) -> None:

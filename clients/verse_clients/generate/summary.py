@@ -9,6 +9,7 @@ from rich.table import Table
 
 from verse.diversity import Diversity, diversity, equal_samples
 from verse.records import Candidate
+from verse_clients.copies import CopyLimits
 
 _SHOWN_COPIES = 10
 _SHOWN_RUN = 24
@@ -54,6 +55,10 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     poems_per_hour: float
     tokens_per_second: float
+    near: float
+    """Edit ratio from which two poems counted as duplicates."""
+    limits: CopyLimits
+    """From when on a copy was told, and blocked."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,8 +127,17 @@ def _run(run: RunFigures | None) -> list[str]:
         return [f"{there}, none of them from this run."]
     return [
         f"{there}, {run.written} of them written in {run.seconds:.1f} s: "
-        f"{run.poems_per_hour:.0f} poems/h, {run.tokens_per_second:.0f} tokens/s."
+        f"{run.poems_per_hour:.0f} poems/h, {run.tokens_per_second:.0f} tokens/s.",
+        thresholds(run.near, run.limits),
     ]
+
+
+def thresholds(near: float, limits: CopyLimits) -> str:
+    """What counts as a duplicate or a copy, in words."""
+    return (
+        f"Duplicates are alike by {near:.0%}; copies have {limits.warn} characters in a row from a "
+        f"training poem, and are blocked from {limits.block}, or {limits.share:.0%} of the poem."
+    )
 
 
 def _table(title: str | None = None) -> Table:

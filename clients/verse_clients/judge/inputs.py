@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from verse.likeness import normalise
 from verse.records import Candidate, Poem
+from verse_clients.comparison_key import comparison_key
 from verse_clients.decisions.sources import read_items
 from verse_clients.generate.inputs import read_training
 from verse_clients.judge.criteria import LearnedWeights, Weights
@@ -55,9 +55,9 @@ def uses_of(
 ) -> dict[str, Use]:
     """Poems that were used for the judging itself, by id: as `example` or for `calibration`."""
     sources = {example.source for example in examples}
-    texts = {normalise(example.text) for example in examples}
+    texts = {comparison_key(example.text) for example in examples}
     used: dict[str, Use] = dict.fromkeys(trained_on, "calibration")
     for poem in poems:
-        if poem.id in sources or normalise(poem.text) in texts:
+        if poem.id in sources or comparison_key(poem.text) in texts:
             used[poem.id] = "example"
     return used

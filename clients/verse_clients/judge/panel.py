@@ -12,14 +12,13 @@ import msgspec
 from verse_clients.generate.patience import Patience
 from verse_clients.judge.asking import Desk, Judge
 from verse_clients.judge.errors import InputError, LimitError
+from verse_clients.judge.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.judge.pricing import FREE, Price, price_of
 from verse_clients.openai_client import AsyncServer
 
 DEFAULT_JUDGE = "base"
 DEFAULT_KEY = "OPENAI_API_KEY"
 _NO_KEY = "unused"
-_LOCAL_CONCURRENCY = 4
-_REMOTE_CONCURRENCY = 8
 _LOCAL_TRIES = 2  # a server on this machine does the whole work again
 _REMOTE_TRIES = 3
 
@@ -31,6 +30,13 @@ class Seat(NamedTuple):
     base_url: str | None
     key_name: str
     """Name of the environment variable with the key."""
+    given_key: str | None = None
+    """The key itself, in place of the variable's."""
+
+    @property
+    def key(self) -> str | None:
+        """None if there is none."""
+        return self.given_key or os.environ.get(self.key_name)
 
 
 class Member(NamedTuple):
@@ -54,16 +60,24 @@ class Manners(msgspec.Struct, frozen=True, kw_only=True):
     """For all judges, in place of the table's."""
 
 
-def seats(models: Sequence[str], base_urls: Sequence[str], key_names: Sequence[str]) -> list[Seat]:
+def seats(
+    models: Sequence[str],
+    base_urls: Sequence[str],
+    key_names: Sequence[str],
+    given_keys: Sequence[str] = (),
+) -> list[Seat]:
     """Pair judges with servers and keys: one each, or one for all.
 
     Raises:
-        InputError: the numbers do not fit.
+        InputError: the numbers do not fit, or keys are given in two ways.
     """
+    if key_names and given_keys:
+        raise InputError("Give --api-key or --key-env, not both.")
     named = list(models) or [DEFAULT_JUDGE]
     urls = _one_each(base_urls, len(named), "--base-url") or [None] * len(named)
     keys = _one_each(key_names, len(named), "--key-env") or [DEFAULT_KEY] * len(named)
-    return [Seat(*row) for row in zip(named, urls, keys, strict=True)]
+    given = _one_each(given_keys, len(named), "--api-key") or [None] * len(named)
+    return [Seat(*row) for row in zip(named, urls, keys, given, strict=True)]
 
 
 class Panel:
@@ -114,8 +128,7 @@ class Panel:
 
     def missing_key(self) -> str | None:
         """The first variable that should hold a key and does not; None if all are set."""
-        names = (seat.key_name for seat in self._seats)
-        return next((name for name in names if not os.environ.get(name)), None)
+        return next((seat.key_name for seat in self._seats if not seat.key), None)
 
     async def close(self) -> None:
         """Let go of all servers."""
@@ -127,7 +140,7 @@ class Panel:
         return AsyncServer(
             seat.base_url,
             # Never the key of another server: AsyncServer would look for OPENAI_API_KEY.
-            os.environ.get(seat.key_name) or _NO_KEY,
+            seat.key or _NO_KEY,
             timeout_seconds=self._manners.timeout_seconds,
             max_retries=0,
         )
@@ -147,7 +160,7 @@ class Panel:
         )
 
     def _concurrency(self, server: AsyncServer) -> int:
-        usual = _LOCAL_CONCURRENCY if server.is_local else _REMOTE_CONCURRENCY
+        usual = LOCAL_CONCURRENCY if server.is_local else REMOTE_CONCURRENCY
         return self._manners.concurrency or usual
 
 

@@ -1,8 +1,11 @@
-"""What becomes of the adapter's folder when the step that trains runs once more.
+"""What becomes of what a step made when it runs once more.
 
 `verse train` never writes over an adapter. So a run that was stopped is resumed; one that learned
 from other rows, or by other words, is set aside under another name; and a folder that this round
 did not make is left to the poet.
+
+`verse generate` asks only for what is missing. So poems for the comparison are set aside when the
+adapter that wrote them was trained again, or the plan has other words for them.
 """
 
 import shlex
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from verse_clients.refine.errors import RoundError
-from verse_clients.refine.record import Hashes, RoundRecord
+from verse_clients.refine.record import Hashes, Ran, RoundRecord
 from verse_clients.refine.steps import Command, Step
 
 _RUN_FILE = "run.json"
@@ -41,15 +44,15 @@ def way(step: Step, record: RoundRecord, inputs: Hashes, *, is_there: bool, is_r
 
 
 def commands(step: Step, record: RoundRecord, inputs: Hashes) -> tuple[tuple[Command, ...], str]:
-    """The commands to run now, and what the poet should know; moves an old adapter aside.
+    """The commands to run now, and what the poet should know; moves what is outdated aside.
 
     Raises:
         RoundError: the folder is there and not from this round.
-        OSError: it cannot be moved.
+        OSError: something cannot be moved.
     """
     folder = step.adapter
     if folder is None:
-        return step.commands, ""
+        return step.commands, _set_drafts_aside(step, record.last(step.name), inputs)
     is_run = (folder / _RUN_FILE).exists()
     how = way(step, record, inputs, is_there=folder.exists(), is_run=is_run)
     if how == "foreign":
@@ -65,8 +68,19 @@ def commands(step: Step, record: RoundRecord, inputs: Hashes) -> tuple[tuple[Com
     return step.commands, ""
 
 
-def _free_name(folder: Path) -> Path:
+def _set_drafts_aside(step: Step, last: Ran | None, inputs: Hashes) -> str:
+    if last is None or (last.inputs == inputs and last.commands == tuple(step.lines)):
+        return ""
+    told: list[str] = []
+    for draft in filter(Path.exists, step.drafts):
+        aside = _free_name(draft)
+        draft.rename(aside)
+        told.append(f"What {draft} was before is kept as {aside}.")
+    return "\n".join(told)
+
+
+def _free_name(path: Path) -> Path:
     number = 1
-    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+    while (aside := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
     return aside

@@ -1,6 +1,6 @@
 """What `filter`, `convert` and `compare` do on files: read, decide elsewhere, write, and report."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -100,7 +100,19 @@ def run_compare(
     )
     write_file(output, lines(compare.blind_order(poems.values())))
     write_file(numbers, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
-    return compare.table(found)
+    return compare.table(found) + _chance(poems.values())
+
+
+def _chance(sides: Collection[Sequence[Candidate]]) -> str:
+    """A warning where the adapters were not asked alike."""
+    unmatched, total = compare.unmatched(sides), sum(map(len, sides))
+    if not unmatched:
+        return ""
+    return (
+        f"\n{unmatched} of {total} poems have no counterpart of the same theme, variant, sampling "
+        "and seed, so chance has a part in these figures; `verse generate --common-seeds` lets all "
+        "adapters write alike.\n"
+    )
 
 
 def _name(path: Path, side: Sequence[Candidate]) -> str:

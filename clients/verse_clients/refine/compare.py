@@ -1,6 +1,6 @@
 """The old adapter beside the new one: poems for a blind look, and what can be measured."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -46,6 +46,16 @@ def blind_order(sides: Iterable[Sequence[Candidate]]) -> list[Candidate]:
     return sorted(poems, key=lambda poem: (themes[poem.theme], poem.id))
 
 
+def unmatched(sides: Collection[Sequence[Candidate]]) -> int:
+    """How many poems nobody else was asked for alike: by theme, variant, sample, sampling and seed.
+
+    0 where the adapters differ by their weights alone. A poem without a seed has no match.
+    """
+    asked = [{_asked(poem) for poem in side if poem.seed is not None} for side in sides]
+    matched = set[object].intersection(*asked)
+    return sum(_asked(poem) not in matched for side in sides for poem in side)
+
+
 def sides(
     poems: Mapping[str, Sequence[Candidate]],
     training: Iterable[str],
@@ -86,6 +96,10 @@ def table(found: Sequence[Side]) -> str:
             f"| {of.diversity.distinct_3:.3f} | {of.diversity.commonest_first_line_share:.1%} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _asked(poem: Candidate) -> object:
+    return poem.theme, poem.variant, poem.sample, poem.sampling, poem.seed
 
 
 def _side(name: str, num_poems: int, measures: Measures, best: Evaluated | None) -> Side:

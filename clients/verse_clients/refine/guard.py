@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 from rapidfuzz import fuzz, process
 
-from verse.likeness import normalise
 from verse.records import Poem
+from verse_clients.comparison_key import comparison_key
 from verse_clients.copies import CopyCheck, CopyLimits
 from verse_clients.near_duplicates import Twin
 
@@ -49,12 +49,12 @@ class Closest:
 
     def add(self, name: str, text: str) -> None:
         """Make a text known."""
-        self._texts[name] = normalise(text)
+        self._texts[name] = comparison_key(text)
 
     def find(self, text: str) -> Twin | None:
         """The text most like this one; None if none is like enough."""
         best = process.extractOne(
-            normalise(text), self._texts, scorer=fuzz.ratio, score_cutoff=self._cutoff
+            comparison_key(text), self._texts, scorer=fuzz.ratio, score_cutoff=self._cutoff
         )
         return None if best is None else Twin(best[2], best[1] / 100)
 
@@ -96,6 +96,6 @@ class Guard:
 
     def refusal(self, text: str) -> Refusal | None:
         """Why a text may not be learned; None if it may."""
-        if not normalise(text):
+        if not comparison_key(text):
             return Refusal("empty")
         return self._valid.refusal(text) or self._training.refusal(text)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import msgspec
 
 from verse.diversity import first_line
-from verse.likeness import normalise
 from verse.records import Poem
+from verse_clients.comparison_key import comparison_key
 
 _PRECISION = 1_000_000
 
@@ -111,7 +111,7 @@ class _Openings:
 
 
 def _opening(poem: Poem) -> str:
-    return normalise(first_line(poem.text))
+    return comparison_key(first_line(poem.text))
 
 
 def _ids(poems: Iterable[Poem]) -> set[str]:

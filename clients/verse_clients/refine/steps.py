@@ -28,6 +28,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the poet does it."""
     adapter: Path | None = None
     """The folder that the last command makes, and refuses to make twice."""
+    drafts: tuple[Path, ...] = ()
+    """Files on the way that belong to these words and inputs alone: once either is another, what
+    they hold is beside the point."""
 
     @property
     def lines(self) -> list[str]:
@@ -166,7 +169,10 @@ def _compare(plan: Plan, folder: Path) -> Step:
     output = compared_file(folder)
     place = output.parent
     sides = ((plan.old_name, place / "old.jsonl"), (plan.new_name, place / "new.jsonl"))
-    writes = [_write(plan, (name,), "best", plan.compare_samples, output) for name, output in sides]
+    writes = [
+        (*_write(plan, (name,), "best", plan.compare_samples, path), "--common-seeds")
+        for name, path in sides
+    ]
     compare = (
         *("refine", "compare", *(str(path) for _, path in sides)),
         *("-o", str(output), "--numbers", str(place / "numbers.json")),
@@ -178,6 +184,7 @@ def _compare(plan: Plan, folder: Path) -> Step:
         commands=(*writes, compare),
         inputs=(Path(plan.new_adapter) / "adapters.safetensors", Path(plan.themes)),
         outputs=(output, place / "numbers.json"),
+        drafts=tuple(path for _, path in sides),
     )
 
 

@@ -1,6 +1,6 @@
 """All figures of a report; pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -19,6 +19,8 @@ _FALL = 0.1
 """Of its value before, from which a fall is told."""
 _RISE = 0.02
 """In copies or repeated first lines, from which a rise is told; 0 to 1."""
+_FEWEST = 2
+"""Poems that a rise must be of: one more may be chance."""
 
 
 class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +58,7 @@ def figures(rounds: Sequence[Round]) -> Figures:
     """Work out a report from its rounds, the oldest first."""
     entries = [entry for one in rounds for entry in one.entries]
     decided = list(Replay(entries).verdicts())
-    pairs = [entry for entry in entries if isinstance(entry, PairDecision)]
+    blind = [entry for entry in entries if entry.blind]
     sizes = [len(one.written) for one in rounds if len(one.written) >= _MIN_POEMS]
     measured = _measured(rounds)
     found = [
@@ -71,18 +73,29 @@ def figures(rounds: Sequence[Round]) -> Figures:
     return Figures(
         overall=overall(decided),
         by={group: tallies(decided, name) for group, name in GROUPS.items()},
-        verdict=verdict(decided, pairs),
+        # The last word that was blind: one that was not says nothing, and takes nothing back.
+        verdict=verdict(Replay(blind).verdicts(), _last_words(blind)),
         rounds=found,
         sample_size=min(sizes, default=0),
         warnings=warnings(found),
     )
 
 
+def _last_words(entries: Iterable[Decision | PairDecision]) -> Iterable[PairDecision]:
+    """Of each two poems the last comparison."""
+    pairs = [entry for entry in entries if isinstance(entry, PairDecision)]
+    return {frozenset((pair.left.id, pair.right.id)): pair for pair in pairs}.values()
+
+
 def warnings(rounds: Sequence[RoundFigures]) -> list[str]:
-    """What became worse from one round to the next."""
+    """What became worse from one round to the next, and from the first to the last.
+
+    Many small steps down make a large one.
+    """
     found: list[str] = []
     known = [(one.name, one.measures) for one in rounds if one.measures is not None]
-    for (before_name, before), (name, now) in pairwise(known):
+    ends = [(known[0], known[-1])] if len(known) > 2 else []
+    for (before_name, before), (name, now) in (*pairwise(known), *ends):
         worse = _worse(before, now)
         found += [f"Round {name} beside {before_name}: {problem}." for problem in worse]
     return found
@@ -108,13 +121,13 @@ def _worse(before: Measures, now: Measures) -> list[str]:
         found.append(
             f"the poems are less varied (distinct-3 {old.distinct_3:.3f} -> {new.distinct_3:.3f})"
         )
-    if new.commonest_first_line_share - old.commonest_first_line_share > _RISE:
+    if _rose(old.commonest_first_line_share, new.commonest_first_line_share, new.num_poems):
         found.append(
             f"{new.commonest_first_line_share:.0%} of the poems begin with "
             f"《{new.commonest_first_line}》, {old.commonest_first_line_share:.0%} had the same "
             "first line before"
         )
-    if now.copy_rate - before.copy_rate > _RISE:
+    if _rose(before.copy_rate, now.copy_rate, new.num_poems):
         found.append(f"more poems copy the poet's ({before.copy_rate:.0%} -> {now.copy_rate:.0%})")
     if _fell(before.similarity, now.similarity):
         found.append(
@@ -122,6 +135,10 @@ def _worse(before: Measures, now: Measures) -> list[str]:
             f"({before.similarity:.1%} -> {now.similarity:.1%})"
         )
     return found
+
+
+def _rose(before: float, now: float, num_poems: int) -> bool:
+    return now - before > _RISE and round((now - before) * num_poems) >= _FEWEST
 
 
 def _fell(before: float, now: float) -> bool:

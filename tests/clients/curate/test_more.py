@@ -140,7 +140,7 @@ def test_the_key_and_the_address_come_from_the_environment(
 
 def test_a_wrong_key_is_told_in_one_sentence(server: FakeOpenAI) -> None:
     server.script.key = "sk-right"
-    client = Server(server.base_url)
+    client = Server(server.base_url, "sk-wrong")
     with pytest.raises(ServerError, match="does not accept the API key"):
         client.write("hushi", [Message("user", "雨")])
     client.close()

@@ -87,6 +87,26 @@ def test_another_plan_is_refused_unless_the_file_is_to_be_extended(
     assert num_lines(Path("poems.jsonl")) == 6
 
 
+def test_common_seeds_are_resumed_exactly_and_are_a_plan_of_their_own(
+    fake: FakeOpenAI, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ["-a", "hushi,base", "--checkpoints", "all", "--common-seeds"]
+    assert verse_generate(fake, *options) == 0
+    poems = poems_in("poems.jsonl")
+    assert len({poem.seed for poem in poems}) == 3
+    assert len({(poem.theme, poem.seed) for poem in poems}) == 3
+    path = Path("poems.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:4]))
+    assert verse_generate(fake, *options) == 0
+    assert verse_generate(fake, *options) == 0
+    assert fake.num_calls == 9 + 5
+    assert {poem.id for poem in poems_in(path)} == {poem.id for poem in poems}
+    before = path.read_bytes()
+    assert verse_generate(fake, *options[:-1]) == 2
+    assert "poems of another plan" in capfd.readouterr().err
+    assert (fake.num_calls, path.read_bytes()) == (14, before)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_and_started_again_it_asks_for_no_poem_twice(
@@ -184,7 +204,7 @@ def test_a_long_wait_is_shown_and_one_beyond_the_limit_ends_the_run(
     options = ["-a", "hushi", "--wait", "60", "--concurrency", "1"]
     assert verse_generate(fake, *options) == 2
     said = capfd.readouterr().err.strip()
-    assert "answered 429" in said
+    assert "answered 429: slow down It asks to wait 900 s; --wait allows 60 s." in said
     assert said.endswith("1 of 3 poems are in poems.jsonl; run the same command again to go on.")
     assert verse_generate(fake, *options) == 0
     assert fake.num_calls == 2 + 2
@@ -211,7 +231,7 @@ def test_a_server_that_refuses_everything_is_not_asked_for_everything(fake: Fake
     ("options", "script", "said"),
     [
         (["--api-key", "sk-wrong"], Script(key="sk-right"), "does not accept the API key"),
-        ([], Script(key="sk-right"), "does not accept the API key"),
+        ([], Script(key="sk-right"), "wants an API key; set OPENAI_API_KEY or give --api-key."),
         (["-a", "libai"], Script(), "has no adapter 'libai'; it has hushi, xuzhimo, and base"),
         (["--checkpoints", "7", "-a", "hushi"], Script(), "hushi has published, 80, 160"),
         (["--checkpoints", "some"], Script(), "'some' names no checkpoints"),
@@ -262,29 +282,40 @@ def test_copies_duplicates_and_chatter_are_marked_and_nothing_is_dropped(
         Reply(f"好的，以下是一首诗：\n\n{line}\n\n希望您喜欢！"),
         Reply("门轴响了一声，院里没有别的人\n井台上结着霜", "length"),
         Reply("门轴响了一声，院里没有别的人。\n井台上结着霜。"),
+        Reply("门轴响了一声\n院里没有别的人井台上结着霜"),
     )
-    options = ["-a", "hushi", "--training", "train.jsonl", "--concurrency", "1", "--json"]
+    options = [
+        "-p",
+        "风 雨 雪 霜",
+        "-a",
+        "hushi",
+        "--training",
+        "train.jsonl",
+        "--concurrency",
+        "1",
+        "--json",
+    ]
     assert verse_generate(fake, *options, "-o", "poems.json") == 0
-    copy, cut, again = poems_in("poems.jsonl")
+    copy, cut, whole, again = poems_in("poems.jsonl")
     assert (copy.text, copy.blocked, copy.copied_from) == (line, "copy", "《河》")
     assert copy.raw == f"好的，以下是一首诗：\n\n{line}\n\n希望您喜欢！"
     assert (cut.finish_reason, cut.blocked) == ("length", None)
-    assert (again.duplicate_of, again.blocked) == (cut.id, "duplicate")
+    assert (whole.duplicate_of, whole.blocked) == (cut.id, None)
+    assert (again.duplicate_of, again.blocked) == (whole.id, "duplicate")
     summary = json.loads(capfd.readouterr().out)
     (group,) = summary["groups"]
-    assert (group["copies"], group["duplicates"], group["cut_off"], group["blocked"]) == (
-        1,
-        1,
-        1,
-        2,
-    )
+    counts = [group[name] for name in ("copies", "duplicates", "cut_off", "blocked")]
+    assert counts == [1, 2, 1, 2]
     assert summary["copies"][0]["source"] == "《河》"
-    assert summary["run"]["written"] == 3
+    assert summary["run"]["written"] == 4
+    assert summary["run"]["near"] == 0.8
     kept = json.loads(Path("poems.json").read_text("utf-8"))
-    assert [poem["body"] for poems in kept.values() for poem in poems] == [cut.text]
+    assert [poem["body"] for poems in kept.values() for poem in poems] == [
+        cut.text, whole.text,
+    ]  # fmt: skip
     assert verse_generate(fake, *options, "-o", "poems.json", "--with-blocked") == 0
     kept = json.loads(Path("poems.json").read_text("utf-8"))
-    assert sum(map(len, kept.values())) == 3
+    assert sum(map(len, kept.values())) == 4
 
 
 def test_a_poem_that_ended_before_its_tokens_did_is_whole(fake: FakeOpenAI) -> None:
@@ -313,6 +344,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     said = capfd.readouterr().out
     assert "hushi: 6 poems\nbase: 6 poems\n" in said
     assert "2 models x 3 themes x 1 variants x 2 samples = 12 poems; 3 of them are in" in said
+    assert "Duplicates are alike by 80%; copies have 8 characters in a row" in said
     assert fake.num_calls == calls
     assert num_lines(Path("poems.jsonl")) == 3
 

@@ -95,6 +95,21 @@ def test_a_larger_plan_asks_its_smaller_part_the_same(
     assert {cell.key for cell in small} <= {cell.key for cell in large}
 
 
+@given(THEMES, SOURCES, VARIANTS, st.integers(1, 3), st.integers(0, 9))
+def test_common_seeds_are_the_same_for_all_sources_and_differ_in_all_else(
+    themes: list[str], sources: list[Source], variants: list[str | None], samples: int, seed: int
+) -> None:
+    plan = make_plan(
+        themes, sources, variants, num_samples=samples, sampling=Sampling(), seed=seed,
+        common_seeds=True,
+    )  # fmt: skip
+    seeds = {(cell.theme, cell.variant, cell.sample): cell.seed for cell in plan}
+    assert [seeds[cell.theme, cell.variant, cell.sample] for cell in plan] == [
+        cell.seed for cell in plan
+    ]
+    assert len(set(seeds.values())) == len(seeds) == len(plan) / len(sources)
+
+
 def test_another_seed_or_sampling_is_another_plan() -> None:
     source = [Source("hushi", "hushi")]
 

@@ -70,6 +70,32 @@ def test_marks_change_nothing_else_and_nothing_is_dropped(texts: list[str]) -> N
     assert found == candidates(texts)
 
 
+@given(st.lists(st.tuples(st.sampled_from([OTHER[:20], OTHER[20:40], SOURCE]), st.booleans())))
+def test_of_whole_poems_alike_the_first_stays_whatever_came_before(
+    drawn: list[tuple[str, bool]],
+) -> None:
+    screen = Screen([Poem(theme="河", text=SOURCE)])
+    poems = [
+        screen.marked(
+            Candidate(theme="河", text=text, sample=n, finish_reason="length" if cut else "stop")
+        )
+        for n, (text, cut) in enumerate(drawn)
+    ]
+    whole = [poem for poem in poems if poem.finish_reason == "stop" and poem.text != SOURCE]
+    stays = [poem for poem in whole if poem.blocked is None]
+    first = {poem.text: poem for poem in reversed(whole)}
+    assert {poem.text: poem for poem in stays} == first
+    assert len(stays) == len(first)
+    again = Screen([Poem(theme="河", text=SOURCE)])
+    for poem in poems[:-1]:
+        again.remember(poem)
+    if poems:
+        plain = msgspec.structs.replace(
+            poems[-1], duplicate_of=None, copied_from=None, copied_run="", blocked=None
+        )
+        assert again.marked(plain) == poems[-1]
+
+
 @given(TEXTS)
 def test_equal_poems_are_duplicates_of_one_that_came_before(texts: list[str]) -> None:
     seen: dict[str, str] = {}

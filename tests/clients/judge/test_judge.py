@@ -306,6 +306,18 @@ def test_several_judges_are_paired_with_their_servers_and_their_disagreement_is_
     assert {each.judge for each in made.comparisons} == {"base", "another"}
 
 
+def test_keys_on_the_command_line_go_each_to_its_own_server(
+    fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody-here")
+    with FakeOpenAI(script=Script(write=first, strict_models=False)) as other:
+        options = ["--judge", "base", "--judge", "another", "--base-url", other.base_url]
+        options += ["--compare", "none", "--api-key", "sk-one", "--api-key", "sk-two"]
+        assert verse_judge(fake, *options) == 0
+        assert {sent["authorization"] for sent in fake.headers} == {"Bearer sk-one"}
+        assert {sent["authorization"] for sent in other.headers} == {"Bearer sk-two"}
+
+
 def test_pairs_are_shown_in_both_orders(fake: FakeOpenAI) -> None:
     assert verse_judge(fake, "--compare", "pairs", "--rounds", "1") == 0
     pairs = [each.shown for each in ranked().comparisons]
@@ -421,10 +433,13 @@ def test_a_server_that_refuses_everything_is_not_asked_for_everything(
 @pytest.mark.parametrize(
     ("options", "script", "said"),
     [
-        ([], Script(key="sk-right"), "does not accept the API key. OPENAI_API_KEY is not set."),
+        ([], Script(key="sk-right"), "wants an API key; set OPENAI_API_KEY or give --api-key."),
+        (["--key-env", "MY_KEY"], Script(key="sk-right"), "--api-key. MY_KEY is not set."),
         (["--judge", "gpt-9"], Script(), "The model 'gpt-9' does not exist"),
         (["--judge", "a", "--judge", "b", "--key-env", "A", "--key-env", "B", "--key-env", "C"],
          Script(), "2 judges and 3 --key-env do not pair"),
+        (["--api-key", "sk-1", "--key-env", "A"], Script(), "--api-key or --key-env, not both"),
+        (["--api-key", "sk-1"], Script(key="sk-right"), "does not accept the API key. What was"),
         (["--judge", "a", "--judge", "a"], Script(), "named twice"),
         (["-i", "nowhere.jsonl"], Script(), "nowhere.jsonl cannot be read"),
         (["-i", "notes.txt"], Script(), "notes.txt holds no poems"),
@@ -437,6 +452,8 @@ def test_a_server_that_refuses_everything_is_not_asked_for_everything(
         (["-o", "nowhere/ranked.json"], Script(), "cannot be written"),
         (["--cache", "notes.txt"], Script(), "holds no judgments; name another --cache"),
         (["--price", "cheap"], Script(), "is not two numbers"),
+        (["--price", "nan,2"], Script(), "is not two numbers"),
+        (["--price", "-1,2"], Script(), "is not two numbers"),
     ],
 )  # fmt: skip
 def test_each_mistake_is_one_sentence_and_loses_nothing(

@@ -209,6 +209,20 @@ def test_both_adapters_are_mixed_for_a_blind_look_and_measured(folder: Path) -> 
     assert "| new | 6 | 3.500 @20 | 16.7% |" in result.output
 
 
+def test_adapters_that_were_not_asked_alike_are_told(folder: Path) -> None:
+    def side(adapter: str, seed: int | None) -> list[Candidate]:
+        return [
+            Candidate(theme="题", text=own_text(n), adapter=adapter, sample=n, seed=seed)
+            for n in range(40, 43)
+        ]
+
+    write_lines(Path("old.jsonl"), side("old", 7))
+    for seed, luck in ((7, False), (8, True), (None, True)):
+        write_lines(Path("new.jsonl"), side("new", seed))
+        said = run("compare", "old.jsonl", "new.jsonl").output
+        assert ("6 of 6 poems have no counterpart" in " ".join(said.split())) == luck
+
+
 def test_a_comparison_needs_two_adapters(folder: Path) -> None:
     write_lines(Path("one.jsonl"), candidates(own_text(40)))
     with pytest.raises(UserError, match="not two adapters"):

@@ -199,6 +199,36 @@ def test_a_kill_between_steps_costs_nothing(folder: Path) -> None:
     assert len(Path("asked.log").read_text("utf-8").splitlines()) == 6
 
 
+def test_a_new_adapter_is_compared_by_poems_of_its_own_and_with_the_old_one_s_seeds(
+    folder: Path,
+) -> None:
+    advance(folder)
+    decide(folder)
+    advance(folder)
+    log = Path("calls.log").read_text("utf-8").splitlines()
+    assert [line.endswith("--common-seeds") for line in log if "/compare/" in line] == [
+        True, True, False,
+    ]  # fmt: skip
+    before = (folder / "compare" / "new.jsonl").read_text("utf-8")
+    Path("adapters/new/adapters.safetensors").write_bytes(b"trained by hand")
+    assert state_of(folder)["compare"] == "changed"
+    Path("asked.log").unlink()
+    advance(folder)
+    assert (folder / "compare" / "new.jsonl.1").read_text("utf-8") == before
+    assert len(Path("asked.log").read_text("utf-8").splitlines()) == 2 * 6
+
+
+def test_a_comparison_that_failed_goes_on_with_the_poems_it_has(folder: Path) -> None:
+    advance(folder)
+    decide(folder)
+    advance(folder)
+    (folder / "compare" / "numbers.json").unlink()
+    Path("asked.log").unlink()
+    advance(folder)
+    assert not Path("asked.log").exists()
+    assert not (folder / "compare" / "new.jsonl.1").exists()
+
+
 def test_training_that_was_stopped_is_resumed_and_only_then(folder: Path) -> None:
     advance(folder)
     decide(folder)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -109,15 +110,43 @@ def test_too_little_is_called_too_little(entries: list[Decision], sentence: str)
 def test_wins_side_by_side_are_counted_between_checkpoints_alone() -> None:
     old, new = (Candidate(theme="河", text=t, adapter=a) for t, a in (("一", "old"), ("二", "new")))
     other = Candidate(theme="河", text="三", adapter="old")
+    last = Candidate(theme="河", text="四", adapter="new")
     pairs = [
         PairDecision(left=old, right=new, verdict="right", blind=True, time=later(1)),
         PairDecision(left=new, right=other, verdict="left", blind=True, time=later(2)),
-        PairDecision(left=new, right=old, verdict="both_bad", blind=True, time=later(3)),
+        PairDecision(left=last, right=old, verdict="both_bad", blind=True, time=later(3)),
         PairDecision(left=old, right=other, verdict="left", blind=True, time=later(4)),
         PairDecision(left=old, right=new, verdict="left", blind=False, time=later(5)),
     ]
     found = figures([a_round("1", pairs)]).verdict.duels
     assert found == [("new", 2, 0, 1), ("old", 0, 2, 1)]
+    again = PairDecision(left=old, right=new, verdict="left", blind=True, time=later(6))
+    found = figures([a_round("1", [*pairs, again])]).verdict.duels
+    assert found == [("new", 1, 1, 1), ("old", 1, 1, 1)]
+
+
+def test_a_second_thought_with_the_source_in_view_takes_no_blind_decision_back() -> None:
+    blind = decisions("a@100", 10, 0, 0)
+    changed = [
+        msgspec.structs.replace(entry, action="reject", blind=False, time=later(n))
+        for n, entry in enumerate(blind)
+    ]
+    found = figures([a_round("1", [*blind, *changed])])
+    assert found.verdict.tallies == [("a@100", 10, 0, 0)]
+    assert found.overall == ("all", 0, 0, 10)
+
+
+def test_many_small_falls_are_told_as_one() -> None:
+    def texts(num_different: int) -> tuple[str, ...]:
+        return tuple(own_text(100 + number % num_different) for number in range(30))
+
+    rounds = [
+        a_round(f"0{number}", decisions("a", 1, 0, 0), written=texts(different))
+        for number, different in enumerate((30, 28, 26), 1)
+    ]
+    told = figures(rounds).warnings
+    assert len(told) == 1
+    assert told[0].startswith("Round 03 beside 01: the poems are less varied (distinct-3 1.000")
 
 
 def test_a_round_that_narrows_copies_or_leaves_the_poet_is_warned_of() -> None:
