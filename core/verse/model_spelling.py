@@ -14,8 +14,8 @@ MAX_STRENGTH = 100.0
 _NAME_CHARACTER = r"[^@:+/\\\s\x00-\x1f\x7f\ud800-\udfff]"
 _PART = re.compile(
     rf"(?P<name>(?!\.){_NAME_CHARACTER}{{1,255}})"
-    r"(?:@(?P<checkpoint>\d{1,9}|best|last))?"
-    r"(?::(?P<strength>-?\d+(?:\.\d+)?))?"
+    r"(?:@(?P<checkpoint>[0-9]{1,9}|best|last))?"
+    r"(?::(?P<strength>-?[0-9]+(?:\.[0-9]+)?))?"
 )
 
 

@@ -1,7 +1,6 @@
 """The HTTP side put together: `create_app(engine, config)` is a Litestar application."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 from litestar import Litestar, Response, Router
@@ -9,8 +8,6 @@ from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.enums import MediaType
 from litestar.exceptions import NotFoundException
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
 
 from verse_server.api.adapters import AdaptersController
@@ -21,6 +18,7 @@ from verse_server.api.errors import error_response, handle_error
 from verse_server.api.health import HealthController
 from verse_server.api.metrics import HTTP_METRICS, MetricsController
 from verse_server.api.models import ModelsController
+from verse_server.api.openapi import API_KEY, openapi_config
 from verse_server.api.request_log import run_logged
 from verse_server.config import ServerConfig
 from verse_server.engine.types import Engine
@@ -64,8 +62,9 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
     """
     guards = [] if config.api_key is None else [ApiKeyGuard(config.api_key)]
     controllers = [ChatController, CompletionsController, ModelsController, AdaptersController]
-    v1 = Router("/v1", route_handlers=controllers, guards=guards)
-    metrics = Router("/", route_handlers=[MetricsController], guards=guards)
+    security = [API_KEY] if guards else []
+    v1 = Router("/v1", route_handlers=controllers, guards=guards, security=security)
+    metrics = Router("/", route_handlers=[MetricsController], guards=guards, security=security)
 
     def provide_engine() -> Any:
         return engine
@@ -79,10 +78,5 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
         cors_config=_cors(config.cors_origins),
         request_max_body_size=config.max_body_bytes,
         logging_config=None,
-        openapi_config=OpenAPIConfig(
-            title="Verse",
-            version=version("verse-workshop"),
-            use_handler_docstrings=True,
-            render_plugins=[JsonRenderPlugin()],
-        ),
+        openapi_config=openapi_config(with_api_key=config.api_key is not None),
     )

@@ -73,6 +73,8 @@ def test_a_blend_keeps_its_parts_in_order() -> None:
         "a:1.",
         "a:1e3",
         "a:nan",
+        "a:٣",
+        "a@٣",
         "a:inf",
         "a:+1",
         "a:0.5:0.5",

@@ -1,7 +1,9 @@
 """`/v1/adapters` and its probe, and vLLM's endpoints to load and unload one."""
 
+from typing import Annotated
+
 from litestar import Controller, post, route
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody, PathParameter
 
 from verse.prompt import Message
 from verse_server.api.convert import wire_adapter, wire_adapters, wire_probe
@@ -33,10 +35,13 @@ class AdaptersController(Controller):
         status_code=200,
         dto=StrictProbeBody,
         return_dto=None,
-        responses=error_responses(400, 401, 404, 409, 413, 500, 503),
+        responses=error_responses(400, 401, 404, 409, 413, 503),
     )
     async def probe(
-        self, name: FromPath[str], data: JSONBody[ProbeRequest], engine: EngineDependency
+        self,
+        name: Annotated[str, PathParameter(schema_extra={"min_length": 1})],
+        data: JSONBody[ProbeRequest],
+        engine: EngineDependency,
     ) -> Probe:
         """Measure how far an adapter, by any spelling, moves the base on a prompt."""
         target, prompt = await encoded(engine, name, [Message("user", data.prompt)])

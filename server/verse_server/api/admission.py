@@ -17,7 +17,7 @@ from verse_server.api.errors import RequestError
 
 PRIORITY_HEADER = "x-verse-priority"
 DEADLINE_HEADER = "x-verse-deadline-seconds"
-_PRIORITIES = ("normal", "batch")
+PRIORITIES = ("normal", "batch")
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ def read_admission(request: Request[Any, Any, Any], user: str | None) -> Admissi
 
 
 def _priority(value: str) -> str:
-    if value.strip().lower() not in _PRIORITIES:
+    if value.strip().lower() not in PRIORITIES:
         raise RequestError(
             f"The header {PRIORITY_HEADER} is 'normal' or 'batch'.", param=PRIORITY_HEADER
         )

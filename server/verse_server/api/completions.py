@@ -20,6 +20,7 @@ from verse_server.api.convert_completions import (
 from verse_server.api.dependencies import EngineDependency, error_responses
 from verse_server.api.disconnect import until_disconnect
 from verse_server.api.encoding import encoded_texts
+from verse_server.api.openapi import CompletionOperation
 from verse_server.api.sse import EventStream, frame
 from verse_server.api.strict_body import StrictCompletionBody
 from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest
@@ -37,7 +38,8 @@ class CompletionsController(Controller):
         status_code=200,
         dto=StrictCompletionBody,
         return_dto=None,
-        responses=error_responses(400, 401, 404, 409, 413, 429, 500, 503, 504),
+        operation_class=CompletionOperation,
+        responses=error_responses(400, 401, 404, 409, 413, 429, 503, 504),
     )
     async def create(
         self,

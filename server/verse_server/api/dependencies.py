@@ -21,15 +21,18 @@ _ERRORS = {
     409: "The adapter is there, but cannot be served.",
     413: "The body is too large.",
     429: "Too many requests wait already.",
-    500: "The engine broke.",
+    500: "The server failed; its log has the cause.",
     503: "The server is shutting down.",
     504: "The answer was not finished in the time it was given.",
 }
 
 
 def error_responses(*statuses: int) -> dict[int, ResponseSpec]:
-    """For the OpenAPI document, which would show Litestar's own error bodies otherwise."""
+    """For the OpenAPI document, which would show Litestar's own error bodies otherwise.
+
+    500 is always among them: nobody knows his own mistakes.
+    """
     return {
         status: ResponseSpec(ErrorResponse, description=_ERRORS[status], generate_examples=False)
-        for status in statuses
+        for status in (*statuses, 500)
     }

@@ -52,6 +52,8 @@ from verse_server.protocol.errors import ErrorObject, ErrorResponse
 _RETRY_AFTER_SECONDS = 5
 """A restarted server has usually loaded its base by then."""
 
+_MAX_MESSAGE_CHARS = 1000
+
 _log = logging.getLogger(__name__)
 
 
@@ -96,7 +98,11 @@ def translate(error: Exception) -> Failure:
     """Say what to answer for any exception; what is nobody's mistake but ours is logged."""
     failure = _translate(error)
     current_request().error = failure.code
-    return failure
+    if len(failure.message) <= _MAX_MESSAGE_CHARS:
+        return failure
+    # It quotes what was sent: a name, a path or a number of any length.
+    shortened = f"{failure.message[:_MAX_MESSAGE_CHARS]}…"
+    return msgspec.structs.replace(failure, message=shortened)
 
 
 def handle_error(_request: Request[Any, Any, Any], error: Exception) -> Response[ErrorResponse]:

@@ -4,7 +4,7 @@ from litestar import Controller, Response, route
 from litestar.openapi.datastructures import ResponseSpec
 
 from verse_server.api.convert import wire_health
-from verse_server.api.dependencies import READ, EngineDependency
+from verse_server.api.dependencies import READ, EngineDependency, error_responses
 from verse_server.protocol.health import HealthResponse
 
 _UNHEALTHY = ResponseSpec(
@@ -18,7 +18,7 @@ class HealthController(Controller):
     path = "/health"
     tags = ("health",)
 
-    @route(http_method=READ, sync_to_thread=False, responses={503: _UNHEALTHY})
+    @route(http_method=READ, sync_to_thread=False, responses=error_responses() | {503: _UNHEALTHY})
     def check(self, engine: EngineDependency) -> Response[HealthResponse]:
         """200 while new requests are served, 503 while draining, stalled or dead."""
         health = wire_health(engine.health())

@@ -30,6 +30,7 @@ from verse_server.protocol.completions import CompletionRequest
 T = TypeVar("T", bound=msgspec.Struct)
 
 _JSON = "application/json"
+_PLAIN = "identity"
 
 
 class StrictBody(AbstractDTO[T]):
@@ -41,6 +42,7 @@ class StrictBody(AbstractDTO[T]):
         """Decode the body, if the request calls it JSON."""
         headers = self.asgi_connection.headers  # pyright: ignore[reportUnknownMemberType]
         _check_content_type(headers.get("content-type", _JSON))
+        _check_content_encoding(headers.get("content-encoding", _PLAIN))
         return type(self).decode(value)
 
     @classmethod
@@ -111,4 +113,13 @@ def _check_content_type(given: str) -> None:
             f"The content type {given[:MAX_PARAM_CHARS]!r} is not supported; "
             f"send 'Content-Type: {_JSON}'.",
             code="unsupported_content_type",
+        )
+
+
+def _check_content_encoding(given: str) -> None:
+    if given.strip().lower() != _PLAIN:
+        raise RequestError(
+            f"The content encoding {given[:MAX_PARAM_CHARS]!r} is not supported; "
+            "send the body as it is.",
+            code="unsupported_content_encoding",
         )

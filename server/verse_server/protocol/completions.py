@@ -5,18 +5,31 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from verse_server.protocol.sampling import FinishReason, SamplingRequest, Unsupported
+from verse_server.protocol.sampling import FinishReason, NonEmpty, SamplingRequest, Unsupported
 from verse_server.protocol.usage import CompletionUsage
 
 TokenId = Annotated[int, Meta(ge=0)]
+TokenIds = Annotated[list[TokenId], Meta(min_length=1)]
 MAX_PROMPTS = 128
+_ONE_KIND = {
+    "anyOf": [
+        {"items": {"type": "string"}, "maxItems": MAX_PROMPTS},
+        {"items": {"type": "array"}, "maxItems": MAX_PROMPTS},
+        {"items": {"type": "integer"}},
+    ]
+}
+"""What msgspec cannot tell apart: a list of texts, a list of lists, or one prompt's token ids."""
 
 
 class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     """Texts to be continued as they are, and how."""
 
     prompt: (
-        str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=2**20)]
+        NonEmpty
+        | Annotated[
+            list[NonEmpty | TokenId | TokenIds],
+            Meta(min_length=1, max_length=2**20, extra_json_schema=_ONE_KIND),
+        ]
     )
     """A text, token ids, or several of either. Control tokens in a text are control tokens."""
     max_tokens: Annotated[int, Meta(ge=1)] | None = None

@@ -48,7 +48,13 @@ class SamplingRequest(RequestStruct, frozen=True):
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    logit_bias: (
+        Annotated[
+            dict[int, Annotated[float, Meta(ge=-100, le=100)]],
+            Meta(extra_json_schema={"propertyNames": {"pattern": "^(0|[1-9][0-9]*)$"}}),
+        ]
+        | None
+    ) = None
     """By token id."""
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     """Answers to one prompt, which is read once."""

@@ -208,6 +208,13 @@ def test_another_content_type_is_refused(client: Client, content_type: str) -> N
     assert response.json()["error"]["code"] == "unsupported_content_type"
 
 
+def test_a_packed_body_is_refused(client: Client) -> None:
+    headers = JSON | {"content-encoding": "gzip"}
+    response = client.post(CHAT, content=json.dumps(chat_body()), headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "unsupported_content_encoding"
+
+
 @pytest.mark.parametrize("content_type", ["Application/JSON", "application/json; charset=utf-8"])
 def test_json_may_be_spelled_otherwise(client: Client, content_type: str) -> None:
     response = client.post(

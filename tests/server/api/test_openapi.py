@@ -1,9 +1,15 @@
 """The document tells what the server does, not what Litestar would do."""
 
+import json
+import re
 from typing import Any
 
 import pytest
-from wire import Client
+from fake_engine import FakeEngine
+from wire import Client, Connect
+
+from verse_server.config import ServerConfig
+from verse_server.protocol.chat import NEUTRAL_IN_REQUEST
 
 
 @pytest.fixture
@@ -13,20 +19,100 @@ def document(client: Client) -> Any:
     return response.json()
 
 
-def test_the_body_of_a_chat_request_is_described(document: Any) -> None:
+@pytest.fixture
+def schemas(document: Any) -> Any:
+    return document["components"]["schemas"]
+
+
+def chat_answers(document: Any) -> Any:
+    return document["paths"]["/v1/chat/completions"]["post"]["responses"]
+
+
+def test_the_body_of_a_chat_request_is_described(document: Any, schemas: Any) -> None:
     operation = document["paths"]["/v1/chat/completions"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/ChatCompletionRequest"}
-    fields = document["components"]["schemas"]["ChatCompletionRequest"]
-    assert fields["required"] == ["messages", "model"]
-    types = [part["type"] for part in fields["properties"]["temperature"]["oneOf"]]
-    assert sorted(types) == ["null", "number"]
+    request = schemas["ChatCompletionRequest"]
+    assert request["required"] == ["model", "messages"]
+    assert request["additionalProperties"] is False
+
+
+def test_every_record_that_is_named_is_described(document: Any, schemas: Any) -> None:
+    named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+    assert named <= set(schemas)
+    assert {"Model", "Adapter", "Probe", "ChatCompletionChunk"} <= named
+
+
+def test_bounds_are_described_wherever_they_are(schemas: Any) -> None:
+    fields = schemas["CompletionRequest"]["properties"]
+    number, null = fields["temperature"]["anyOf"]
+    assert number == {"type": "number", "minimum": 0, "maximum": 2}
+    assert null == {"type": "null"}
+    assert fields["logit_bias"]["anyOf"][0]["additionalProperties"]["minimum"] == -100
+    assert fields["stop"]["anyOf"][1]["items"]["minLength"] == 1
+
+
+def test_a_parameter_not_supported_yet_is_described_with_the_values_it_may_have(
+    schemas: Any,
+) -> None:
+    fields = schemas["ChatCompletionRequest"]["properties"]
+    for name, values in NEUTRAL_IN_REQUEST.items():
+        assert fields[name]["enum"] == [None, *values]
+
+
+def test_what_an_answer_always_carries_is_required(schemas: Any) -> None:
+    assert "usage" in schemas["ChatCompletion"]["required"]
+    assert "object" in schemas["ChatCompletion"]["required"]
+    assert "usage" not in schemas["ChatCompletionChunk"]["required"]
+    assert schemas["ErrorObject"]["required"] == ["message", "type", "param", "code"]
+
+
+def test_a_stream_is_described_by_its_events(document: Any) -> None:
+    content = chat_answers(document)["200"]["content"]
+    assert set(content) == {"application/json", "text/event-stream"}
+    done, record = content["text/event-stream"]["schema"]["properties"]["data"]["anyOf"]
+    assert done == {"const": "[DONE]"}
+    assert record["contentSchema"]["anyOf"] == [
+        {"$ref": "#/components/schemas/ChatCompletionChunk"},
+        {"$ref": "#/components/schemas/ErrorResponse"},
+    ]
 
 
 def test_errors_are_described_as_openais_envelope(document: Any) -> None:
-    text = str(document["paths"])
-    assert "ErrorResponse" in text
-    assert "status_code" not in text
+    envelope = {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}
+    answers = chat_answers(document)
+    assert set(answers) == {
+        *("200", "400", "401", "404", "409", "413", "429", "500", "503", "504"),
+    }
+    for status in set(answers) - {"200"}:
+        assert answers[status]["content"] == {"application/json": envelope}
+    assert "Retry-After" in answers["429"]["headers"]
+
+
+def test_every_operation_may_fail_and_carries_an_id(document: Any) -> None:
+    for item in document["paths"].values():
+        for method, operation in item.items():
+            assert "500" in operation["responses"]
+            for answer in operation["responses"].values():
+                assert "x-request-id" in answer["headers"]
+                assert ("content" in answer) == (method != "head")
+
+
+def test_the_headers_of_a_request_are_described(document: Any) -> None:
+    parameters = document["paths"]["/v1/completions"]["post"]["parameters"]
+    names = {parameter["name"]: parameter["schema"] for parameter in parameters}
+    assert names["x-verse-priority"]["enum"] == ["normal", "batch"]
+    assert names["x-verse-deadline-seconds"]["exclusiveMinimum"] == 0
+
+
+def test_a_key_is_described_where_it_is_asked_for(document: Any, connect: Connect) -> None:
+    assert "security" not in str(document)
+    client = connect(FakeEngine(), ServerConfig(api_key="open sesame"))
+    text = client.get("/schema/openapi.json").json()
+    assert text["components"]["securitySchemes"]["api_key"]["scheme"] == "bearer"
+    assert text["paths"]["/v1/models"]["get"]["security"] == [{"api_key": []}]
+    assert text["paths"]["/metrics"]["get"]["security"] == [{"api_key": []}]
+    assert "security" not in text["paths"]["/health"]["get"]
 
 
 def test_an_unknown_path_below_the_schema_is_an_envelope_too(client: Client) -> None:

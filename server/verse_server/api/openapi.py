@@ -1,0 +1,203 @@
+"""The OpenAPI document: Litestar's paths, and the Structs in msgspec's own words.
+
+Litestar describes a Struct by the types of its fields. msgspec decodes it, so it also knows bounds,
+those inside lists and maps too, and that unknown fields are refused. What neither of them knows is
+written out here: headers, streams, and fields that take only their default or go together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+import msgspec
+from litestar import Request
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Parameter,
+    Reference,
+    Schema,
+    SecurityScheme,
+)
+from litestar.openapi.spec.enums import OpenAPIType
+
+from verse_server.api.admission import DEADLINE_HEADER, PRIORITIES, PRIORITY_HEADER
+from verse_server.protocol import adapters, chat, completions, errors, health, models, sampling
+
+API_KEY: dict[str, list[str]] = {"api_key": []}
+"""The security requirement of what wants the key."""
+
+_STRUCTS = (
+    chat.ChatCompletionRequest,
+    chat.ChatCompletion,
+    chat.ChatCompletionChunk,
+    completions.CompletionRequest,
+    completions.Completion,
+    models.ModelList,
+    adapters.AdapterList,
+    adapters.ProbeRequest,
+    adapters.Probe,
+    adapters.LoadLoRAAdapterRequest,
+    adapters.UnloadLoRAAdapterRequest,
+    health.HealthResponse,
+    errors.ErrorResponse,
+)
+_NEUTRAL = {
+    "ChatCompletionRequest": chat.NEUTRAL_IN_REQUEST,
+    "ChatCompletionMessageParam": chat.NEUTRAL_IN_MESSAGE,
+    "CompletionRequest": completions.NEUTRAL_IN_COMPLETION,
+    "ChatCompletionStreamOptions": sampling.NEUTRAL_IN_STREAM_OPTIONS,
+}
+_STREAM_OPTIONS = ("stream_options", {"type": "object"}, "stream")
+_NEEDS = {
+    "ChatCompletionRequest": (
+        _STREAM_OPTIONS,
+        ("top_logprobs", {"type": "integer", "minimum": 1}, "logprobs"),
+    ),
+    "CompletionRequest": (_STREAM_OPTIONS,),
+}
+"""A field that holds this needs that other field to be true."""
+
+_REQUEST_ID = {"x-request-id": {"description": "Names the request in the log.", "required": True}}
+_HEADERS = {
+    "401": {"WWW-Authenticate": {"description": "`Bearer`.", "required": True}},
+    "429": {"Retry-After": {"description": "In seconds.", "required": True}},
+    "503": {"Retry-After": {"description": "In seconds.", "required": False}},
+}
+
+
+def openapi_config(*, with_api_key: bool) -> OpenAPIConfig:
+    """The document at /schema and /schema/openapi.json."""
+    key = SecurityScheme(type="http", scheme="bearer", description="The server's API key.")
+    schemes: dict[str, SecurityScheme | Reference] = dict.fromkeys(API_KEY, key)
+    return OpenAPIConfig(
+        title="Verse",
+        version=version("verse-workshop"),
+        use_handler_docstrings=True,
+        components=Components(security_schemes=schemes) if with_api_key else Components(),
+        render_plugins=[_Truthful()],
+    )
+
+
+class _Truthful(JsonRenderPlugin):
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """Called by Litestar with the document as it sees it."""
+        paths = {
+            path: {method: _operation(method, operation) for method, operation in item.items()}
+            for path, item in openapi_schema["paths"].items()
+        }
+        components = openapi_schema["components"] | {"schemas": _schemas()}
+        document = {**openapi_schema, "paths": paths, "components": components}
+        return self.render_json(request, document)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _operation(method: str, operation: dict[str, Any]) -> dict[str, Any]:
+    responses = {
+        status: {**response, "headers": _headers(status)}
+        for status, response in operation["responses"].items()
+    }
+    if method == "head":
+        for response in responses.values():
+            response.pop("content", None)
+    return {**operation, "responses": responses}
+
+
+def _headers(status: str) -> dict[str, Any]:
+    headers = {**_REQUEST_ID, **_HEADERS.get(status, {})}
+    return {name: {**header, "schema": {"type": "string"}} for name, header in headers.items()}
+
+
+def _schemas() -> dict[str, Any]:
+    _, schemas = msgspec.json.schema_components(
+        _STRUCTS, ref_template="#/components/schemas/{name}"
+    )
+    for name, neutral in _NEUTRAL.items():
+        for field, values in neutral.items():
+            schemas[name]["properties"][field]["enum"] = [None, *values]
+    for name, rules in _NEEDS.items():
+        schemas[name]["dependentSchemas"] = {
+            field: {"if": {"properties": {field: value}}, "then": _is_true(other)}
+            for field, value, other in rules
+        }
+    for schema in schemas.values():
+        if "additionalProperties" not in schema:
+            _answer(schema)
+    return schemas
+
+
+def _is_true(field: str) -> dict[str, Any]:
+    return {"properties": {field: {"const": True}}, "required": [field]}
+
+
+def _answer(schema: dict[str, Any]) -> None:
+    """What has a default is still sent; only what may be unset has none and is not required."""
+    schema["required"] = [
+        name
+        for name, field in schema["properties"].items()
+        if "default" in field or name in schema["required"]
+    ]
+
+
+@dataclass
+class PoemOperation(Operation):
+    """An operation that takes the admission headers and answers in one body or in events."""
+
+    event: ClassVar[str]
+    """Name of the schema that an event's data follows."""
+
+    def __post_init__(self) -> None:
+        """Add them to what Litestar has found out."""
+        self.parameters = [*(self.parameters or ()), *_admission_headers()]
+        answer = (self.responses or {})["200"]
+        assert isinstance(answer, OpenAPIResponse)
+        assert answer.content is not None
+        answer.content["text/event-stream"] = OpenAPIMediaType(schema=_event(self.event))
+
+
+@dataclass
+class ChatOperation(PoemOperation):
+    """Streams `ChatCompletionChunk`."""
+
+    event = "ChatCompletionChunk"
+
+
+@dataclass
+class CompletionOperation(PoemOperation):
+    """Streams pieces of a `Completion`."""
+
+    event = "Completion"
+
+
+def _event(name: str) -> Schema:
+    """One event of a stream: before OpenAPI 3.2 the schema of a stream is that of its events."""
+    records = [Reference(f"#/components/schemas/{kind}") for kind in (name, "ErrorResponse")]
+    record = Schema(content_media_type="application/json", content_schema=Schema(any_of=records))
+    data = Schema(type=OpenAPIType.STRING, any_of=[Schema(const="[DONE]"), record])
+    return Schema(
+        type=OpenAPIType.OBJECT,
+        description="One event, if `stream` is true. The last is `[DONE]`, or an error.",
+        properties={"data": data},
+        required=["data"],
+    )
+
+
+def _admission_headers() -> Sequence[Parameter]:
+    return (
+        Parameter(
+            name=PRIORITY_HEADER,
+            param_in="header",
+            description="`batch` runs after everything else, as bulk work should.",
+            schema=Schema(type=OpenAPIType.STRING, enum=PRIORITIES),
+        ),
+        Parameter(
+            name=DEADLINE_HEADER,
+            param_in="header",
+            description="After so many seconds the answer is of no use.",
+            schema=Schema(type=OpenAPIType.NUMBER, exclusive_minimum=0),
+        ),
+    )

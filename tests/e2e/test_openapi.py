@@ -1,0 +1,222 @@
+"""What the document at /schema promises is what the real server does: schemathesis asks it all."""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.e2e.conftest import Served, copy_of_examples, start
+
+OPERATIONS = (
+    "POST /v1/chat/completions",
+    "POST /v1/completions",
+    "GET /v1/models",
+    "HEAD /v1/models",
+    "GET /v1/models/{model_id}",
+    "HEAD /v1/models/{model_id}",
+    "GET /v1/adapters",
+    "HEAD /v1/adapters",
+    "POST /v1/adapters/{name}/probe",
+    "POST /v1/load_lora_adapter",
+    "POST /v1/unload_lora_adapter",
+    "GET /metrics",
+    "HEAD /metrics",
+    "GET /health",
+    "HEAD /health",
+)
+TAKES_INPUT = [label for label in OPERATIONS if label.startswith("POST") or "{" in label]
+TAKES_A_BODY = [label for label in OPERATIONS if label.startswith("POST")]
+
+MODELS = itertools.cycle(("xuzhimo", "hushi@last:0.5", "libai:0.7+wangwei:-0.3", "base"))
+ADAPTERS = itertools.cycle(("wenyiduo", "liubannong@last"))
+"""Written over the names that are made up."""
+PRIORITY = "x-verse-priority"
+DEADLINE = "x-verse-deadline-seconds"
+SLOW_CHECKS = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
+NUM_PROMPTS = 8
+NUM_TOKENS = 2
+"""Of an answer; more would be more of the same."""
+BEYOND_A_SCHEMA = {
+    "adapters": "must not contradict `model`",
+    "logit_bias": "must be a token of this base",
+    "lora_name": "must be one adapter",
+    "lora_path": "must be the adapter's folder",
+    "messages": "must fit the context",
+    "prompt": "must fit the context, and be tokens of this base",
+    "response_format": "must be a schema that can be followed",
+}
+"""Parameters that may be refused although the document allows the value, and why."""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    adapters = copy_of_examples(tmp_path_factory.mktemp("served") / "adapters")
+    running = start(adapters, "--max-tokens", str(NUM_TOKENS))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def document(served: Served) -> Any:
+    return httpx.get(served.base_url.removesuffix("/v1") + "/schema/openapi.json").json()
+
+
+@pytest.fixture(scope="module")
+def api(document: Any, served: Served) -> Any:
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=served.base_url.removesuffix("/v1"))
+    schema.config.max_stream_events = 1000  # to the end, that is
+    return schema
+
+
+def test_all_operations_of_the_document_are_asked_here(document: Any) -> None:
+    documented = [
+        f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item
+    ]
+    assert sorted(documented) == sorted(OPERATIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_what_the_document_allows_is_answered_as_it_says(
+    api: Any, document: Any, label: str
+) -> None:
+    answers: Counter[tuple[int, str]] = Counter()
+
+    def ask(case: Any) -> None:
+        case.body = shortened(whole(case.body))
+        about_real_models(case)
+        response = case.call()
+        answers[response.status_code, media_type(response)] += 1
+        check_events(response, document)
+        excluded = [positive_data_acceptance] if is_beyond_a_schema(response) else []
+        case.validate_response(response, excluded_checks=excluded)
+
+    for_each_case(api, label, GenerationMode.POSITIVE, ask)
+    method, path = label.lower().split()
+    content = document["paths"][path][method]["responses"]["200"].get("content", [""])
+    for documented in content:
+        assert answers[200, documented.partition(";")[0]], answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", TAKES_A_BODY)
+def test_what_the_document_rules_out_is_refused_as_it_says(api: Any, label: str) -> None:
+    statuses: Counter[int] = Counter()
+
+    def ask(case: Any) -> None:
+        about_real_models(case)
+        if case.meta.components[ParameterLocation.BODY].mode.is_negative:
+            # One thing wrong is enough: another one must not be what it is refused for.
+            case.headers.pop(PRIORITY, None)
+            case.headers.pop(DEADLINE, None)
+        response = case.call()
+        statuses[response.status_code] += 1
+        case.validate_response(response)
+
+    for_each_case(api, label, GenerationMode.NEGATIVE, ask)
+    assert set(statuses) <= {200, 204, 400, 405}, statuses
+    assert statuses[200] + statuses[204] < statuses[400] / 10, statuses
+
+
+def for_each_case(api: Any, label: str, mode: GenerationMode, ask: Any) -> None:
+    """Each value and each bound once, in turn; then the same few mixtures in every run."""
+    operation = api.find_operation_by_label(label)
+    for case in api.iter_coverage_cases(
+        operation, generation_modes=[mode], generation_config=api.config.generation
+    ):
+        ask(case)
+    if label not in TAKES_INPUT:
+        return
+
+    @settings(
+        max_examples=25,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=SLOW_CHECKS,
+    )
+    @given(operation.as_strategy(generation_mode=mode))
+    def ask_mixtures(case: Any) -> None:
+        ask(case)
+
+    ask_mixtures()
+
+
+def whole(value: Any) -> Any:
+    """JSON Schema calls 1.0 an integer. Here it is written 1, as every client does."""
+    match value:
+        case dict():
+            return {name: whole(item) for name, item in value.items()}
+        case list():
+            return [whole(item) for item in value]
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
+
+
+def shortened(body: Any) -> Any:
+    """Few answers of few tokens each; the server's option does not reach `/v1/completions`."""
+    if not isinstance(body, dict) or not {"model", "prompt"} <= set(body):
+        return body
+    prompts = body["prompt"]
+    return body | {
+        "prompt": prompts[:NUM_PROMPTS] if isinstance(prompts, list) else prompts,
+        "max_tokens": body.get("max_tokens") or NUM_TOKENS,
+    }
+
+
+def about_real_models(case: Any) -> None:
+    """A made-up name is 404 and nothing else; and a long answer is a slow one."""
+    for place in (case.path_parameters, case.body):
+        for field, value in list(place.items()) if isinstance(place, dict) else ():
+            if field in ("model", "model_id") and isinstance(value, str):
+                place[field] = next(MODELS)
+            elif field in ("name", "lora_name") and isinstance(value, str) and value:
+                place[field] = next(ADAPTERS)
+            elif field in ("max_tokens", "max_completion_tokens") and type(value) is int:
+                place[field] = min(value, NUM_TOKENS)
+    with suppress(KeyError, ValueError):
+        if float(case.headers[DEADLINE]) > 0:
+            case.headers[DEADLINE] = "30"
+
+
+def is_beyond_a_schema(response: Any) -> bool:
+    if response.status_code != 400 or not response.content:
+        return False
+    param = response.json()["error"]["param"] or ""
+    return param.split("[")[0].split(".")[0] in BEYOND_A_SCHEMA
+
+
+def media_type(response: Any) -> str:
+    """Without its parameters; HEAD has none in the document, and so none here."""
+    head = response.request.method == "HEAD"
+    return "" if head else response.headers.get("content-type", [""])[0].partition(";")[0]
+
+
+def check_events(response: Any, document: Any) -> None:
+    """The data of a stream's events against the schema that the document gives for it."""
+    if media_type(response) != "text/event-stream":
+        return
+    events = [line.removeprefix("data: ") for line in response.text.split("\n\n")]
+    assert events.pop() == ""
+    assert events.pop() == "[DONE]"
+    assert events
+    operation = document["paths"][response.request.path_url]["post"]
+    event = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    of_data = event["properties"]["data"]["anyOf"][1]["contentSchema"]
+    validator = jsonschema_rs.validator_for(of_data | {"components": document["components"]})
+    for data in events:
+        validator.validate(json.loads(data))

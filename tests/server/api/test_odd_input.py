@@ -1,0 +1,126 @@
+"""Input that nobody means: on every path the envelope, a message of some length, no 500."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from fake_engine import FakeEngine
+from openai_schemas import ErrorResponse
+from wire import CHAT, Client, chat_body
+
+JSON = {"content-type": "application/json"}
+BODIES: dict[str, dict[str, Any]] = {
+    CHAT: chat_body(),
+    "/v1/completions": {"model": "xuzhimo", "prompt": "河"},
+    "/v1/adapters/xuzhimo/probe": {"prompt": "河"},
+    "/v1/load_lora_adapter": {"lora_name": "xuzhimo"},
+    "/v1/unload_lora_adapter": {"lora_name": "xuzhimo"},
+}
+ENDLESS = "9" * 4000
+"""The longest number that Python would still print."""
+
+
+def refused(client: Client, path: str, body: bytes, status: int = 400) -> Any:
+    response = client.post(path, content=body, headers=JSON)
+    assert response.status_code == status, response.text
+    error = msgspec.json.decode(response.content, type=ErrorResponse).error
+    assert error.type == "invalid_request_error"
+    assert len(error.message) < 1100
+    return error
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"1e999999",
+        b"[" * 500_000,
+        b'{"a":' * 100_000,
+        b'{"model": "\xff", "prompt": "\xff", "lora_name": "\xff"}',
+        b'{"model": "\\ud800", "prompt": "\\ud800", "lora_name": "\\ud800"}',
+        json.dumps({"prompt": "河"}).encode("utf-16"),
+    ],
+    ids=range(9),
+)
+def test_what_is_no_sound_object_is_refused(client: Client, path: str, body: bytes) -> None:
+    assert refused(client, path, body)
+
+
+@pytest.mark.parametrize(("path", "body"), BODIES.items())
+@pytest.mark.parametrize("name", ["\0", "x" * 100_000, "河", "__class__"])
+def test_an_unknown_field_of_any_name_is_refused(
+    client: Client, engine: FakeEngine, path: str, body: dict[str, Any], name: str
+) -> None:
+    error = refused(client, path, json.dumps(body | {name: 1}).encode())
+    assert error.code == "unknown_parameter"
+    assert error.param is not None
+    assert error.param[:50] == name[:50]
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_a_body_of_two_megabytes_is_413(client: Client, path: str) -> None:
+    assert refused(client, path, b" " * (2 << 20), status=413).code == "body_too_large"
+
+
+@pytest.mark.parametrize("name", ["", "\0", "xu\0zhimo", "\n", "+", "..", "x" * 100_000])
+def test_a_model_of_any_name_is_only_not_found(client: Client, name: str) -> None:
+    for path in (CHAT, "/v1/completions"):
+        body = json.dumps(BODIES[path] | {"model": name}).encode()
+        assert refused(client, path, body, status=404).code == "model_not_found"
+
+
+WRONG_PROMPTS = [
+    '""',
+    "[]",
+    "[[]]",
+    '[""]',
+    "[[1], []]",
+    "[-1]",
+    "[[-1]]",
+    "[1.5]",
+    "[true]",
+    "[null]",
+    "[8192]",
+    '[1, "a"]',
+    '["a", [1]]',
+    "{}",
+    f"[{ENDLESS}]",
+    f"[-{ENDLESS}]",
+    f"[{ENDLESS}{ENDLESS}]",
+    json.dumps(["a"] * 129),
+]
+
+
+@pytest.mark.parametrize("prompt", WRONG_PROMPTS, ids=range(len(WRONG_PROMPTS)))
+def test_a_prompt_that_is_none_is_refused(client: Client, engine: FakeEngine, prompt: str) -> None:
+    body = f'{{"model": "base", "prompt": {prompt}}}'
+    error = refused(client, "/v1/completions", body.encode())
+    assert (error.param or "").startswith("prompt")
+    assert engine.requests == []
+
+
+def test_a_bias_of_an_endless_token_is_refused(client: Client) -> None:
+    for token in (ENDLESS, ENDLESS + ENDLESS, "-1"):
+        body = json.dumps(chat_body(logit_bias={token: 1})).encode()
+        assert refused(client, CHAT, body).param == "logit_bias"
+
+
+def test_an_endless_path_is_cut_in_the_answer(client: Client) -> None:
+    response = client.get("/" + "x" * 60_000)
+    assert response.status_code == 404
+    assert len(response.content) < 1200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models/%00", "/v1/models/%FF", "/v1/models/%ED%A0%80", "/v1/models/%2E%2E", "/%00"],
+)
+def test_a_path_of_odd_bytes_is_only_not_found(client: Client, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 404
+    msgspec.json.decode(response.content, type=ErrorResponse)
