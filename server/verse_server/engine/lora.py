@@ -4,15 +4,15 @@ Each adapted Linear holds the factors of all resident adapters, stacked:
 
     A  (slots, rank, in_dims)       B  (slots, rank, out_dims)       rank: the largest resident one
 
-A forward through rows that use slots lo..hi-1 is two ordinary products, whatever the mix:
+Rows that all use one slot in full take two ordinary products with its factors. Any other mix takes
+two gathered ones, which read each row's factors where they are:
 
-    y + ((x @ A[lo:hi].reshape(-1, in_dims).T) * weights) @ B[lo:hi].reshape(-1, out_dims)
+    y + sum over k of ((x @ A[slot k of the row].T) * weight k of the row) @ B[slot k of the row]
 
-`weights` (batch, 1, (hi-lo)*rank) holds each row's strength for each slot, 0 where a row does not
-use it (there the product is put to 0 instead of taken, since 0 times an overflow is no zero). So a
-base row adds exact zeros, shorter ranks are padded with zeros, and a blend is two strengths in one
-row. Products over all columns beat gathering factors row by row: a gather copies them for every
-row, and these run as one matrix product each.
+A row has as many (slot, weight) pairs as the longest blend of the batch; those it does not use have
+weight 0, and there the product is put to 0 instead of taken, since 0 times an overflow is no zero.
+So a base row adds exact zeros, and shorter ranks are padded with zeros. `benchmarks/lora.py`
+measures this against products over the columns of all slots and against one product per adapter.
 """
 
 from collections.abc import Sequence
@@ -36,15 +36,13 @@ class Route:
     """What the rows of the forward that runs now use. Shared by all adapted layers.
 
     Attributes:
-        span: First slot used and one past the last; None when every row is base.
-        weights: (batch, 1, (hi - lo) * rank), or None when every row uses the one slot in full.
-        used: Where `weights` are not 0.
+        slot: The one that every row uses in full, if so.
+        pairs: What the rows use otherwise; None for `slot`, and when every row is base.
         gain_rows: (batch,) int32, each row's slot + 1 or 0; None when no row uses DoRA.
     """
 
-    span: tuple[int, int] | None = None
-    weights: mx.array | None = None
-    used: mx.array | None = None
+    slot: int | None = None
+    pairs: "Pairs | None" = None
     gain_rows: mx.array | None = None
     _rows: Sequence[SlotWeights] = field(default_factory=tuple)
 
@@ -52,31 +50,76 @@ class Route:
         """Prepare for a forward; cheap while the rows stay the same."""
         if rows == self._rows:
             return
+        self.forget()
         self._rows = rows
         slots = {slot for row in rows for slot, _ in row}
-        self.weights = self.used = self.gain_rows = self.span = None
         if not slots:
             return
-        self.span = lo, hi = min(slots), max(slots) + 1
-        if not all(row == ((lo, 1.0),) for row in rows):
-            self.weights = _weights(rows, lo, hi, bank)
-            self.used = self.weights != 0
+        first = min(slots)
+        if all(row == ((first, 1.0),) for row in rows):
+            self.slot = first
+        else:
+            self.pairs = Pairs.of(rows, bank.dtype)
         if slots & bank.dora_slots:
             self.gain_rows = mx.array([row[0][0] + 1 if row else 0 for row in rows])
 
     def forget(self) -> None:
         """The stacks have changed: prepare anew at the next forward."""
         self._rows = ()
-        self.span = self.weights = self.used = self.gain_rows = None
+        self.slot = self.pairs = self.gain_rows = None
 
 
-def _weights(rows: Sequence[SlotWeights], lo: int, hi: int, bank: "LoraBank") -> mx.array:
-    table = [[0.0] * (hi - lo) for _ in rows]
-    for strengths, row in zip(table, rows, strict=True):
-        for slot, strength in row:
-            strengths[slot - lo] += strength
-    weights = mx.array(table, dtype=bank.dtype)
-    return mx.repeat(weights, bank.rank, axis=1)[:, None]
+@dataclass(frozen=True)
+class Pairs:
+    """The (slot, weight) pairs of rows that differ, filled up to the longest.
+
+    Attributes:
+        rows: (batch, k) uint32, the row of each pair.
+        places: (batch, k) uint32, 0, 1, 2 ...
+        slots: (batch, k) uint32, its slot.
+        weights: (batch, k, 1, 1), or None when every pair counts in full.
+        used: Where `weights` are not 0.
+    """
+
+    rows: mx.array
+    places: mx.array
+    slots: mx.array
+    weights: mx.array | None
+    used: mx.array | None
+
+    @classmethod
+    def of(cls, rows: Sequence[SlotWeights], dtype: mx.Dtype) -> "Pairs":
+        """Not all of `rows` empty."""
+        width = max(map(len, rows))
+        full = [(*row, *[(0, 0.0)] * (width - len(row))) for row in rows]
+        weights = used = None
+        if any(weight != 1 for row in full for _, weight in row):
+            weights = mx.array([[weight for _, weight in row] for row in full], dtype=dtype)
+            weights = weights[:, :, None, None]
+            used = weights != 0
+        places = mx.arange(len(rows) * width, dtype=mx.uint32)
+        return cls(
+            rows=mx.reshape(places // width, (-1, width)),
+            places=mx.reshape(places, (-1, width)),
+            slots=mx.array([[slot for slot, _ in row] for row in full], dtype=mx.uint32),
+            weights=weights,
+            used=used,
+        )
+
+    def update(self, x: mx.array, a: mx.array, b: mx.array) -> mx.array:
+        """(batch, seq, in_dims) -> (batch, seq, out_dims), from stacked factors."""
+        z = _gathered(x, a.swapaxes(1, 2), self.rows, self.slots)
+        if self.weights is not None and self.used is not None:
+            z = mx.where(self.used, z * self.weights, mx.zeros((), z.dtype))
+        update = _gathered(mx.flatten(z, 0, 1), b, self.places, self.slots)
+        return update[:, 0] if update.shape[1] == 1 else mx.sum(update, axis=1)
+
+
+def _gathered(x: mx.array, stack: mx.array, rows: mx.array, slots: mx.array) -> mx.array:
+    """x[rows] @ stack[slots], without the copies where mlx can."""
+    if x.dtype != mx.float32 and mx.default_device().type == mx.DeviceType.cpu:
+        return x[rows] @ stack[slots]  # there gather_mm takes float32 only
+    return mx.gather_mm(x, stack, rows, slots)
 
 
 class RoutedLinear(nn.Module):
@@ -91,38 +134,23 @@ class RoutedLinear(nn.Module):
         self._b = mx.zeros((0, bank.rank, shape.out_dims), bank.dtype)
         self._gain: mx.array | None = None  # (slots + 1, out_dims); row 0 is for the base
         self._shift: mx.array | None = None
-        self._span: tuple[int, int] | None = None
-        self._views: tuple[mx.array, mx.array] = (self._a, self._b)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(batch, seq, in_dims) -> (batch, seq, out_dims)."""
         y = cast(mx.array, self.linear(x))
         route = self._route
-        if route.span is None:
-            return y
-        if route.span is not self._span:
-            self._take_views(route.span)
-        a, b = self._views
         if route.gain_rows is not None and self._gain is not None:
             y = y * self._gain[route.gain_rows][:, None]
             if self._shift is not None:
                 y = y + self._shift[route.gain_rows][:, None]
-        z = x @ a
-        if route.weights is not None and route.used is not None:
-            z = mx.where(route.used, z * route.weights, mx.zeros((), z.dtype))
-        return y + z @ b
-
-    def _take_views(self, span: tuple[int, int]) -> None:
-        lo, hi = span
-        self._views = (
-            mx.reshape(self._a[lo:hi], (-1, self._shape.in_dims)).T,
-            mx.reshape(self._b[lo:hi], (-1, self._shape.out_dims)),
-        )
-        self._span = span
+        if route.slot is not None:
+            return y + (x @ self._a[route.slot].T) @ self._b[route.slot]
+        if route.pairs is not None:
+            return y + route.pairs.update(x, self._a, self._b)
+        return y
 
     def resize(self, num_slots: int, rank: int) -> None:
         """Give the stacks room for so many slots of this rank; what fits is kept."""
-        self._span = None
         self._a = _resized(self._a, num_slots, rank)
         self._b = _resized(self._b, num_slots, rank)
         if self._gain is not None:
@@ -132,7 +160,6 @@ class RoutedLinear(nn.Module):
 
     def write(self, slot: int, update: ModuleUpdate | None) -> None:
         """Put one adapter's update into a slot; None clears it."""
-        self._span = None
         self._a[slot] = _padded(update.a if update else None, self._a[slot])
         self._b[slot] = _padded(update.b if update else None, self._b[slot])
         self._gain = self._written_rows(self._gain, slot, update.gain if update else None, 1.0)
