@@ -1,6 +1,6 @@
 """Verse against mlx_lm.lora: speed, memory, and what is learned, on the same poems and machine.
 
-    uv run python benchmarks/training.py [--epochs 6] [--rounds 3] [--batch-size 4] [--output FILE]
+    uv run python -m benchmarks.training [--epochs 6] [--rounds 3] [--batch-size 4] [--output FILE]
 
 Both train an adapter on a float32 copy of verse-tiny, OpenBLAS loaded before mlx in both, each in a
 process of its own, in turn. Same rows (the sample poems, split once), rank, scale, rate, optimizer,
@@ -13,8 +13,6 @@ of it, in which both compile. Losses are measured by this file alone, one row at
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -23,11 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import load_file, save_file
-
-ROOT = Path(__file__).resolve().parents[1]
-SHIPPED_MODEL = ROOT / "models" / "verse-tiny"
+from benchmarks.parties import ROOT, float32_copy, machine, verse_command
 
 SETTINGS: dict[str, Any] = {
     "fine_tune_type": "lora",
@@ -158,14 +152,10 @@ def run_program(program: str, settings: dict[str, Any]) -> Any:
 def prepare_files(folder: Path) -> dict[str, Any]:
     """A float32 copy of the base and the sample poems, split."""
     model, data = folder / "verse-tiny", folder / "data"
-    shutil.copytree(SHIPPED_MODEL, model, ignore=shutil.ignore_patterns("recipe"))
-    weights = load_file(model / "model.safetensors")
-    as_float32 = {name: array.astype(np.float32) for name, array in weights.items()}
-    save_file(as_float32, model / "model.safetensors", metadata={"format": "mlx"})
+    float32_copy(model)
     data.mkdir()
     shutil.copy(ROOT / "data" / "poems.jsonl", data)
-    verse = Path(sys.executable).with_name("verse")
-    split = [str(verse), "data", "split", str(data / "poems.jsonl")]
+    split = verse_command("data", "split", str(data / "poems.jsonl"))
     subprocess.run(split, check=True, stdout=subprocess.DEVNULL)
     return {"model": str(model), "data": str(data)}
 
@@ -240,10 +230,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the raw numbers to this JSON file")
     arguments = parser.parse_args()
     result = measure(arguments.epochs, arguments.rounds, arguments.batch_size)
-    result["machine"] = (
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}"
-    )
+    result["machine"] = machine()
     print("\n" + report(result))
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")

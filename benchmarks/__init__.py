@@ -1,0 +1,1 @@
+"""Measurements against rivals: `uv run python -m benchmarks.serving`, `.batch`, `.training`."""

@@ -1,0 +1,155 @@
+"""Who takes part in a measurement: the base they all get, and the servers, started alike.
+
+Every process loads the same OpenBLAS with the same number of threads before mlx. Every one gets a
+float32 copy of verse-tiny: Verse would make one itself on a CPU; the others, which do not, would
+compute in float16 without any BLAS.
+"""
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED_MODEL = ROOT / "models" / "verse-tiny"
+THEMES = tuple((ROOT / "data" / "themes.txt").read_text("utf-8").split())
+
+_NO_UTF8 = "À"
+"""The vocabulary's name of the byte C0, which no text holds and no model writes."""
+_START_SECONDS = 120
+
+# Runs the module that its first argument names, as `python -m` does. Five connections are all that
+# Python's HTTP server, and so mlx_lm.server, lets wait; the rest of a burst of 32 would be reset.
+_PROGRAM = """
+import runpy, socketserver, sys
+from verse import openblas
+openblas.preload(spare_cores=1)
+socketserver.TCPServer.request_queue_size = 2048
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    port: int
+    pid: int
+    start_seconds: float
+    """From its start to its first answer."""
+
+    @property
+    def base_url(self) -> str:
+        """Without `/v1`."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def with_openblas(module: str, *arguments: str) -> list[str]:
+    """The command that runs a Python module after OpenBLAS."""
+    return [sys.executable, "-c", _PROGRAM, module, *arguments]
+
+
+def verse_command(*arguments: str) -> list[str]:
+    """`verse ...`, which loads OpenBLAS itself."""
+    return [str(Path(sys.executable).with_name("verse")), *arguments]
+
+
+@contextmanager
+def verse_server(model: Path, adapters: Path) -> Generator[Server]:
+    """`verse serve` with its defaults, until the block ends."""
+    folders = ["--model", str(model), "--adapters", str(adapters)]
+    with _served(verse_command("serve", *folders)) as server:
+        yield server
+
+
+@contextmanager
+def mlx_lm_server(model: Path) -> Generator[Server]:
+    """`mlx_lm.server` with as many concurrent rows as Verse has, until the block ends."""
+    rows = ["--decode-concurrency", "32", "--prompt-concurrency", "32"]
+    with _served(with_openblas("mlx_lm.server", "--model", str(model), *rows)) as server:
+        yield server
+
+
+@contextmanager
+def _served(command: list[str]) -> Generator[Server]:
+    port, start = _free_port(), time.perf_counter()
+    process = subprocess.Popen(
+        [*command, "--port", str(port)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not _answers(port):
+            if process.poll() is not None or time.perf_counter() - start > _START_SECONDS:
+                raise SystemExit(f"The server did not start: {' '.join(command)}")
+            time.sleep(0.05)
+        yield Server(port, process.pid, time.perf_counter() - start)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=60).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def float32_copy(folder: Path) -> Path:
+    """The shipped base with every weight as float32."""
+    shutil.copytree(SHIPPED_MODEL, folder, ignore=shutil.ignore_patterns("recipe"))
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: array.astype(np.float32) for name, array in weights.items()},
+        folder / "model.safetensors",
+        metadata={"format": "mlx"},
+    )
+    return folder
+
+
+def never_ending(model: Path) -> Path:
+    """Change a base so that it ends no answer by itself: all then have `max_tokens` tokens."""
+    vocabulary = json.loads((model / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    _change(model / "config.json", eos_token_id=vocabulary[_NO_UTF8])
+    _change(model / "generation_config.json", eos_token_id=vocabulary[_NO_UTF8])
+    _change(model / "tokenizer_config.json", eos_token=_NO_UTF8)
+    return model
+
+
+def _change(file: Path, **values: object) -> None:
+    settings = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({**settings, **values}), "utf-8")
+
+
+def resident_bytes(pid: int) -> int:
+    """What a process holds in memory now."""
+    printed = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=True)
+    return int(printed.stdout) * 1024
+
+
+def machine() -> str:
+    """What it was measured on, in words."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("mlx", "mlx-lm"))
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return f"{system}, Python {platform.python_version()}, {versions}"

@@ -1,0 +1,134 @@
+"""What running streams feel while an adapter is published: the widest gap between two pieces.
+
+16 streams of 12 adapters run. At three points something happens, and the gaps are looked at from
+there until the first stream has got a number of further pieces:
+
+    nothing     what gaps are like anyway
+    joining     one more poem begins, on an adapter that is resident
+    publishing  new weights replace those of an adapter that streams are using, and a poem is asked
+                for at once, which loads them
+
+A token that ends in half a character brings no text, so one stream's gap may be two steps without
+anybody waiting. `silence` is how long no stream at all got anything.
+"""
+
+import asyncio
+import time
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.client import STREAMED, Answer, ask
+from benchmarks.parties import Server, verse_server
+from benchmarks.serving.bench import Bench, Request, Settings, requests, verse_body, write_adapters
+from benchmarks.serving.table import markdown
+
+_STREAMS = 16
+_ADAPTERS = 12
+"""Fewer than there are slots, so that the new version finds one free."""
+_TOKENS = 240
+_PIECES = 30
+"""Of the first stream, from one event to the next."""
+_STAGES = ("nothing", "joining", "publishing")
+
+
+def estimated_seconds(settings: Settings) -> float:
+    """On two cores."""
+    return 15 + 9 * settings.rounds
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """All stages, round by round."""
+    staged = bench.folder / "staged"
+    fresh = write_adapters(staged, bench.settings.rounds + 1, seed=1)
+    published = bench.adapters / bench.names[0] / "adapters.safetensors"
+    kept = published.read_bytes()
+    with verse_server(bench.model, bench.adapters) as server:
+        # The first round only brings all adapters into their slots.
+        rounds = [
+            asyncio.run(_round(bench, server, staged / name / published.name, published))
+            for name in fresh
+        ][1:]
+    published.write_bytes(kept)
+    for number, stages in enumerate(rounds):
+        print(f"round {number + 1}  {stages}", flush=True)
+    return {"rounds": rounds}
+
+
+async def _round(bench: Bench, server: Server, weights: Path, published: Path) -> dict[str, Any]:
+    streams = [Answer() for _ in range(_STREAMS)]
+    of = requests(bench.names[:_ADAPTERS], _STREAMS)
+    async with asyncio.TaskGroup() as group:  # if one stream fails, nobody waits for it
+        for request, answer in zip(of, streams, strict=True):
+            body = verse_body(request, _TOKENS, **STREAMED)
+            group.create_task(ask(server.port, body, answer))
+        return await _stages(bench, server, streams, weights, published)
+
+
+async def _stages(
+    bench: Bench, server: Server, streams: list[Answer], weights: Path, published: Path
+) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for number, stage in enumerate(_STAGES):
+        await _wait_for(streams, _PIECES * (number + 1))
+        start = time.perf_counter()
+        if stage == "publishing":
+            weights.replace(published)  # noqa: ASYNC240  (the clock runs)
+        if stage != "nothing":
+            name = bench.names[0 if stage == "publishing" else 1]
+            joined = await ask(server.port, verse_body(Request("河", name), 4, **STREAMED))
+            figures[f"{stage}, first token"] = joined.first_text_seconds
+        await _wait_for(streams, _PIECES * (number + 2) - 1)
+        figures[stage] = _gaps(streams, start)
+    return figures
+
+
+async def _wait_for(streams: list[Answer], pieces: int) -> None:
+    """Until every stream runs, and the first one has so many pieces of text."""
+    while len(streams[0].times) < pieces or not all(stream.times for stream in streams):
+        if all(stream.completion_tokens for stream in streams):
+            raise RuntimeError("The streams ended before all was measured; they need more tokens.")
+        await asyncio.sleep(0.001)
+
+
+def _gaps(streams: list[Answer], start: float) -> dict[str, float]:
+    """Of the pieces since a moment; the last ones before it count, too."""
+    since = [
+        [max(t for t in stream.times if t <= start), *(t for t in stream.times if t > start)]
+        for stream in streams
+    ]
+    gaps = [b - a for times in since for a, b in pairwise(times)]
+    everywhere = sorted(t for times in since for t in times if t >= start)
+    return {
+        "step": median(gaps),
+        "widest": max(gaps),
+        "silence": max(b - a for a, b in pairwise([start, *everywhere])),
+    }
+
+
+def report(result: dict[str, Any]) -> list[str]:
+    """Medians over the rounds, in steps."""
+    rounds = result["rounds"]
+    step = median(figures["nothing"]["step"] for figures in rounds)
+    rows: list[list[object]] = []
+    for stage in _STAGES:
+        widest, silence = (
+            [figures[stage][which] / step for figures in rounds] for which in ("widest", "silence")
+        )
+        first = [f[f"{stage}, first token"] for f in rounds if f"{stage}, first token" in f]
+        rows.append(
+            [
+                stage,
+                f"{median(widest):.1f} (at most {max(widest):.1f})",
+                f"{median(silence):.1f} (at most {max(silence):.1f})",
+                f"{median(first) * 1e3:.0f} ms" if first else "",
+            ]
+        )
+    head = [
+        f"16 streams, in steps of {step * 1e3:.1f} ms",
+        "widest gap of a stream (aim 3)",
+        "silence",
+        "first token of the poem that joins",
+    ]
+    return markdown(head, rows)
