@@ -6,6 +6,10 @@ habits of it are used on purpose. It moves the entries of a row's cache list tog
 and values of everything but the last token can be taken out there and shared. And it samples from a
 log-softmax over the whole vocabulary that it computes itself; that costs more than it is worth, so
 the model hands it a single zero per row and `sample` draws from the logits kept aside.
+
+One thing goes around it: a row that comes alone and whose prompt is nearly all known. It would take
+three forwards to its first token, for the rest of the prompt, for the last token of it, and for the
+token after, before which nothing is reported. Here it takes one.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -25,6 +29,9 @@ from verse_server.engine.sampling import sample
 
 _Finish = Literal["stop", "length"] | None
 
+_AT_ONCE = 16
+"""A prompt of which so few tokens are unknown takes no longer than one of them."""
+
 
 class Drawn(msgspec.Struct, frozen=True):
     """One row's token of one step."""
@@ -39,12 +46,17 @@ class _Group(msgspec.Struct):
 
     rows: list[Row]
     max_tokens: int
-    stop: StopSequences
+    ends: frozenset[int]
 
     @property
     def head(self) -> list[int]:
         """The prompt without its last token, whose logits each row needs for itself."""
         return list(self.rows[0].prompt[:-1])
+
+    @property
+    def stop(self) -> StopSequences:
+        """What ends a row, as BatchGenerator takes it."""
+        return StopSequences([(token,) for token in sorted(self.ends)])
 
 
 class _RoutedModel(nn.Module):
@@ -65,7 +77,7 @@ class _RoutedModel(nn.Module):
         self._pending = (logits, tokens, states)
         return mx.zeros((tokens.shape[0], 1, 1))
 
-    def draw(self, _: mx.array) -> mx.array:
+    def draw(self, _: mx.array | None = None) -> mx.array:
         """The sampler of all rows: draws from the logits of the forward just built."""
         assert self._pending is not None
         logits, tokens, states = self._pending
@@ -98,7 +110,7 @@ class RowBatch:
         self._base = base
         self._prefixes = prefixes
         self._routed = _RoutedModel(base.model, bank, on_wait)
-        self._stop = StopSequences([(token,) for token in sorted(base.end_tokens)])
+        self._added: list[_Group] = []
         self._rows: dict[int, Row] = {}
         self._prefilling: dict[int, _Group] = {}
         self._generator = BatchGenerator(
@@ -122,21 +134,53 @@ class RowBatch:
             max_tokens: At least 1, for each.
             stop_tokens: Token ids that end a row besides the tokenizer's end tokens.
         """
-        stop = self._stop
-        if stop_tokens:
-            ends = {*self._base.end_tokens, *stop_tokens}
-            stop = StopSequences([(token,) for token in sorted(ends)])
-        group = _Group(list(rows), max_tokens, stop)
-        cache, num_cached = self._prefixes.fetch(rows[0].version, group.head)
-        if num_cached == len(group.head):
-            for row in rows:
-                self._insert(group, row, cache, num_cached)
-        else:
-            uid = self._insert(group, rows[0], cache, num_cached)
-            self._prefilling[uid] = group
+        ends = frozenset((*self._base.end_tokens, *stop_tokens))
+        self._added.append(_Group(list(rows), max_tokens, ends))
 
     def step(self) -> list[Drawn]:
         """Prefill what is queued, or decode one token of every row; finished rows leave."""
+        was_empty = not self._rows
+        drawn = self._take_added()
+        # If nobody else waits for a token, this one need not wait for the others'.
+        return drawn if drawn and was_empty else [*drawn, *self._step()]
+
+    def _take_added(self) -> list[Drawn]:
+        """Let the rows added since the last step in; what a row alone has drawn already."""
+        groups, self._added = self._added, []
+        if len(groups) == 1 and len(groups[0].rows) == 1:
+            return self._let_in_alone(groups[0])
+        for group in groups:
+            self._let_in(group, *self._prefixes.fetch(group.rows[0].version, group.head))
+        return []
+
+    def _let_in(self, group: _Group, cache: list[Any] | None, num_cached: int) -> None:
+        if num_cached == len(group.head):
+            for row in group.rows:
+                self._insert(group, row, cache, num_cached)
+        else:
+            uid = self._insert(group, group.rows[0], cache, num_cached)
+            self._prefilling[uid] = group
+
+    def _let_in_alone(self, group: _Group) -> list[Drawn]:
+        (row,) = group.rows
+        cache, num_cached = self._prefixes.fetch(row.version, group.head)
+        rest = row.prompt[num_cached:]
+        if cache is None or len(rest) > _AT_ONCE:
+            self._let_in(group, cache, num_cached)
+            return []
+        row.num_cached = num_cached
+        row.tokens[:] = group.head
+        self._routed(mx.array([rest]), [*cache, RowStates([row])])
+        token = cast(int, self._routed.draw().item())
+        row.tokens.append(row.prompt[-1])
+        if token in group.ends:
+            return [Drawn(row, token, "stop")]
+        if group.max_tokens == 1:
+            return [Drawn(row, token, "length")]
+        self._join(group, row, cache, [[token]], group.max_tokens - 1)
+        return [Drawn(row, token, None)]
+
+    def _step(self) -> list[Drawn]:
         prefilled, responses = cast(Any, self._generator).next()
         for response in prefilled:
             if response.end_of_segment and not response.end_of_prompt:
@@ -156,8 +200,9 @@ class RowBatch:
         for uid in uids:
             del self._rows[uid]
             self._prefilling.pop(uid, None)
-        for group in self._prefilling.values():
+        for group in (*self._added, *self._prefilling.values()):
             group.rows = [row for row in group.rows if row not in rows]
+        self._added = [group for group in self._added if group.rows]
 
     def close(self) -> None:
         """Give back what BatchGenerator set for the whole process."""
@@ -169,9 +214,19 @@ class RowBatch:
         row.num_cached = num_cached
         row.tokens[:] = head[:num_cached]
         entries = make_prompt_cache(self._base.model) if cache is None else cache
+        return self._join(group, row, entries, [head[num_cached:], [last]], group.max_tokens)
+
+    def _join(
+        self,
+        group: _Group,
+        row: Row,
+        entries: list[Any],
+        segments: list[list[int]],
+        max_tokens: int,
+    ) -> int:
         (uid,) = self._generator.insert_segments(
-            [[head[num_cached:], [last]]],
-            [group.max_tokens],
+            [segments],
+            [max_tokens],
             caches=[[*entries, RowStates([row])]],
             all_tokens=[row.tokens],
             stop_sequences=[group.stop],

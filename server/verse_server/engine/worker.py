@@ -45,6 +45,9 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+_LOOK_SECONDS = 0.05
+"""Between two looks for jobs whose time is over."""
+
 _REFUSALS = (AdapterChangedError, AdapterIncompatibleError, InvalidRequestError)
 """What admitting a request may find; it concerns nobody else."""
 
@@ -75,6 +78,7 @@ class Worker:
         self._closed = threading.Event()
         self._on_death: list[Callable[[], None]] = []
         self._started: queue.SimpleQueue[BaseModel | BaseException] = queue.SimpleQueue()
+        self._next_look = 0.0
         self.dead = False
         self.last_progress = time.monotonic()
 
@@ -198,6 +202,7 @@ class Worker:
             return
         self._started.put(self._base)
         self._live()
+        mx.clear_streams()  # a process that ends just after this thread would abort otherwise
 
     def _live(self) -> None:
         try:
@@ -290,8 +295,11 @@ class Worker:
         return sum(answer.job.request.client == client for answer in self._running.values())
 
     def _end_late_jobs(self) -> None:
-        """Those whose time is over, waiting or running, are told so."""
+        """Those whose time is over, waiting or running, are told so; looks now and then."""
         now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
         for job in [job for job in self._unfinished.copy() if job.is_late(now)]:
             if self._forget(job):
                 self._outbox.add(job, DeadlineExceededError(job.seconds))

@@ -186,3 +186,69 @@ def test_a_row_that_leaves_before_its_siblings_join_takes_them_along(batch: RowB
     batch.add(rows, 6)
     batch.remove(rows)
     assert finish(batch) == {}
+
+
+KNOWN = list(range(40, 70))
+
+
+def known_batch(base: BaseModel) -> RowBatch:
+    """One that has seen all of `KNOWN`."""
+    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(1 << 24))
+    add(batch, [*KNOWN, 5], 1)
+    finish(batch)
+    return batch
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        GREEDY,
+        SamplingParams(seed=3),
+        SamplingParams(seed=4, repetition_penalty=1.5, presence_penalty=1.0),
+    ],
+    ids=["greedy", "seeded", "penalties"],
+)
+def test_a_lone_row_of_a_known_prompt_draws_at_once_what_it_draws_in_company(
+    base: BaseModel, params: SamplingParams
+) -> None:
+    batch = known_batch(base)
+    row = Row([*KNOWN, 7, 8], (), params)
+    batch.add([row], 9)
+    first = batch.step()
+    assert [drawn.row for drawn in first] == [row]
+    alone = [(first[0].token, first[0].finish_reason), *finish(batch)[row]]
+    assert row.num_cached == len(KNOWN)
+    rows = [Row([*KNOWN, 7, 8], (), params), Row([*KNOWN, 9], (), params)]
+    for one in rows:
+        batch.add([one], 9)
+    assert finish(batch)[rows[0]] == alone
+    assert row.tokens[: len(alone) + 31] == rows[0].tokens[: len(alone) + 31]
+    assert [reason for _, reason in alone] == [None] * 8 + ["length"]
+
+
+def test_a_lone_row_ends_with_its_first_token_if_that_is_the_last(base: BaseModel) -> None:
+    batch = known_batch(base)
+    row = add(batch, [*KNOWN, 7], 1)
+    (drawn,) = batch.step()
+    assert (drawn.row, drawn.finish_reason) == (row, "length")
+    again = add(batch, [*KNOWN, 7], 9, stop_tokens=(drawn.token,))
+    (stopped,) = batch.step()
+    assert (stopped.row, stopped.token, stopped.finish_reason) == (again, drawn.token, "stop")
+    assert finish(batch) == {}
+
+
+def test_a_lone_row_comes_in_beside_running_ones_without_holding_them_up(base: BaseModel) -> None:
+    batch = known_batch(base)
+    running = add(batch, PROMPTS[0], 30)
+    while not batch.is_decoding:
+        batch.step()
+    lone = add(batch, [*KNOWN, 7], 4)
+    assert {drawn.row for drawn in batch.step()} == {lone, running}
+    batch.remove([lone])
+    assert set(finish(batch)) == {running}
+
+
+def test_a_lone_row_removed_before_its_first_step_is_never_heard_of(base: BaseModel) -> None:
+    batch = known_batch(base)
+    batch.remove([add(batch, [*KNOWN, 7], 4)])
+    assert finish(batch) == {}
