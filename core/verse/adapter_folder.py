@@ -9,7 +9,6 @@
 Nothing here reads a tensor, and no pickle is ever opened.
 """
 
-import hashlib
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -103,21 +102,7 @@ def signature(path: Path) -> tuple[tuple[str, int, int, int], ...]:
     return tuple(sorted(found))
 
 
-def file_digest(file: Path) -> bytes:
-    """SHA-256 of a file without holding it in memory; of nothing if there is no file."""
-    if not file.is_file():
-        return hashlib.sha256().digest()
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
-
-
-def adapter_digest(folder: Path, weights_digest: bytes) -> str:
-    """The version of an adapter: SHA-256 over configuration, prompt format and weights, in hex."""
-    parts = [file_digest(folder / CONFIG_FILE), file_digest(folder / PROMPT_FILE), weights_digest]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
-def _read_small(file: Path) -> bytes:
+def read_small(file: Path) -> bytes:
     """Read a file of text; one that is no ordinary file, such as a pipe, would never end."""
     if file.exists() and not file.is_file():
         raise ValueError("it is no ordinary file")
@@ -128,7 +113,7 @@ def _read_small(file: Path) -> bytes:
 
 def _read_config(path: Path) -> AdapterConfig:
     try:
-        config = decode_adapter_config(_read_small(path / CONFIG_FILE))
+        config = decode_adapter_config(read_small(path / CONFIG_FILE))
     except FileNotFoundError:
         raise AdapterFolderError(f"{CONFIG_FILE} is missing.") from None
     except (OSError, ValueError) as error:
@@ -141,7 +126,7 @@ def _read_config(path: Path) -> AdapterConfig:
 def _read_prompt_format(path: Path) -> tuple[PromptFormat | None, tuple[str, ...]]:
     """What `prompt.json` says, and its keys that mean nothing here."""
     try:
-        data = _read_small(path / PROMPT_FILE)
+        data = read_small(path / PROMPT_FILE)
         recorded = msgspec.json.decode(data, type=PromptFormat)
         keys = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     except FileNotFoundError:

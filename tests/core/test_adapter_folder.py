@@ -9,9 +9,7 @@ import pytest
 from verse.adapter_config import MlxConfig, PeftConfig
 from verse.adapter_folder import (
     AdapterFolderError,
-    adapter_digest,
     checkpoint_file,
-    file_digest,
     read_adapter_folder,
     signature,
 )
@@ -36,10 +34,6 @@ def folder(tmp_path: Path) -> Path:
 
 def write_config(path: Path, config: object) -> None:
     (path / "adapter_config.json").write_text(json.dumps(config))
-
-
-def digest_of(path: Path) -> str:
-    return adapter_digest(path, file_digest(path / "adapters.safetensors"))
 
 
 def test_an_mlx_lm_folder_is_read_whole(folder: Path) -> None:
@@ -215,46 +209,6 @@ def test_a_pickle_beside_the_safetensors_does_no_harm(folder: Path) -> None:
     os.mkfifo(folder / "adapter_model.bin")
     (folder / "adapter_model.safetensors").write_bytes(b"peft")
     assert read_adapter_folder(folder).published == folder / "adapter_model.safetensors"
-
-
-def test_a_file_digest_is_sha256_and_of_nothing_where_there_is_no_file(folder: Path) -> None:
-    # From coreutils: printf best | sha256sum
-    assert file_digest(folder / "adapters.safetensors").hex().startswith("8f4375ec")
-    assert file_digest(folder / "gone").hex().startswith("e3b0c442")
-
-
-@pytest.mark.parametrize("name", ["adapter_config.json", "prompt.json", "adapters.safetensors"])
-def test_the_digest_changes_with_each_of_the_three_files(folder: Path, name: str) -> None:
-    before = digest_of(folder)
-    content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content + b" ")
-    assert digest_of(folder) != before
-    (folder / name).write_bytes(content)
-    assert digest_of(folder) == before
-
-
-def test_the_digest_changes_when_a_prompt_format_comes_or_goes(folder: Path) -> None:
-    before = digest_of(folder)
-    (folder / "prompt.json").unlink()
-    assert digest_of(folder) != before
-
-
-def test_the_digest_changes_with_nothing_else(folder: Path, tmp_path: Path) -> None:
-    before = digest_of(folder)
-    (folder / "0000100_adapters.safetensors").write_bytes(b"other")
-    (folder / "train.log").write_text("loss 2.1")
-    os.utime(folder / "adapters.safetensors", (0, 0))
-    folder.rename(tmp_path / "renamed")
-    assert digest_of(tmp_path / "renamed") == before
-
-
-def test_files_that_change_places_change_the_digest(folder: Path) -> None:
-    before = digest_of(folder)
-    config, prompt = folder / "adapter_config.json", folder / "prompt.json"
-    first, second = config.read_bytes(), prompt.read_bytes()
-    config.write_bytes(second)
-    prompt.write_bytes(first)
-    assert digest_of(folder) != before
 
 
 def test_the_signature_stays_while_nothing_that_counts_is_written(folder: Path) -> None:

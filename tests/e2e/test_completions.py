@@ -1,6 +1,9 @@
 """The older endpoint through the official SDK, on the real server."""
 
+from typing import Any
+
 import httpx
+import pytest
 
 from tests.e2e.conftest import Served
 
@@ -46,3 +49,43 @@ def test_echo_logprobs_and_a_stream(served: Served) -> None:
         assert max(tops, key=lambda name: tops[name]) == token
     stream = create(model="base", prompt="春眠不觉晓", max_tokens=8, temperature=0, stream=True)
     assert "".join(part.choices[0].text for part in stream) == whole.choices[0].text
+
+
+def test_a_scored_text_has_the_numbers_it_was_written_with(served: Served) -> None:
+    create = served.client.completions.create
+    fields: dict[str, Any] = {"model": "xuzhimo:0.6", "temperature": 0, "logprobs": 2}
+    written = create(prompt="轻轻的我走了，", max_tokens=12, **fields).choices[0]
+    whole = f"轻轻的我走了，{written.text}"
+    scored = create(prompt=whole, max_tokens=0, echo=True, **fields)
+    (choice,) = scored.choices
+    assert (choice.text, choice.finish_reason) == (whole, "length")
+    assert scored.usage is not None
+    assert scored.usage.completion_tokens == 0
+    assert written.logprobs is not None
+    assert choice.logprobs is not None
+    numbers = choice.logprobs.token_logprobs or []
+    tops, offsets = choice.logprobs.top_logprobs or [], choice.logprobs.text_offset or []
+    assert (numbers[0], tops[0], offsets[0]) == (None, None, 0)
+    assert len(numbers) == len(tops) == len(offsets) == scored.usage.prompt_tokens
+    begin = offsets.index(len("轻轻的我走了，"))
+    assert numbers[begin:] == pytest.approx(written.logprobs.token_logprobs, abs=1e-3)
+    assert all(max(top.values()) == n for top, n in zip(tops[begin:], numbers[begin:], strict=True))
+
+
+def test_an_evaluation_harness_finds_one_entry_more_than_the_prompt_has(served: Served) -> None:
+    """lm-eval cuts the last entry off: it must be the drawn token's, an end token's too."""
+    prompts = [[5, 900, 77, 41], [300, 301]]
+    for bias in ({}, {"2": 100}):
+        answer = served.client.completions.create(
+            model="base",
+            prompt=prompts,
+            echo=True,
+            logprobs=1,
+            max_tokens=1,
+            temperature=0,
+            logit_bias=bias,
+        )
+        columns = [choice.logprobs.token_logprobs for choice in answer.choices if choice.logprobs]
+        assert [len(column or []) for column in columns] == [5, 3]
+        if bias:
+            assert [choice.finish_reason for choice in answer.choices] == ["stop", "stop"]

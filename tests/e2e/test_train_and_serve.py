@@ -38,16 +38,19 @@ def test_every_checkpoint_is_offered_within_a_second_of_being_written(
         lora_parameters=LoraConfig(rank=4),
     )
     seconds: dict[int, float] = {}
+    digests: list[object] = []
 
     def ask_for_it(event: Event) -> None:
         if isinstance(event, Saved):
             written = time.perf_counter()
             assert client.models.retrieve(f"mine@{event.step}").id == f"mine@{event.step}"
             seconds[event.step] = time.perf_counter() - written
+            digests.append(client.models.retrieve("mine@2").to_dict()["digest"])
 
     run.train(run.prepare(config, base), ask_for_it)
     assert list(seconds) == [2, 4, 6]
     assert max(seconds.values()) < 1
+    assert len(set(digests)) == 1
     for name in ("mine@2", "mine@best", "mine@last", "mine"):
         answer = client.chat.completions.create(
             model=name, max_tokens=4, messages=[{"role": "user", "content": "河"}]

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from verse.adapter_folder import file_digest
+from verse.adapter_digest import file_digest
 from verse.base_model import BaseModel
 from verse_trainer import lora, run_record, schedule
 from verse_trainer.batches import BatchPlan

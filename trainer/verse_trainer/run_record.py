@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from verse.adapter_folder import file_digest
+from verse.adapter_digest import file_digest
 from verse.atomic_file import replace_file
 from verse.base_model import BaseModel
 from verse_trainer.config import TrainConfig

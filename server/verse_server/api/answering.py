@@ -8,8 +8,9 @@ import msgspec
 
 from verse_server.api.metrics import counted
 from verse_server.api.request_log import current_request
+from verse_server.engine.border import Engine
 from verse_server.engine.errors import GenerationFailedError
-from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest
+from verse_server.engine.types import GenerationChunk, GenerationRequest
 
 _MAX_WAITING = 256
 

@@ -21,6 +21,7 @@ from verse_server.engine.types import (
     GenerationRequest,
     Target,
     TokenLogprob,
+    TokenText,
 )
 from verse_server.protocol.completions import (
     MAX_PROMPTS,
@@ -78,11 +79,10 @@ def completion_rows(
         PromptTooLongError: a prompt leaves no room.
     """
     check_logit_bias(request, base)
-    if request.echo and request.logprobs is not None:
+    if request.max_tokens == 0 and not request.echo:
         raise RequestError(
-            "'echo' and 'logprobs' do not go together here: a prompt's own log-probabilities are "
-            "not computed; leave one out.",
-            param="echo",
+            "A 'max_tokens' of 0 asks for no text at all; set it to 1 or more, or 'echo' to true.",
+            param="max_tokens",
         )
     return [_row(request, target, prompt, base, admission) for prompt in prompts]
 
@@ -96,17 +96,19 @@ def _row(
 ) -> GenerationRequest:
     if not prompt:
         raise RequestError("A prompt is empty; send at least one token.", param="prompt")
+    asked = _DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     room = base.context_length - len(prompt)
-    if room < 1:
+    if room < min(asked, 1):
         raise PromptTooLongError(len(prompt), base.context_length, "prompt")
     return GenerationRequest(
         target=target,
         prompt=prompt,
-        max_tokens=min(request.max_tokens or _DEFAULT_MAX_TOKENS, room),
+        max_tokens=min(asked, room),
         sampling=sampling_params(request, base.sampling),
         stop=stop_strings(request),
         n=request.n or 1,
         num_top_logprobs=request.logprobs,
+        score_prompt=bool(request.echo) and request.logprobs is not None,
         framed=False,
         streamed=bool(request.stream),
         client=admission.client,
@@ -157,11 +159,17 @@ class ChoiceText:
         self._echo = echo
         self._with_logprobs = with_logprobs
         self._bytes = b""
+        """Of the tokens so far."""
+        self._unseen: TokenText | None = None
+        """The token that some tokenizers put before a text; it has no place in it."""
 
     def piece(self, chunks: Sequence[GenerationChunk]) -> CompletionChoice:
         """What these chunks add; the first piece begins with the echoed prompt."""
         echo, self._echo = self._echo, ""
-        entries = [entry for chunk in chunks for entry in chunk.logprobs]
+        prompt = chunks[0].scored_prompt
+        if prompt and not echo.encode().startswith(bytes(prompt[0].bytes)):
+            self._unseen = prompt[0]
+        entries = [*prompt, *(entry for chunk in chunks for entry in chunk.logprobs)]
         return CompletionChoice(
             text=echo + "".join(chunk.text for chunk in chunks),
             index=self._index,
@@ -169,23 +177,26 @@ class ChoiceText:
             finish_reason=chunks[-1].finish_reason,
         )
 
-    def _logprobs(self, entries: Sequence[TokenLogprob]) -> CompletionLogprobs:
+    def _logprobs(self, entries: Sequence[TokenText]) -> CompletionLogprobs:
+        scored = [entry if isinstance(entry, TokenLogprob) else None for entry in entries]
         return CompletionLogprobs(
             tokens=tuple(_name(entry) for entry in entries),
-            token_logprobs=tuple(entry.logprob for entry in entries),
+            token_logprobs=tuple(entry and entry.logprob for entry in scored),
             top_logprobs=tuple(
-                {_name(top): top.logprob for top in (*entry.top, entry)} for entry in entries
+                entry and {_name(top): top.logprob for top in (*entry.top, entry)}
+                for entry in scored
             ),
             text_offset=tuple(self._offset(entry) for entry in entries),
         )
 
-    def _offset(self, entry: TokenLogprob) -> int:
+    def _offset(self, entry: TokenText) -> int:
         offset = len(self._bytes.decode("utf-8", "ignore"))
-        self._bytes += bytes(entry.bytes)
+        if entry is not self._unseen:
+            self._bytes += bytes(entry.bytes)
         return offset
 
 
-def _name(token: TokenLogprob) -> str:
+def _name(token: TokenText) -> str:
     """Its text, or OpenAI's spelling of bytes that are no text, so that no two look the same."""
     try:
         return bytes(token.bytes).decode()

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from verse.prompt import Message
-from verse_server.engine.types import Engine, Target
+from verse_server.engine.border import Engine
+from verse_server.engine.types import Target
 
 # Encoding a whole megabyte takes most of a second, and so does hashing a large adapter that has
 # just appeared; no stream should wait for either. One thread, because a tokenizer is not made to

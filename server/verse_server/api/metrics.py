@@ -24,7 +24,8 @@ from prometheus_client.registry import Collector
 
 from verse_server.api.dependencies import READ, EngineDependency, error_responses
 from verse_server.api.request_log import current_request
-from verse_server.engine.types import Engine, GenerationChunk, GenerationRequest
+from verse_server.engine.border import Engine
+from verse_server.engine.types import GenerationChunk, GenerationRequest
 
 HTTP_METRICS = PrometheusConfig(app_name="verse", prefix="verse", group_path=True)
 """`verse_requests_total`, `verse_request_duration_seconds` and others, by path and status."""

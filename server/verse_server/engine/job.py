@@ -19,6 +19,7 @@ from verse_server.engine.types import (
     GenerationChunk,
     GenerationRequest,
     TokenLogprob,
+    TokenText,
 )
 
 
@@ -59,6 +60,18 @@ class Answer:
         """Text that goes out with the next chunk."""
         self._has_begun = False
 
+    def begin(self, scored_prompt: tuple[TokenText, ...]) -> GenerationChunk:
+        """The chunk that goes before all tokens; the only one if none are wanted.
+
+        Raises:
+            GenerationFailedError: the model's arithmetic overflowed.
+        """
+        logprobs = [token.logprob for token in scored_prompt if isinstance(token, TokenLogprob)]
+        if not all(map(math.isfinite, logprobs)):
+            raise self._overflow()
+        reason = None if self.job.request.max_tokens else "length"
+        return msgspec.structs.replace(self._chunk("", reason), scored_prompt=scored_prompt)
+
     def take(self, drawn: Drawn) -> GenerationChunk | None:
         """Take one token in; returns what there is to send, with a finish reason at the end.
 
@@ -71,10 +84,7 @@ class Answer:
         self._num_tokens += 1
         step, position = self.row.drawn.popleft()
         if not step.is_finite(position):
-            raise GenerationFailedError(
-                f"The numbers of {self.job.request.target.model!r} overflow on this prompt; "
-                "use another adapter or a smaller strength."
-            )
+            raise self._overflow()
         noted = self.row.noted.popleft() if self.row.noted else None
         matcher = self.row.matcher
         if matcher is not None and matcher.failure is not None:
@@ -84,6 +94,9 @@ class Answer:
             )
         reason: FinishReason | None = drawn.finish_reason
         if reason == "stop":
+            if noted is not None and self.job.request.score_prompt:
+                # Who sums up log-probabilities counts on an entry for every token drawn.
+                self._logprobs.append(self._logprob(drawn.token, noted))
             return self._chunk(self._text.finish()[0], reason)
         text, stopped = self._text.push(drawn.token)
         if stopped:
@@ -101,6 +114,12 @@ class Answer:
             return None
         return self._chunk(text, None) if text else None
 
+    def _overflow(self) -> GenerationFailedError:
+        return GenerationFailedError(
+            f"The numbers of {self.job.request.target.model!r} overflow on this prompt; "
+            "use another adapter or a smaller strength."
+        )
+
     def _chunk(self, text: str, reason: FinishReason | None) -> GenerationChunk:
         self._has_begun = True
         texts, self._held = [*self._held, text], []
@@ -110,7 +129,7 @@ class Answer:
             text="".join(texts),
             target=self.job.request.target,
             completion_tokens=self._num_tokens,
-            cached_tokens=self.row.num_cached,
+            cached_tokens=0 if self.job.request.score_prompt else self.row.num_cached,
             logprobs=logprobs,
             finish_reason=reason,
         )

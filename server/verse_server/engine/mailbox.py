@@ -18,7 +18,7 @@ class _Pending:
     """Chunks of one answer that nobody has fetched yet."""
 
     def __init__(self, chunk: GenerationChunk) -> None:
-        self._last = chunk
+        self._first = self._last = chunk
         self._texts = [chunk.text]
         self._logprobs: list[TokenLogprob] = [*chunk.logprobs]
 
@@ -31,7 +31,10 @@ class _Pending:
         if len(self._texts) == 1:
             return self._last
         return msgspec.structs.replace(
-            self._last, text="".join(self._texts), logprobs=tuple(self._logprobs)
+            self._last,
+            text="".join(self._texts),
+            logprobs=tuple(self._logprobs),
+            scored_prompt=self._first.scored_prompt,
         )
 
 

@@ -6,27 +6,17 @@ A version is its content: what a request was promised is a digest, and a digest 
 """
 
 import difflib
-import logging
-import os
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
 from verse.adapter_config import MlxConfig
+from verse.adapter_digest import adapter_digest, file_digest
 from verse.adapter_files import AdapterFileError, ModuleShape, plan_adapter
-from verse.adapter_folder import (
-    AdapterFolder,
-    AdapterFolderError,
-    adapter_digest,
-    file_digest,
-    read_adapter_folder,
-    signature,
-)
-from verse.model_spelling import BASE, AdapterPart, is_adapter_name
+from verse.adapter_folder import AdapterFolder, signature
+from verse.model_spelling import AdapterPart
+from verse_server.engine.adapter_listing import AdapterListing, KnownFolder, settling
 from verse_server.engine.adapter_version import AdapterVersion, base_doubt, model_info
 from verse_server.engine.errors import (
     AdapterIncompatibleError,
@@ -35,36 +25,19 @@ from verse_server.engine.errors import (
 )
 from verse_server.engine.types import AdapterInfo, ModelInfo
 
-_SETTLE_SECONDS = 2.0
-"""How long a folder may be unreadable because somebody is still writing it."""
 _MAX_VERSIONS = 4096
 """Versions remembered by digest; far more than can be running or waiting."""
 
 _HIDDEN = "It was unloaded; POST /v1/load_lora_adapter brings it back."
-
-_log = logging.getLogger(__name__)
-
-
-class _Known(msgspec.Struct):
-    """What was seen of one folder: the adapter or the reason it cannot be served."""
-
-    signature: object
-    folder: AdapterFolder | None
-    reason: str = ""
-    versions: dict[int | None, AdapterVersion] = {}
-    """By step, as far as they were asked for; None is the published one."""
-    previous: dict[int | None, AdapterVersion] = {}
-    """Served until the new files are whole."""
 
 
 class AdapterRegistry:
     """The adapters folder. Any thread may ask."""
 
     def __init__(self, root: Path, base_id: str, base_modules: Mapping[str, ModuleShape]) -> None:
-        self._root = root
         self._base_id = base_id
         self._base_modules = base_modules
-        self._known: dict[str, _Known] = {}
+        self._listing = AdapterListing(root, base_id)
         self._by_digest: dict[str, AdapterVersion] = {}
         self._delta_norms: dict[str, float] = {}
         self._failures: dict[str, str] = {}
@@ -83,7 +56,7 @@ class AdapterRegistry:
         with self._lock:
             if part.name in self._hidden:
                 raise ModelNotFoundError(part.spelling, reason=_HIDDEN)
-            known = self._find(part.name)
+            known = self._listing.find(part.name)
             if known is None:
                 raise ModelNotFoundError(part.spelling, self._nearest(part.name))
             if known.folder is None:
@@ -99,7 +72,7 @@ class AdapterRegistry:
         with self._lock:
             if name in self._hidden:
                 raise ModelNotFoundError(name, reason=_HIDDEN)
-            if self._find(name) is None:
+            if self._listing.find(name) is None:
                 raise ModelNotFoundError(name, self._nearest(name))
             self._hidden.add(name)
 
@@ -116,7 +89,7 @@ class AdapterRegistry:
         Raises:
             InvalidRequestError: it is another place.
         """
-        if "\0" in path or _real(self._root / path) != _real(self._root) / name:
+        if not self._listing.leads_to(name, path):
             raise InvalidRequestError(
                 f"The path is not that of {name!r} in the adapters folder; adapters are served "
                 "from there, each under its folder's name.",
@@ -126,8 +99,8 @@ class AdapterRegistry:
     def folders(self) -> list[AdapterInfo]:
         """Every adapter folder, also those that are hidden or cannot be served, by name."""
         with self._lock:
-            self._scan()
-            return [self._folder_info(name) for name in sorted(self._known)]
+            self._listing.scan()
+            return [self._folder_info(name) for name in sorted(self._listing.known)]
 
     def _folder_info(self, name: str) -> AdapterInfo:
         if name in self._hidden:
@@ -156,16 +129,16 @@ class AdapterRegistry:
     def models(self) -> list[ModelInfo]:
         """Every adapter that can be served, by name."""
         with self._lock:
-            self._scan()
-            shown = sorted(self._known.keys() - self._hidden)
+            self._listing.scan()
+            shown = sorted(self._listing.known.keys() - self._hidden)
             return [info for name in shown for info in self._served(name)]
 
     def warnings(self) -> list[str]:
         """One line for each folder that cannot be served, or is served with a doubt."""
         with self._lock:
-            self._scan()
-            lines = self._overlooked()
-            for name in sorted(self._known):
+            self._listing.scan()
+            lines = self._listing.overlooked()
+            for name in sorted(self._listing.known):
                 try:
                     version = self.version(AdapterPart(name, self._first_step(name)))
                     if doubt := base_doubt(version, self._base_id):
@@ -178,7 +151,7 @@ class AdapterRegistry:
         """One adapter or checkpoint; raises as `version` does."""
         with self._lock:
             version = self.version(part)
-            folder = self._known[part.name].folder
+            folder = self._listing.known[part.name].folder
             assert folder is not None
             return model_info(
                 version,
@@ -189,7 +162,7 @@ class AdapterRegistry:
 
     def _served(self, name: str) -> list[ModelInfo]:
         """The adapter; while it has no published weights, each of its checkpoints."""
-        known = self._known.get(name)  # it may have gone since it was listed
+        known = self._listing.known.get(name)  # it may have gone since it was listed
         if known is None or known.folder is None:
             return []
         folder = known.folder
@@ -200,84 +173,9 @@ class AdapterRegistry:
                 infos.append(self.model(AdapterPart(name, step)))
         return infos
 
-    def _find(self, name: str) -> _Known | None:
-        """What the folder of this name holds now. Only a name that the listing has is opened."""
-        if name in self._known and (known := self._look(name)):
-            return known
-        self._scan()
-        return self._known.get(name)
-
-    def _scan(self) -> None:
-        names = {entry.name for entry in self._entries() if is_adapter_name(entry.name)}
-        for name in self._known.keys() - names:
-            del self._known[name]
-        for name in names:
-            self._look(name)
-
-    def _entries(self) -> list[Path]:
-        try:
-            return sorted(self._root.iterdir())
-        except OSError as error:
-            _log.warning("The adapters folder cannot be listed: %s", error)
-            return []
-
-    def _overlooked(self) -> list[str]:
-        """One line for each folder that no spelling or no safe path leads to."""
-        lines: list[str] = []
-        for entry in self._entries():
-            if entry.name in self._known or entry.name.startswith(".") or not entry.is_dir():
-                continue
-            reason = (
-                "it is a link or holds one that leads out of the adapters folder; copy the files"
-            )
-            if not is_adapter_name(entry.name):
-                reason = "a name has no space, @, :, + or backslash; rename the folder"
-            lines.append(f"The folder {entry.name!r} is not served: {reason}.")
-        return lines
-
-    def _look(self, name: str) -> _Known | None:
-        """What a listed folder holds now; None if it is no folder of ours any more."""
-        path = self._root / name
-        known = self._known.get(name)
-        try:
-            if not self._is_inside(path) or not path.is_dir():
-                raise FileNotFoundError
-            seen = signature(path)
-            if known is not None and known.signature == seen:
-                return known
-            fresh = self._read(path, seen)
-        except FileNotFoundError:
-            self._known.pop(name, None)
-            return None
-        except OSError as error:
-            fresh = _Known(None, None, f"the folder cannot be read ({error.strerror}).")
-        if known is not None and fresh.folder is None and known.folder and _settling(path):
-            return known
-        if known is not None:
-            fresh.previous = {**known.previous, **known.versions}
-        self._known[name] = fresh
-        return fresh
-
-    def _is_inside(self, path: Path) -> bool:
-        """Whether the folder is no link."""
-        return _real(path) == _real(self._root) / path.name
-
-    def _read(self, path: Path, seen: object) -> _Known:
-        if any(file.is_symlink() and not self._stays_in(file) for file in path.iterdir()):
-            raise FileNotFoundError
-        if path.name in (BASE, self._base_id):
-            return _Known(seen, None, "its name means the base model; rename the folder.")
-        try:
-            return _Known(seen, read_adapter_folder(path))
-        except AdapterFolderError as error:
-            return _Known(seen, None, str(error))
-
-    def _stays_in(self, link: Path) -> bool:
-        return _real(link).is_relative_to(_real(self._root))
-
     def _first_step(self, name: str) -> int | None:
         """None for the published weights; a folder that has none yet is judged by its newest."""
-        known = self._known.get(name)
+        known = self._listing.known.get(name)
         if known is None or known.folder is None or known.folder.published:
             return None
         return known.folder.last_step
@@ -302,7 +200,7 @@ class AdapterRegistry:
         return step if step in folder.checkpoints else None
 
     def _checked_version(
-        self, known: _Known, step: int | None, part: AdapterPart
+        self, known: KnownFolder, step: int | None, part: AdapterPart
     ) -> AdapterVersion:
         version = known.versions.get(step)
         if version is not None:
@@ -314,7 +212,7 @@ class AdapterRegistry:
             if signature(known.folder.path) != known.signature:
                 raise AdapterFileError("its files changed while they were read; send it again.")
         except (AdapterFileError, OSError) as error:
-            if step in known.previous and _settling(known.folder.path):
+            if step in known.previous and settling(known.folder.path):
                 return known.previous[step]
             raise AdapterIncompatibleError(part.spelling, str(error)) from error
         known.versions = {**known.versions, step: version}
@@ -356,22 +254,8 @@ class AdapterRegistry:
                 del self._by_digest[next(iter(self._by_digest))]
 
     def _nearest(self, name: str) -> list[str]:
-        names = {n.lower(): n for n in (*self._known, self._base_id)}
+        names = {n.lower(): n for n in (*self._listing.known, self._base_id)}
         return [names[n] for n in difflib.get_close_matches(name.lower(), names, cutoff=0.5)]
-
-
-def _settling(path: Path) -> bool:
-    """Whether a file in the folder was written, or came or went, just now."""
-    try:
-        newest = max([path.stat().st_mtime_ns, *(time_ns for *_, time_ns in signature(path))])
-    except OSError:
-        return False
-    return abs(time.time_ns() - newest) < _SETTLE_SECONDS * 1e9
-
-
-def _real(path: Path) -> Path:
-    """All links followed. Unlike `Path.resolve`, links that go in a circle raise nothing."""
-    return Path(os.path.realpath(path))
 
 
 def _checkpoint_ids(folder: AdapterFolder) -> list[str]:

@@ -7,8 +7,8 @@ import hashlib
 import logging
 from collections.abc import Collection, Sequence
 
+from verse.adapter_digest import adapter_digest
 from verse.adapter_files import AdapterFileError
-from verse.adapter_folder import adapter_digest
 from verse_server.engine.adapter_version import AdapterVersion
 from verse_server.engine.adapter_weights import load_weights
 from verse_server.engine.errors import (

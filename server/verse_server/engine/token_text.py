@@ -6,7 +6,7 @@ from typing import Any, cast
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from verse_server.engine.types import TokenLogprob
+from verse_server.engine.types import TokenLogprob, TokenText
 
 
 class TokenTexts:
@@ -28,9 +28,13 @@ class TokenTexts:
         self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()
     ) -> TokenLogprob:
         """A token's entry in a report."""
+        text = self.text(token)
+        return TokenLogprob(token=text.token, bytes=text.bytes, logprob=logprob, top=top)
+
+    def text(self, token: int) -> TokenText:
+        """A token alone."""
         content = self.bytes_of(token)
-        text = content.decode("utf-8", "replace")
-        return TokenLogprob(token=text, bytes=tuple(content), logprob=logprob, top=top)
+        return TokenText(token=content.decode("utf-8", "replace"), bytes=tuple(content))
 
     @cached_property
     def _added(self) -> set[int]:

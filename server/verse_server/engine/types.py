@@ -1,14 +1,13 @@
-"""The records that cross the engine's border, and the border itself.
+"""The records that cross the engine's border; `border` beside it says how.
 
 No mlx here: the HTTP side and its tests import this module on machines that have none.
 """
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
-from verse.prompt import Message, PromptFormat
+from verse.prompt import PromptFormat
 
 FinishReason = Literal["stop", "length"]
 
@@ -154,12 +153,17 @@ class WeightedAdapter(msgspec.Struct, frozen=True, kw_only=True):
     strength: float = 1.0
 
 
-class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
-    """A token and its log-probability under the model, before temperature and penalties."""
+class TokenText(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token stands for."""
 
     token: str
     """Its text; bytes that are no whole character show as U+FFFD."""
     bytes: tuple[int, ...]
+
+
+class TokenLogprob(TokenText, frozen=True, kw_only=True):
+    """A token and its log-probability under the model, before temperature and penalties."""
+
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
     """The likeliest tokens in its place, likeliest first."""
@@ -189,13 +193,15 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: tuple[int, ...]
     """Token ids, at least one."""
     max_tokens: int
-    """At least 1; prompt and answer together fit the context."""
+    """Prompt and answer together fit the context. 0 writes nothing: the prompt is all."""
     sampling: SamplingParams = SamplingParams()
     stop: tuple[str, ...] = ()
     n: int = 1
     """Answers; they share one prefill."""
     num_top_logprobs: int | None = None
     """How many likeliest tokens to report with each one drawn; None reports nothing."""
+    score_prompt: bool = False
+    """Report the prompt's own tokens as well, and the end token of an answer."""
     client: str = ""
     """Who asks; clients share the batch fairly."""
     is_batch: bool = False
@@ -226,6 +232,9 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of the prompt that needed no computing."""
     logprobs: tuple[TokenLogprob, ...] = ()
     """Of the tokens that came in since the last chunk, if asked for."""
+    scored_prompt: tuple[TokenText, ...] = ()
+    """On the first chunk of an answer, if asked for: the prompt's tokens. Each is a `TokenLogprob`,
+    but for the first, which comes after nothing."""
     finish_reason: FinishReason | None = None
     """Set on the last chunk of an answer only."""
 
@@ -252,118 +261,3 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     """Held by mlx: weights, adapters, keys and values."""
     peak_memory_bytes: int
-
-
-class Adapters(Protocol):
-    """What can be done with adapters besides asking for them."""
-
-    @property
-    def num_slots(self) -> int:
-        """How many can be resident at once."""
-        ...
-
-    def list(self) -> list[AdapterInfo]:
-        """Every folder, by name."""
-        ...
-
-    async def load(self, name: str, path: str | None) -> AdapterInfo:
-        """Bring an adapter or checkpoint into a slot now, and serve it again if it was unloaded.
-
-        Args:
-            name: `xuzhimo` or `xuzhimo@85`.
-            path: Where the caller thinks it is; checked, not followed.
-
-        Raises:
-            ModelNotFoundError: nothing has this name.
-            AdapterIncompatibleError: it is there but cannot be served.
-            InvalidRequestError: the path is not its folder, or the name is more than a name.
-        """
-        ...
-
-    async def unload(self, name: str) -> AdapterInfo:
-        """Free its slots and refuse it until it is loaded again; what runs is finished."""
-        ...
-
-    async def probe(self, target: Target, prompt: Sequence[int]) -> AdapterProbe:
-        """Measure what the adapters of a target change about the token after a prompt.
-
-        Raises:
-            InvalidRequestError: the target is the base, or the prompt is long.
-            AdapterIncompatibleError, AdapterChangedError: as `Engine.generate`.
-            GenerationFailedError: the numbers overflow.
-        """
-        ...
-
-
-class Engine(Protocol):
-    """The seam between HTTP and the model."""
-
-    @property
-    def adapters(self) -> Adapters:
-        """The adapters folder and the slots."""
-        ...
-
-    @property
-    def base(self) -> BaseInfo:
-        """The resident base."""
-        ...
-
-    def models(self) -> list[ModelInfo]:
-        """The base and every adapter that can be served, base first, then by name."""
-        ...
-
-    def model(self, name: str) -> ModelInfo:
-        """One model by any spelling of `Target.model`.
-
-        Raises:
-            ModelNotFoundError: nothing has this name.
-            AdapterIncompatibleError: it is there but cannot be served.
-        """
-        ...
-
-    def resolve(self, name: str) -> Target:
-        """Turn a request's `model` field into what to run; raises as `model` does."""
-        ...
-
-    def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Render the messages in the target's prompt format.
-
-        A missing system message is filled in with the recorded one.
-
-        Raises:
-            PromptTooLongError: no room is left for one token.
-        """
-        ...
-
-    def encode_text(self, text: str) -> tuple[int, ...]:
-        """A text as it is, control tokens included; may be empty."""
-        ...
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text that tokens of the vocabulary spell."""
-        ...
-
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
-        """Queue a request and yield its chunks; closing the iterator frees its rows within a step.
-
-        Raises, from the first `anext`:
-            AdapterIncompatibleError: the adapter could not be loaded.
-            InvalidRequestError: it wants more answers or adapters than there is room for, or a
-                schema that cannot be followed.
-            AdapterChangedError: its files kept changing for seconds.
-            QueueFullError: too many wait already.
-            EngineClosedError: the engine takes no new work.
-            GenerationFailedError: the engine broke.
-
-        At any time:
-            DeadlineExceededError: its time is over.
-        """
-        ...
-
-    def health(self) -> Health:
-        """A snapshot; cheap enough for every probe."""
-        ...
-
-    def stats(self) -> EngineStats:
-        """Counts for an operator's graphs."""
-        ...

@@ -37,6 +37,7 @@ from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.residency import AdapterResidency
 from verse_server.engine.rows import Row
 from verse_server.engine.scheduler import Pace, WaitingQueue
+from verse_server.engine.scoring import PromptScorer
 from verse_server.engine.text import AnswerText
 from verse_server.engine.token_text import TokenTexts
 from verse_server.engine.types import EngineStats, GenerationRequest
@@ -123,7 +124,7 @@ class Worker:
         return self._residency.placements
 
     def stats(self) -> EngineStats:
-        """See `types.Engine`."""
+        """See `border.Engine`."""
         return EngineStats(
             adapter_loads=self._residency.num_loads,
             adapter_evictions=self._residency.num_evictions,
@@ -192,6 +193,7 @@ class Worker:
             self._batch = RowBatch(
                 self._base, bank, self._max_batch, self._prefixes, on_wait=self._outbox.send
             )
+            self._scorer = PromptScorer(self._base, bank, self._prefixes)
             limit_memory(self._config)  # after mlx-lm's generator, which sets a wired limit
         except BaseModelError as error:
             self._started.put(error)
@@ -210,6 +212,7 @@ class Worker:
                 self._end_late_jobs()
                 self._run_errands()
                 self._admit()
+                self._score()
                 self._step()
                 # Otherwise the next step sends it, while it computes and needs no Python.
                 if not self._batch.is_decoding:
@@ -246,6 +249,8 @@ class Worker:
         """Handle what has come in; sleeps while there is nothing to do. False ends the loop."""
         idle = self._is_idle()
         while idle or not self._inbox.empty():
+            if idle:
+                self._outbox.send()  # the step that would have sent it has been called off
             message = self._inbox.get()
             if isinstance(message, _Close):
                 return False
@@ -333,7 +338,10 @@ class Worker:
         ]
         job.answers = [Answer(job, row, self._text_of(job), self._tokens) for row in rows]
         self._running.update(zip(rows, job.answers, strict=True))
-        self._batch.add(rows, request.max_tokens, job.stop_tokens)
+        if request.score_prompt or not request.max_tokens:
+            self._scorer.add(job)
+        else:
+            self._batch.add(rows, request.max_tokens, job.stop_tokens)
 
     def _text_of(self, job: Job) -> AnswerText:
         return AnswerText(
@@ -342,6 +350,30 @@ class Worker:
             job.request.target.prompt_format.answer_prefix if job.request.framed else "",
             self._base.special_tokens,
         )
+
+    def _score(self) -> None:
+        """A chunk of a prompt; when it is the last one, the rows join the batch."""
+        if not self._scorer.is_busy:
+            return
+        self._outbox.send()  # what was written so far does not wait for it
+        scored = self._scorer.step()
+        if scored is None:
+            return
+        job = scored.job
+        try:
+            chunks = [answer.begin(scored.prompt) for answer in job.answers]
+        except GenerationFailedError as error:
+            self._outbox.add(job, error)
+            self._forget(job)
+            return
+        for chunk in chunks:
+            self._outbox.add(job, chunk)
+        if job.request.max_tokens:
+            rows = [answer.row for answer in job.answers]
+            self._batch.add(rows, job.request.max_tokens, job.stop_tokens)
+        else:
+            for answer in list(job.answers):
+                self._retire(answer)
 
     def _step(self) -> None:
         if not self._running:
@@ -379,6 +411,7 @@ class Worker:
     def _forget(self, job: Job) -> bool:
         """Free all a job has; whether it had anything."""
         if job.answers:
+            self._scorer.discard(job)
             self._batch.remove([answer.row for answer in job.answers])
             for answer in list(job.answers):
                 self._retire(answer)

@@ -32,12 +32,12 @@ class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
         ]
     )
     """A text, token ids, or several of either. Control tokens in a text are control tokens."""
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    """16 if left out."""
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    """16 if left out. 0 writes nothing and needs `echo`: with `logprobs` it scores the prompt."""
     echo: bool | None = None
     """Answer with the prompt before its continuation."""
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    """How many of the likeliest tokens to report in each place."""
+    """How many of the likeliest tokens to report in each place; with `echo` in the prompt too."""
 
     best_of: Unsupported = None
     suffix: Unsupported = None
@@ -51,11 +51,12 @@ class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
 
     tokens: tuple[str, ...]
     """A token that is no whole character reads `bytes:\\xe6`."""
-    token_logprobs: tuple[float, ...]
-    top_logprobs: tuple[dict[str, float], ...]
-    """The token itself is always among them."""
+    token_logprobs: tuple[float | None, ...]
+    """Null for the first token of an echoed prompt, which comes after nothing."""
+    top_logprobs: tuple[dict[str, float] | None, ...]
+    """The token itself is always among them. Null where `token_logprobs` is."""
     text_offset: tuple[int, ...]
-    """Where each token begins, in characters of the continuation."""
+    """Where each token begins, in characters of `text`."""
 
 
 class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):

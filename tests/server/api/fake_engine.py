@@ -32,6 +32,7 @@ from verse_server.engine.types import (
     SamplingParams,
     Target,
     TokenLogprob,
+    TokenText,
     WeightedAdapter,
 )
 
@@ -62,8 +63,14 @@ def _logprobs(text: str, num_top: int | None) -> tuple[TokenLogprob, ...]:
     return (msgspec.structs.replace(entry, top=(entry,) * num_top),)
 
 
+def _scored(request: GenerationRequest) -> tuple[TokenText, ...]:
+    first, *others = map(chr, request.prompt)
+    entries = [_logprobs(text, request.num_top_logprobs)[0] for text in others]
+    return (TokenText(token=first, bytes=tuple(first.encode())), *entries)
+
+
 class FakeAdapters:
-    """Satisfies `engine.types.Adapters`: one that can be served, and one that cannot."""
+    """Satisfies `engine.border.Adapters`: one that can be served, and one that cannot."""
 
     num_slots = 4
 
@@ -114,7 +121,7 @@ class FakeAdapters:
 
 
 class FakeEngine:
-    """Satisfies `engine.types.Engine` and the life cycle that `serving` asks for."""
+    """Satisfies `engine.border.Engine` and the life cycle that `serving` asks for."""
 
     def __init__(
         self,
@@ -196,10 +203,22 @@ class FakeEngine:
         self.requests.append(request)
         self.num_running += 1
         finished = False
+        texts = self.texts if request.max_tokens else ()
         try:
-            for index, text in enumerate(self.texts):
+            if request.score_prompt or not request.max_tokens:
+                finished = not texts
+                for answer in range(request.n):
+                    yield GenerationChunk(
+                        index=answer,
+                        text="",
+                        target=request.target,
+                        completion_tokens=0,
+                        scored_prompt=_scored(request) if request.score_prompt else (),
+                        finish_reason="length" if finished else None,
+                    )
+            for index, text in enumerate(texts):
                 await self._step()
-                last = index == len(self.texts) - 1
+                last = index == len(texts) - 1
                 finished = last
                 for answer in range(request.n):
                     yield GenerationChunk(

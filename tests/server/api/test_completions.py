@@ -8,8 +8,16 @@ from openai.types import Completion
 from openai.types.completion_create_params import CompletionCreateParamsStreaming
 from wire import Client, Connect, events
 
+from verse.prompt import PromptFormat
+from verse_server.api.convert_completions import ChoiceText
 from verse_server.engine.errors import GenerationFailedError, InvalidRequestError
-from verse_server.engine.types import SamplingParams
+from verse_server.engine.types import (
+    GenerationChunk,
+    SamplingParams,
+    Target,
+    TokenLogprob,
+    TokenText,
+)
 from verse_server.protocol.completions import CompletionRequest
 
 PATH = "/v1/completions"
@@ -107,6 +115,71 @@ def test_logprobs_are_columns_and_the_same_in_a_stream(client: Client) -> None:
     assert columns == whole
 
 
+def test_echo_and_logprobs_score_the_prompt_too(client: Client, engine: FakeEngine) -> None:
+    fields = {"prompt": ["ab", "c"], "echo": True, "logprobs": 1, "n": 2}
+    answer = ask(client, **fields)
+    assert [choice["text"] for choice in answer["choices"]] == [f"ab{TEXT}"] * 2 + [f"c{TEXT}"] * 2
+    assert answer["choices"][1]["logprobs"] == {
+        "tokens": ["a", "b", "轻轻的", "我走了", "，"],
+        "token_logprobs": [None] + [-0.5] * 4,
+        "top_logprobs": [
+            None, {"b": -0.5}, {"轻轻的": -0.5}, {"我走了": -0.5}, {"，": -0.5},
+        ],
+        "text_offset": [0, 1, 2, 5, 8],
+    }  # fmt: skip
+    assert [request.score_prompt for request in engine.requests] == [True, True]
+    first: dict[int, Any] = {}
+    columns: dict[int, list[Any]] = {index: [] for index in range(4)}
+    for part in stream(client, **fields):
+        (choice,) = part["choices"]
+        first.setdefault(choice["index"], choice)
+        columns[choice["index"]] += choice["logprobs"]["token_logprobs"]
+    assert [first[index]["text"] for index in range(4)] == ["ab", "ab", "c", "c"]
+    assert first[0]["logprobs"]["tokens"] == ["a", "b"]
+    assert columns == {
+        choice["index"]: choice["logprobs"]["token_logprobs"] for choice in answer["choices"]
+    }
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_prompt_may_be_scored_and_not_continued(client: Client, streamed: bool) -> None:
+    fields = {"prompt": "a" * 64, "echo": True, "logprobs": 0, "max_tokens": 0}
+    if streamed:
+        (answer,) = stream(client, **fields)
+    else:
+        answer = ask(client, **fields)
+        assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] == 64
+    (choice,) = answer["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("a" * 64, "length")
+    assert choice["logprobs"]["top_logprobs"] == [None] + [{"a": -0.5}] * 63
+
+
+def test_logprobs_are_of_the_answer_alone_without_echo_and_of_nothing_without_logprobs(
+    client: Client, engine: FakeEngine
+) -> None:
+    ask(client, logprobs=1)
+    (choice,) = ask(client, echo=True, max_tokens=0)["choices"]
+    assert (choice["text"], choice["logprobs"]) == ("河", None)
+    assert not any(request.score_prompt for request in engine.requests)
+
+
+def test_a_token_that_the_tokenizer_puts_before_a_text_takes_no_room_in_it() -> None:
+    begin = TokenText(token="<s>", bytes=tuple(b"<s>"))
+    entries = [TokenLogprob(token=c, bytes=tuple(c.encode()), logprob=-1.0) for c in "河水流"]
+    target = Target(model="base", prompt_format=PromptFormat())
+    chunk = GenerationChunk(
+        text="流",
+        target=target,
+        completion_tokens=1,
+        scored_prompt=(begin, *entries[:2]),
+        logprobs=(entries[2],),
+    )
+    for echo, offsets in (("河水", (0, 0, 1, 2)), ("<s>河水", (0, 3, 4, 5))):
+        logprobs = ChoiceText(0, echo, with_logprobs=True).piece([chunk]).logprobs
+        assert logprobs is not None
+        assert logprobs.text_offset == offsets
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -127,8 +200,11 @@ def test_logprobs_are_columns_and_the_same_in_a_stream(client: Client) -> None:
         ({"best_of": 2}, "best_of"),
         ({"logprobs": 21}, "logprobs"),
         ({"logprobs": True}, "logprobs"),
-        ({"logprobs": 1, "echo": True}, "echo"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 0, "logprobs": 1}, "max_tokens"),
+        ({"max_tokens": -1, "echo": True}, "max_tokens"),
+        ({"max_tokens": 0, "echo": True, "prompt": "河" * 65}, "prompt"),
+        ({"max_tokens": 1, "echo": True, "prompt": "河" * 64}, "prompt"),
         ({"n": 17}, "n"),
         ({"messages": []}, "messages"),
         ({"logit_bias": {"8192": 1}}, "logit_bias"),

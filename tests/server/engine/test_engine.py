@@ -330,3 +330,26 @@ def test_a_text_is_encoded_as_it_is_and_decoded_again(start_engine: StartEngine)
     assert ids[0] == engine.encode_text("<|im_start|>")[0]
     assert engine.decode(ids) == "<|im_start|>河水龘"
     assert engine.encode_text("") == ()
+
+
+async def test_an_end_is_delivered_though_the_last_other_poem_is_called_off_at_once(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a step leaves for the next one to send must not wait for a step that never comes."""
+    engine = start_engine()
+    worker: Any = engine._worker  # pyright: ignore[reportPrivateUsage]
+    step = worker._step
+
+    def step_and_call_off() -> None:
+        before = len(worker._running)
+        step()
+        if before == 2 and len(worker._running) == 1:
+            worker.cancel(next(iter(worker._running.values())).job)
+
+    monkeypatch.setattr(worker, "_step", step_and_call_off)
+    endless = engine.generate(request(engine, "a", max_tokens=200))
+    await anext(endless)
+    async with asyncio.timeout(5):
+        _, last = await collect(engine.generate(request(engine, "b", max_tokens=3)))
+    assert last.finish_reason is not None
+    await endless.aclose()

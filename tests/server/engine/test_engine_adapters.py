@@ -61,6 +61,24 @@ async def test_a_request_resolved_before_a_replacement_runs_on_the_new_files(
     assert text == await write(engine, "a")
 
 
+async def test_what_a_trainer_notes_about_older_weights_loads_and_computes_nothing_anew(
+    start_engine: StartEngine, adapters: Path
+) -> None:
+    engine = start_engine()
+    prompt = {"prompt": tuple(range(5, 45))}
+    early = request(engine, "a", **prompt)
+    text, _ = await collect(engine.generate(early))
+    file = adapters / "a" / "adapter_config.json"
+    noted = {**json.loads(file.read_text()), "best_step": 3, "history": [{"step": 3}]}
+    file.write_text(json.dumps(noted, indent=1))
+    again = request(engine, "a", **prompt)
+    assert again.target == early.target
+    for wanted in (early, again):
+        repeated, last = await collect(engine.generate(wanted))
+        assert (repeated, last.cached_tokens) == (text, 39)
+    assert engine.stats().adapter_loads == 1
+
+
 async def test_an_evicted_adapter_comes_back_with_the_same_tokens(
     start_engine: StartEngine,
 ) -> None:

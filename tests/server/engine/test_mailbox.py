@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from verse.prompt import PromptFormat
@@ -49,6 +50,15 @@ async def test_a_reader_who_is_behind_gets_all_of_it_in_one_chunk() -> None:
     got = await next_chunk(mailbox)
     assert (got.text, got.completion_tokens, got.finish_reason) == ("轻轻的我", 4, "stop")
     assert "".join(entry.token for entry in got.logprobs) == "轻轻的我"
+
+
+async def test_a_prompts_numbers_are_not_lost_on_a_reader_who_is_behind() -> None:
+    mailbox = Mailbox()
+    prompt = chunk("", 0).logprobs
+    mailbox.put(msgspec.structs.replace(chunk("", 0), logprobs=(), scored_prompt=prompt))
+    mailbox.put(chunk("轻", 1))
+    got = await next_chunk(mailbox)
+    assert (got.text, got.scored_prompt, len(got.logprobs)) == ("轻", prompt, 1)
 
 
 async def test_answers_are_kept_apart() -> None:

@@ -22,7 +22,7 @@ from tests.server.engine.fixtures_files import (
     write_adapter,
     write_weights,
 )
-from verse.adapter_folder import file_digest
+from verse.adapter_digest import file_digest
 from verse.model_spelling import AdapterPart
 from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.types import CheckpointInfo
@@ -304,6 +304,18 @@ def test_best_moves_with_the_record(registry: AdapterRegistry, trained: Path) ->
     assert registry.version(AdapterPart("trained", "best")).name == "trained@100"
     (trained / "adapter_config.json").write_text(json.dumps(mlx_config(best_step=200)))
     assert registry.version(AdapterPart("trained", "best")).name == "trained@200"
+
+
+def test_a_new_best_leaves_the_version_of_older_weights_as_it_was(
+    registry: AdapterRegistry, trained: Path
+) -> None:
+    steps = (100, 200, None)
+    before = [digest(registry, "trained", step) for step in steps]
+    history = [{"step": 100, "train_loss": 2.0}, {"step": 200, "train_loss": 1.5}]
+    config = mlx_config(best_step=200, base_valid_loss=4.1, history=history)
+    (trained / "adapter_config.json").write_text(json.dumps(config, indent=1))
+    assert registry.version(AdapterPart("trained", "best")).name == "trained@200"
+    assert [digest(registry, "trained", step) for step in steps] == before
 
 
 def test_last_is_the_newest_checkpoint(registry: AdapterRegistry, trained: Path) -> None:

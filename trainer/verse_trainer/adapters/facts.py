@@ -7,13 +7,9 @@ from typing import Any
 import msgspec
 
 from verse.adapter_config import MlxConfig, PeftConfig
+from verse.adapter_digest import adapter_digest, file_digest
 from verse.adapter_files import AdapterFileError, AdapterPlan, plan_adapter
-from verse.adapter_folder import (
-    CONFIG_FILE,
-    AdapterFolder,
-    adapter_digest,
-    file_digest,
-)
+from verse.adapter_folder import CONFIG_FILE, AdapterFolder
 from verse_trainer.adapters.places import Place
 
 RUN_FILE = "run.json"

@@ -17,7 +17,7 @@ from mlx_lm import utils as mlx_lm_utils
 from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear
 
-from verse.adapter_folder import adapter_digest, file_digest
+from verse.adapter_digest import adapter_digest, file_digest
 from verse.base_model import BaseModel, linear_layers, linear_shapes, load_base_model
 from verse.prompt import POEM_SYSTEM
 from verse_trainer.adapters.factors import Adapter, read_adapter

@@ -1,0 +1,137 @@
+"""What lies in the adapters folder, seen by looking whenever somebody asks.
+
+A look compares the files' sizes and times with those seen last and reads anew what changed. Only
+real folders right below are opened, and nothing that a link leads out to.
+"""
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from verse.adapter_folder import AdapterFolder, AdapterFolderError, read_adapter_folder, signature
+from verse.model_spelling import BASE, is_adapter_name
+from verse_server.engine.adapter_version import AdapterVersion
+
+_SETTLE_SECONDS = 2.0
+"""How long a folder may be unreadable because somebody is still writing it."""
+
+_log = logging.getLogger(__name__)
+
+
+class KnownFolder(msgspec.Struct):
+    """What was seen of one folder: the adapter or the reason it cannot be served."""
+
+    signature: object
+    folder: AdapterFolder | None
+    reason: str = ""
+    versions: dict[int | None, AdapterVersion] = {}
+    """By step, as far as they were asked for; None is the published one."""
+    previous: dict[int | None, AdapterVersion] = {}
+    """Served until the new files are whole."""
+
+
+class AdapterListing:
+    """The folders, by name. Not for several threads at once."""
+
+    def __init__(self, root: Path, base_id: str) -> None:
+        self._root = root
+        self._base_id = base_id
+        self.known: dict[str, KnownFolder] = {}
+        """As the last look found them."""
+
+    def leads_to(self, name: str, path: str) -> bool:
+        """Whether a path, absolute or below the adapters folder, is the folder of this name."""
+        return "\0" not in path and _real(self._root / path) == _real(self._root) / name
+
+    def find(self, name: str) -> KnownFolder | None:
+        """What the folder of this name holds now. Only a name that the listing has is opened."""
+        if name in self.known and (known := self._look(name)):
+            return known
+        self.scan()
+        return self.known.get(name)
+
+    def scan(self) -> None:
+        """Look at all of them."""
+        names = {entry.name for entry in self._entries() if is_adapter_name(entry.name)}
+        for name in self.known.keys() - names:
+            del self.known[name]
+        for name in names:
+            self._look(name)
+
+    def overlooked(self) -> list[str]:
+        """One line for each folder that no spelling or no safe path leads to."""
+        lines: list[str] = []
+        for entry in self._entries():
+            if entry.name in self.known or entry.name.startswith(".") or not entry.is_dir():
+                continue
+            reason = (
+                "it is a link or holds one that leads out of the adapters folder; copy the files"
+            )
+            if not is_adapter_name(entry.name):
+                reason = "a name has no space, @, :, + or backslash; rename the folder"
+            lines.append(f"The folder {entry.name!r} is not served: {reason}.")
+        return lines
+
+    def _entries(self) -> list[Path]:
+        try:
+            return sorted(self._root.iterdir())
+        except OSError as error:
+            _log.warning("The adapters folder cannot be listed: %s", error)
+            return []
+
+    def _look(self, name: str) -> KnownFolder | None:
+        """What a listed folder holds now; None if it is no folder of ours any more."""
+        path = self._root / name
+        known = self.known.get(name)
+        try:
+            if not self._is_inside(path) or not path.is_dir():
+                raise FileNotFoundError
+            seen = signature(path)
+            if known is not None and known.signature == seen:
+                return known
+            fresh = self._read(path, seen)
+        except FileNotFoundError:
+            self.known.pop(name, None)
+            return None
+        except OSError as error:
+            fresh = KnownFolder(None, None, f"the folder cannot be read ({error.strerror}).")
+        if known is not None and fresh.folder is None and known.folder and settling(path):
+            return known
+        if known is not None:
+            fresh.previous = {**known.previous, **known.versions}
+        self.known[name] = fresh
+        return fresh
+
+    def _is_inside(self, path: Path) -> bool:
+        """Whether the folder is no link."""
+        return _real(path) == _real(self._root) / path.name
+
+    def _read(self, path: Path, seen: object) -> KnownFolder:
+        if any(file.is_symlink() and not self._stays_in(file) for file in path.iterdir()):
+            raise FileNotFoundError
+        if path.name in (BASE, self._base_id):
+            return KnownFolder(seen, None, "its name means the base model; rename the folder.")
+        try:
+            return KnownFolder(seen, read_adapter_folder(path))
+        except AdapterFolderError as error:
+            return KnownFolder(seen, None, str(error))
+
+    def _stays_in(self, link: Path) -> bool:
+        return _real(link).is_relative_to(_real(self._root))
+
+
+def settling(path: Path) -> bool:
+    """Whether a file in the folder was written, or came or went, just now."""
+    try:
+        newest = max([path.stat().st_mtime_ns, *(time_ns for *_, time_ns in signature(path))])
+    except OSError:
+        return False
+    return abs(time.time_ns() - newest) < _SETTLE_SECONDS * 1e9
+
+
+def _real(path: Path) -> Path:
+    """All links followed. Unlike `Path.resolve`, links that go in a circle raise nothing."""
+    return Path(os.path.realpath(path))
