@@ -5,7 +5,7 @@ habits of it are used on purpose. It moves the entries of a row's cache list tog
 `RowStates` rides along (see `rows`). It stops at the borders of a prompt's segments, so the keys
 and values of everything but the last token can be taken out there and shared. And it samples from a
 log-softmax over the whole vocabulary that it computes itself; that costs more than it is worth, so
-the model hands it a single zero per row and `sample` draws from the logits kept aside.
+the model hands it a single zero per row and `Sampler` draws from the logits kept aside.
 
 One thing goes around it: a row that comes alone and whose prompt is nearly all known. It would take
 three forwards to its first token, for the rest of the prompt, for the last token of it, and for the
@@ -25,7 +25,7 @@ from verse.base_model import BaseModel
 from verse_server.engine.lora import LoraBank
 from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.rows import Row, RowStates
-from verse_server.engine.sampling import sample
+from verse_server.engine.sampler import Sampler
 
 _Finish = Literal["stop", "length"] | None
 
@@ -67,6 +67,7 @@ class _RoutedModel(nn.Module):
         self._model = model
         self._bank = bank
         self._on_wait = on_wait
+        self.sampler = Sampler()
         self._pending: tuple[mx.array, mx.array, RowStates] | None = None
 
     def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
@@ -83,7 +84,7 @@ class _RoutedModel(nn.Module):
         logits, tokens, states = self._pending
         self._pending = None
         self._on_wait()
-        return sample(logits[:, -1], tokens[:, -1], states.rows)
+        return self.sampler.sample(logits[:, -1], tokens[:, -1], states.rows)
 
 
 class RowBatch:
@@ -124,7 +125,8 @@ class RowBatch:
     @property
     def is_decoding(self) -> bool:
         """Whether the next step decodes, and calls `on_wait`."""
-        return any(row.drawn for row in self._rows.values())
+        drawn = self._routed.sampler.is_late or any(row.drawn for row in self._rows.values())
+        return bool(self._rows) and drawn
 
     def add(self, rows: Sequence[Row], max_tokens: int, stop_tokens: Sequence[int] = ()) -> None:
         """Queue rows for prefill; they join at the next steps.
@@ -171,7 +173,9 @@ class RowBatch:
         row.num_cached = num_cached
         row.tokens[:] = group.head
         self._routed(mx.array([rest]), [*cache, RowStates([row])])
-        token = cast(int, self._routed.draw().item())
+        drawn = self._routed.draw()
+        self._routed.sampler.settle()
+        token = cast(int, drawn.item())
         row.tokens.append(row.prompt[-1])
         if token in group.ends:
             return [Drawn(row, token, "stop")]

@@ -6,7 +6,7 @@ has vector instructions for both. The distribution is that of `sampling`. Pure: 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from verse_server.engine.types import SamplingParams
 Weights = NDArray[np.float32]
 
 _BLOCK = 128
+_TRIALS = 4
 
 
 def draw(
-    logits: Weights, params: Sequence[SamplingParams], uniforms: Sequence[float]
+    logits: Weights, params: Sequence[SamplingParams], uniforms: Sequence[Callable[[], float]]
 ) -> NDArray[np.int32]:
     """One token for each row.
 
@@ -28,7 +29,7 @@ def draw(
         logits: (batch, vocab), bias and penalties applied. A row whose largest is no finite number
             gets that one's place.
         params: How each row draws.
-        uniforms: One number in [0, 1) for each row: where in its distribution it draws.
+        uniforms: For each row its own source of numbers in [0, 1).
 
     Returns:
         (batch,) token ids.
@@ -38,13 +39,33 @@ def draw(
         return np.array([_drawn(*row) for row in rows], dtype=np.int32)
 
 
-def _drawn(logits: Weights, params: SamplingParams, uniform: float) -> int:
+def _drawn(logits: Weights, params: SamplingParams, uniform: Callable[[], float]) -> int:
     largest = logits.max()
     if params.is_greedy or not np.isfinite(largest):
         return int(logits.argmax())
     weights = np.exp((logits - largest) / params.temperature)
+    if 0.5 <= params.top_p < 1 and not 0 < params.top_k < len(weights):
+        place = _tried(weights, params, uniform)
+        if place is not None:
+            return place
     floor = _floor(weights, params)
-    return _place(weights * (weights >= floor) if floor > 0 else weights, uniform)
+    return _place(weights * (weights >= floor) if floor > 0 else weights, uniform())
+
+
+def _tried(weights: Weights, params: SamplingParams, uniform: Callable[[], float]) -> int | None:
+    """A draw from all weights that falls inside `top_p` and `min_p`; None if some tries do not.
+
+    Rejection leaves the distribution as it is, and most tries succeed. Whether a token is inside
+    takes a sum over those heavier than it, where finding the border takes a sort.
+    """
+    total = float(weights.sum())
+    for _ in range(_TRIALS):
+        place = _place(weights, uniform())
+        weight = float(weights[place])
+        heavier = float((weights * (weights > weight)).sum())
+        if weight >= params.min_p and (heavier < params.top_p * total or weight == 1):
+            return place
+    return None
 
 
 def _place(weights: Weights, uniform: float) -> int:

@@ -14,6 +14,8 @@ from functools import cached_property
 from typing import Any, cast
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from verse_server.engine.grammar import Matcher
 from verse_server.engine.lora import SlotWeights
@@ -24,7 +26,7 @@ from verse_server.engine.types import SamplingParams
 class DrawnLogits:
     """The logits of the tokens that one step drew; whether they are numbers is seen on the host."""
 
-    def __init__(self, logits: mx.array) -> None:
+    def __init__(self, logits: mx.array | NDArray[np.float32]) -> None:
         self._logits = logits  # (rows,)
 
     @cached_property

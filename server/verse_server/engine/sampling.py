@@ -1,22 +1,19 @@
 """Draw the next token of every row in one go, each row by its own parameters.
 
 Order: grammar, bias, penalties, temperature, top_k, top_p, min_p, draw. Tokens that tie with the
-last one kept are kept too. Log-probabilities are those of the model, before any of these. On a GPU
-all of it stays there, so that the next step is under way before this one is read; on a CPU numpy
-draws, which costs that head start and still is the faster way (`host_sampling`). Engine thread
-only.
+last one kept are kept too. Log-probabilities are those of the model, before any of these. `sampler`
+says where this draws and where `host_sampling` does. Engine thread only.
 """
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from verse_server.engine import host_sampling
 from verse_server.engine.rows import DrawnLogits, NotedLogprobs, Row
 from verse_server.engine.types import SamplingParams
 
@@ -33,17 +30,15 @@ def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
     Returns:
         (batch,) token ids.
     """
-    drawn = _drawn(logits, inputs, rows)
-    step = mx.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0]
-    mx.async_eval(step)  # pyright: ignore[reportUnknownMemberType]
-    drawn_logits = DrawnLogits(step)
-    for position, row in enumerate(rows):
-        row.drawn.append((drawn_logits, position))
-    _note_logprobs(logits, drawn, rows)
+    drawn = _drawn(shaped(logits, inputs, rows), rows)
+    of_drawn = mx.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0]
+    mx.async_eval(of_drawn)  # pyright: ignore[reportUnknownMemberType]
+    note_drawn(logits, drawn, of_drawn, rows)
     return drawn
 
 
-def _drawn(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+def shaped(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+    """The logits after grammar, bias and penalties; arguments as of `sample`."""
     if any(row.matcher for row in rows):
         logits = _allowed(logits, inputs, rows)
     params = [row.sampling for row in rows]
@@ -51,26 +46,35 @@ def _drawn(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
         logits = _biased(logits, params)
     if any(_has_penalty(p) for p in params):
         logits = _penalized(logits, inputs, rows)
-    if all(p.is_greedy for p in params):
-        return mx.argmax(logits, axis=-1)
-    logits = logits.astype(mx.float32)
-    return _drawn_on_host(logits, rows) if _is_on_cpu() else _drawn_on_device(logits, rows)
+    return logits
 
 
-def _is_on_cpu() -> bool:
-    return mx.default_device().type == mx.DeviceType.cpu
+def note_drawn(
+    logits: mx.array,
+    drawn: mx.array,
+    of_drawn: mx.array | NDArray[np.float32],
+    rows: Sequence[Row],
+) -> None:
+    """Leave with each row what its report will need.
+
+    Args:
+        logits: (batch, vocab), the model's.
+        drawn: (batch,) token ids.
+        of_drawn: (batch,) their logits.
+        rows: In the batch's order.
+    """
+    drawn_logits = DrawnLogits(of_drawn)
+    for position, row in enumerate(rows):
+        row.drawn.append((drawn_logits, position))
+    _note_logprobs(logits, drawn, rows)
 
 
-def _drawn_on_host(logits: mx.array, rows: Sequence[Row]) -> mx.array:
-    mx.eval(logits)  # pyright: ignore[reportUnknownMemberType]  (lets other threads run meanwhile)
-    on_host = cast(NDArray[np.float32], np.array(logits, copy=False))
-    uniforms = [row.next_uniform() for row in rows]
-    return mx.array(host_sampling.draw(on_host, [row.sampling for row in rows], uniforms))
-
-
-def _drawn_on_device(logits: mx.array, rows: Sequence[Row]) -> mx.array:
+def _drawn(logits: mx.array, rows: Sequence[Row]) -> mx.array:
     params = [row.sampling for row in rows]
     greedy = [p.is_greedy for p in params]
+    if all(greedy):
+        return mx.argmax(logits, axis=-1)
+    logits = logits.astype(mx.float32)
     temperatures = [1.0 if p.is_greedy else p.temperature for p in params]
     tempered = logits / mx.array(temperatures)[:, None]
     drawn = _draw(_restricted(tempered, params), [row.next_key() for row in rows])

@@ -16,6 +16,7 @@ from verse_server.engine.batch import RowBatch
 from verse_server.engine.lora import LoraBank
 from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.rows import Row, RowStates
+from verse_server.engine.sampler import Sampler
 from verse_server.engine.types import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
@@ -92,11 +93,11 @@ def test_the_sampler_is_called_once_for_all_rows_with_their_states_in_order(
 ) -> None:
     calls: list[tuple[tuple[int, ...], list[int]]] = []
 
-    def spy(logits: mx.array, inputs: mx.array, rows: list[Row]) -> mx.array:
+    def spy(_: Sampler, logits: mx.array, inputs: mx.array, rows: list[Row]) -> mx.array:
         calls.append((logits.shape, [row.prompt[0] for row in rows]))
         return mx.argmax(logits, axis=-1)
 
-    monkeypatch.setattr("verse_server.engine.batch.sample", spy)
+    monkeypatch.setattr(Sampler, "sample", spy)
     batch = RowBatch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
     for prompt in PROMPTS:
         add(batch, prompt, 5)

@@ -13,13 +13,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from verse.base_model import load_base_model
-from verse_server.engine import batch as batch_module
-from verse_server.engine import sampling
+from verse_server.engine import sampler
 from verse_server.engine.batch import RowBatch
 from verse_server.engine.lora import LoraBank
 from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.rows import Row
-from verse_server.engine.sampling import sample
+from verse_server.engine.sampler import Sampler
 from verse_server.engine.types import SamplingParams
 
 VOCAB = 12
@@ -29,7 +28,7 @@ VOCAB = 12
 def where(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test twice: as on a CPU and as on a GPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "_is_on_cpu", lambda: request.param == "on the host")
+        patch.setattr(sampler, "_is_on_cpu", lambda: request.param == "on the host")
         yield
 
 
@@ -40,6 +39,14 @@ def random_logits(seed: int, *shape: int, spread: float = 1.0) -> Numbers:
     # Multiples of 1/64 are exact in every float type that a model computes in, up to 4.
     normal = np.random.default_rng(seed).standard_normal(shape) * spread
     return np.round(np.clip(normal, -4, 4) * 64) / 64
+
+
+def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+    """At once, wherever it is drawn."""
+    of_one_step = Sampler()
+    tokens = of_one_step.sample(logits, inputs, rows)
+    of_one_step.settle()
+    return tokens
 
 
 def draw(logits: Numbers, inputs: Sequence[int], rows: Sequence[Row]) -> list[int]:
@@ -349,13 +356,16 @@ def test_in_the_batch_every_row_s_list_and_the_token_in_flight_are_all_it_has_wr
     """What the penalties rest on, with rows of different lengths that join and leave."""
     seen: list[tuple[Row, list[int]]] = []
 
-    def spy(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+    sample_late = Sampler.sample
+
+    def spy(self: Sampler, logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+        self.settle()
         # Copied at once, since mlx-lm goes on writing to the lists.
         in_flight = cast(list[int], inputs.tolist())
         seen.extend((r, [*r.tokens, t]) for r, t in zip(rows, in_flight, strict=True))
-        return sample(logits, inputs, rows)
+        return sample_late(self, logits, inputs, rows)
 
-    monkeypatch.setattr(batch_module, "sample", spy)
+    monkeypatch.setattr(Sampler, "sample", spy)
     base = load_base_model(str(tiny_base))
     batch = RowBatch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
     params = SamplingParams(repetition_penalty=1.2, seed=3)
@@ -453,3 +463,23 @@ def test_a_grammar_is_not_moved_by_the_last_token_of_the_prompt() -> None:
     row.tokens.append(1)
     assert draw(random_logits(0, 1, VOCAB), [2], [row]) == [4]
     assert matcher.taken == []
+
+
+def test_on_the_host_tokens_are_there_once_settled_even_through_arrays_made_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """mlx-lm takes and joins the tokens of a step before they are drawn."""
+    monkeypatch.setattr(sampler, "_is_on_cpu", lambda: True)
+    flat, rows = np.zeros((3, 1000)), [simple_row(SamplingParams(seed=n)) for n in range(3)]
+    late = Sampler()
+    tokens = late.sample(mx.array(flat), mx.array([0, 0, 0]), rows)
+    fewer = mx.concatenate([tokens[mx.array([2, 0])], mx.array([7], dtype=tokens.dtype)])
+    assert late.is_late
+    assert not rows[0].drawn
+    late.settle()
+    assert not late.is_late
+    again = [simple_row(SamplingParams(seed=n)) for n in range(3)]
+    expected = draw(flat, [0, 0, 0], again)
+    assert tokens.tolist() == expected
+    assert fewer.tolist() == [expected[2], expected[0], 7]
+    assert all(len(row.drawn) == 1 for row in rows)
