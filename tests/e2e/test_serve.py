@@ -179,7 +179,7 @@ def test_a_client_that_goes_away_frees_its_row(serve: Serve, endless_model: Path
                 b"Content-Length: %d\r\n\r\n%b" % (len(raw), raw)
             )
             until(lambda: health(served)["running"] == 1)
-        until(lambda: health(served)["running"] == 0, seconds=1.0)
+        until(lambda: health(served)["running"] == 0, seconds=5.0)
 
 
 def test_an_adapter_of_another_base_is_a_warning_at_start_and_a_409_on_request(
