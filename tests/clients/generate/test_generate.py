@@ -1,6 +1,7 @@
 """`verse generate` against a server that counts: nothing twice, nothing lost, one sentence each."""
 
 import json
+import functools
 import os
 import signal
 import subprocess
@@ -120,7 +121,13 @@ def test_stopped_and_started_again_it_asks_for_no_poem_twice(
     fake.script.free_calls = 10
     path = Path("poems.jsonl")
     command = [VERSE, "generate", "--themes", "themes.txt", "--base-url", fake.base_url]
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would this one if the tests are such.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for(lambda: num_lines(path) == 10 and fake.num_calls == 14)
     process.send_signal(how)
     assert process.wait(20) == (130 if how == signal.SIGINT else -signal.SIGKILL)
