@@ -1,14 +1,13 @@
 """`verse generate` against a server that counts: nothing twice, nothing lost, one sentence each."""
 
 import json
-import functools
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,8 +107,17 @@ def test_common_seeds_are_resumed_exactly_and_are_a_plan_of_their_own(
     assert (fake.num_calls, path.read_bytes()) == (14, before)
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A shell's background jobs ignore Ctrl-C, and what they start inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_stopped_and_started_again_it_asks_for_no_poem_twice(
     fake: FakeOpenAI, how: signal.Signals
 ) -> None:
@@ -121,13 +129,7 @@ def test_stopped_and_started_again_it_asks_for_no_poem_twice(
     fake.script.free_calls = 10
     path = Path("poems.jsonl")
     command = [VERSE, "generate", "--themes", "themes.txt", "--base-url", fake.base_url]
-    process = subprocess.Popen(
-        [*command, *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore Ctrl-C, and so would this one if the tests are such.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
     wait_for(lambda: num_lines(path) == 10 and fake.num_calls == 14)
     process.send_signal(how)
     assert process.wait(20) == (130 if how == signal.SIGINT else -signal.SIGKILL)
