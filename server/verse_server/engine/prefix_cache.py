@@ -8,6 +8,7 @@ adapter never meets the keys and values of the old one. Engine thread only.
 from collections.abc import Sequence
 from typing import Any, cast
 
+import mlx.core as mx
 from mlx_lm.models.cache import LRUPromptCache
 
 Version = tuple[tuple[str, float], ...]
@@ -50,5 +51,8 @@ class PrefixCache:
         """Keep what was computed for `tokens`, of which the first `num_known` came from here."""
         if len(tokens) - num_known < _MIN_NEW_TOKENS:
             return
-        if sum(entry.nbytes for entry in cache) <= self._max_bytes:
-            self._entries.insert_cache(version, list(tokens), cache)
+        if sum(entry.nbytes for entry in cache) > self._max_bytes:
+            return
+        # Taken out of a batch they are not copied yet, and would keep all of that batch in memory.
+        mx.eval([entry.state for entry in cache])  # pyright: ignore[reportUnknownMemberType]
+        self._entries.insert_cache(version, list(tokens), cache)

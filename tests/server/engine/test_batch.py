@@ -253,3 +253,18 @@ def test_a_lone_row_removed_before_its_first_step_is_never_heard_of(base: BaseMo
     batch = known_batch(base)
     batch.remove([add(batch, [*KNOWN, 7], 4)])
     assert finish(batch) == {}
+
+
+def test_prefixes_kept_hold_no_more_memory_than_they_count(base: BaseModel) -> None:
+    """An entry is one row of a batch; it must not keep the others' keys and values with it."""
+    prefixes = PrefixCache(1 << 30)
+    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8, prefixes)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    for first in range(100, 900, 10):
+        add(batch, [first, *range(first, first + 30)], 1)
+        if first % 80 == 10:  # eight come together
+            finish(batch)
+    finish(batch)
+    assert prefixes.num_bytes > 80 * 30 * 100
+    assert mx.get_active_memory() - before < 2 * prefixes.num_bytes
