@@ -1,6 +1,8 @@
 """A fake server, poems in a file, and the command against them."""
 
-from collections.abc import Iterator, Sequence
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from verse.records import Candidate, Decision
 from verse_clients.judge.ranked import Ranked, read_ranked
 
 NUM_POEMS = 12
+CACHE = Path("ranked.judgments.jsonl")
 
 
 @pytest.fixture
@@ -56,3 +59,18 @@ def decisions(
         Decision(action="accept" if took else "reject", candidate=poem, blind=blind, time=time)
         for poem, took in zip(candidates, taken, strict=True)
     ]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def num_lines(path: Path) -> int:
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+def questions(fake: FakeOpenAI) -> list[str]:
+    return [json.dumps(body["messages"], ensure_ascii=False) for body in fake.asked]

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,15 @@ import msgspec
 import pytest
 
 from tests.clients.fake_openai import Body, Failure, FakeOpenAI, Raw, Reply, Script
-from tests.clients.judge.conftest import NUM_POEMS, ranked, verse_judge
+from tests.clients.judge.conftest import (
+    CACHE,
+    NUM_POEMS,
+    num_lines,
+    questions,
+    ranked,
+    verse_judge,
+    wait_for,
+)
 from tests.clients.judge.simulated import first, is_ranking, noisy, poems, qualities, scores, shown
 from verse import jsonl
 from verse.records import Candidate, Poem
@@ -27,22 +34,6 @@ from verse_clients.judge.judgments import read_judgments
 from verse_clients.judge.ranked import Ranked
 
 VERSE = Path(sys.executable).with_name("verse")
-CACHE = Path("ranked.judgments.jsonl")
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def num_lines(path: Path) -> int:
-    return len(path.read_bytes().splitlines()) if path.exists() else 0
-
-
-def questions(fake: FakeOpenAI) -> list[str]:
-    return [json.dumps(body["messages"], ensure_ascii=False) for body in fake.asked]
 
 
 def agreement(made: Ranked, truth: Mapping[str, float]) -> float:
@@ -140,64 +131,6 @@ def test_a_line_cut_off_by_a_kill_is_kept_aside_and_asked_again(
     assert fake.num_calls == calls + 1
     assert "ranked.judgments.jsonl.torn" in capfd.readouterr().err
     assert Path("ranked.json").read_bytes() == made
-
-
-@pytest.mark.parametrize("limit", [1, 7, NUM_POEMS + 3])
-def test_calls_stop_hard_at_the_limit_and_go_on_with_a_higher_one(
-    fake: FakeOpenAI, limit: int
-) -> None:
-    assert verse_judge(fake, "-o", "whole.json") == 0
-    calls = fake.num_calls
-    fake.asked.clear()
-    assert verse_judge(fake, "--max-calls", str(limit), "--concurrency", "4") == 0
-    assert fake.num_calls == limit
-    assert "A limit was reached" in " ".join(ranked().notes)
-    assert verse_judge(fake) == 0
-    assert fake.num_calls == calls
-    assert ranked().notes == ()
-
-
-def test_retries_count_against_the_limit_too(fake: FakeOpenAI) -> None:
-    fake.fail(*[Failure(500)] * 2)
-    assert verse_judge(fake, "--max-calls", "4", "--concurrency", "1") == 0
-    assert fake.num_calls == 4
-
-
-def test_cost_stops_before_the_limit(fake: FakeOpenAI) -> None:
-    # 7 tokens in, 11 out, as the fake server counts them: a thousandth of a dollar a call.
-    price = f"0,{1000 / 11}"
-    options = ["--price", price, "--max-tokens", "100", "--concurrency", "4"]
-    assert verse_judge(fake, *options, "--max-cost", "0.02") == 0
-    spent = fake.num_calls * 0.001
-    # The last call is sent only if 100 tokens would still fit.
-    assert 0.02 - 0.0091 - 0.001 <= spent <= 0.02
-    assert ranked().judges[0].cost == pytest.approx(spent)
-
-
-def test_a_limit_in_dollars_needs_a_price(capfd: pytest.CaptureFixture[str]) -> None:
-    options = ["--judge", "nobodys-model", "--max-cost", "1"]
-    assert verse_judge("http://192.0.2.1/v1", *options) == 2
-    assert "nobody knows the price of nobodys-model" in capfd.readouterr().err
-
-
-def test_a_dry_run_tells_calls_tokens_and_price_and_asks_nothing(
-    fake: FakeOpenAI, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert verse_judge(fake, "--dry-run") == 0
-    said = capfd.readouterr().out
-    assert "12 poems, 12 of them to be judged." in said
-    assert "12 rubric calls, at most 15 comparisons, about " in said
-    assert "$0 (a server of your own)" in said
-    assert verse_judge("https://api.openai.com/v1", "--judge", "gpt-4.1", "--dry-run") == 0
-    assert "about $0.0" in capfd.readouterr().out
-    assert verse_judge("https://192.0.2.1/v1", "--judge", "nobodys", "--dry-run") == 0
-    assert "price unknown" in capfd.readouterr().out
-    assert fake.num_calls == 0
-    assert not CACHE.exists()
-    assert verse_judge(fake, "--compare", "none") == 0
-    capfd.readouterr()
-    assert verse_judge(fake, "--dry-run") == 0
-    assert "0 rubric calls, at most 15 comparisons" in capfd.readouterr().out
 
 
 def test_every_answer_that_is_none_is_counted_and_never_a_score(
@@ -379,130 +312,6 @@ def test_weights_change_the_order_without_a_single_call(fake: FakeOpenAI) -> Non
     best = ranked().poems[0]
     assert best.rubric is not None
     assert best.score == best.rubric.theme_adherence == 5
-
-
-def test_no_more_questions_at_once_than_allowed(fake: FakeOpenAI) -> None:
-    fake.script.seconds = 0.05
-    assert verse_judge(fake, "--concurrency", "3") == 0
-    assert fake.most_at_once == 3
-
-
-def test_a_server_that_goes_away_is_waited_for(capfd: pytest.CaptureFixture[str]) -> None:
-    truth = qualities(poems(NUM_POEMS))
-    one = FakeOpenAI(script=Script(write=noisy(truth)))
-    port = one.port
-    codes: list[int] = []
-    with one:
-        one.script.gate, one.script.free_calls = threading.Event(), 5
-        run = threading.Thread(target=lambda: codes.append(verse_judge(one.base_url)))
-        run.start()
-        wait_for(lambda: num_lines(CACHE) == 5)
-    with FakeOpenAI(port, Script(write=noisy(truth))) as again:
-        run.join(30)
-        assert codes == [0]
-        assert again.num_calls > 0
-    said = capfd.readouterr().err
-    assert said.count(f"No server answers at http://127.0.0.1:{port}/v1. Waiting for it") == 1
-    assert "failed" not in ranked().judges[0].outcomes
-
-
-def test_a_long_wait_ends_the_run_and_the_next_one_goes_on(
-    fake: FakeOpenAI, capfd: pytest.CaptureFixture[str]
-) -> None:
-    fake.fail(Reply(scores(3)), Failure(429, "slow down", retry_after="900"))
-    options = ["--wait", "60", "--concurrency", "1"]
-    assert verse_judge(fake, *options) == 2
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1
-    assert "answered 429" in said
-    assert "run the same command again to go on" in said
-    assert num_lines(CACHE) == 1
-    assert verse_judge(fake, *options) == 0
-    assert len(set(questions(fake))) == fake.num_calls - 1
-
-
-def test_a_server_that_refuses_everything_is_not_asked_for_everything(
-    fake: FakeOpenAI, capfd: pytest.CaptureFixture[str]
-) -> None:
-    fake.fail(*[Failure(400, "too long", code="context_length_exceeded")] * 99)
-    assert verse_judge(fake, "--concurrency", "1") == 2
-    assert fake.num_calls == 5
-    assert "too long" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "script", "said"),
-    [
-        ([], Script(key="sk-right"), "wants an API key; set OPENAI_API_KEY or give --api-key."),
-        (["--key-env", "MY_KEY"], Script(key="sk-right"), "--api-key. MY_KEY is not set."),
-        (["--judge", "gpt-9"], Script(), "The model 'gpt-9' does not exist"),
-        (["--judge", "a", "--judge", "b", "--key-env", "A", "--key-env", "B", "--key-env", "C"],
-         Script(), "2 judges and 3 --key-env do not pair"),
-        (["--api-key", "sk-1", "--key-env", "A"], Script(), "--api-key or --key-env, not both"),
-        (["--api-key", "sk-1"], Script(key="sk-right"), "does not accept the API key. What was"),
-        (["--judge", "a", "--judge", "a"], Script(), "named twice"),
-        (["-i", "nowhere.jsonl"], Script(), "nowhere.jsonl cannot be read"),
-        (["-i", "notes.txt"], Script(), "notes.txt holds no poems"),
-        (["--training", "notes.txt"], Script(), "holds no poems"),
-        (["--examples", "nowhere.jsonl"], Script(), "nowhere.jsonl cannot be read"),
-        (["--weights", "notes.txt"], Script(), "notes.txt holds no weights"),
-        (["--weights", "zero.json"], Script(), "gives every criterion the weight 0"),
-        (["-o", "notes.txt"], Script(), "notes.txt is no ranking of verse judge"),
-        (["-o", "poems.jsonl"], Script(), "poems.jsonl is no ranking of verse judge"),
-        (["-o", "nowhere/ranked.json"], Script(), "cannot be written"),
-        (["--cache", "notes.txt"], Script(), "holds no judgments; name another --cache"),
-        (["--price", "cheap"], Script(), "is not two numbers"),
-        (["--price", "nan,2"], Script(), "is not two numbers"),
-        (["--price", "-1,2"], Script(), "is not two numbers"),
-    ],
-)  # fmt: skip
-def test_each_mistake_is_one_sentence_and_loses_nothing(
-    options: list[str], script: Script, said: str, fake: FakeOpenAI,
-    capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    Path("notes.txt").write_text("三月的雨\n", "utf-8")
-    zero = dict.fromkeys(("theme_adherence", "poetic_quality", "fluency", "emotional_resonance"), 0)
-    Path("zero.json").write_text(json.dumps({"weights": zero}), "utf-8")
-    before = {path: path.read_bytes() for path in Path().iterdir()}
-    fake.script = script
-    assert verse_judge(fake, *options) == 2
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert said in lines[0]
-    assert {path: path.read_bytes() for path in before} == before
-    assert not Path("ranked.json").exists()
-
-
-def test_a_wrong_key_is_told(
-    fake: FakeOpenAI, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong")
-    fake.script.key = "sk-right"
-    assert verse_judge(fake) == 2
-    said = capfd.readouterr().err
-    assert "does not accept the API key. What was answered is kept" in said
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-right")
-    assert verse_judge(fake) == 0
-
-
-def test_the_ranking_of_other_poems_is_not_replaced(
-    fake: FakeOpenAI, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert verse_judge(fake) == 0
-    before = Path("ranked.json").read_bytes()
-    others = poems(NUM_POEMS + 2)
-    fake.script.write = noisy(qualities(others))
-    jsonl.append(Path("others.jsonl"), *others[3:])
-    assert verse_judge(fake, "-i", "others.jsonl") == 2
-    assert "ranks 3 poems that are not in the input" in capfd.readouterr().err
-    assert Path("ranked.json").read_bytes() == before
-    assert verse_judge(fake, "-i", "poems.jsonl", "-i", "others.jsonl") == 0
-    assert len(ranked().poems) == NUM_POEMS + 2
-
-
-def test_no_server_at_all_is_told(capfd: pytest.CaptureFixture[str]) -> None:
-    assert verse_judge("http://127.0.0.1:9/v1", "--wait", "0") == 2
-    assert "No server answers at http://127.0.0.1:9/v1." in capfd.readouterr().err
 
 
 def test_english_instructions_are_asked_for_by_a_flag(fake: FakeOpenAI) -> None:
