@@ -140,7 +140,7 @@ def load_base_model(
             ),
         )
         if not as_stored:
-            if mx.default_device().type == mx.DeviceType.cpu and _fits_as_float32(model):
+            if runs_on_cpu() and _fits_as_float32(model):
                 model = _as_float32(model)
             _bring_in(model, on_progress)
     except Exception as error:
@@ -156,6 +156,11 @@ def load_base_model(
         dtype=_activation_dtype(model),
         bytes=sum(array.nbytes for _, array in _arrays(model)),
     )
+
+
+def runs_on_cpu() -> bool:
+    """Whether mlx computes on the CPU, where other ways of doing things are the fast ones."""
+    return mx.default_device().type == mx.DeviceType.cpu
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -15,6 +15,7 @@ from mlx.utils import (
     tree_unflatten,
 )
 
+from verse.base_model import runs_on_cpu
 from verse_trainer.objective import Batch, Objective
 
 Arrays = dict[str, mx.array]
@@ -56,7 +57,7 @@ class Stepper:
         changing = [model.state, optimizer.state]
         self._compute = partial(mx.compile, inputs=drawing, outputs=drawing)(self._differentiate)
         self._update = partial(mx.compile, inputs=changing, outputs=changing)(self._apply)
-        if mx.default_device().type == mx.DeviceType.cpu:
+        if runs_on_cpu():
             # There mlx calls a C++ compiler for each kernel: more seconds than updates ever take.
             self._update = self._apply
 

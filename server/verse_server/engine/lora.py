@@ -24,7 +24,7 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from verse.adapter_files import ModuleShape
-from verse.base_model import linear_layers, linear_shapes
+from verse.base_model import linear_layers, linear_shapes, runs_on_cpu
 from verse_server.engine.adapter_weights import AdapterWeights, ModuleUpdate
 
 SlotWeights = tuple[tuple[int, float], ...]
@@ -117,7 +117,7 @@ class Pairs:
 
 def _gathered(x: mx.array, stack: mx.array, rows: mx.array, slots: mx.array) -> mx.array:
     """x[rows] @ stack[slots], without the copies where mlx can."""
-    if x.dtype != mx.float32 and mx.default_device().type == mx.DeviceType.cpu:
+    if x.dtype != mx.float32 and runs_on_cpu():
         return x[rows] @ stack[slots]  # there gather_mm takes float32 only
     return mx.gather_mm(x, stack, rows, slots)
 

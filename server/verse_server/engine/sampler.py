@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from verse.base_model import runs_on_cpu
 from verse_server.engine import host_sampling
 from verse_server.engine.rows import Row
 from verse_server.engine.sampling import note_drawn, sample, shaped
@@ -33,7 +34,7 @@ class Sampler:
     def sample(self, logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
         """As `sampling.sample`; the numbers in the array are only there after `settle`."""
         self.settle()
-        if not _is_on_cpu() or all(row.sampling.is_greedy for row in rows):
+        if not runs_on_cpu() or all(row.sampling.is_greedy for row in rows):
             return sample(logits, inputs, rows)
         mx.eval(inputs)  # pyright: ignore[reportUnknownMemberType]  (nobody shall wait for it later)
         self._late = _LateDraw.begin(logits, shaped(logits, inputs, rows), rows)
@@ -81,7 +82,3 @@ class _LateDraw:
 def _on_host(array: mx.array) -> NDArray[np.float32]:
     """The same memory, as numpy sees it."""
     return cast(NDArray[np.float32], np.array(array, copy=False))
-
-
-def _is_on_cpu() -> bool:
-    return mx.default_device().type == mx.DeviceType.cpu

@@ -28,7 +28,7 @@ VOCAB = 12
 def where(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test twice: as on a CPU and as on a GPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler, "_is_on_cpu", lambda: request.param == "on the host")
+        patch.setattr(sampler, "runs_on_cpu", lambda: request.param == "on the host")
         yield
 
 
@@ -469,7 +469,7 @@ def test_on_the_host_tokens_are_there_once_settled_even_through_arrays_made_of_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """mlx-lm takes and joins the tokens of a step before they are drawn."""
-    monkeypatch.setattr(sampler, "_is_on_cpu", lambda: True)
+    monkeypatch.setattr(sampler, "runs_on_cpu", lambda: True)
     flat, rows = np.zeros((3, 1000)), [simple_row(SamplingParams(seed=n)) for n in range(3)]
     late = Sampler()
     tokens = late.sample(mx.array(flat), mx.array([0, 0, 0]), rows)
