@@ -24,8 +24,10 @@ from mlx_lm.models.cache import make_prompt_cache
 from verse.base_model import BaseModel
 from verse_server.engine.lora import LoraBank
 from verse_server.engine.prefix_cache import PrefixCache
+from verse_server.engine.roomy_cache import with_room
 from verse_server.engine.rows import Row, RowStates
 from verse_server.engine.sampler import Sampler
+from verse_server.engine.seating import Seating
 
 _Finish = Literal["stop", "length"] | None
 
@@ -74,7 +76,7 @@ class _RoutedModel(nn.Module):
         """(batch, seq) -> (batch, 1, 1) zeros; see the module's docstring."""
         states: RowStates = cache[-1]
         self._bank.route.set(states.slots, self._bank)
-        logits = cast(mx.array, self._model(tokens, cache=cache[:-1]))
+        logits = cast(mx.array, self._model(states.seated(tokens), cache=cache[:-1]))
         self._pending = (logits, tokens, states)
         return mx.zeros((tokens.shape[0], 1, 1))
 
@@ -84,7 +86,7 @@ class _RoutedModel(nn.Module):
         logits, tokens, states = self._pending
         self._pending = None
         self._on_wait()
-        return self.sampler.sample(logits[:, -1], tokens[:, -1], states.rows)
+        return self.sampler.sample(states.in_order(logits[:, -1]), tokens[:, -1], states.rows)
 
 
 class RowBatch:
@@ -109,6 +111,7 @@ class RowBatch:
                 the time in which this thread needs no Python.
         """
         self._base = base
+        self._max_rows = max_rows
         self._prefixes = prefixes
         self._routed = _RoutedModel(base.model, bank, on_wait)
         self._added: list[_Group] = []
@@ -228,10 +231,12 @@ class RowBatch:
         segments: list[list[int]],
         max_tokens: int,
     ) -> int:
+        roomy = with_room(entries, self._max_rows)
+        states = RowStates([row], Seating(1) if roomy else None)
         (uid,) = self._generator.insert_segments(
             [segments],
             [max_tokens],
-            caches=[[*entries, RowStates([row])]],
+            caches=[[*(roomy or entries), states]],
             all_tokens=[row.tokens],
             stop_sequences=[group.stop],
         )

@@ -9,6 +9,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from verse_server.engine.grammar import Matcher
 from verse_server.engine.lora import SlotWeights
 from verse_server.engine.prefix_cache import Version
+from verse_server.engine.seating import Seating
 from verse_server.engine.types import SamplingParams
 
 
@@ -119,13 +121,34 @@ class Row:
 class RowStates:
     """The rows of a batch, in the batch's order, as an entry of mlx-lm's cache list."""
 
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(self, rows: list[Row], seating: Seating | None = None) -> None:
+        """Of one row or more.
+
+        Args:
+            rows: In the batch's order.
+            seating: Where they sit in the other entries' arrays; None if those have them in order.
+        """
         self.rows = rows
+        self.seating = seating
 
     @property
     def slots(self) -> list[SlotWeights]:
-        """Which adapters each row uses."""
-        return [row.slots for row in self.rows]
+        """Which adapters each row uses, in the order of the seats."""
+        if self.seating is None:
+            return [row.slots for row in self.rows]
+        return [self.rows[index].slots for index in self.seating.rows]
+
+    def seated(self, of_rows: mx.array) -> mx.array:
+        """Bring what is in the batch's order, by its first axis, into that of the seats."""
+        if self.seating is None or self.seating.is_in_order:
+            return of_rows
+        return of_rows[mx.array(self.seating.rows)]
+
+    def in_order(self, of_seats: mx.array) -> mx.array:
+        """The other way."""
+        if self.seating is None or self.seating.is_in_order:
+            return of_seats
+        return of_seats[mx.array(self.seating.seats)]
 
     @property
     def state(self) -> list[mx.array]:
@@ -139,15 +162,20 @@ class RowStates:
 
     def merge(self, entries: Sequence["RowStates"]) -> "RowStates":
         """One batch of several single rows."""
-        return RowStates([row for entry in entries for row in entry.rows])
+        rows = [row for entry in entries for row in entry.rows]
+        return RowStates(rows, self.seating and Seating(len(rows)))
 
     def extend(self, other: "RowStates") -> None:
         """The rows of another batch join at the end."""
         self.rows = self.rows + other.rows
+        if self.seating and other.seating:
+            self.seating.join(other.seating.seats)
 
     def filter(self, keep: Sequence[int]) -> None:
         """Only these rows stay, in this order."""
         self.rows = [self.rows[index] for index in keep]
+        if self.seating:
+            self.seating.leave(keep)
 
     def extract(self, index: int) -> "RowStates":
         """One row alone."""
@@ -155,7 +183,7 @@ class RowStates:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "RowStates":
         # mlx-lm copies a batch to split it; each row goes to one of the halves.
-        return RowStates(list(self.rows))
+        return RowStates(list(self.rows), deepcopy(self.seating))
 
     def prepare(self, **_: Any) -> None:
         """Padding does not concern rows."""

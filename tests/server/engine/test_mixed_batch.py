@@ -23,6 +23,7 @@ from verse_server.engine.batch import RowBatch
 from verse_server.engine.lora import LoraBank, SlotWeights
 from verse_server.engine.prefix_cache import PrefixCache
 from verse_server.engine.rows import Row
+from verse_server.engine.seating import Seating
 from verse_server.engine.types import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
@@ -116,6 +117,40 @@ def test_every_row_of_a_mixed_batch_is_what_mlx_lm_writes_alone(
     for name, row, answer in zip(names, rows, answers, strict=True):
         reference = None if name is None else workbench.references[name]
         assert answer == greedy_alone(reference, row.prompt, NUM_TOKENS), name
+
+
+def test_rows_that_come_and_go_keep_their_adapter_and_their_answer(
+    workbench: Workbench, greedy_alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who leaves gives its seat to another; nobody may notice."""
+    orders: list[bool] = []
+    leave = Seating.leave
+
+    def spy(seating: Seating, keep: Sequence[int]) -> list[int]:
+        before = leave(seating, keep)
+        orders.append(seating.is_in_order)
+        return before
+
+    monkeypatch.setattr(Seating, "leave", spy)
+    batch = RowBatch(workbench.base, workbench.bank, 6, PrefixCache(0))
+    names = [None, *workbench.slots, "lora", None]
+    rows = [workbench.row(name, PROMPTS[i]) for i, name in enumerate(names)]
+    lengths = {row: 3 + 5 * index % 17 for index, row in enumerate(rows)}
+    waiting, running = list(rows), set[Row]()
+    answers: dict[Row, list[int]] = {row: [] for row in rows}
+    while waiting or running:
+        while waiting and len(running) < 6:
+            row = waiting.pop(0)
+            batch.add([row], lengths[row])
+            running.add(row)
+        for drawn in batch.step():
+            answers[drawn.row].append(drawn.token)
+            if drawn.finish_reason:
+                running.discard(drawn.row)
+    assert not all(orders)
+    for name, row in zip(names, rows, strict=True):
+        reference = None if name is None else workbench.references[name]
+        assert answers[row] == greedy_alone(reference, row.prompt, lengths[row]), name
 
 
 def test_the_adapters_do_change_what_is_written(workbench: Workbench) -> None:

@@ -1,0 +1,202 @@
+"""Keys and values of a batch that rows join and leave without moving the others.
+
+mlx-lm's `BatchKVCache` copies the keys and values of all rows whenever one joins or leaves. When
+poems are written in bulk that happens at every other step; on two cores a join then cost more than
+a step. Here the buffers have rows to spare, a row that joins is written into one of them, and one
+that leaves is overwritten by the last (see `seating`). The arrays are in the order of the seats,
+and so must be what the model computes; `batch` sees to it. What cannot be done in place is left to
+`BatchKVCache`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import mlx.core as mx
+from mlx_lm.models.base import create_causal_mask
+from mlx_lm.models.cache import BatchKVCache, KVCache
+
+from verse_server.engine.seating import Seating
+
+_SPARE = 8
+"""A batch that has to grow gets one row in so many to spare."""
+_WASTE = 4
+"""A batch gives rows back when it has more than one in so many to spare."""
+
+
+def with_room(entries: Sequence[Any], max_rows: int) -> list[Any] | None:
+    """A row's cache list whose entries become `RoomyKVCache` in a batch; None if one cannot."""
+    if any(type(entry) is not KVCache for entry in entries):
+        return None
+    return [_Entry(entry, max_rows) for entry in entries]
+
+
+class _Entry(KVCache):
+    """One row's keys and values, on their way into a batch."""
+
+    def __init__(self, entry: Any, max_rows: int) -> None:
+        super().__init__()
+        self.keys, self.values, self.offset = entry.keys, entry.values, entry.offset
+        self._max_rows = max_rows
+
+    def merge(self, caches: Sequence[Any]) -> "RoomyKVCache":  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One batch of several rows, which mlx-lm asks the first of them for."""
+        lengths = [int(cache.size()) for cache in caches]
+        padding = [max(lengths) - length for length in lengths]
+        return RoomyKVCache(cast(Any, BatchKVCache).merge(caches), padding, self._max_rows)
+
+
+class RoomyKVCache(BatchKVCache):
+    """See the module. Arrays are (seats and spare ones, heads, columns, head size)."""
+
+    # mlx-lm leaves these untyped.
+    keys: Any
+    values: Any
+    offset: Any
+    _idx: int
+
+    def __init__(self, merged: BatchKVCache, padding: list[int], max_rows: int) -> None:
+        """Take over what mlx-lm has merged.
+
+        Args:
+            merged: It is not to be used any more.
+            padding: On the left of each row.
+            max_rows: There are never more, spare ones included.
+        """
+        super().__init__(padding)
+        self.state = cast(Any, merged).state
+        self.seating = Seating(len(padding))
+        self._max_rows = max_rows
+        self._pad(padding)
+
+    @property
+    def num_rows(self) -> int:
+        """Without the spare ones."""
+        return len(self.seating.seats)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append columns to all rows; what there is to attend to."""
+        num_new = keys.shape[2]
+        if self.keys is None:
+            self.keys = mx.zeros((*keys.shape[:2], 0, keys.shape[3]), keys.dtype)
+            self.values = mx.zeros((*values.shape[:2], 0, values.shape[3]), values.dtype)
+        if self._idx + num_new > self.keys.shape[2]:
+            self._add_columns(num_new)
+        columns = slice(self._idx, self._idx + num_new)
+        self.keys[: self.num_rows, :, columns] = keys
+        self.values[: self.num_rows, :, columns] = values
+        self.offset = self.offset + num_new
+        self._idx += num_new
+        return self.keys_and_values()
+
+    def keys_and_values(self) -> tuple[mx.array, mx.array]:
+        """(rows, heads, columns, head size) each, without columns that no row needs."""
+        columns = slice(self._start, self._idx)
+        return self.keys[: self.num_rows, :, columns], self.values[: self.num_rows, :, columns]
+
+    def make_mask(self, N: int, return_array: bool = True, **options: Any) -> mx.array:  # noqa: N803  (mlx-lm's name)
+        """Which of the columns of `keys_and_values`, and of N new ones, each row may look at."""
+        offset, padding = self._idx - self._start, self.left_padding - self._start
+        del return_array  # it always is one
+        return create_causal_mask(N, offset=offset, left_padding=padding, **options)
+
+    def filter(self, batch_indices: Sequence[int]) -> None:
+        """Only these rows stay, in this order."""
+        before = self.seating.leave(batch_indices)
+        self.offset = self.offset[mx.array(before)]
+        self._pad([self._padding[old] for old in before])
+        if self.keys is not None:
+            self._move([(old, new) for new, old in enumerate(before) if old != new])
+            if self.keys.shape[0] > self.num_rows + self.num_rows // _WASTE + 1:
+                self._drop_spare()
+
+    def extend(self, other: "RoomyKVCache") -> None:
+        """The rows of another batch join at the end."""
+        if self._has_room_for(other):
+            self._write(other)
+        else:
+            self._drop_spare()
+            other._drop_spare()
+            longest = max(self._idx, other._idx)
+            ours, theirs = longest - self._idx, longest - other._idx
+            cast(Any, super()).extend(other)
+            self._pad([p + ours for p in self._padding] + [p + theirs for p in other._padding])
+            self._add_spare()
+        self.seating.join(other.seating.seats)
+
+    def extract(self, idx: int) -> KVCache:
+        """One row alone."""
+        seat = self.seating.seats[idx]
+        row = slice(seat, seat + 1), slice(None), slice(self._padding[seat], self._idx)
+        alone = KVCache()
+        alone.keys, alone.values = mx.contiguous(self.keys[row]), mx.contiguous(self.values[row])
+        alone.offset = self._idx - self._padding[seat]
+        return alone
+
+    def prepare(self, *, right_padding: list[int] | None = None, **options: Any) -> None:
+        """Padding on the right to come, of each row; `finalize` then rolls whole arrays."""
+        self._drop_spare()
+        self._right = [right_padding[row] if right_padding else 0 for row in self.seating.rows]
+        cast(Any, super()).prepare(right_padding=self._right, **options)
+
+    def finalize(self) -> None:
+        """The padding on the right goes to the left."""
+        super().finalize()
+        self._pad([p + more for p, more in zip(self._padding, self._right, strict=True)])
+
+    def _pad(self, padding: list[int]) -> None:
+        """Note what is on the left of each row. Known on the host, nobody has to wait for it."""
+        self._padding = padding
+        self.left_padding = mx.array(padding)
+        self._start = min(padding)
+
+    def _move(self, moves: list[tuple[int, int]]) -> None:
+        """From one seat into another whose row has left.
+
+        They are copied out first, so that the arrays can be written in place when they are next.
+        """
+        if not moves:
+            return
+        rows = mx.array([old for old, _ in moves])
+        keys, values = self.keys[rows, :, : self._idx], self.values[rows, :, : self._idx]
+        mx.async_eval(keys, values)  # pyright: ignore[reportUnknownMemberType]
+        for place, (_, new) in enumerate(moves):
+            self.keys[new, :, : self._idx] = keys[place]
+            self.values[new, :, : self._idx] = values[place]
+
+    def _has_room_for(self, other: "RoomyKVCache") -> bool:
+        if self.keys is None or other.keys is None:
+            return False
+        has_rows = self.num_rows + other.num_rows <= self.keys.shape[0]
+        return has_rows and other._idx - other._start <= self._idx
+
+    def _write(self, other: "RoomyKVCache") -> None:
+        """Into spare rows. Zeros come before: what is masked is multiplied all the same."""
+        keys, values = other.keys_and_values()
+        at = self._idx - keys.shape[2]
+        rows = slice(self.num_rows, self.num_rows + other.num_rows)
+        before = [(0, 0), (0, 0), (at, 0), (0, 0)]
+        self.keys[rows, :, : self._idx] = mx.pad(keys, before)
+        self.values[rows, :, : self._idx] = mx.pad(values, before)
+        self._pad(self._padding + [p + at - other._start for p in other._padding])
+        self.offset = mx.concatenate([self.offset, other.offset])
+
+    def _drop_spare(self) -> None:
+        if self.keys is not None:
+            self.keys, self.values = self.keys[: self.num_rows], self.values[: self.num_rows]
+
+    def _add_spare(self) -> None:
+        num_rows = len(self._padding)
+        num_spare = min(num_rows // _SPARE, self._max_rows - num_rows)
+        if self.keys is not None and num_spare > 0:
+            after = [(0, num_spare), (0, 0), (0, 0), (0, 0)]
+            self.keys, self.values = mx.pad(self.keys, after), mx.pad(self.values, after)
+
+    def _add_columns(self, num_new: int) -> None:
+        """Room for at least so many; the columns that nobody needs are left out."""
+        needed = slice(self._start, self._idx)
+        blocks = -(-num_new // self.step)
+        after = [(0, 0), (0, 0), (0, blocks * self.step), (0, 0)]
+        self.keys = mx.pad(self.keys[:, :, needed], after)
+        self.values = mx.pad(self.values[:, :, needed], after)
+        self._idx -= self._start
+        self._pad([p - self._start for p in self._padding])

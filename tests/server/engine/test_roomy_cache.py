@@ -1,0 +1,130 @@
+"""It holds what mlx-lm's own batched cache holds, and copies less."""
+
+import random
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.models.cache import BatchKVCache, KVCache, RotatingKVCache
+from numpy.typing import NDArray
+
+from verse_server.engine.roomy_cache import RoomyKVCache, with_room
+
+HEADS, SIZE, MAX_ROWS = 2, 4, 6
+
+
+class Twins:
+    """The same rows in both caches."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._numbers = np.random.default_rng(seed)
+        self.ours, self.theirs = self._joined()
+
+    def join(self) -> None:
+        ours, theirs = self._joined()
+        self.ours.extend(ours)
+        self.theirs.extend(theirs)
+
+    def leave(self, num_rows: int) -> None:
+        count = self.ours.num_rows
+        keep = sorted(self._random.sample(range(count), count - num_rows))
+        self.ours.filter(keep)
+        self.theirs.filter(keep)
+
+    def decode(self, columns: int = 1) -> None:
+        """New columns for every row; both return the same for it, and mask the same."""
+        rows = self.ours.num_rows
+        new = self._new(rows, columns)
+        masks = self.ours.make_mask(columns), self.theirs.make_mask(columns)
+        seats, order = self.ours.seating.seats, mx.array(self.ours.seating.rows)
+        got = self.ours.update_and_fetch(new[order], 2 * new[order])
+        expected = self.theirs.update_and_fetch(new, 2 * new)
+        for row in range(rows):
+            for mine, other in zip(got, expected, strict=True):
+                attended = attended_columns(mine, masks[0], seats[row])
+                reference = attended_columns(other, masks[1], row)
+                assert [a.tolist() for a in attended] == [r.tolist() for r in reference]
+        assert self.ours.offset[mx.array(seats)].tolist() == self.theirs.offset.tolist()
+
+    def same_rows(self) -> None:
+        for row in range(self.ours.num_rows):
+            mine: Any = self.ours.extract(row)
+            other: Any = self.theirs.extract(row)
+            assert mine.offset == other.offset
+            assert mine.keys.tolist() == other.keys.tolist()
+            assert mine.values.tolist() == other.values.tolist()
+
+    def _joined(self) -> tuple[RoomyKVCache, BatchKVCache]:
+        entries: list[KVCache] = []
+        for _ in range(self._random.randint(1, 2)):
+            entry = KVCache()
+            new = self._new(1, self._random.randint(1, 9))
+            entry.update_and_fetch(new, 2 * new)
+            entries.append(entry)
+        roomy = [(with_room([entry], MAX_ROWS) or [])[0] for entry in entries]
+        return roomy[0].merge(roomy), BatchKVCache.merge(entries)
+
+    def _new(self, rows: int, columns: int) -> mx.array:
+        return mx.array(self._numbers.normal(size=(rows, HEADS, columns, SIZE)), mx.float32)
+
+
+def attended_columns(keys: mx.array, mask: mx.array, row: int) -> list[NDArray[Any]]:
+    """What each new column of one row may look at."""
+    of_row = np.array(mx.broadcast_to(mask, (keys.shape[0], 1, *mask.shape[-2:])))[row, 0]
+    return [np.array(keys)[row][:, allowed] for allowed in of_row]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_that_come_and_go_keep_what_is_theirs(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BatchKVCache, "step", 8)  # so that columns run out often
+    twins, chance = Twins(seed), random.Random(seed)
+    for _ in range(40):
+        rows = twins.ours.num_rows
+        if rows <= MAX_ROWS - 2 and chance.random() < 0.4:
+            twins.join()
+        elif rows > 1 and chance.random() < 0.4:
+            twins.leave(chance.randint(1, rows - 1))
+        twins.decode(chance.choice([1, 1, 1, 3]))
+        twins.same_rows()
+        assert twins.ours.keys.shape[0] <= MAX_ROWS
+
+
+def test_a_join_into_a_spare_row_and_a_leave_keep_the_buffers() -> None:
+    twins = Twins(0)
+    while twins.ours.num_rows < MAX_ROWS - 1:
+        twins.join()
+    twins.decode()
+    while twins.ours.num_rows == MAX_ROWS - 1 or twins.ours.keys.shape[0] < MAX_ROWS:
+        twins.leave(1)
+        twins.join()
+    capacity = twins.ours.keys.shape
+    twins.decode()
+    twins.leave(1)
+    assert twins.ours.keys.shape == capacity
+    twins.decode()
+    twins.same_rows()
+
+
+def test_padding_on_the_right_goes_to_the_left_of_its_own_row() -> None:
+    twins = Twins(3)
+    while twins.ours.num_rows < 5:
+        twins.join()
+    twins.leave(twins.ours.num_rows - 3)
+    assert not twins.ours.seating.is_in_order
+    padding = [2, 0, 1]
+    for cache in (twins.ours, twins.theirs):
+        cache.prepare(lengths=[2, 4, 3], right_padding=padding)
+    twins.decode(4)
+    for cache in (twins.ours, twins.theirs):
+        cache.finalize()
+    twins.same_rows()
+    twins.decode()
+    twins.same_rows()
+
+
+def test_a_kind_of_entry_that_it_cannot_replace_leaves_all_to_mlx_lm() -> None:
+    assert with_room([KVCache(), RotatingKVCache(8)], MAX_ROWS) is None
