@@ -1,4 +1,4 @@
-"""What running streams feel while an adapter is published: the widest gap between two pieces.
+"""What running streams feel while an adapter is published: the widest gap between two tokens.
 
 16 streams of 12 adapters run. At three points something happens, and the gaps are looked at from
 there until the first stream has got a number of further pieces:
@@ -8,8 +8,10 @@ there until the first stream has got a number of further pieces:
     publishing  new weights replace those of an adapter that streams are using, and a poem is asked
                 for at once, which loads them
 
-A token that ends in half a character brings no text, so one stream's gap may be two steps without
-anybody waiting. `silence` is how long no stream at all got anything.
+All rows of a batch draw in the same step, so the time in which no stream at all got anything is the
+gap between two tokens of every one of them: `token`. A token that ends in half a character brings
+no text, so between two pieces of one stream's text there may be two such gaps without anybody
+waiting: `text`.
 """
 
 import asyncio
@@ -102,8 +104,8 @@ def _gaps(streams: list[Answer], start: float) -> dict[str, float]:
     everywhere = sorted(t for times in since for t in times if t >= start)
     return {
         "step": median(gaps),
-        "widest": max(gaps),
-        "silence": max(b - a for a, b in pairwise([start, *everywhere])),
+        "text": max(gaps),
+        "token": max(b - a for a, b in pairwise([start, *everywhere])),
     }
 
 
@@ -113,22 +115,22 @@ def report(result: dict[str, Any]) -> list[str]:
     step = median(figures["nothing"]["step"] for figures in rounds)
     rows: list[list[object]] = []
     for stage in _STAGES:
-        widest, silence = (
-            [figures[stage][which] / step for figures in rounds] for which in ("widest", "silence")
+        token, text = (
+            [figures[stage][which] / step for figures in rounds] for which in ("token", "text")
         )
         first = [f[f"{stage}, first token"] for f in rounds if f"{stage}, first token" in f]
         rows.append(
             [
                 stage,
-                f"{median(widest):.1f} (at most {max(widest):.1f})",
-                f"{median(silence):.1f} (at most {max(silence):.1f})",
+                f"{median(token):.1f} (at most {max(token):.1f})",
+                f"{median(text):.1f} (at most {max(text):.1f})",
                 f"{median(first) * 1e3:.0f} ms" if first else "",
             ]
         )
     head = [
         f"16 streams, in steps of {step * 1e3:.1f} ms",
-        "widest gap of a stream (aim 3)",
-        "silence",
+        "widest gap between two tokens (aim 3)",
+        "between two pieces of text",
         "first token of the poem that joins",
     ]
     return markdown(head, rows)

@@ -36,6 +36,8 @@ class Extra(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     split: tuple[str, ...] = ()
     """Of `verse data split`."""
     train: tuple[str, ...] = ()
+    compare: tuple[str, ...] = ()
+    """Of `verse generate`, when the old and the new adapter write to be compared."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -170,8 +170,9 @@ def _compare(plan: Plan, folder: Path) -> Step:
     place = output.parent
     sides = ((plan.old_name, place / "old.jsonl"), (plan.new_name, place / "new.jsonl"))
     writes = [
-        (*_write(plan, (name,), "best", plan.compare_samples, path), "--common-seeds")
+        (*command, "--common-seeds", *plan.extra.compare)
         for name, path in sides
+        for command in [_write(plan, (name,), "best", plan.compare_samples, path)]
     ]
     compare = (
         *("refine", "compare", *(str(path) for _, path in sides)),

@@ -18,7 +18,7 @@ from verse_clients.decisions.sources import read_items
 from verse_clients.file_lock import FileLock
 from verse_clients.refine import rounds
 from verse_clients.refine.errors import RoundError, StepFailedError
-from verse_clients.refine.plan import Judge, Plan, read_plan, write_plan
+from verse_clients.refine.plan import Extra, Judge, Plan, read_plan, write_plan
 from verse_clients.refine.progress import StepState
 from verse_clients.refine.record import read_record
 from verse_clients.refine.runner import Program
@@ -216,6 +216,18 @@ def test_a_new_adapter_is_compared_by_poems_of_its_own_and_with_the_old_one_s_se
     advance(folder)
     assert (folder / "compare" / "new.jsonl.1").read_text("utf-8") == before
     assert len(Path("asked.log").read_text("utf-8").splitlines()) == 2 * 6
+
+
+def test_a_plan_says_more_about_how_the_two_adapters_write_to_be_compared(folder: Path) -> None:
+    more = Extra(generate=("--top-p", "0.5"), compare=("--temperature", "0.3"))
+    (folder / "plan.toml").unlink()
+    plan = Plan(adapters=("old",), new_adapter="adapters/new", extra=more)
+    write_plan(folder, plan)
+    assert read_plan(folder).extra == more
+    (compare,) = [step for step in steps(read_plan(folder), folder) if step.name == "compare"]
+    *writes, mixes = compare.commands
+    assert [command[-3:] for command in writes] == [("--common-seeds", *more.compare)] * 2
+    assert "--temperature" not in mixes
 
 
 def test_a_comparison_that_failed_goes_on_with_the_poems_it_has(folder: Path) -> None:

@@ -32,7 +32,7 @@ root.update()
 print("held", flush=True)
 root.mainloop()
 """
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 45
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -113,7 +113,11 @@ class App:
             env=screen.environment, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.window = ""
-        wait_until(self._is_up, "the window")
+        try:
+            wait_until(self._is_up, "the window")
+        except BaseException:
+            self.kill()  # nobody else knows of it yet
+            raise
 
     def entries(self) -> list[JournalEntry]:
         return read_journal(self.journal)
