@@ -107,7 +107,8 @@ class RoomyKVCache(BatchKVCache):
         if self.keys is not None:
             self._move([(old, new) for new, old in enumerate(before) if old != new])
             if self.keys.shape[0] > self.num_rows + self.num_rows // _WASTE + 1:
-                self._drop_spare()
+                seats = mx.arange(self.num_rows)  # a slice would keep all of the memory
+                self.keys, self.values = self.keys[seats], self.values[seats]
 
     def extend(self, other: "RoomyKVCache") -> None:
         """The rows of another batch join at the end."""

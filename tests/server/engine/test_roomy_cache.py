@@ -109,6 +109,21 @@ def test_a_join_into_a_spare_row_and_a_leave_keep_the_buffers() -> None:
     twins.same_rows()
 
 
+def test_a_batch_that_shrinks_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BatchKVCache, "step", 1 << 14)  # more than all else here takes
+    twins = Twins(1)
+    while twins.ours.num_rows < MAX_ROWS - 1:
+        twins.join()
+    twins.decode()
+    del twins.theirs
+    mx.eval(twins.ours.state)
+    before, rows = mx.get_active_memory(), twins.ours.num_rows
+    twins.ours.filter([rows - 1])
+    mx.eval(twins.ours.state)
+    one_row = 2 * HEADS * SIZE * (1 << 14) * 4
+    assert before - mx.get_active_memory() > (rows - 2) * one_row
+
+
 def test_padding_on_the_right_goes_to_the_left_of_its_own_row() -> None:
     twins = Twins(3)
     while twins.ours.num_rows < 5:
