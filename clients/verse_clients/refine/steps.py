@@ -169,10 +169,10 @@ def _compare(plan: Plan, folder: Path) -> Step:
     output = compared_file(folder)
     place = output.parent
     sides = ((plan.old_name, place / "old.jsonl"), (plan.new_name, place / "new.jsonl"))
+    seeds_and_more = ("--common-seeds", *plan.extra.compare)
     writes = [
-        (*command, "--common-seeds", *plan.extra.compare)
+        (*_write(plan, (name,), "best", plan.compare_samples, path), *seeds_and_more)
         for name, path in sides
-        for command in [_write(plan, (name,), "best", plan.compare_samples, path)]
     ]
     compare = (
         *("refine", "compare", *(str(path) for _, path in sides)),

@@ -1,12 +1,15 @@
 """How much the batch may hold in keys and values. Pure: no mlx, no I/O.
 
-A batch pads its rows to the longest one, so what it takes is rows x longest x bytes of a token; and
-while it grows or takes rows in, the old and the new arrays are there together.
+A batch pads its rows to the longest one and has a few seats to spare, so what it takes is seats x
+longest x bytes of a token; and while it grows or shrinks, the old and the new arrays are there
+together.
 """
 
 from collections.abc import Collection
 
 import msgspec
+
+from verse_server.engine.seating import seats_for
 
 _COPIES = 2
 
@@ -24,12 +27,12 @@ class KvBudget(msgspec.Struct, frozen=True):
 
     def bytes_of(self, lengths: Collection[int]) -> int:
         """What such rows take at most."""
-        return _COPIES * len(lengths) * max(lengths, default=0) * self.bytes_per_token
+        seats = seats_for(len(lengths))
+        return _COPIES * seats * max(lengths, default=0) * self.bytes_per_token
 
-    @property
-    def longest_row(self) -> int:
-        """Tokens of the longest row that could ever run, alone."""
-        return self.max_bytes // (_COPIES * max(1, self.bytes_per_token))
+    def longest(self, num_rows: int) -> int:
+        """Tokens of each of so many rows, when nothing else runs and they are as long as can be."""
+        return self.max_bytes // (_COPIES * seats_for(num_rows) * max(1, self.bytes_per_token))
 
 
 def room_for_keys_and_values(memory_bytes: int, taken_bytes: int) -> int:

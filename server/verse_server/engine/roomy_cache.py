@@ -15,12 +15,7 @@ import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import BatchKVCache, KVCache
 
-from verse_server.engine.seating import Seating
-
-_SPARE = 8
-"""A batch that has to grow gets one row in so many to spare."""
-_WASTE = 4
-"""A batch gives rows back when it has more than one in so many to spare."""
+from verse_server.engine.seating import Seating, seats_for
 
 
 def with_room(entries: Sequence[Any], max_rows: int) -> list[Any] | None:
@@ -106,8 +101,8 @@ class RoomyKVCache(BatchKVCache):
         self._pad([self._padding[old] for old in before])
         if self.keys is not None:
             self._move([(old, new) for new, old in enumerate(before) if old != new])
-            if self.keys.shape[0] > self.num_rows + self.num_rows // _WASTE + 1:
-                seats = mx.arange(self.num_rows)  # a slice would keep all of the memory
+            if self.keys.shape[0] > seats_for(self.num_rows):
+                seats = mx.arange(seats_for(self.num_rows))  # a slice would keep all of the memory
                 self.keys, self.values = self.keys[seats], self.values[seats]
 
     def extend(self, other: "RoomyKVCache") -> None:
@@ -187,7 +182,7 @@ class RoomyKVCache(BatchKVCache):
 
     def _add_spare(self) -> None:
         num_rows = len(self._padding)
-        num_spare = min(num_rows // _SPARE, self._max_rows - num_rows)
+        num_spare = min(seats_for(num_rows), self._max_rows) - num_rows
         if self.keys is not None and num_spare > 0:
             after = [(0, num_spare), (0, 0), (0, 0), (0, 0)]
             self.keys, self.values = mx.pad(self.keys, after), mx.pad(self.values, after)

@@ -9,6 +9,13 @@ same one, because they are told of the same rows in the same order.
 
 from collections.abc import Iterable, Sequence
 
+_SPARE = 4
+
+
+def seats_for(num_rows: int) -> int:
+    """How many seats so many rows have at most: one in four more, for who comes next."""
+    return num_rows + num_rows // _SPARE
+
 
 class Seating:
     """Seats from 0 on, none empty."""

@@ -318,7 +318,7 @@ class Worker:
             )
         if not self._budget.holds(_lengths(request)):
             raise InvalidRequestError(
-                f"This machine's memory holds {self._budget.longest_row // request.n} tokens of "
+                f"This machine's memory holds {self._budget.longest(request.n)} tokens of "
                 "prompt and answer for such a request; set a smaller 'max_tokens'.",
                 param="max_tokens",
             )

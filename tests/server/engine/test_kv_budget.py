@@ -9,16 +9,22 @@ from verse_server.engine.kv_budget import KvBudget, room_for_keys_and_values
 def test_rows_are_padded_to_the_longest_and_are_there_twice_while_the_batch_grows() -> None:
     budget = KvBudget(bytes_per_token=10, max_bytes=10_000)
     assert budget.bytes_of([100, 20, 30]) == 2 * 3 * 100 * 10
-    assert budget.holds([100] * 5)
-    assert not budget.holds([100] * 6)
-    assert not budget.holds([20, 20, 20, 20, 20, 100])
+    assert budget.holds([100] * 4)
+    assert not budget.holds([100] * 5)
+    assert not budget.holds([20, 20, 20, 20, 100])
 
 
-@given(st.integers(1, 10**6), st.integers(0, 10**12))
-def test_the_longest_row_fits_and_no_longer_one(bytes_per_token: int, max_bytes: int) -> None:
+def test_seats_are_counted_that_nobody_has_yet() -> None:
+    assert KvBudget(bytes_per_token=10, max_bytes=10_000).bytes_of([5] * 16) == 2 * 20 * 5 * 10
+
+
+@given(st.integers(1, 10**6), st.integers(0, 10**12), st.integers(1, 40))
+def test_rows_as_long_as_can_be_fit_and_no_longer_ones(
+    bytes_per_token: int, max_bytes: int, num_rows: int
+) -> None:
     budget = KvBudget(bytes_per_token, max_bytes)
-    assert budget.holds([budget.longest_row])
-    assert not budget.holds([budget.longest_row + 1])
+    assert budget.holds([budget.longest(num_rows)] * num_rows)
+    assert not budget.holds([budget.longest(num_rows) + 1] * num_rows)
 
 
 def test_a_model_that_keeps_nothing_always_fits() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from verse_server.engine.roomy_cache import RoomyKVCache, with_room
 
-HEADS, SIZE, MAX_ROWS = 2, 4, 6
+HEADS, SIZE, MAX_ROWS = 2, 4, 20
 
 
 class Twins:
@@ -20,10 +20,10 @@ class Twins:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self._numbers = np.random.default_rng(seed)
-        self.ours, self.theirs = self._joined()
+        self.ours, self.theirs = self._joined(1)
 
-    def join(self) -> None:
-        ours, theirs = self._joined()
+    def join(self, num_rows: int | None = None) -> None:
+        ours, theirs = self._joined(num_rows or self._random.randint(1, 2))
         self.ours.extend(ours)
         self.theirs.extend(theirs)
 
@@ -56,9 +56,9 @@ class Twins:
             assert mine.keys.tolist() == other.keys.tolist()
             assert mine.values.tolist() == other.values.tolist()
 
-    def _joined(self) -> tuple[RoomyKVCache, BatchKVCache]:
+    def _joined(self, num_rows: int) -> tuple[RoomyKVCache, BatchKVCache]:
         entries: list[KVCache] = []
-        for _ in range(self._random.randint(1, 2)):
+        for _ in range(num_rows):
             entry = KVCache()
             new = self._new(1, self._random.randint(1, 9))
             entry.update_and_fetch(new, 2 * new)
@@ -81,32 +81,38 @@ def test_rows_that_come_and_go_keep_what_is_theirs(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BatchKVCache, "step", 8)  # so that columns run out often
-    twins, chance = Twins(seed), random.Random(seed)
-    for _ in range(40):
+    twins, chance, most = Twins(seed), random.Random(seed), 0
+    for _ in range(60):
         rows = twins.ours.num_rows
-        if rows <= MAX_ROWS - 2 and chance.random() < 0.4:
+        if rows <= MAX_ROWS - 2 and chance.random() < 0.7:
             twins.join()
-        elif rows > 1 and chance.random() < 0.4:
-            twins.leave(chance.randint(1, rows - 1))
+        elif rows > 1 and chance.random() < 0.5:
+            twins.leave(chance.randint(1, min(4, rows - 1)))
         twins.decode(chance.choice([1, 1, 1, 3]))
         twins.same_rows()
         assert twins.ours.keys.shape[0] <= MAX_ROWS
+        most = max(most, twins.ours.num_rows)
+    assert most >= 16  # enough for spare seats
 
 
-def test_a_join_into_a_spare_row_and_a_leave_keep_the_buffers() -> None:
+def test_a_row_joins_a_spare_seat_and_leaves_it_without_a_copy_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     twins = Twins(0)
-    while twins.ours.num_rows < MAX_ROWS - 1:
-        twins.join()
-    twins.decode()
-    while twins.ours.num_rows == MAX_ROWS - 1 or twins.ours.keys.shape[0] < MAX_ROWS:
-        twins.leave(1)
-        twins.join()
-    capacity = twins.ours.keys.shape
+    twins.join(15)
     twins.decode()
     twins.leave(1)
-    assert twins.ours.keys.shape == capacity
-    twins.decode()
-    twins.same_rows()
+    seats = twins.ours.keys.shape[0]
+    assert seats > twins.ours.num_rows
+    copies: list[RoomyKVCache] = []
+    monkeypatch.setattr(RoomyKVCache, "_drop_spare", copies.append)
+    for _ in range(3):
+        twins.join(1)
+        twins.decode()
+        twins.leave(1)
+        twins.same_rows()
+        assert twins.ours.keys.shape[0] == seats
+    assert not copies
 
 
 def test_a_batch_that_shrinks_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
