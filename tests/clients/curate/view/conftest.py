@@ -7,7 +7,7 @@ import sys
 import time
 import tkinter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from tests.clients.curate.conftest import make_session
 from verse.records import JournalEntry
 from verse_clients.curate.desk import Desk
 from verse_clients.curate.keymap import Keymap
-from verse_clients.curate.place import Place
+from verse_clients.curate.place import Place, place_file
 from verse_clients.curate.store import Store
 from verse_clients.curate.view.main_window import MainWindow
 from verse_clients.decisions.journal import read_journal
@@ -33,6 +33,7 @@ print("held", flush=True)
 root.mainloop()
 """
 PATIENCE_SECONDS = 45
+SETTLE_SECONDS = 2
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -108,6 +109,7 @@ class App:
     def __init__(self, screen: Screen, poems: Path, *options: str) -> None:
         self.screen = screen
         self.journal = poems.with_name("decisions.jsonl")
+        begin = time.time()
         self.process = subprocess.Popen(
             [sys.executable, "-c", VERSE, str(poems), "--appearance", "light", *options],
             env=screen.environment, stderr=subprocess.PIPE, text=True,
@@ -115,6 +117,7 @@ class App:
         self.window = ""
         try:
             wait_until(self._is_up, "the window")
+            self._let_it_settle(begin)
         except BaseException:
             self.kill()  # nobody else knows of it yet
             raise
@@ -123,8 +126,11 @@ class App:
         return read_journal(self.journal)
 
     def wait_for(self, count: int) -> list[JournalEntry]:
-        wait_until(lambda: len(self.entries()) >= count, f"{count} entries")
-        return self.entries()
+        with suppress(AssertionError):
+            wait_until(lambda: len(self.entries()) >= count, f"{count} entries")
+        entries = self.entries()
+        assert len(entries) >= count, entries
+        return entries
 
     def geometry(self) -> str:
         text = self.screen.run("xdotool", "getwindowgeometry", self.window)
@@ -137,6 +143,12 @@ class App:
     def end(self) -> tuple[int, str]:
         _, errors = self.process.communicate(timeout=PATIENCE_SECONDS)
         return self.process.returncode, errors
+
+    def _let_it_settle(self, begin: float) -> None:
+        """Until it has kept its place, which its event loop does first; not long if it cannot."""
+        place, end = place_file(self.journal), time.monotonic() + SETTLE_SECONDS
+        while not (place.exists() and place.stat().st_mtime >= begin) and time.monotonic() < end:
+            time.sleep(0.02)
 
     def _is_up(self) -> bool:
         assert self.process.poll() is None, self.process.communicate()[1]
