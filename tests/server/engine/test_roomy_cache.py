@@ -105,7 +105,11 @@ def test_a_row_joins_a_spare_seat_and_leaves_it_without_a_copy_of_the_others(
     seats = twins.ours.keys.shape[0]
     assert seats > twins.ours.num_rows
     copies: list[RoomyKVCache] = []
-    monkeypatch.setattr(RoomyKVCache, "_drop_spare", copies.append)
+
+    def copy(cache: RoomyKVCache) -> None:
+        copies.append(cache)
+
+    monkeypatch.setattr(RoomyKVCache, "_drop_spare", copy)
     for _ in range(3):
         twins.join(1)
         twins.decode()
