@@ -21,7 +21,7 @@ from verse_server.api.models import ModelsController
 from verse_server.api.openapi import API_KEY, openapi_config
 from verse_server.api.request_log import run_logged
 from verse_server.config import ServerConfig
-from verse_server.engine.border import Engine
+from verse_server.engine.interface import Engine
 
 
 class VerseApp(Litestar):

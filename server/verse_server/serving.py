@@ -21,8 +21,8 @@ import uvicorn
 
 from verse_server.app import create_app
 from verse_server.config import ServerConfig
-from verse_server.engine.border import Engine
 from verse_server.engine.errors import StartupError
+from verse_server.engine.interface import Engine
 
 BACKLOG = 2048
 """Connections the system holds until they are accepted; a burst of 32 must not see a reset."""

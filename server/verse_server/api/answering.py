@@ -8,8 +8,8 @@ import msgspec
 
 from verse_server.api.metrics import counted
 from verse_server.api.request_log import current_request
-from verse_server.engine.border import Engine
 from verse_server.engine.errors import GenerationFailedError
+from verse_server.engine.interface import Engine
 from verse_server.engine.types import GenerationChunk, GenerationRequest
 
 _MAX_WAITING = 256

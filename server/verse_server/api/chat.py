@@ -24,7 +24,7 @@ from verse_server.api.encoding import encoded
 from verse_server.api.openapi import ChatOperation
 from verse_server.api.sse import EventStream, frame
 from verse_server.api.strict_body import StrictChatBody
-from verse_server.engine.border import Engine
+from verse_server.engine.interface import Engine
 from verse_server.engine.types import GenerationChunk, GenerationRequest
 from verse_server.protocol.chat import ChatCompletion, ChatCompletionRequest
 

@@ -23,7 +23,7 @@ from verse_server.api.encoding import encoded_texts
 from verse_server.api.openapi import CompletionOperation
 from verse_server.api.sse import EventStream, frame
 from verse_server.api.strict_body import StrictCompletionBody
-from verse_server.engine.border import Engine
+from verse_server.engine.interface import Engine
 from verse_server.engine.types import GenerationChunk, GenerationRequest
 from verse_server.protocol.completions import Completion, CompletionRequest
 from verse_server.protocol.usage import CompletionUsage

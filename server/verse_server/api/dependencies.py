@@ -5,7 +5,7 @@ from litestar.enums import HttpMethod
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import SkipValidation
 
-from verse_server.engine.border import Engine
+from verse_server.engine.interface import Engine
 from verse_server.protocol.errors import ErrorResponse
 
 EngineDependency = NamedDependency[SkipValidation[Engine]]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from verse.prompt import Message
-from verse_server.engine.border import Engine
+from verse_server.engine.interface import Engine
 from verse_server.engine.types import Target
 
 # Encoding a whole megabyte takes most of a second, and so does hashing a large adapter that has

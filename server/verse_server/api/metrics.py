@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from verse_server.api.dependencies import READ, EngineDependency, error_responses
 from verse_server.api.request_log import current_request
-from verse_server.engine.border import Engine
+from verse_server.engine.interface import Engine
 from verse_server.engine.types import GenerationChunk, GenerationRequest
 
 HTTP_METRICS = PrometheusConfig(app_name="verse", prefix="verse", group_path=True)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class MlxAdapters:
-    """Satisfies `border.Adapters`."""
+    """Satisfies `interface.Adapters`."""
 
     def __init__(self, num_slots: int, worker: Worker, registry: AdapterRegistry) -> None:
         self.num_slots = num_slots
@@ -32,12 +32,12 @@ class MlxAdapters:
         self._registry = registry
 
     def list(self) -> list[AdapterInfo]:
-        """See `border.Adapters`."""
+        """See `interface.Adapters`."""
         resident = self._resident()
         return [_with_residents(info, resident) for info in self._registry.folders()]
 
     async def load(self, name: str, path: str | None) -> AdapterInfo:
-        """See `border.Adapters`."""
+        """See `interface.Adapters`."""
         part = _one_adapter(name)
         if path is not None:
             self._registry.check_path(part.name, path)
@@ -53,7 +53,7 @@ class MlxAdapters:
         return await self._info(part.name)
 
     async def unload(self, name: str) -> AdapterInfo:
-        """See `border.Adapters`."""
+        """See `interface.Adapters`."""
         part = _one_adapter(name)
         if part.checkpoint is not None:
             raise InvalidRequestError(
@@ -65,7 +65,7 @@ class MlxAdapters:
         return await self._info(name)
 
     async def probe(self, target: Target, prompt: Sequence[int]) -> AdapterProbe:
-        """See `border.Adapters`."""
+        """See `interface.Adapters`."""
         digests = tuple(part.digest for part in target.parts)
         return await self._run(lambda owned: probe(owned, target, prompt), digests)
 

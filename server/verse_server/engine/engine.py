@@ -49,7 +49,7 @@ _PUBLISH_PAUSE_SECONDS = 0.05
 
 
 class MlxEngine:
-    """One resident base and its adapters. Satisfies `border.Engine`; use `start` to make one."""
+    """One resident base and its adapters. Satisfies `interface.Engine`; use `start` to make one."""
 
     def __init__(
         self, config: EngineConfig, base: BaseModel, worker: Worker, registry: AdapterRegistry
@@ -113,17 +113,17 @@ class MlxEngine:
         return self._registry.warnings()
 
     def models(self) -> list[ModelInfo]:
-        """See `border.Engine`."""
+        """See `interface.Engine`."""
         return [self._base_model_info(), *map(self._with_format, self._registry.models())]
 
     def model(self, name: str) -> ModelInfo:
-        """See `border.Engine`. A blend or a strength is shown as its first adapter."""
+        """See `interface.Engine`. A blend or a strength is shown as its first adapter."""
         if self._is_base(name):
             return self._base_model_info()
         return self._with_format(self._registry.model(self._parse(name)[0]))
 
     def resolve(self, name: str) -> Target:
-        """See `border.Engine`."""
+        """See `interface.Engine`."""
         if self._is_base(name):
             return Target(model=self._info.id, prompt_format=self._format_of(None))
         parts = self._parse(name)
@@ -139,7 +139,7 @@ class MlxEngine:
         )
 
     def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
-        """See `border.Engine`."""
+        """See `interface.Engine`."""
         complete = target.prompt_format.with_system(messages)
         try:
             rendered = render(
@@ -155,15 +155,15 @@ class MlxEngine:
         return rendered.token_ids
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """See `border.Engine`."""
+        """See `interface.Engine`."""
         return tuple(self._loaded.hf_tokenizer.encode(text, add_special_tokens=True))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """See `border.Engine`."""
+        """See `interface.Engine`."""
         return self._loaded.tokenizer.decode(list(tokens))
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
-        """See `border.Engine`."""
+        """See `interface.Engine`."""
         schema = request.json_schema
         grammar = None if schema is None else await self._grammars.compile(schema)
         deadline = time.monotonic() + _PUBLISH_SECONDS
@@ -183,7 +183,7 @@ class MlxEngine:
                 request = msgspec.structs.replace(request, target=fresh)
 
     def health(self) -> Health:
-        """See `border.Engine`."""
+        """See `interface.Engine`."""
         worker = self._worker
         busy = worker.num_running + worker.num_waiting > 0
         stalled = busy and time.monotonic() - worker.last_progress > _STALLED_SECONDS
@@ -201,7 +201,7 @@ class MlxEngine:
         )
 
     def stats(self) -> EngineStats:
-        """See `border.Engine`."""
+        """See `interface.Engine`."""
         return self._worker.stats()
 
     def on_death(self, callback: Callable[[], None]) -> None:

@@ -56,7 +56,7 @@ def _tried(weights: Weights, params: SamplingParams, uniform: Callable[[], float
     """A draw from all weights that falls inside `top_p` and `min_p`; None if some tries do not.
 
     Rejection leaves the distribution as it is, and most tries succeed. Whether a token is inside
-    takes a sum over those heavier than it, where finding the border takes a sort.
+    takes a sum over those heavier than it, where finding the threshold takes a sort.
     """
     total = float(weights.sum())
     for _ in range(_TRIALS):

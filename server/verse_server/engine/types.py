@@ -1,4 +1,4 @@
-"""The records that cross the engine's border; `border` beside it says how.
+"""The records that cross the engine's interface, which is in `interface`.
 
 No mlx here: the HTTP side and its tests import this module on machines that have none.
 """

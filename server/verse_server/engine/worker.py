@@ -124,7 +124,7 @@ class Worker:
         return self._residency.placements
 
     def stats(self) -> EngineStats:
-        """See `border.Engine`."""
+        """See `interface.Engine`."""
         return EngineStats(
             adapter_loads=self._residency.num_loads,
             adapter_evictions=self._residency.num_evictions,

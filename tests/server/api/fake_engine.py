@@ -70,7 +70,7 @@ def _scored(request: GenerationRequest) -> tuple[TokenText, ...]:
 
 
 class FakeAdapters:
-    """Satisfies `engine.border.Adapters`: one that can be served, and one that cannot."""
+    """Satisfies `engine.interface.Adapters`: one that can be served, and one that cannot."""
 
     num_slots = 4
 
@@ -121,7 +121,7 @@ class FakeAdapters:
 
 
 class FakeEngine:
-    """Satisfies `engine.border.Engine` and the life cycle that `serving` asks for."""
+    """Satisfies `engine.interface.Engine` and the life cycle that `serving` asks for."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The engine's border: what the HTTP side may ask of it.
+"""The engine's interface: what the HTTP side may ask of it.
 
 No mlx here, as in `types`, whose records cross it.
 """
