@@ -411,6 +411,7 @@ def test_tooltips_leave_nothing_behind(screen: Screen, make_bench: MakeBench) ->
     screen.run("xdotool", "mousemove", "2", "2")
 
 
+@pytest.mark.perf
 def test_five_thousand_poems_open_in_a_second_and_move_at_once(make_bench: MakeBench) -> None:
     items = make_items(5000)
     start = time.process_time()
