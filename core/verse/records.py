@@ -98,7 +98,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the training poem that it takes something over from."""
     copied_run: str = ""
     """The longest run of characters taken over, without punctuation and spaces."""
-    blocked: Literal["duplicate", "copy", "empty"] | None = None
+    blocked: Literal["duplicate", "copy", "empty", "thought"] | None = None
     """Why it is kept from the judge; None if nothing speaks against it."""
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from verse import jsonl
 from verse.errors import UserError
 from verse.prompt import Message
 from verse.records import Candidate
+from verse.thinking import holds_tag, split_thought
 from verse_clients.curate.errors import WriterError
 from verse_clients.decisions.items import Item
 from verse_clients.decisions.sources import read_items
@@ -140,7 +141,8 @@ class More:
         poems = [self._one(server, adapter, like, number) for number in range(NUM_POEMS)]
         written = [poem for poem in poems if poem.text.strip()]
         if not written:
-            raise WriterError(f"{server.base_url} wrote nothing on {like.candidate.theme}.")
+            did = "sent thoughts and no poem" if any(p.raw for p in poems) else "wrote nothing"
+            raise WriterError(f"{server.base_url} {did} on {like.candidate.theme}.")
         return written
 
     def _adapter(self, server: Server, like: Item) -> str:
@@ -156,10 +158,11 @@ class More:
         seed = self._rng.randrange(_SEED_LIMIT)
         prompt = filled(like.candidate.variant, like.candidate.theme)
         answer = server.write(model, [Message("user", prompt)], seed=seed)
+        text = split_thought(answer.text).answer.strip("\n")
         own = self._model is None
         return Candidate(
             theme=like.candidate.theme,
-            text=answer.text.strip("\n"),
+            text=text,
             adapter=like.candidate.adapter if own else self._model,
             digest=answer.fingerprint,
             checkpoint=like.candidate.checkpoint if own else None,
@@ -171,6 +174,8 @@ class More:
             completion_tokens=answer.completion_tokens,
             time=datetime.now(UTC),
             server=server.base_url,
+            raw=None if text == answer.text.strip("\n") else answer.text,
+            blocked="thought" if holds_tag(text) else None,
         )
 
 

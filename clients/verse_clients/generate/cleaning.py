@@ -7,12 +7,13 @@ ends of lines. Leading spaces of lines are the poet's.
 import re
 from typing import NamedTuple
 
+from verse.thinking import split_thought
+
 _SPECIAL = r"<\|[a-z_]+\|>|</?s>|<eos>|<end_of_turn>"
 _ROLE = r"\n(?:user|assistant|system)[ \t]*(?:\n|$)"
 _END = re.compile(f"(?:{_SPECIAL}|{_ROLE}).*", re.DOTALL)
 """Where a model that missed the end of the poem goes on with the next turn."""
 _OPENING_SPECIAL = re.compile(rf"(?:\s*(?:{_SPECIAL})(?:user|assistant|system)?(?:[ \t]*\n)?)+")
-_THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 _FENCE_OPEN = re.compile(r"\s*(?:```|~~~)[\w-]*[ \t]*\n")
 _FENCE_CLOSE = re.compile(r"\n[ \t]*(?:```|~~~).*", re.DOTALL)
 _YES = r"(?:好的|当然可以|当然|没问题|可以的?|sure|certainly|of course)"
@@ -42,12 +43,17 @@ class Cleaned(NamedTuple):
     text: str
     is_ended: bool
     """Whether the poem's end was found inside the answer: what came behind it does not count."""
+    is_thought: bool = False
+    """Whether the model never came to a poem: it was still thinking when it stopped."""
 
 
 def clean(answer: str, theme: str) -> Cleaned:
     """Take the poem on a theme out of an answer. Cleaning a cleaned text changes nothing."""
     text, is_ended = answer.replace("\r\n", "\n").replace("\r", "\n"), False
     while True:
+        text, is_open = split_thought(text)
+        if is_open:
+            return Cleaned("", is_ended, is_thought=True)
         shorter, ended = _once(text, theme)
         is_ended |= ended
         if shorter == text:
@@ -56,7 +62,7 @@ def clean(answer: str, theme: str) -> Cleaned:
 
 
 def _once(text: str, theme: str) -> tuple[str, bool]:
-    for opening in (_OPENING_SPECIAL, _THOUGHT, _RULE):
+    for opening in (_OPENING_SPECIAL, _RULE):
         text = _without_opening(text, opening)
     fence = _FENCE_OPEN.match(text)
     body = text[fence.end() :] if fence else text

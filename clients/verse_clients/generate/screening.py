@@ -1,10 +1,14 @@
-"""Marks what repeats an earlier poem or copies a training poem. Nothing is dropped."""
+"""Marks what repeats an earlier poem, copies a training poem or shows a model's thinking.
+
+Nothing is dropped.
+"""
 
 from collections.abc import Iterable
 
 import msgspec
 
 from verse.records import Candidate, Poem
+from verse.thinking import holds_tag
 from verse_clients.copies import CopyCheck, CopyLimits
 from verse_clients.near_duplicates import NearDuplicates
 
@@ -46,6 +50,8 @@ class Screen:
         """The poem with what speaks against it."""
         if not poem.text.strip():
             return msgspec.structs.replace(poem, blocked="empty")
+        if holds_tag(poem.text):
+            return msgspec.structs.replace(poem, blocked="thought")
         rival = self._standing.find(poem.text)
         twin = rival or self._seen.find(poem.text)
         copy = self._copies.find(poem.text)

@@ -10,7 +10,7 @@ import msgspec
 from verse.prompt import Message
 from verse.records import Candidate
 from verse_clients.answers import Answer
-from verse_clients.generate.cleaning import clean
+from verse_clients.generate.cleaning import Cleaned, clean
 from verse_clients.generate.output import Output
 from verse_clients.generate.patience import Patience
 from verse_clients.generate.plan import Cell
@@ -112,7 +112,7 @@ class Run:
             except _OWN_FAULT as error:
                 self._note_failure(cell, error)
             else:
-                await self._keep(self._screen.marked(self._candidate(cell, answer)))
+                await self._keep(cell, answer)
 
     async def _ask(self, cell: Cell) -> Answer:
         sampling = msgspec.structs.asdict(cell.sampling)
@@ -120,7 +120,15 @@ class Run:
             cell.source.model, cell.messages, seed=cell.seed, **sampling
         )
 
-    async def _keep(self, poem: Candidate) -> None:
+    async def _keep(self, cell: Cell, answer: Answer) -> None:
+        cleaned = clean(answer.text, cell.theme)
+        if cleaned.is_thought or (not cleaned.text and answer.finish_reason == "length"):
+            self._note_failure(cell, NoCompletionError(
+                f"{self._server.base_url} was still thinking when its tokens ran out and wrote no "
+                "poem; raise --max-tokens."
+            ))  # fmt: skip
+            return
+        poem = self._screen.marked(self._candidate(cell, answer, cleaned))
         await self._output.write(poem)
         self._failed_in_a_row = 0
         self.poems.append(poem)
@@ -144,8 +152,7 @@ class Run:
                 f"{self._output.path} were written; each poem's digest tells which is which."
             )
 
-    def _candidate(self, cell: Cell, answer: Answer) -> Candidate:
-        cleaned = clean(answer.text, cell.theme)
+    def _candidate(self, cell: Cell, answer: Answer, cleaned: Cleaned) -> Candidate:
         cut_off = answer.finish_reason == "length" and not cleaned.is_ended
         return Candidate(
             theme=cell.theme,

@@ -13,11 +13,14 @@ import msgspec
 
 from verse.likeness import normalise, shingles
 from verse.records import Candidate, Poem
+from verse.thinking import holds_tag
 from verse_clients.copies import CopyCheck
 from verse_clients.near_duplicates import NearDuplicates
 from verse_clients.prompt_variant import PLACE
 
-Reason = Literal["empty", "short", "truncated", "repeated", "prompt", "latin", "copy", "near"]
+Reason = Literal[
+    "empty", "short", "truncated", "thought", "repeated", "prompt", "latin", "copy", "near"
+]  # fmt: skip
 
 MIN_CHARACTERS = 8
 _MIN_REPEATS = 3
@@ -85,6 +88,10 @@ def _truncated(poem: Candidate) -> Filtered | None:
     return _found("truncated") if poem.finish_reason == "length" else None
 
 
+def _thought(poem: Candidate) -> Filtered | None:
+    return _found("thought") if holds_tag(poem.text) else None
+
+
 def _repeated(poem: Candidate) -> Filtered | None:
     """A line that makes up half of the poem, or a run that goes round; a refrain does neither."""
     lines = [line for raw in poem.text.splitlines() if (line := normalise(raw))]
@@ -122,6 +129,7 @@ def _found(reason: Reason, detail: str = "") -> Filtered:
 
 _CHECKS: tuple[Callable[[Candidate], Filtered | None], ...] = (
     _truncated,
+    _thought,
     _repeated,
     _prompt_leak,
     _latin_leak,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from verse.records import CriterionScore, RubricScores
+from verse.thinking import split_thought
 from verse_clients.judge.criteria import CRITERIA
 from verse_clients.judge.prompt_files import Kind
 from verse_clients.judge.questions import Question
@@ -42,7 +43,6 @@ class _Order(msgspec.Struct, frozen=True):
 
 _REPLIES: dict[Kind, type[msgspec.Struct]] = {"rubric": RubricReply, "ranking": RankingReply}
 
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _NAMES = {
     "theme_adherence": r"theme[_ ]adherence|切题|主题契合",
     "poetic_quality": r"poetic[_ ]quality|诗意(?:与创造)?",
@@ -72,13 +72,13 @@ def schema_of(kind: Kind) -> dict[str, Any]:
 
 def read_scores(reply: str) -> RubricScores | None:
     """The scores in an answer about one poem; None if it has none, or no clear ones."""
-    text = _THOUGHT.sub("", reply)
+    text = split_thought(reply).answer
     return _only(_decoded(text, RubricScores)) or _scores_in_prose(text)
 
 
 def read_ranking(reply: str, question: Question) -> tuple[str, ...] | None:
     """Ids of the poems from best to worst; None if the answer does not clearly order all."""
-    text = _THOUGHT.sub("", reply)
+    text = split_thought(reply).answer
     found = (_labels(order.ranking, question.labels) for order in _decoded(text, _Order))
     labels = _only(order for order in found if order) or _order_in_prose(text, question.labels)
     if labels is None:

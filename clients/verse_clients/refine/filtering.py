@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from verse.records import Candidate
+from verse.thinking import holds_tag
 from verse_clients.near_duplicates import NearDuplicates
 from verse_clients.refine.guard import Guard, Kind, Refusal
 from verse_clients.refine.wording import REASONS, because, counted
@@ -55,7 +56,12 @@ def summary(filtered: Filtered) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-_BLOCKED: dict[str, Kind] = {"duplicate": "twin", "copy": "copy", "empty": "empty"}
+_BLOCKED: dict[str, Kind] = {
+    "duplicate": "twin",
+    "copy": "copy",
+    "empty": "empty",
+    "thought": "thought",
+}
 
 
 def _reason(candidate: Candidate, guard: Guard, seen: NearDuplicates) -> Refusal | None:
@@ -64,6 +70,8 @@ def _reason(candidate: Candidate, guard: Guard, seen: NearDuplicates) -> Refusal
         return Refusal(_BLOCKED[candidate.blocked], other, candidate.copied_run)
     if candidate.finish_reason == "length":
         return Refusal("cut")
+    if holds_tag(candidate.text):
+        return Refusal("thought")
     why = guard.refusal(candidate.text)
     if why is not None:
         return why

@@ -14,9 +14,10 @@ from verse_clients.comparison_key import comparison_key
 from verse_clients.copies import CopyCheck, CopyLimits
 from verse_clients.near_duplicates import Twin
 
-Kind = Literal["empty", "cut", "leak", "copy", "twin", "opening", "share"]
-"""Why a poem was left out: no text; ended by the token limit; too near the valid set, a poem of the
-poet's or another one that was taken; its opening line or model-written poems have their share."""
+Kind = Literal["empty", "thought", "cut", "leak", "copy", "twin", "opening", "share"]
+"""Why a poem was left out: no text; a model's thinking in it; ended by the token limit; too near
+the valid set, a poem of the poet's or another one that was taken; its opening line or model-written
+poems have their share."""
 
 
 class Limits(NamedTuple):

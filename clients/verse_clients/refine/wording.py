@@ -10,6 +10,7 @@ from verse_clients.refine.selection import Shares
 
 REASONS: dict[Kind, str] = {
     "empty": "without text",
+    "thought": "with a tag of a model's thinking in it",
     "cut": "cut off by the token limit",
     "leak": "too near a poem of the valid set",
     "copy": "taken over from a poem of the training set",

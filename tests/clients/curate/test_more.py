@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.curate.conftest import make_items
-from tests.clients.fake_openai import Failure, FakeOpenAI, Script
+from tests.clients.fake_openai import Failure, FakeOpenAI, Reply, Script
 from verse.errors import UserError
 from verse.prompt import Message
 from verse.records import Candidate
@@ -145,3 +145,21 @@ def test_a_wrong_key_is_told_in_one_sentence(server: FakeOpenAI) -> None:
         client.write("hushi", [Message("user", "雨")])
     client.close()
     assert issubclass(ServerError, UserError)
+
+
+def test_a_thought_is_taken_off_and_a_poem_with_a_tag_left_in_it_is_marked(
+    server: FakeOpenAI, tmp_path: Path
+) -> None:
+    server.fail(Reply(f"想一想\n</think>\n\n{TEXT}"), Reply("河\n<think>水"))
+    written = ask(more(server, tmp_path), make_items(1)[0])
+    assert [(poem.text, poem.blocked) for poem in written.poems] == [
+        (TEXT, None), ("河\n<think>水", "thought"),
+    ]  # fmt: skip
+    assert written.poems[0].raw == f"想一想\n</think>\n\n{TEXT}"
+
+
+def test_thoughts_without_a_poem_are_no_poems(server: FakeOpenAI, tmp_path: Path) -> None:
+    server.script.write = lambda _: Reply(f"<think>\n{TEXT}", "length")
+    written = ask(more(server, tmp_path), make_items(1)[0])
+    assert written.poems == ()
+    assert written.problem == f"{server.base_url} sent thoughts and no poem on 雨."

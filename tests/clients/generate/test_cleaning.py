@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verse_clients.generate.cleaning import clean
+from verse_clients.generate.cleaning import Cleaned, clean
 
 POEM = "  河水流过\n    我的窗前，\n\n带走一页信"
 PIECES = st.lists(
@@ -18,7 +18,7 @@ PIECES = st.lists(
 
 
 def test_a_poem_alone_is_left_as_it_is() -> None:
-    assert clean(POEM, "河") == (POEM, False)
+    assert clean(POEM, "河") == Cleaned(POEM, False)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,9 @@ def test_a_poem_alone_is_left_as_it_is() -> None:
         "河\n\n",
         "<|im_start|>assistant\n",
         "<think>\n写一首诗。\n</think>\n\n",
+        "写一首诗。\n</think>\n\n",
+        "好的。\n<think>写一首《河》</think>\n",
+        "<|channel|>analysis<|message|>写诗<|end|><|start|>assistant<|channel|>final<|message|>",
         "\n\n",
     ],
 )
@@ -54,11 +57,11 @@ def test_a_poem_alone_is_left_as_it_is() -> None:
     ],
 )
 def test_what_stands_around_a_poem_is_taken_off(before: str, behind: str, is_ended: bool) -> None:
-    assert clean(before + POEM + behind, "河") == (POEM, is_ended)
+    assert clean(before + POEM + behind, "河") == Cleaned(POEM, is_ended)
 
 
 def test_a_fence_around_a_poem_and_all_behind_it_goes() -> None:
-    assert clean(f"好的：\n```text\n{POEM}\n```\n这是解释。", "河") == (POEM, True)
+    assert clean(f"好的：\n```text\n{POEM}\n```\n这是解释。", "河") == Cleaned(POEM, True)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +90,18 @@ def test_spaces_at_the_end_of_lines_go_and_those_at_the_beginning_stay() -> None
 @given(PIECES)
 def test_cleaning_a_cleaned_text_changes_nothing(answer: str) -> None:
     once = clean(answer, "河").text
-    assert clean(once, "河") == (once, False)
+    assert clean(once, "河") == Cleaned(once, False)
 
 
 @given(PIECES)
 def test_no_character_is_made_up_or_moved(answer: str) -> None:
     rest = iter(answer)
     assert all(char in rest for char in clean(answer, "河").text)
+
+
+@pytest.mark.parametrize(
+    "before", ["", "好的，以下是一首诗：\n", "<|im_start|>assistant\n", "```\n"]
+)
+@pytest.mark.parametrize("opening", ["<think>", "<thinking>", "[THINK]", "<seed:think>"])
+def test_a_thought_that_does_not_end_is_no_poem(before: str, opening: str) -> None:
+    assert clean(f"{before}{opening}\n{POEM}", "河") == Cleaned("", False, is_thought=True)

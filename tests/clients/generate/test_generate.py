@@ -382,3 +382,28 @@ def test_a_file_is_converted_and_reported_without_a_server(
     assert "hushi" in capfd.readouterr().out
     assert cli.main(["generate", "report", "poems.jsonl", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["groups"][0]["num_poems"] == 3
+
+
+def test_a_thought_without_a_poem_fails_and_is_asked_for_again(
+    fake: FakeOpenAI, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.fail(Reply("<think>\n河水流过", "length"), Reply("", "length"))
+    assert verse_generate(fake, "-a", "hushi", "-o", "poems.jsonl", "--concurrency", "1") == 2
+    said = capfd.readouterr().err
+    assert said.count("was still thinking when its tokens ran out") == 2
+    assert "2 poems could not be written." in said
+    assert len(poems_in("poems.jsonl")) == 1
+    assert verse_generate(fake, "-a", "hushi", "-o", "poems.jsonl") == 0
+    assert len(poems_in("poems.jsonl")) == 3
+
+
+def test_five_thoughts_in_a_row_end_the_run(fake: FakeOpenAI) -> None:
+    fake.fail(*[Reply("<think>\n河水流过", "length")] * 99)
+    assert verse_generate(fake, "--concurrency", "1", "-o", "poems.jsonl") == 2
+    assert fake.num_calls == 5
+
+
+def test_a_poem_with_a_tag_of_a_thought_in_it_is_marked(fake: FakeOpenAI) -> None:
+    fake.script.write = lambda _: "河水流过\n<think>这一句好吗"
+    assert verse_generate(fake, "-a", "hushi", "-o", "poems.jsonl") == 0
+    assert {poem.blocked for poem in poems_in("poems.jsonl")} == {"thought"}

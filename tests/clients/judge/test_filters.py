@@ -29,6 +29,8 @@ def reason(text: str, theme: str = "灯", filters: Filters | None = None, **fiel
             "",
         ),  # a refrain
         ("<|im_start|>user\n" + GOOD, "prompt"),
+        (GOOD + "\n</think>", "thought"),
+        (GOOD + "\n<think>再想想", "thought"),
         ("作为一个AI，我写不出诗，但可以试一试", "prompt"),
         (GOOD + "\nassistant\n第二首", "prompt"),
         ("The street lamps are lit\n一盏一盏认出自己", "latin"),

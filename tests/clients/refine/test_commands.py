@@ -79,6 +79,13 @@ def test_a_filter_that_leaves_nothing_says_so_and_writes_nothing(folder: Path) -
     assert not (folder / "filtered.jsonl").exists()
 
 
+def test_a_poem_with_a_models_thinking_in_it_is_left_out(folder: Path) -> None:
+    marked = Candidate(theme="题", text=own_text(55), blocked="thought")
+    found = f"{own_text(56)}\n<think>再想想"
+    write_lines(folder / "poems.jsonl", [*candidates(own_text(50), found), marked])
+    assert "2 left out, with a tag of a model's thinking in it" in run_step(folder, "filter").output
+
+
 def test_poems_like_those_decided_before_are_not_shown_again(folder: Path) -> None:
     decided = write_lines(Path("before.jsonl"), [decision("题", own_text(60), "reject")])
     write_lines(folder / "poems.jsonl", candidates(own_text(60) + "了", own_text(61)))
