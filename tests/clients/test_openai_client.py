@@ -35,7 +35,7 @@ def fake() -> Iterator[FakeOpenAI]:
 
 @pytest.fixture
 async def client(fake: FakeOpenAI) -> AsyncIterator[AsyncServer]:
-    server = AsyncServer(fake.base_url, max_retries=0, timeout_seconds=2)
+    server = AsyncServer(fake.base_url, max_retries=0, timeout_seconds=60)
     yield server
     await server.close()
 
@@ -110,7 +110,9 @@ async def test_a_slow_server_is_told_from_one_that_is_down(fake: FakeOpenAI) -> 
     fake.fail("hang")
     with pytest.raises(ServerTimeoutError, match="did not answer in time"):
         await server.complete("hushi", ASKED)
+    await server.close()
     fake.stop()
+    server = AsyncServer(fake.base_url, max_retries=0, timeout_seconds=60)
     with pytest.raises(ServerDownError, match="No server answers"):
         await server.complete("hushi", ASKED)
     await server.close()

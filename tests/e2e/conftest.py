@@ -41,7 +41,7 @@ class Served:
     @cached_property
     def client(self) -> OpenAI:
         # Retries would hide what the server answers.
-        return OpenAI(base_url=self.base_url, api_key="unused", max_retries=0, timeout=60)
+        return OpenAI(base_url=self.base_url, api_key="unused", max_retries=0, timeout=180)
 
     def wait_until_ready(self) -> None:
         ready = threading.Event()
@@ -58,13 +58,13 @@ class Served:
 
         self._reader = threading.Thread(target=read, daemon=True)
         self._reader.start()
-        assert ready.wait(60), "the server did not become ready"
+        assert ready.wait(180), "the server did not become ready"
         assert self.base_url, "".join(self.output)
 
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        exit_code = self.process.wait(20)
+        exit_code = self.process.wait(60)
         self._reader.join()
         assert self.process.stdout is not None
         self.process.stdout.close()

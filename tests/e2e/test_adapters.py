@@ -19,7 +19,7 @@ def test_an_adapter_goes_and_comes_back(served: Served) -> None:
         return answer.choices[0].message.content
 
     before = poem()
-    with httpx.Client(base_url=served.base_url, timeout=30) as http:
+    with httpx.Client(base_url=served.base_url, timeout=180) as http:
         listed = http.get("/adapters").json()["data"]
         assert [adapter["id"] for adapter in listed] == list(EXAMPLES)
         assert next(a for a in listed if a["id"] == "libai")["state"] == "resident"
@@ -38,7 +38,7 @@ def test_an_adapter_goes_and_comes_back(served: Served) -> None:
 def test_a_probe_shows_that_every_example_changes_the_base(served: Served) -> None:
     for name in EXAMPLES:
         probe = httpx.post(
-            f"{served.base_url}/adapters/{name}:0.8/probe", json={"prompt": "河"}, timeout=30
+            f"{served.base_url}/adapters/{name}:0.8/probe", json={"prompt": "河"}, timeout=180
         )
         assert probe.status_code == 200, probe.text
         assert probe.json()["kl_divergence"] > 0

@@ -26,7 +26,7 @@ def test_the_python_example_prints_a_poem(served: Served) -> None:
         "http://127.0.0.1:8000/v1", served.base_url
     )
     ran = subprocess.run(
-        [sys.executable, "-c", example], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", example], capture_output=True, text=True, check=True, timeout=180
     )
     assert any("\u4e00" <= character <= "\u9fff" for character in ran.stdout)
 
@@ -34,7 +34,7 @@ def test_the_python_example_prints_a_poem(served: Served) -> None:
 def test_the_curl_example_gets_a_poem(served: Served) -> None:
     example = block(README, "", "curl http").replace("http://127.0.0.1:8000/v1", served.base_url)
     ran = subprocess.run(
-        ["bash", "-c", example], capture_output=True, text=True, check=True, timeout=60
+        ["bash", "-c", example], capture_output=True, text=True, check=True, timeout=180
     )
     assert '"role":"assistant"' in ran.stdout
 

@@ -68,7 +68,7 @@ def run(served: Served, folder: Path, *command: str | Path) -> Finished:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=180,
+        timeout=600,
         check=False,
     )
 

@@ -30,7 +30,7 @@ def verse(folder: Path, *words: str) -> str:
         text=True,
         encoding="utf-8",
         check=False,
-        timeout=280,
+        timeout=600,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout

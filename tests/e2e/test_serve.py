@@ -28,7 +28,7 @@ def health(served: Served) -> dict[str, Any]:
     return httpx.get(served.base_url.removesuffix("/v1") + "/health").json()
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition never came true"
@@ -152,7 +152,7 @@ def seconds_to_first_text(served: Served, name: str) -> float:
     staged = served.adapters.parent / "staged"
     shutil.copytree(served.adapters / "xuzhimo", staged)
     (staged / "prompt.json").write_text(json.dumps({"format": "chat", "system": "写一首诗"}))
-    with httpx.Client(base_url=served.base_url, timeout=60) as http:
+    with httpx.Client(base_url=served.base_url, timeout=180) as http:
         http.get("/models")
         started = time.perf_counter()
         staged.rename(served.adapters / name)
@@ -179,8 +179,11 @@ def test_a_folder_that_has_just_appeared_is_served_within_a_second(served: Serve
 
 def test_a_client_that_goes_away_frees_its_row(serve: Serve, endless_model: Path) -> None:
     served = serve("--model", str(endless_model))
+    started = time.perf_counter()
+    served.client.chat.completions.create(n=8, **LONG)
+    seconds = time.perf_counter() - started
     for stream in (True, False):
-        body = {"stream": stream, **LONG}
+        body = {"stream": stream, "n": 8, **LONG}
         raw = json.dumps(body).encode()
         host, port = served.base_url.removeprefix("http://").removesuffix("/v1").split(":")
         with socket.create_connection((host, int(port))) as connection:
@@ -189,8 +192,10 @@ def test_a_client_that_goes_away_frees_its_row(serve: Serve, endless_model: Path
                 b"Content-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%b" % (len(raw), raw)
             )
-            until(lambda: health(served)["running"] == 1)
-        until(lambda: health(served)["running"] == 0, seconds=5.0)
+            until(lambda: health(served)["running"] > 0)
+        gone = time.perf_counter()
+        until(lambda: health(served)["running"] == 0)
+        assert time.perf_counter() - gone < seconds / 2  # both on the machine as busy as it is
 
 
 def test_an_adapter_of_another_base_is_a_warning_at_start_and_a_409_on_request(
@@ -228,7 +233,7 @@ def test_sigterm_lets_running_poems_finish_and_turns_new_requests_away(
     assert refused.value.status_code == 503
     *_, last = stream
     assert last.choices[0].finish_reason == "length"
-    assert served.process.wait(15) == 0
+    assert served.process.wait(60) == 0
 
 
 def test_an_api_key_is_asked_for_and_never_shown(serve: Serve) -> None:
@@ -248,7 +253,7 @@ def run_to_its_end(*options: str) -> "subprocess.CompletedProcess[str]":
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

@@ -48,7 +48,7 @@ def command(base: Path, data: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
 def run(line: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        line, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False
+        line, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -73,7 +73,7 @@ def wait_for(process: "subprocess.Popen[str]", event: str) -> dict[str, Any]:
 
 def child_of(pid: int) -> int:
     children = subprocess.run(
-        ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True, timeout=10
+        ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True, timeout=60
     )
     return int(children.stdout.split()[0])
 
@@ -106,7 +106,7 @@ def test_ctrl_c_saves_and_resume_goes_on_and_testing_changes_nothing(
     with running(command(*length, "--json")) as process:
         wait_for(process, "train")
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=180)
     assert process.returncode == 130
     assert told.startswith("Stopped and saved at step ")
     assert told.endswith("; go on with the same command and --resume.\n")
@@ -129,7 +129,7 @@ def test_the_death_of_the_training_process_is_told_in_one_sentence(
     with running(command("--iters", "500", "--save-every", "1", "--json")) as process:
         wait_for(process, "saved")
         os.kill(child_of(process.pid), signal.SIGKILL)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=180)
     assert process.returncode == 2
     assert told.startswith("The training process was ended by signal SIGKILL, most likely for want")
     assert "--resume" in told
@@ -143,7 +143,7 @@ def test_the_death_of_the_command_ends_the_training_process_which_saves(
         wait_for(process, "saved")
         process.kill()
     metrics = tmp_path / "mine" / "metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while '"stopped"' not in metrics.read_text():
         assert time.monotonic() < deadline, "the training process goes on without the command"
         time.sleep(0.1)

@@ -41,7 +41,7 @@ def ask(writer: More, like: Item) -> Written:
         arrived.set()
 
     assert writer.ask(like, report)
-    assert arrived.wait(20)
+    assert arrived.wait(60)
     return got[0]
 
 
@@ -112,16 +112,16 @@ def test_a_second_request_waits_for_the_first(tmp_path: Path) -> None:
 
     def connect() -> Server:
         asked.set()
-        release.wait(20)
+        release.wait(60)
         return Server("http://127.0.0.1:9/v1")
 
     writer = More(connect, tmp_path / "more.jsonl")
     done = threading.Event()
     assert writer.ask(make_items(1)[0], lambda _: done.set())
-    assert asked.wait(20)
+    assert asked.wait(60)
     assert not writer.ask(make_items(1)[0], lambda _: None)
     release.set()
-    assert done.wait(20)
+    assert done.wait(60)
 
 
 def test_the_key_and_the_address_come_from_the_environment(

@@ -39,7 +39,7 @@ def test_a_second_window_is_refused_until_the_first_is_closed(tmp_path: Path) ->
 
 
 def run_python(code: str, *arguments: Path) -> None:
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=60)
 
 
 def test_a_window_that_died_leaves_no_lock(tmp_path: Path) -> None:

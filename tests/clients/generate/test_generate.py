@@ -21,7 +21,7 @@ VERSE = Path(sys.executable).with_name("verse")
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.01)

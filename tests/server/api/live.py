@@ -38,7 +38,7 @@ def live_server(
         yield address
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         assert not thread.is_alive()
 
 
@@ -61,7 +61,7 @@ class ServedProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def exit_code(self, seconds: float = 8.0) -> int:
+    def exit_code(self, seconds: float = 60.0) -> int:
         return self.process.wait(timeout=seconds)
 
     def health(self) -> httpx.Response:
@@ -75,7 +75,7 @@ def served_process(folder: Path, **spec: Any) -> Generator[ServedProcess, None, 
         command = [sys.executable, str(_SCRIPT), json.dumps(spec)]
         served = ServedProcess(subprocess.Popen(command, stdout=out, stderr=err), folder)
     try:
-        wait_until(lambda: "/v1" in served.out or served.process.poll() is not None, seconds=20)
+        wait_until(lambda: "/v1" in served.out or served.process.poll() is not None)
         address = re.search(r"http://\S+:\d+", served.out)
         assert address is not None, served.err
         served.address = address[0]
@@ -86,7 +86,7 @@ def served_process(folder: Path, **spec: Any) -> Generator[ServedProcess, None, 
         served.process.wait()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Fail unless the condition becomes true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -146,7 +146,7 @@ def test_closing_its_stream_frees_the_row() -> None:
         stream = client.chat.completions.create(model="xuzhimo", messages=RIVER, stream=True)
         next(iter(stream))
         stream.close()
-        wait_until(lambda: engine.num_closed_early == 1, seconds=1.0)
+        wait_until(lambda: engine.num_closed_early == 1)
 
 
 def test_thirty_two_at_once_all_get_their_poem() -> None:

@@ -31,7 +31,7 @@ async def write(engine: MlxEngine, model: str, **fields: Any) -> str:
     return (await collect(engine.generate(request(engine, model, **fields))))[0]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition never came true"

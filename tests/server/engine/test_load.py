@@ -3,7 +3,6 @@
 import asyncio
 import random
 import resource
-import time
 
 import pytest
 
@@ -188,8 +187,6 @@ async def test_five_thousand_short_requests_leave_memory_as_it_was(
 
     await round_of(1000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
     await round_of(4000)
-    assert time.monotonic() - started < 120
     assert_nothing_is_left(engine)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10

@@ -22,7 +22,7 @@ def actions(entries: list[JournalEntry]) -> list[str]:
 def run_to_its_end(environment: dict[str, str], poems: Path) -> tuple[int, str]:
     result = subprocess.run(
         [sys.executable, "-c", VERSE, str(poems)],
-        env=environment, stderr=subprocess.PIPE, text=True, timeout=20, check=False,
+        env=environment, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
     )  # fmt: skip
     return result.returncode, result.stderr
 

@@ -11,22 +11,22 @@ from verse_clients.curate.view.fonts import missing_font_notice
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="asks gsettings")
 @pytest.mark.parametrize(
-    ("script", "dark"),
+    ("script", "seconds", "dark"),
     [
-        ("echo \"'prefer-dark'\"", True),
-        ("echo \"'default'\"", False),
-        ("exit 1", False),
-        ("sleep 3", False),
+        ("echo \"'prefer-dark'\"", 60, True),
+        ("echo \"'default'\"", 60, False),
+        ("exit 1", 60, False),
+        ("exec sleep 60", 0.1, False),
     ],
 )
 def test_the_desktop_is_asked_and_never_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, dark: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, seconds: float, dark: bool
 ) -> None:
     program = tmp_path / "gsettings"
     program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert system_is_dark() is dark
+    assert system_is_dark(seconds) is dark
 
 
 def test_a_desktop_that_cannot_be_asked_is_light(monkeypatch: pytest.MonkeyPatch) -> None:
