@@ -1,16 +1,18 @@
 """The files of a data set, read for `verse data check`: nothing that is wrong stops the reading."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from verse import jsonl
+from verse import jsonl, verdicts
 from verse.prompt import POEM_SYSTEM
 from verse.records import Poem
-from verse_trainer.data_set.found import Refused, Taken
+from verse_trainer.data_set.found import Found, Refused, Taken, doubt_about
 from verse_trainer.data_set.importing import POEMS_FILE
-from verse_trainer.data_set.problems import Entry, Problem
-from verse_trainer.data_set.rows import TEST_FILE, TRAIN_FILE, VALID_FILE, Row, scan_rows
+from verse_trainer.data_set.problems import Entry, Kind, Problem
+from verse_trainer.data_set.rows import TEST_FILE, TRAIN_FILE, VALID_FILE, Row, RowError, scan_rows
 from verse_trainer.data_set.sources import read_source
 from verse_trainer.data_set.splitting import to_row
 from verse_trainer.errors import DataSetError
@@ -18,6 +20,7 @@ from verse_trainer.errors import DataSetError
 ROW_FILES = (TRAIN_FILE, VALID_FILE, TEST_FILE)
 
 _POEM = msgspec.json.Decoder(Poem)
+_RAW = msgspec.json.Decoder(msgspec.Raw)
 _KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -70,30 +73,57 @@ def _read_rows(path: Path) -> CheckedFile:
             for row in scanned
             if isinstance(row, Row)
         ),
-        faults=tuple(
-            _other_format(path, row.line, row.problem)
-            for row in scanned
-            if not isinstance(row, Row)
+        faults=(
+            *(_row_fault(path, row) for row in scanned if isinstance(row, RowError)),
+            *_doubts(path),
         ),
     )
 
 
+def _row_fault(path: Path, row: RowError) -> Problem:
+    kind: Kind = "rejected" if row.is_verdict else "other_format"
+    return Problem(kind=kind, path=path, line=row.line, message=row.problem)
+
+
 def _read_poems(path: Path) -> CheckedFile:
     try:
-        scanned = list(jsonl.scan(path, _POEM))
+        scanned = list(verdicts.scan(path, _POEM))
     except OSError as error:
         raise DataSetError(f"{path} cannot be read: {error.strerror}.") from error
     entries: list[Entry] = []
     faults: list[Problem] = []
     for line, poem in scanned:
         if isinstance(poem, jsonl.JsonlError):
-            problem = (
-                f"this is no poem: {poem.problem.rstrip('.')}; `verse data import` reads others"
-            )
-            faults.append(_other_format(path, line, problem))
+            faults.append(_poem_fault(path, line, poem))
         else:
             entries.append(_entry(path, line, poem))
-    return CheckedFile(path=path, entries=tuple(entries), faults=tuple(faults))
+    return CheckedFile(path=path, entries=tuple(entries), faults=(*faults, *_doubts(path)))
+
+
+def _poem_fault(path: Path, line: int, error: jsonl.JsonlError) -> Problem:
+    problem, kind = error.problem.rstrip("."), "rejected"
+    if not isinstance(error, verdicts.LeftOutError):
+        kind = "other_format"
+        problem = f"this is no poem: {problem}; `verse data import` reads others"
+    return Problem(kind=kind, path=path, line=line, message=problem)
+
+
+def _doubts(path: Path) -> Iterator[Problem]:
+    """Keys that sound like a verdict, once for each."""
+    told: set[str] = set()
+    for line, raw in jsonl.scan(path, _RAW):
+        if isinstance(raw, jsonl.JsonlError):
+            continue
+        with suppress(verdicts.VerdictError):
+            for key, value in verdicts.read_verdict(raw).unknown:
+                if key not in told:
+                    told.add(key)
+                    yield _doubt(path, line, key, value)
+
+
+def _doubt(path: Path, line: int, key: str, value: str) -> Problem:
+    message = doubt_about(key, value)
+    return Problem(kind="unknown_verdict", path=path, line=line, message=message)
 
 
 def _read_any(path: Path) -> CheckedFile:
@@ -105,18 +135,23 @@ def _read_any(path: Path) -> CheckedFile:
             Problem(kind=p.fault, path=path, line=p.line, message=p.problem)
             for p in found
             if isinstance(p, Refused)
-        ),
+        )
+        + tuple(_doubts_of(path, found)),
     )
+
+
+def _doubts_of(path: Path, found: Iterable[Found]) -> Iterator[Problem]:
+    told: dict[str, Problem] = {}
+    for piece in found:
+        for key, value in piece.unknown if isinstance(piece, Taken) else ():
+            told.setdefault(key, _doubt(path, piece.line, key, value))
+    yield from told.values()
 
 
 def _entry(path: Path, line: int, poem: Poem) -> Entry:
     """A poem as the row that `verse data split` makes of it."""
     row = to_row(poem, POEM_SYSTEM)
     return Entry(path=path, line=line, messages=row.messages, poem_id=poem.id)
-
-
-def _other_format(path: Path, line: int, problem: str) -> Problem:
-    return Problem(kind="other_format", path=path, line=line, message=problem)
 
 
 def num_keys(file: CheckedFile) -> list[int]:

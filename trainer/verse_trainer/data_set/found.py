@@ -20,6 +20,8 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     """What the file had it as, in the plural: `rows of the original project`."""
     poem: Poem
+    unknown: tuple[tuple[str, str], ...] = ()
+    """Keys of the row that sound like a verdict and are not known, each with its value."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +42,6 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
 
     path: Path
     line: int
-    kind: str
     reason: str
     """Completes `12 ...`: `rejected`, `not decided on`."""
 
@@ -55,6 +56,14 @@ def counted(count: int, kind: str) -> str:
     """`1 poem in text`, `2 poems in text`, for a kind in the plural."""
     named = _PLURAL.sub(lambda plural: plural[1], kind) if count == 1 else kind
     return f"{count} {named}"
+
+
+def doubt_about(key: str, value: str) -> str:
+    """What is said of a key that sounds like a verdict; no full stop."""
+    return (
+        f"{key}: {value} reads like a verdict, which Verse does not know; "
+        "the rows of this file were taken whatever it says"
+    )
 
 
 def plain_lines(text: str) -> str:

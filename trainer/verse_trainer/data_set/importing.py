@@ -1,14 +1,14 @@
 """`verse data import`: poems from what poets have, into one file of Verse's own records."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from verse import jsonl
+from verse import jsonl, verdicts
 from verse.records import Poem
-from verse_trainer.data_set.found import Found, LeftOut, Refused, Taken, counted
+from verse_trainer.data_set.found import Found, LeftOut, Refused, Taken, counted, doubt_about
 from verse_trainer.data_set.sources import files_of, read_source
 from verse_trainer.data_set.writing import set_aside, writing
 from verse_trainer.errors import DataSetError
@@ -25,6 +25,8 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
     sentences: tuple[str, ...]
     """One for each file."""
     refused: tuple[Refused, ...]
+    doubts: tuple[str, ...]
+    """A sentence for each key of a file that sounds like a verdict and was not obeyed."""
     num_read: int
     num_new: int
     num_before: int
@@ -67,6 +69,7 @@ def import_poems(sources: Sequence[Path], output: Path, *, replace: bool = False
         output=output,
         sentences=tuple(_sentence(file, in_file) for file, in_file in found.items()),
         refused=tuple(piece for piece in pieces if isinstance(piece, Refused)),
+        doubts=tuple(doubt for in_file in found.values() for doubt in _doubts(in_file)),
         num_read=len(poems),
         num_new=len(new),
         num_before=len(before),
@@ -78,12 +81,12 @@ def read_poems(path: Path) -> list[Poem]:
     """Read a file of poems; a last line that a kill cut off is set aside first.
 
     Raises:
-        JsonlError: a line is no poem.
+        JsonlError: a line is no poem, or one that was rejected.
         DataSetError: the file cannot be read.
     """
     try:
         jsonl.set_torn_line_aside(path)
-        return jsonl.read(path, _POEM)
+        return verdicts.read(path, _POEM)
     except FileNotFoundError:
         raise DataSetError(f"There is no {path}; make it with `verse data import`.") from None
     except OSError as error:
@@ -98,6 +101,16 @@ def _not_in(before: Iterable[Poem], poems: Iterable[Poem]) -> list[Poem]:
         if poem.id not in known:
             new.setdefault(poem.id, poem)
     return list(new.values())
+
+
+def _doubts(pieces: Sequence[Found]) -> Iterator[str]:
+    """Once for each key of a file, with its first value."""
+    told: set[str] = set()
+    for piece in pieces:
+        for key, value in piece.unknown if isinstance(piece, Taken) else ():
+            if key not in told:
+                told.add(key)
+                yield f"{piece.path}:{piece.line}: {doubt_about(key, value)}."
 
 
 def _sentence(path: Path, pieces: Sequence[Found]) -> str:

@@ -19,9 +19,11 @@ Kind = Literal[
     "unreached",
     "held_back",
     "unsplit",
+    "rejected",
+    "unknown_verdict",
 ]
 
-ERRORS: tuple[Kind, ...] = ("other_format", "empty", "too_long", "leak")
+ERRORS: tuple[Kind, ...] = ("other_format", "rejected", "empty", "too_long", "leak")
 """Kinds a data set cannot be used with; the others are warnings."""
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from verse import jsonl
 from verse.records import TrainingExample
+from verse.verdicts import VerdictError, refuse_left_out
 from verse_trainer.data_set.conversations import ShapeError, decode_conversation
 from verse_trainer.errors import DataSetError
 
@@ -32,14 +33,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowError(DataSetError):
-    """A line is no conversation."""
+    """A line is no conversation, or one that is not to be learned."""
 
-    def __init__(self, path: Path, line: int, problem: str) -> None:
+    def __init__(self, path: Path, line: int, problem: str, *, is_verdict: bool = False) -> None:
         self.line = line
         self.problem = problem
-        super().__init__(
-            f"{path}:{line}: {problem}; `verse data import` reads poems in other shapes."
-        )
+        self.is_verdict = is_verdict
+        """The row itself says that it is not to be learned."""
+        hint = "" if is_verdict else "; `verse data import` reads poems in other shapes"
+        super().__init__(f"{path}:{line}: {problem}{hint}.")
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -74,8 +76,10 @@ def scan_rows(path: Path) -> Iterator[Row | RowError]:
 
 def _row(path: Path, line: int, raw: msgspec.Raw) -> Row | RowError:
     try:
-        return Row(example=decode_conversation(raw).example, path=path, line=line)
-    except ShapeError as error:
+        example = decode_conversation(raw).example
+        refuse_left_out(raw)
+    except VerdictError as error:
+        return RowError(path, line, f"this row is not learned: {error}", is_verdict=True)
+    except (ShapeError, msgspec.DecodeError, UnicodeDecodeError) as error:
         return RowError(path, line, f"this is no row of training: {error}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return RowError(path, line, f"this is no row of training: {error}")
+    return Row(example=example, path=path, line=line)

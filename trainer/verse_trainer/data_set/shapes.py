@@ -2,11 +2,13 @@
 
 theme or title, with text, poem, body or response     a record
 messages; prompt and completion; ChatML in text       a conversation, see conversations
-image and response, with accepted, edited, deleted    the original project's list: the poet
-decided, so only what was kept is taken
+image and response, with accepted, edited, deleted    the original project's list
 title, body and checkpoint_path                       the original project's generation
 entry; candidate; chosen and rejected; adapter        Verse's own files, refused by name:
 other commands read them
+
+Whatever the shape, a row that says it was rejected or is not decided on is left out; how it says so
+is read by `verse.verdicts`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from verse.records import Origin, Poem
+from verse.verdicts import Reading, VerdictError, read_verdict
 from verse_trainer.data_set.conversations import (
     Conversation,
     ShapeError,
@@ -58,9 +61,6 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 class _Listed(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     response: str
-    accepted: bool = False
-    edited: bool = False
-    deleted: bool = False
 
 
 class _Generated(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,17 +77,18 @@ class _Piece(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     source: str = ""
     origin: Origin = "poet"
-    reason: str = ""
-    """Why it is left out; nothing if it is taken."""
+
+
+_Reader = Callable[[bytes | msgspec.Raw, Reading], _Piece]
 
 
 def read_row(row: bytes | msgspec.Raw, path: Path, line: int) -> Found:
     """What one row of JSON holds."""
     try:
-        return _found(_piece(row), path, line)
+        return _read(row, path, line)
     except EmptyError as error:
         return Refused(path=path, line=line, problem=str(error), fault="empty")
-    except (ShapeError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ShapeError, VerdictError, msgspec.DecodeError, UnicodeDecodeError) as error:
         return Refused(path=path, line=line, problem=str(error).rstrip("."))
 
 
@@ -99,12 +100,17 @@ def found_poem(kind: str, theme: str, text: str, path: Path, line: int) -> Found
         return Refused(path=path, line=line, problem=str(error), fault="empty")
 
 
-def _piece(row: bytes | msgspec.Raw) -> _Piece:
-    keys = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
-    return _reader(keys)(row)
+def _read(row: bytes | msgspec.Raw, path: Path, line: int) -> Found:
+    read = _reader(msgspec.json.decode(row, type=dict[str, msgspec.Raw]))
+    reading = read_verdict(row)
+    is_open = read is _from_list and reading.verdict is None
+    if is_open or reading.is_left_out:
+        return LeftOut(path=path, line=line, reason=reading.reason)
+    taken = _found(read(row, reading), path, line)
+    return msgspec.structs.replace(taken, unknown=reading.unknown)
 
 
-def _reader(keys: Mapping[str, msgspec.Raw]) -> Callable[[bytes | msgspec.Raw], _Piece]:
+def _reader(keys: Mapping[str, msgspec.Raw]) -> _Reader:
     if looks_like_conversation(keys) or _is_text_alone(keys):
         return _from_conversation
     if {"image", "response"} <= keys.keys():
@@ -129,7 +135,7 @@ def _missing(keys: Mapping[str, msgspec.Raw]) -> str:
     return f"it has no poem: its keys are {', '.join(keys) or 'none'}"
 
 
-def _from_conversation(row: bytes | msgspec.Raw) -> _Piece:
+def _from_conversation(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
     conversation = decode_conversation(row)
     asked = [m for m in conversation.example.messages if m.role == "user"]
     answers = [m for m in conversation.example.messages if m.role == "assistant"]
@@ -151,18 +157,17 @@ def _in_order(conversation: Conversation) -> bool:
     return roles in (["user", "assistant"], ["system", "user", "assistant"])
 
 
-def _from_list(row: bytes | msgspec.Raw) -> _Piece:
+def _from_list(row: bytes | msgspec.Raw, reading: Reading) -> _Piece:
     listed = msgspec.json.decode(row, type=_Listed)
-    kind = "poems of the original project's list"
-    if listed.deleted:
-        return _Piece(kind=kind, reason="rejected")
-    if not (listed.accepted or listed.edited):
-        return _Piece(kind=kind, reason="not decided on")
-    origin: Origin = "edited" if listed.edited else "accepted"
-    return _Piece(kind=kind, theme=listed.image, text=listed.response, origin=origin)
+    return _Piece(
+        kind="poems of the original project's list",
+        theme=listed.image,
+        text=listed.response,
+        origin="edited" if reading.verdict == "edited" else "accepted",
+    )
 
 
-def _from_generation(row: bytes | msgspec.Raw) -> _Piece:
+def _from_generation(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
     generated = msgspec.json.decode(row, type=_Generated)
     return _Piece(
         kind="poems the original project's model wrote",
@@ -172,7 +177,7 @@ def _from_generation(row: bytes | msgspec.Raw) -> _Piece:
     )
 
 
-def _from_record(row: bytes | msgspec.Raw) -> _Piece:
+def _from_record(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
     record = msgspec.json.decode(row, type=_Record)
     texts = [getattr(record, key) for key in _TEXT_KEYS if getattr(record, key) is not None]
     if len(texts) > 1:
@@ -186,9 +191,7 @@ def _from_record(row: bytes | msgspec.Raw) -> _Piece:
     )
 
 
-def _found(piece: _Piece, path: Path, line: int) -> Found:
-    if piece.reason:
-        return LeftOut(path=path, line=line, kind=piece.kind, reason=piece.reason)
+def _found(piece: _Piece, path: Path, line: int) -> Taken:
     theme, text = piece.theme.strip(), plain_lines(piece.text)
     if not theme:
         raise EmptyError("its theme is empty")

@@ -18,6 +18,7 @@ _MAX_REFUSED = 50
 
 _HEADINGS: dict[Kind, str] = {
     "other_format": "not poems or rows that can be read",
+    "rejected": "rejected, or not decided on",
     "empty": "empty",
     "too_long": "too long for the model",
     "leak": "learned and measured with at once",
@@ -28,6 +29,7 @@ _HEADINGS: dict[Kind, str] = {
     "unreached": "rows mlx_lm.lora would never reach",
     "held_back": "poems the frozen split keeps from training",
     "unsplit": "poems that came after the last split",
+    "unknown_verdict": "keys that may say a poem was rejected",
 }
 
 
@@ -39,6 +41,8 @@ def tell_import(report: ImportReport) -> None:
         _err(f"refused: {refused}")
     if len(report.refused) > _MAX_REFUSED:
         _err(f"and {len(report.refused) - _MAX_REFUSED} more refused.")
+    for doubt in report.doubts:
+        _err(f"warning: {doubt}")
     if not report.num_read:
         return
     if report.kept_aside:
