@@ -132,7 +132,7 @@ def test_stopped_and_started_again_it_asks_for_no_poem_twice(
     process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
     wait_for(lambda: num_lines(path) == 10 and fake.num_calls == 14)
     process.send_signal(how)
-    assert process.wait(20) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert process.stderr is not None
     said = process.stderr.read()
     process.stderr.close()
@@ -177,7 +177,7 @@ def test_a_server_that_goes_away_is_waited_for(capfd: pytest.CaptureFixture[str]
         run.start()
         wait_for(lambda: num_lines(Path("poems.jsonl")) == 5)
     with FakeOpenAI(port) as second:
-        run.join(30)
+        run.join(60)
         assert codes == [0]
         assert second.num_calls == 24 - 5
     said = capfd.readouterr().err

@@ -111,7 +111,7 @@ def test_killed_and_started_again_it_repeats_no_call_and_makes_the_same_file(
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for(lambda: num_lines(CACHE) == free_calls and fake.num_calls > free_calls)
     process.send_signal(signal.SIGKILL)
-    assert process.wait(20) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     answered = Counter(questions(fake)[:free_calls])
     fake.script.gate = None
     gate.set()

@@ -31,7 +31,7 @@ def test_a_server_that_goes_away_is_waited_for(capfd: pytest.CaptureFixture[str]
         run.start()
         wait_for(lambda: num_lines(CACHE) == 5)
     with FakeOpenAI(port, Script(write=noisy(truth))) as again:
-        run.join(30)
+        run.join(60)
         assert codes == [0]
         assert again.num_calls > 0
     said = capfd.readouterr().err

@@ -230,7 +230,7 @@ async def test_a_request_whose_adapter_is_being_loaded_counts_as_waiting(
 
     def slowly(*arguments: Any) -> AdapterWeights:
         loading.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return load_weights(*arguments)
 
     monkeypatch.setattr(residency, "load_weights", slowly)

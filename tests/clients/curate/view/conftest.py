@@ -100,7 +100,7 @@ def screen() -> Iterator[Screen]:
     yield screen
     for process in (manager, server):
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 class App:
