@@ -147,6 +147,7 @@ def test_curated_pairs_are_taken_before_rows_of_another_kind(runs: Runs) -> None
             [*pairs(1), {"prompt": "河", "chosen": "一", "rejected": "一"}],
             r"train\.jsonl:2: .* same",
         ),
+        ([{**pairs(1)[0], "answer": "reject"}], r"train\.jsonl:1: it was rejected"),
         ([], "no pairs to learn from"),
     ],
 )

@@ -18,7 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import msgspec
 
-from verse import jsonl
+from verse import jsonl, verdicts
 from verse.atomic_file import replace_file
 from verse.prompt import Message
 from verse.records import PreferencePair
@@ -162,13 +162,15 @@ def read_pairs(file: Path, encoder: Encoder) -> tuple[EncodedPair, ...]:
         DataSetError: the file is missing, or a line is no pair that can be learned; names it.
     """
     try:
-        scanned = list(jsonl.scan(file, _PAIR))
+        scanned = list(verdicts.scan(file, _PAIR))
     except OSError as error:
         raise DataSetError(f"{file} cannot be read: {error.strerror}.") from error
     return tuple(_encode(pair, f"{file}:{line}", encoder) for line, pair in scanned)
 
 
 def _encode(pair: PreferencePair | jsonl.JsonlError, place: str, encoder: Encoder) -> EncodedPair:
+    if isinstance(pair, verdicts.LeftOutError):
+        raise DataSetError(str(pair))
     if isinstance(pair, jsonl.JsonlError):
         raise DataSetError(
             f"{place}: this is no pair of prompt, chosen and rejected: {pair.problem}"

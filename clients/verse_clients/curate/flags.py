@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from verse import jsonl
+from verse import verdicts
 from verse.likeness import CopyIndex
 from verse.records import Poem
 from verse_clients.comparison_key import one_script
@@ -60,7 +60,7 @@ def read_training(paths: Iterable[Path]) -> list[Poem]:
     poems: list[Poem] = []
     for path in paths:
         try:
-            poems.extend(jsonl.read(path, msgspec.json.Decoder(Poem)))
+            poems.extend(verdicts.read(path, msgspec.json.Decoder(Poem)))
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
     return poems

@@ -1,13 +1,21 @@
 """What files of poems hold: a candidate, and what judges or an older list say about it."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from verse.model_spelling import BASE
 from verse.records import Candidate
+from verse.verdicts import Verdict
 
 Past = Literal["accept", "edit", "reject"]
+PAST: Mapping[Verdict | None, Past] = {
+    "accepted": "accept",
+    "edited": "edit",
+    "rejected": "reject",
+}
+"""What a verdict in a file is as a decision; all others leave it to the poet."""
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +31,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     disagreement: float | None = None
     """How far the judges are apart; higher is further."""
     past: Past | None = None
-    """What the original project's list says was decided about it."""
+    """What its file says was decided about it."""
 
     @property
     def id(self) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from verse.records import Candidate, Decision
-from verse_clients.decisions.items import Item, Past
+from verse.verdicts import list_verdict
+from verse_clients.decisions.items import PAST, Item
 
 
 class SeedPoem(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +52,8 @@ def to_item(poem: SeedPoem, number: int) -> Item:
         adapter=poem.adaptor or None,
         sample=max(poem.inner_idx, 0),
     )
-    return Item(candidate=candidate, number=number, past=_past(poem))
+    verdict = list_verdict(accepted=poem.accepted, edited=poem.edited, deleted=poem.deleted)
+    return Item(candidate=candidate, number=number, past=PAST.get(verdict))
 
 
 def encode(decisions: Iterable[Decision]) -> bytes:
@@ -79,14 +81,6 @@ def _from_pairs(themes: list[list[tuple[str, str]]]) -> list[SeedPoem]:
         for outer, pairs in enumerate(themes)
         for inner, (image, response) in enumerate(pairs)
     ]
-
-
-def _past(poem: SeedPoem) -> Past | None:
-    if poem.deleted:
-        return "reject"
-    if poem.accepted:
-        return "edit" if poem.edited else "accept"
-    return None
 
 
 def _numbered(decisions: Sequence[Decision]) -> Iterator[SeedPoem]:

@@ -6,7 +6,8 @@ with scores and ranks        `candidate`, beside `score`, `rank`, `disagreement`
 JSON Lines of poems          the poet's own
 the original project's       see seed_list
 
-Fields that are not known are passed over.
+Fields that are not known are passed over. What a row says of its acceptance is read by
+`verse.verdicts`, as everywhere.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,9 +18,10 @@ import msgspec
 
 from verse import jsonl
 from verse.records import Candidate, Decision
+from verse.verdicts import VerdictError, read_verdict
 from verse_clients.decisions import seed_list
 from verse_clients.decisions.errors import SourceError
-from verse_clients.decisions.items import Item
+from verse_clients.decisions.items import PAST, Item
 from verse_clients.decisions.replay import IMPORTED
 
 
@@ -58,7 +60,7 @@ def read_items(paths: Sequence[Path], *, with_empty: bool = False) -> list[Item]
 
 
 def past_decisions(items: Iterable[Item], now: datetime) -> list[Decision]:
-    """What the original project's list already says, as entries of a journal."""
+    """What the files already say was decided, as entries of a journal."""
     return [
         Decision(
             action=item.past,
@@ -124,7 +126,11 @@ def _line_rows(path: Path) -> list[msgspec.Raw]:
 def _item(path: Path, place: int, row: msgspec.Raw, first: int) -> Item:
     try:
         judged = _ROW.decode(row)
-        candidate = _CANDIDATE.decode(judged.candidate if bytes(judged.candidate) else row)
+        written = judged.candidate if bytes(judged.candidate) else row
+        candidate = _CANDIDATE.decode(written)
+        past = PAST.get(read_verdict(written).verdict)
+    except VerdictError as error:
+        raise SourceError(f"{path}: poem {place}: {error}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} holds no {_KINDS}: poem {place}: {error}.") from error
     return Item(
@@ -133,6 +139,7 @@ def _item(path: Path, place: int, row: msgspec.Raw, first: int) -> Item:
         score=judged.score,
         rank=judged.rank,
         disagreement=judged.disagreement,
+        past=past,
     )
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from verse import jsonl
+from verse import jsonl, verdicts
 from verse.prompt import Message
 from verse.records import Candidate, Origin, Poem
 from verse_clients.decisions.exports import accepted_poems
@@ -85,7 +85,7 @@ def read_accepted(path: Path) -> list[Poem]:
         InputError: the file is missing or holds something else.
         JournalError: the journal cannot be read.
     """
-    first = next(iter(_records(path, _ENTRY)), None)
+    first = next(iter(_records(path, jsonl.scan(path, _ENTRY))), None)
     if first is None or first.entry is None:
         return _poems(path)
     return list(accepted_poems(Replay(read_journal(path))))
@@ -97,11 +97,11 @@ def read_candidates(path: Path) -> list[Candidate]:
     Raises:
         InputError: the file is missing or holds something else.
     """
-    return list(_records(path, _CANDIDATE))
+    return list(_records(path, jsonl.scan(path, _CANDIDATE)))
 
 
 def _poems(path: Path) -> list[Poem]:
-    poems = [_poem(row) for row in _records(path, _ROW)]
+    poems = [_poem(row) for row in _records(path, verdicts.scan(path, _ROW))]
     if not all(poem.text for poem in poems):
         raise InputError(f"{path} holds no poems; its lines should have `theme` and `text`.")
     return poems
@@ -113,11 +113,13 @@ def _poem(row: _Row) -> Poem:
     return Poem(theme=theme, text=text, id=row.id, source=row.source, origin=row.origin)
 
 
-def _records(path: Path, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
+def _records(path: Path, scanned: Iterable[tuple[int, T | jsonl.JsonlError]]) -> Iterator[T]:
     try:
-        for _, record in jsonl.scan(path, decoder):
+        for _, record in scanned:
             if isinstance(record, jsonl.TornLineError):
                 return
+            if isinstance(record, verdicts.LeftOutError):
+                raise InputError(str(record))
             if isinstance(record, jsonl.JsonlError):
                 raise InputError(f"{record} It holds no poems.")
             yield record

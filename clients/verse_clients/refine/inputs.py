@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from verse import jsonl
+from verse import jsonl, verdicts
 from verse.records import Candidate, Poem
 from verse_clients.refine.errors import InputError
 
@@ -20,9 +20,10 @@ def read_poems(paths: Iterable[Path]) -> list[Poem]:
     """The poet's poems, those without text left out.
 
     Raises:
-        InputError: a file is missing, or a line is no poem.
+        InputError: a file is missing, or a line is no poem, or one that was rejected.
     """
-    return [poem for path in paths for poem in _read(path, _POEM) if poem.text.strip()]
+    poems = [poem for path in paths for poem in _read(path, verdicts.scan(path, _POEM))]
+    return [poem for poem in poems if poem.text.strip()]
 
 
 def read_candidates(path: Path) -> list[Candidate]:
@@ -31,13 +32,13 @@ def read_candidates(path: Path) -> list[Candidate]:
     Raises:
         InputError: the file is missing, or a line is no candidate.
     """
-    return _read(path, _CANDIDATE)
+    return _read(path, jsonl.scan(path, _CANDIDATE))
 
 
-def _read(path: Path, decoder: msgspec.json.Decoder[T]) -> list[T]:
+def _read(path: Path, scanned: Iterable[tuple[int, T | jsonl.JsonlError]]) -> list[T]:
     records: list[T] = []
     try:
-        for _, record in jsonl.scan(path, decoder):
+        for _, record in scanned:
             if isinstance(record, jsonl.TornLineError):
                 break
             if isinstance(record, jsonl.JsonlError):

@@ -76,11 +76,31 @@ def test_lists_of_the_original_project_are_read(tmp_path: Path, content: object)
 def test_flags_of_the_original_list_become_decisions(tmp_path: Path) -> None:
     flags: list[dict[str, bool]] = [
         {"accepted": True}, {"accepted": True, "edited": True}, {"deleted": True}, {},
+        {"edited": True},
     ]  # fmt: skip
     content = [SEED | {"inner_idx": place} | flag for place, flag in enumerate(flags)]
     items = read_items([write(tmp_path / "list.json", content)])
     decisions = past_decisions(items, NOW)
     assert [decision.action for decision in decisions] == ["accept", "edit", "reject"]
+
+
+def test_verdicts_of_other_tools_become_decisions(tmp_path: Path) -> None:
+    rows = [
+        ROW | {"answer": "accept", "_task_hash": 1}, ROW | {"answer": "reject"},
+        ROW | {"answer": "ignore"}, ROW | {"label": False}, ROW | {"status": "discarded"},
+        ROW | {"accepted": True, "edited": True}, ROW | {"accepted": False, "deleted": False},
+        ROW,
+    ]  # fmt: skip
+    items = read_items([write(tmp_path / "rows.json", rows)])
+    assert [item.past for item in items] == [
+        "accept", "reject", None, "reject", "reject", "edit", None, None,
+    ]  # fmt: skip
+
+
+def test_a_verdict_that_is_not_plain_is_told_in_one_sentence(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.json", [ROW, ROW | {"label": 1}])
+    with pytest.raises(SourceError, match="poem 2: label: 1 may be a verdict or a class"):
+        read_items([path])
 
 
 def test_a_half_written_last_line_is_passed_over(tmp_path: Path) -> None:

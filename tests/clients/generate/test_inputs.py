@@ -65,6 +65,16 @@ def test_a_training_file_without_poems_is_told(content: str) -> None:
         read_training([written(content)])
 
 
+def test_poems_that_were_rejected_are_refused_by_line() -> None:
+    path = written(
+        '{"theme": "风", "text": "起风"}\n{"prompt": "雨", "text": "落", "label": false}\n'
+    )
+    with pytest.raises(InputError, match=rf"{path}:2: it was rejected \(label: false\)"):
+        read_training([path])
+    with pytest.raises(InputError, match=rf"{path}:2: it was rejected \(label: false\)"):
+        read_accepted(path)
+
+
 def test_accepted_poems_are_those_a_journal_says_in_the_poets_version() -> None:
     path = Path("decisions.jsonl")
     poems = [Candidate(theme="风", text=text) for text in ("一", "二", "三")]

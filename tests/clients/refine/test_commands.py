@@ -146,6 +146,7 @@ def test_the_originals_list_is_read_and_written() -> None:
         {"image": "河", "response": own_text(81), "accepted": True, "edited": True},
         {"image": "河", "response": own_text(82), "deleted": True},
         {"image": "河", "response": own_text(83)},
+        {"image": "河", "response": own_text(84), "accepted": False, "edited": True},
     ]
     source = Path("updated_overall_poems.json")
     source.write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
@@ -155,6 +156,27 @@ def test_the_originals_list_is_read_and_written() -> None:
         (own_text(80), "accepted"), (own_text(81), "edited"),
     ]  # fmt: skip
     assert [item.past for item in read_items([Path("again.json")])] == ["accept", "edit", "reject"]
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+@pytest.mark.parametrize("edited", [True, False])
+@pytest.mark.parametrize("deleted", [True, False])
+def test_convert_and_import_read_a_list_alike(accepted: bool, edited: bool, deleted: bool) -> None:
+    from verse_trainer.data_set.importing import import_poems
+
+    row = {"image": "河", "response": own_text(80), "adaptor": "epoch_600"}
+    other = row | {"response": own_text(81), "accepted": True}
+    flags = {"accepted": accepted, "edited": edited, "deleted": deleted}
+    source = Path("updated_overall_poems.json")
+    source.write_text(json.dumps([row | flags, other], ensure_ascii=False), "utf-8")
+    run("convert", "-i", str(source), "-o", "converted.jsonl")
+    import_poems([source], Path("imported.jsonl"))
+    found = [
+        {(p.text, p.origin) for p in jsonl.read(Path(name), msgspec.json.Decoder(Poem))}
+        for name in ("converted.jsonl", "imported.jsonl")
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) == (2 if accepted and not deleted else 1)
 
 
 def test_without_a_frozen_split_it_says_what_to_do() -> None:
@@ -173,6 +195,7 @@ def test_without_a_frozen_split_it_says_what_to_do() -> None:
         ("decisions.jsonl", None, "decisions.jsonl cannot be read: No such file"),
         ("data/poems.jsonl", None, "poems.jsonl cannot be read: No such file"),
         ("data/poems.jsonl", '{"theme": 1}\n', r"poems.jsonl:1: Expected `str`"),
+        ("data/poems.jsonl", '{"theme": "河", "text": "水", "label": false}\n', "was rejected"),
         ("data/split.json", "{}", "is not a split"),
         ("decisions.jsonl", "诗\n诗\n", "It holds no decisions"),
         ("decisions.jsonl", '{"entry":"decision","acti', "No decision stands in decisions.jsonl"),
