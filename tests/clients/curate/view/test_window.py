@@ -61,7 +61,7 @@ def clipped(window: tkinter.Tk | tkinter.Toplevel) -> list[str]:
     return found
 
 
-def assert_nothing_is_cut_off(bench: Bench, window: tkinter.Misc) -> None:
+def assert_nothing_is_cut_off(bench: Bench, window: tkinter.Tk | tkinter.Toplevel) -> None:
     """Once the window has laid itself out, however long that takes."""
     bench.wait(0.15)
     with suppress(AssertionError):
