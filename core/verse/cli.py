@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(first, rest)
     except UserError as error:
-        return _tell(str(error))
+        return _tell("\n".join(_sentences(error)))
     except OSError as error:
         # One that names a file is about the user's disk; any other is a bug of ours.
         if error.filename is None:
@@ -43,6 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell(f"{error.filename}: {error.strerror}.")
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _sentences(error: BaseException) -> list[str]:
+    """What is to be told: first what was under way when an error came while cleaning up."""
+    earlier = _under_way(error)
+    before = [] if earlier is None else _sentences(earlier)
+    own = [str(error)] if isinstance(error, UserError) else []
+    return list(dict.fromkeys([*before, *own]))
+
+
+def _under_way(error: BaseException) -> BaseException | None:
+    """The error that was on its way out; not one that `raise ... from` put into other words."""
+    if error.__cause__ is not None:
+        return _under_way(error.__cause__)
+    return None if error.__suppress_context__ else error.__context__
 
 
 def _show_anything() -> None:

@@ -7,6 +7,8 @@ returns. What a kill can leave behind is a last line without an end: reading sto
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,24 +71,41 @@ def read(path: Path, decoder: msgspec.json.Decoder[T]) -> list[T]:
 def append(path: Path, *records: msgspec.Struct) -> None:
     """Add records to the end and wait until they are on the disk; creates the file if needed.
 
-    If the disk refuses, the file is left without the records, so the call can be repeated.
-
     Raises:
         TornLineError: the file ends in a line that was cut off; nothing was written.
         OSError: the file cannot be written.
     """
     is_new = not path.exists()
     with path.open("ab+", buffering=0) as stream:
-        end = stream.seek(0, os.SEEK_END)
-        lines = _line_end_owed(path) + b"".join(_line(record) for record in records)
-        try:
-            _write_all(stream.fileno(), lines)
-            os.fsync(stream.fileno())
-        except BaseException:
-            os.ftruncate(stream.fileno(), end)
-            raise
+        append_to(stream, path, *records)
     if is_new:
         sync_folder(path.resolve().parent)
+
+
+def append_to(stream: FileIO, path: Path, *records: msgspec.Struct) -> None:
+    """Add records to the end of an open file and wait until they are on the disk.
+
+    If the disk refuses, the file is left without the records, so the call can be repeated. A disk
+    that does not even take them back leaves a line that is cut off; what it refused first is told.
+
+    Args:
+        stream: Opened with mode `ab+` and no buffer.
+        path: What messages call it.
+        records: One line each.
+
+    Raises:
+        TornLineError: the file ends in a line that was cut off; nothing was written.
+        OSError: the file cannot be written.
+    """
+    lines = _line_end_owed(stream, path) + b"".join(_line(record) for record in records)
+    end = stream.seek(0, os.SEEK_END)
+    try:
+        _write_all(stream.fileno(), lines)
+        os.fsync(stream.fileno())
+    except BaseException:
+        with suppress(OSError):
+            os.ftruncate(stream.fileno(), end)
+        raise
 
 
 def rewrite(path: Path, records: Iterable[msgspec.Struct]) -> None:
@@ -107,7 +126,8 @@ def set_torn_line_aside(path: Path) -> Path | None:
     Raises:
         OSError: one of the files cannot be written.
     """
-    torn = _unended_line(path)
+    with path.open("rb", buffering=0) as stream:
+        torn = _unended_line(stream)
     if _is_whole(torn):
         return None
     aside = path.with_name(path.name + ".torn")
@@ -143,25 +163,25 @@ def _write_all(handle: int, data: bytes) -> None:
         data = data[os.write(handle, data) :]
 
 
-def _line_end_owed(path: Path) -> bytes:
+def _line_end_owed(stream: FileIO, path: Path) -> bytes:
     """A line end if the file's last line lacks one, as files written by hand often do."""
-    last = _unended_line(path)
+    last = _unended_line(stream)
     if not _is_whole(last):
-        number = path.read_bytes().count(b"\n") + 1
+        stream.seek(0)
+        number = stream.readall().count(b"\n") + 1
         raise TornLineError(path, number, "the last line was cut off; set it aside first.")
     return b"\n" if last else b""
 
 
-def _unended_line(path: Path) -> bytes:
+def _unended_line(stream: FileIO) -> bytes:
     """The bytes behind the last line end."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        tail = b""
-        while size > 0 and b"\n" not in tail:
-            step = min(size, _TAIL_BYTES if tail else 1)
-            size -= step
-            stream.seek(size)
-            tail = stream.read(step) + tail
+    size = stream.seek(0, os.SEEK_END)
+    tail = b""
+    while size > 0 and b"\n" not in tail:
+        step = min(size, _TAIL_BYTES if tail else 1)
+        size -= step
+        stream.seek(size)
+        tail = stream.read(step) + tail
     return tail[tail.rfind(b"\n") + 1 :]
 
 

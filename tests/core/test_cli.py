@@ -64,6 +64,35 @@ def test_a_command_gets_its_own_arguments(commands: Commands, capsys: Capture) -
     assert capsys.readouterr().out == "name is 河\n"
 
 
+CLEANING_UP = """try:
+        raise UserError("The server is gone.")
+    finally:
+        try:
+            raise OSError("no space")
+        except OSError as error:
+            raise UserError("The disk is full.") from error"""
+
+
+def test_what_fails_while_cleaning_up_does_not_hide_the_cause(
+    commands: Commands, capsys: Capture
+) -> None:
+    commands.add("write", CLEANING_UP, header="from verse.errors import UserError\n")
+    assert cli.main(["write"]) == 2
+    assert capsys.readouterr().err == "The server is gone.\nThe disk is full.\n"
+
+
+def test_a_sentence_that_was_made_of_another_is_told_alone(
+    commands: Commands, capsys: Capture
+) -> None:
+    body = CLEANING_UP.replace("finally:", "except UserError as first:").replace(
+        'raise UserError("The disk is full.") from error', "pass"
+    )
+    body += "\n        raise UserError('The server is gone; go on later.') from first"
+    commands.add("write", body, header="from verse.errors import UserError\n")
+    assert cli.main(["write"]) == 2
+    assert capsys.readouterr().err == "The server is gone; go on later.\n"
+
+
 def test_only_the_command_that_is_asked_for_is_imported(commands: Commands) -> None:
     commands.add("one")
     commands.add("two")

@@ -169,6 +169,12 @@ def test_a_full_disk_leaves_the_file_as_it_was_and_the_record_can_be_written_lat
     assert jsonl.read(file, DECODER) == [RIVER, RAIN]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file of Linux")
+def test_what_a_disk_refused_first_is_told_even_if_it_takes_nothing_back() -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        jsonl.append(Path("/dev/full"), RIVER)
+
+
 def test_append_syncs_before_it_returns(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 

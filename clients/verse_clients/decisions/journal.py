@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from verse import jsonl
+from verse.journal import read_entries
 from verse.records import JournalEntry
 from verse_clients.decisions.errors import JournalError
 
@@ -18,14 +19,8 @@ def read_journal(path: Path) -> list[JournalEntry]:
         JournalError: the file is missing or holds something else.
     """
     try:
-        found = [record for _, record in jsonl.scan(path, _DECODER)]
+        return read_entries(path, _DECODER)
+    except jsonl.JsonlError as error:
+        raise JournalError(f"{error} It holds no decisions.") from error
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}.") from error
-    entries: list[JournalEntry] = []
-    for record in found:
-        if isinstance(record, jsonl.TornLineError):
-            break
-        if isinstance(record, jsonl.JsonlError):
-            raise JournalError(f"{record} It holds no decisions.")
-        entries.append(record)
-    return entries

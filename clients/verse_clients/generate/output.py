@@ -4,40 +4,62 @@ The file is the run's only memory: what is in it is not asked for again.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from verse import jsonl
+from verse.journal import Journal
 from verse.records import Candidate
-from verse_clients.file_lock import FileLock
-from verse_clients.generate.errors import OutputError
-from verse_clients.generate.inputs import read_candidates
+from verse_clients.generate.errors import InputError, OutputError
 from verse_clients.generate.plan import Cell, strangers
+
+_DECODER = msgspec.json.Decoder(Candidate)
 
 
 class Output:
     """An open file of poems; this process is the only one that writes it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[str], object]) -> None:
         """Open the file, or begin it.
 
+        Args:
+            path: The file.
+            tell: Takes a line for the person who waits.
+
         Raises:
-            OutputError: it is in use, is no file of poems, or cannot be written.
+            InputError: it holds something else.
+            OutputError: it is in use, or cannot be written.
         """
-        self.path = path
-        self.torn: Path | None = None
-        """Where a last line that was cut off was moved to."""
+        taken = OutputError(f"{path} is being written by another run; wait, or name another.")
         try:
-            path.touch()
-            taken = OutputError(f"{path} is being written by another run; wait, or name another.")
-            self._lock = FileLock(path, taken)
-            self.torn = jsonl.set_torn_line_aside(path)
+            self._journal = Journal(path, _DECODER, taken)
+        except jsonl.JsonlError as error:
+            raise InputError(f"{error} It holds no poems.") from error
         except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
-        self.poems = read_candidates(path)
+            raise OutputError(f"{path} cannot be read: {error.strerror}.") from error
+        if self._journal.problem is not None:
+            raise OutputError(f"{path} cannot be written: {self._journal.problem}.")
+        self.torn = self._journal.torn
+        """Where a last line that was cut off was moved to."""
+        self.poems = list(self._journal.entries)
         """What was in it when it was opened."""
+        self._tell = tell
+        self._told: str | None = None
         self._waiting: list[Candidate] = []
         self._flush: asyncio.Task[None] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where poems go; it changes if somebody replaces the file."""
+        return self._journal.path
+
+    @property
+    def recovered(self) -> str | None:
+        """What happened to the file meanwhile, and where its poems are, in one sentence."""
+        return self._journal.recovered
 
     async def write(self, poem: Candidate) -> None:
         """Add a poem; returns when it is on the disk.
@@ -54,26 +76,36 @@ class Output:
         await asyncio.shield(self._flush)
 
     async def close(self) -> None:
-        """Wait for what is being written, and let the file go.
+        """Wait for what is being written, try a last time what was refused, and let the file go.
 
         Raises:
             OutputError: the disk refuses.
         """
-        try:
-            if self._flush is not None:
+        if self._flush is not None:
+            with suppress(OutputError):  # it is tried once more
                 await self._flush
-        finally:
-            self._lock.release()
+        await asyncio.to_thread(self._journal.write, *self._waiting)
+        is_there = await asyncio.to_thread(self._journal.close)
+        self._tell_recovered()
+        if not is_there:
+            raise self._refused()
 
     async def _flush_all(self) -> None:
         while self._waiting:
-            poems = list(self._waiting)
-            try:
-                await asyncio.to_thread(jsonl.append, self.path, *poems)
-            except OSError as error:
-                reason = f"{self.path} cannot be written: {error.strerror}"
-                raise OutputError(f"{reason}; run the same command again when it can.") from error
-            del self._waiting[: len(poems)]
+            poems, self._waiting = self._waiting, []
+            is_there = await asyncio.to_thread(self._journal.write, *poems)
+            self._tell_recovered()
+            if not is_there:
+                raise self._refused()
+
+    def _tell_recovered(self) -> None:
+        if self.recovered is not None and self.recovered != self._told:
+            self._tell(self.recovered)
+        self._told = self.recovered
+
+    def _refused(self) -> OutputError:
+        reason = f"{self.path} cannot be written: {self._journal.problem}"
+        return OutputError(f"{reason}; run the same command again when it can.")
 
 
 def check_plan(path: Path, plan: Iterable[Cell], written: Sequence[Candidate]) -> None:

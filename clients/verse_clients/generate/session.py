@@ -15,7 +15,7 @@ from verse_clients.copies import CopyLimits
 from verse_clients.generate import inputs
 from verse_clients.generate.catalogue import catalogue, check_base, choose_sources, settle
 from verse_clients.generate.checkpoints import Selection
-from verse_clients.generate.errors import UnfinishedError
+from verse_clients.generate.errors import OutputError, UnfinishedError
 from verse_clients.generate.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.generate.output import Output, check_plan
 from verse_clients.generate.patience import Patience
@@ -102,6 +102,7 @@ class Session:
         )
         self._tally: Tally | None = None
         self._ended = 0.0
+        self._output: Output | None = None
         self.poems: list[Candidate] = []
         """All poems of the file, also after an error."""
 
@@ -184,11 +185,12 @@ class Session:
         """Why it stopped, how far it came, and how to go on."""
         if self._tally is None:
             return why
-        there = f"{self._tally.done} of {self._tally.total} poems are in {self._conduct.poems}"
+        path = self._conduct.poems if self._output is None else self._output.path
+        there = f"{self._tally.done} of {self._tally.total} poems are in {path}"
         return f"{why} {there}; run the same command again to go on."
 
     async def _write(self, plan: Sequence[Cell]) -> None:
-        output = Output(self._conduct.poems)
+        output = self._output = Output(self._conduct.poems, self._tell)
         try:
             if output.torn is not None:
                 self._tell(f"A last line that was cut off is in {output.torn} now.")
@@ -197,6 +199,11 @@ class Session:
             await self._write_missing(output, plan)
         finally:
             await output.close()
+        if output.recovered is not None:
+            raise OutputError(
+                f"{self._conduct.poems} was changed by another program during the run; "
+                f"all poems are in {output.path}."
+            )
 
     async def _write_missing(self, output: Output, plan: Sequence[Cell]) -> None:
         self.poems = list(output.poems)

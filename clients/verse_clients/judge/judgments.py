@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 from verse import jsonl
+from verse.journal import Journal, read_entries
 from verse.records import AnswerFormat, Judgment
-from verse_clients.file_lock import FileLock
 from verse_clients.judge.errors import OutputError
 
 _DECODER = msgspec.json.Decoder(Judgment)
@@ -27,22 +27,33 @@ class Judgments:
         Raises:
             OutputError: it is in use, holds something else, or cannot be written.
         """
-        self.path = path
-        self.torn: Path | None = None
-        """Where a last line that was cut off was moved to."""
+        taken = OutputError(f"{path} is in use by another run; wait, or name another --cache.")
         try:
-            path.touch()
-            taken = OutputError(f"{path} is in use by another run; wait, or name another --cache.")
-            self._lock = FileLock(path, taken)
-            self.torn = jsonl.set_torn_line_aside(path)
+            self._journal = Journal(path, _DECODER, taken)
+        except jsonl.JsonlError as error:
+            raise _no_judgments(error) from error
         except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
-        known = read_judgments(path)
+            raise OutputError(f"{path} cannot be read: {error.strerror}.") from error
+        if self._journal.problem is not None:
+            raise OutputError(f"{path} cannot be written: {self._journal.problem}.")
+        self.torn = self._journal.torn
+        """Where a last line that was cut off was moved to."""
+        known = self._journal.entries
         self._formats: dict[tuple[str, str], AnswerFormat] = {
             (j.server, j.judge): j.format for j in known if j.format is not None
         }
         self._by_key = given(known, ask_again=ask_again)
         self._writing = asyncio.Lock()
+
+    @property
+    def path(self) -> Path:
+        """Where answers go; it changes if somebody replaces the file."""
+        return self._journal.path
+
+    @property
+    def recovered(self) -> str | None:
+        """What happened to the file meanwhile, and where its answers are, in one sentence."""
+        return self._journal.recovered
 
     def find(self, key: str) -> Judgment | None:
         """An answer given earlier; a call that failed is no answer."""
@@ -58,17 +69,24 @@ class Judgments:
         Raises:
             OutputError: the disk refuses.
         """
-        try:
-            async with self._writing:
-                await asyncio.to_thread(jsonl.append, self.path, judgment)
-        except OSError as error:
-            reason = f"{self.path} cannot be written: {error.strerror}"
-            raise OutputError(f"{reason}; run the same command again when it can.") from error
+        async with self._writing:
+            is_there = await asyncio.to_thread(self._journal.write, judgment)
+        if not is_there:
+            raise self._refused()
         self._by_key[judgment.key] = judgment
 
     def close(self) -> None:
-        """Let the file go."""
-        self._lock.release()
+        """Try a last time what was refused, and let the file go.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        if not self._journal.close():
+            raise self._refused()
+
+    def _refused(self) -> OutputError:
+        reason = f"{self.path} cannot be written: {self._journal.problem}"
+        return OutputError(f"{reason}; run the same command again when it can.")
 
 
 def given(known: Iterable[Judgment], *, ask_again: bool) -> dict[str, Judgment]:
@@ -92,11 +110,11 @@ def read_judgments(path: Path) -> list[Judgment]:
         OutputError: the file holds something else.
         OSError: it cannot be read.
     """
-    judgments: list[Judgment] = []
-    for _, record in jsonl.scan(path, _DECODER):
-        if isinstance(record, jsonl.TornLineError):
-            break
-        if isinstance(record, jsonl.JsonlError):
-            raise OutputError(f"{record} It holds no judgments; name another --cache.")
-        judgments.append(record)
-    return judgments
+    try:
+        return read_entries(path, _DECODER)
+    except jsonl.JsonlError as error:
+        raise _no_judgments(error) from error
+
+
+def _no_judgments(error: jsonl.JsonlError) -> OutputError:
+    return OutputError(f"{error} It holds no judgments; name another --cache.")

@@ -14,7 +14,7 @@ from verse_clients.judge.asking import Desk
 from verse_clients.judge.assemble import assemble
 from verse_clients.judge.budget import Budget
 from verse_clients.judge.court import Court, Procedure
-from verse_clients.judge.errors import NoVerdictError, UnfinishedError
+from verse_clients.judge.errors import NoVerdictError, OutputError, UnfinishedError
 from verse_clients.judge.estimate import estimate
 from verse_clients.judge.filters import MIN_CHARACTERS, Filters
 from verse_clients.judge.json_file import write_json
@@ -104,6 +104,8 @@ class Session:
         uses = inputs.uses_of(self._poems, self._examples, self._learned.trained_on)
         ranked = assemble(self._poems, self._filtered, court, uses)
         write_json(self._conduct.output, ranked)
+        if judgments.recovered is not None:
+            raise OutputError(f"{judgments.recovered} The ranking is in {self._conduct.output}.")
         return ranked
 
     async def describe(self) -> list[str]:

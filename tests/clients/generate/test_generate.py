@@ -74,6 +74,37 @@ def test_a_second_run_asks_nothing_and_a_larger_plan_only_what_is_new(fake: Fake
     assert fake.num_calls == len({body["seed"] for body in fake.asked}) == 2 * 3 * 3
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_that_is_removed_while_it_is_written_loses_no_poem_and_is_told(
+    fake: FakeOpenAI, capfd: pytest.CaptureFixture[str], is_replaced: bool
+) -> None:
+    path, other = Path("poems.jsonl"), Path("other")
+    gate = fake.script.gate = threading.Event()
+    fake.script.free_calls = 23
+
+    def interfere() -> None:
+        wait_for(lambda: num_lines(path) == 23)
+        if is_replaced:
+            other.write_text('{"theme": "信", "text": "另一首"}\n', "utf-8")
+            other.replace(path)
+        else:
+            path.unlink()
+        fake.script.gate = None
+        gate.set()
+
+    thread = threading.Thread(target=interfere)
+    thread.start()
+    code = verse_generate(fake, "-a", "hushi", "-n", "16", "--concurrency", "4")
+    thread.join()
+    assert code == 2
+    kept = Path("poems.recovered.jsonl") if is_replaced else path
+    assert len({poem.id for poem in poems_in(kept)}) == 3 * 16
+    told = capfd.readouterr().err
+    assert ("poems.jsonl was replaced by another" if is_replaced else "jsonl was removed") in told
+    assert f"all poems are in {kept}." in told
+    assert num_lines(path) == (1 if is_replaced else 3 * 16)
+
+
 def test_another_plan_is_refused_unless_the_file_is_to_be_extended(
     fake: FakeOpenAI, capfd: pytest.CaptureFixture[str]
 ) -> None:
