@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from verse.diversity import Diversity, diversity
-from verse.likeness import CopyIndex, shingles
-from verse_clients.comparison_key import comparison_key, one_script
+from verse.similarity import CopyIndex, comparison_key, shingles
 
 MIN_RUN = 8
 """Characters from which a shared run is counted as taken over."""
@@ -29,7 +28,7 @@ class Yardstick:
 
     def __init__(self, training: Iterable[str]) -> None:
         """Know the poet's poems."""
-        self._copies = CopyIndex(MIN_RUN, fold=one_script)
+        self._copies = CopyIndex(MIN_RUN)
         self._shingles: set[str] = set()
         for number, text in enumerate(training):
             self._copies.add(str(number), text)

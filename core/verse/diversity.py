@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from verse.likeness import normalise, shingles
+from verse.similarity import normalise, shingles
 
 _LONG_RUN = 6
 """Characters: in the original project's honest outputs no poem shared more with a training poem."""

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.core.test_similarity import SIMPLIFIED, TRADITIONAL, pairs
+from verse.records import Poem
+from verse.similarity import comparison_key, normalise, one_script, span_of
 from verse_clients.copies import CopyCheck, CopyLimits
+from verse_clients.measures import Yardstick
+from verse_clients.refine.guard import Guard, Limits
 
 SOURCE = "河水流过我的窗前带走一页没有写完的信和祖母的铜顶针"
 OTHER = "".join(chr(0x7000 + 13 * n) for n in range(80))
@@ -91,3 +96,63 @@ def test_what_is_told_is_really_in_both(source: str, poem: str) -> None:
         assert found.run in source
         assert found.run in poem
         assert found.is_blocked or len(found.run) >= 8
+
+
+@given(pairs(), st.booleans())
+def test_a_copy_in_the_other_script_is_found_as_it_is_written(
+    pair: tuple[str, str], is_back: bool
+) -> None:
+    source, poem = reversed(pair) if is_back else pair
+    known = CopyCheck()
+    known.add("《别的》", "山" * 30)
+    known.add("《河》", source)
+    framed = f"（引）\n{poem[:9]}，\n  {poem[9:]}。"
+    found = known.find(framed)
+    assert found is not None
+    assert (found.source, found.is_blocked) == ("《河》", True)
+    assert found.run in normalise(framed)
+    first, last = span_of(framed, found.run)
+    assert normalise(framed[first:last]) == found.run
+    assert one_script(found.run) in comparison_key(source)
+
+
+def test_what_is_measured_with_does_not_leak_in_the_other_script() -> None:
+    why = Guard(valid=[Poem(theme="河", text=SIMPLIFIED)]).refusal(TRADITIONAL)
+    assert why is not None
+    assert why.kind == "leak"
+    measured = Yardstick([SIMPLIFIED]).measure([TRADITIONAL])
+    assert (measured.copy_rate, measured.similarity) == (1, 1)
+
+
+def test_a_copy_of_the_second_poem_is_refused_although_the_first_shares_its_beginning() -> None:
+    letters = "".join(chr(0x5000 + n) for n in range(36))
+    first, second = Poem(theme="A", text=letters[:12]), Poem(theme="B", text=letters[4:18])
+    text = letters[:18] + OTHER[:40]
+    limits = Limits(CopyLimits(block=14, share=1))
+    assert Guard(valid=[second], limits=limits).refusal(text)
+    assert Guard(valid=[first, second], limits=limits).refusal(text)
+    assert Guard(valid=[second, first], limits=limits).refusal(text)
+
+
+FEW = st.text(st.sampled_from("abc"), min_size=1, max_size=24)
+
+
+@given(
+    FEW,
+    st.lists(FEW, min_size=1, max_size=4),
+    FEW,
+    st.builds(CopyLimits, warn=st.just(3), block=st.integers(3, 12), share=st.floats(0.3, 1)),
+)
+def test_another_poem_never_hides_a_refusal(
+    text: str, known: list[str], another: str, limits: CopyLimits
+) -> None:
+    def is_refused(*texts: str) -> bool:
+        poems = [Poem(theme="题", text=poem) for poem in texts]
+        kept = Guard(valid=poems, limits=Limits(limits, 0.9)).refusal(text)
+        learned = Guard(training=poems, limits=Limits(limits, 0.9)).refusal(text)
+        assert (kept is None) == (learned is None)
+        return kept is not None
+
+    if is_refused(*known):
+        assert is_refused(*known, another)
+        assert is_refused(another, *known)

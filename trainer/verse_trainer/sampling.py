@@ -10,8 +10,8 @@ from mlx_lm.generate import (
 from mlx_lm.sample_utils import make_sampler
 
 from verse.base_model import BaseModel
-from verse.likeness import CopyIndex
 from verse.prompt import Message, PromptFormat, render
+from verse.similarity import CopyIndex
 from verse_trainer.events import Sampled
 
 _TEMPERATURE, _TOP_P = 0.8, 0.95

@@ -6,13 +6,11 @@ from pathlib import Path
 import msgspec
 
 from verse import verdicts
-from verse.likeness import CopyIndex
 from verse.records import Poem
-from verse_clients.comparison_key import one_script
+from verse.similarity import CopyIndex, NearDuplicates
 from verse_clients.curate.slots import Flag
 from verse_clients.decisions.errors import SourceError
 from verse_clients.decisions.items import Item
-from verse_clients.near_duplicates import NearDuplicates
 
 MIN_RUN = 8
 """A shared run of this many characters is shown; shorter ones are the language's own."""
@@ -23,7 +21,7 @@ class Inspector:
 
     def __init__(self, training: Iterable[Poem] = ()) -> None:
         """Know the training poems that must not be copied."""
-        self._copies = CopyIndex(MIN_RUN, fold=one_script)
+        self._copies = CopyIndex(MIN_RUN)
         self._seen = NearDuplicates()
         for poem in training:
             self._copies.add(f"《{poem.theme}》", poem.text)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from verse.likeness import normalise, shingles
+from verse.similarity import normalise, shingles
 from verse_clients.curate.place import OrderName
 from verse_clients.curate.slots import Slot
 from verse_clients.decisions.items import Item

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import msgspec
 
 from verse.records import Candidate, Poem
+from verse.similarity import NearDuplicates
 from verse.thinking import holds_tag
 from verse_clients.copies import CopyCheck, CopyLimits
-from verse_clients.near_duplicates import NearDuplicates
 
 NEAR = 0.8
 """Edit ratio from which two poems count as nearly the same."""

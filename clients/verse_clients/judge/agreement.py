@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from verse.likeness import normalise
 from verse.records import Decision
+from verse.similarity import normalise
 from verse_clients.decisions.replay import Replay
 from verse_clients.judge.criteria import CRITERIA, total
 from verse_clients.judge.figures import Estimate, auc, kappa

@@ -11,11 +11,10 @@ from typing import Literal
 
 import msgspec
 
-from verse.likeness import normalise, shingles
 from verse.records import Candidate, Poem
+from verse.similarity import NearDuplicates, normalise, shingles
 from verse.thinking import holds_tag
 from verse_clients.copies import CopyCheck
-from verse_clients.near_duplicates import NearDuplicates
 from verse_clients.prompt_variant import PLACE
 
 Reason = Literal[

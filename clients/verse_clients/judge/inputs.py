@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from verse.records import Candidate, Poem
-from verse_clients.comparison_key import comparison_key
+from verse.similarity import comparison_key
 from verse_clients.decisions.sources import read_items
 from verse_clients.generate.inputs import read_training
 from verse_clients.judge.criteria import LearnedWeights, Weights

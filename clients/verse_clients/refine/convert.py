@@ -11,9 +11,10 @@ import msgspec
 
 from verse.poem_split import PoemSplit
 from verse.records import JournalEntry, Poem, PreferencePair
+from verse.similarity import NearDuplicates
 from verse_clients.decisions import exports
 from verse_clients.decisions.replay import Replay
-from verse_clients.refine.guard import Closest, Guard, Kind, Limits, Refusal
+from verse_clients.refine.guard import Guard, Kind, Limits, Refusal
 from verse_clients.refine.selection import Shares, select
 
 
@@ -99,12 +100,12 @@ def convert(
 def _learnable(
     offered: Sequence[Poem], guard: Guard, limits: Limits
 ) -> tuple[list[Poem], dict[str, Refusal]]:
-    """What may be learned, and by id what may not; of twins the one the poet edited stays."""
+    """What may be learned, and by id what may not; of near-duplicates an edited one stays."""
     refused: dict[str, Refusal] = {}
-    taken = Closest(limits.ratio)
+    taken = NearDuplicates(limits.ratio)
     kept: set[str] = set()
     for poem in sorted(_distinct(offered), key=lambda poem: poem.origin != "edited"):
-        why = guard.refusal(poem.text) or _twin(taken, poem)
+        why = guard.refusal(poem.text) or _near(taken, poem)
         if why is None:
             taken.add(f"《{poem.theme}》 ({poem.id})", poem.text)
             kept.add(poem.id)
@@ -113,9 +114,9 @@ def _learnable(
     return [poem for poem in _distinct(offered) if poem.id in kept], refused
 
 
-def _twin(taken: Closest, poem: Poem) -> Refusal | None:
-    twin = taken.find(poem.text)
-    return None if twin is None else Refusal("twin", twin.key, ratio=twin.ratio)
+def _near(taken: NearDuplicates, poem: Poem) -> Refusal | None:
+    near = taken.find(poem.text)
+    return None if near is None else Refusal("twin", near.key, ratio=near.ratio)
 
 
 def _distinct(poems: Iterable[Poem]) -> Iterator[Poem]:

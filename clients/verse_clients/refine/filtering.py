@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from verse.records import Candidate
+from verse.similarity import NearDuplicates
 from verse.thinking import holds_tag
-from verse_clients.near_duplicates import NearDuplicates
 from verse_clients.refine.guard import Guard, Kind, Refusal
 from verse_clients.refine.wording import REASONS, because, counted
 

@@ -1,18 +1,15 @@
 """What must never be learned: copies of the poet's poems, and anything of the frozen valid set.
 
-A copy teaches the model to recite; a leak makes the valid loss a lie for all rounds to come. So the
-search is exhaustive, unlike the quick one of `near_duplicates`: a hundred poems allow it.
+A copy teaches the model to recite; a leak makes the valid loss a lie for all rounds to come. What
+is known is compared exactly, so another known poem never lets a text pass.
 """
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from rapidfuzz import fuzz, process
-
 from verse.records import Poem
-from verse_clients.comparison_key import comparison_key
+from verse.similarity import NearDuplicates, comparison_key
 from verse_clients.copies import CopyCheck, CopyLimits
-from verse_clients.near_duplicates import Twin
 
 Kind = Literal["empty", "thought", "cut", "leak", "copy", "twin", "opening", "share"]
 """Why a poem was left out: no text; a model's thinking in it; ended by the token limit; too near
@@ -40,42 +37,22 @@ class Refusal(NamedTuple):
     """How alike the two are, or how much of the poem is taken over; 0 to 1."""
 
 
-class Closest:
-    """Texts by name; finds the one most like another text, and misses none."""
-
-    def __init__(self, min_ratio: float) -> None:
-        """Texts with an edit ratio below `min_ratio`, 0 to 1, count as different."""
-        self._cutoff = 100 * min_ratio
-        self._texts: dict[str, str] = {}
-
-    def add(self, name: str, text: str) -> None:
-        """Make a text known."""
-        self._texts[name] = comparison_key(text)
-
-    def find(self, text: str) -> Twin | None:
-        """The text most like this one; None if none is like enough."""
-        best = process.extractOne(
-            comparison_key(text), self._texts, scorer=fuzz.ratio, score_cutoff=self._cutoff
-        )
-        return None if best is None else Twin(best[2], best[1] / 100)
-
-
 class _Fence:
     """One collection of poems that nothing may take over from."""
 
     def __init__(self, kind: Kind, poems: Iterable[Poem], limits: Limits) -> None:
         self._kind: Kind = kind
         self._copies = CopyCheck(limits.copies)
-        self._likest = Closest(limits.ratio)
+        self._near = NearDuplicates(limits.ratio)
         for number, poem in enumerate(poems, 1):
             name = f"《{poem.theme}》 ({number})"
             self._copies.add(name, poem.text)
-            self._likest.add(name, poem.text)
+            self._near.add(name, poem.text)
 
     def refusal(self, text: str) -> Refusal | None:
-        twin = self._likest.find(text)
-        if twin is not None:
-            return Refusal(self._kind, twin.key, ratio=twin.ratio)
+        near = self._near.find(text)
+        if near is not None:
+            return Refusal(self._kind, near.key, ratio=near.ratio)
         copy = self._copies.find(text)
         if copy is None or not copy.is_blocked:
             return None

@@ -14,7 +14,7 @@ import msgspec
 
 from verse.diversity import first_line
 from verse.records import Poem
-from verse_clients.comparison_key import comparison_key
+from verse.similarity import comparison_key
 
 _PRECISION = 1_000_000
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clients.curate.conftest import go_to_repeat, make_items, make_session
-from verse.likeness import CopyIndex, normalise, span_of
 from verse.records import Candidate, Poem
 from verse_clients.curate import statistics, wording
 from verse_clients.curate.difference import difference, edit_distance
@@ -20,7 +19,6 @@ from verse_clients.curate.slots import Flag
 from verse_clients.decisions import tally
 from verse_clients.decisions.errors import SourceError
 from verse_clients.decisions.items import Item
-from verse_clients.near_duplicates import NearDuplicates
 
 chinese = st.text(st.sampled_from("雨河灯月雪，。\n 🌧𠮷"), max_size=30)
 
@@ -40,54 +38,6 @@ def test_neighbouring_changes_read_as_one() -> None:
 @given(chinese, chinese)
 def test_the_distance_is_zero_only_between_equals(one: str, other: str) -> None:
     assert (edit_distance(one, other) == 0) == (one == other)
-
-
-def test_the_longest_copied_run_is_found_with_its_source() -> None:
-    index = CopyIndex(5)
-    index.add("《夜航》", "他说月光不会老，今晚的月薄得像一片药")
-    index.add("《雨》", "雨落在屋檐")
-    copy = index.find("今晚的月\n薄得像一片药\n含在嘴里")
-    assert copy is not None
-    assert (copy.source, copy.run) == ("《夜航》", "今晚的月薄得像一片药")
-    assert copy.share == pytest.approx(10 / 14)
-
-
-@given(chinese, chinese, chinese)
-def test_a_run_planted_in_a_text_is_found_whole(before: str, run: str, after: str) -> None:
-    index = CopyIndex(4)
-    index.add("source", run)
-    copy = index.find(before + run + after)
-    if len(normalise(run)) >= 4:
-        assert copy is not None
-        assert len(copy.run) >= len(normalise(run))
-
-
-@given(chinese, chinese)
-def test_the_span_of_a_run_covers_it(before: str, run: str) -> None:
-    start, end = span_of(before + run, normalise(run))
-    assert normalise((before + run)[start:end]) == normalise(run)
-
-
-def test_shorter_runs_than_asked_for_are_no_copies() -> None:
-    index = CopyIndex(8)
-    index.add("s", "雨落在屋檐上")
-    assert index.find("雨落在屋檐上面") is None
-
-
-def test_nearly_the_same_texts_find_each_other() -> None:
-    texts = NearDuplicates(0.8)
-    assert texts.add("a", "雨落在屋檐\n像一封没有署名的信") is None
-    assert texts.add("b", "河不回头\n只是把两岸带走一点") is None
-    twin = texts.add("c", "雨落在屋檐，像一封没有名字的信")
-    assert twin is not None
-    assert twin.key == "a"
-    assert 0.8 <= twin.ratio < 1
-
-
-def test_punctuation_alone_makes_no_other_poem() -> None:
-    texts = NearDuplicates()
-    texts.add("a", "雨，落")
-    assert texts.add("b", "雨\n落。") == ("a", 1.0)
 
 
 def test_flags_point_both_ways_and_name_the_training_poem() -> None:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clients.test_copies import OTHER, SOURCE
-from verse.likeness import normalise
 from verse.records import Candidate, Poem
+from verse.similarity import normalise
 from verse_clients.copies import CopyLimits
 from verse_clients.generate.screening import Screen
 

@@ -13,12 +13,11 @@ from tests.core.tokenizer import make_tokenizer
 from tests.trainer.data_set.original import seed_text, write_lines
 from tests.trainer.data_set.poem_pile import make_poem
 from verse import jsonl
-from verse.likeness import normalise
 from verse.poem_split import PoemSplit, PoemSplitError, read_split
 from verse.prompt import POEM_SYSTEM, Message, PromptFormat, render
 from verse.records import Poem, TrainingExample
+from verse.similarity import normalise, similar_pairs
 from verse_trainer.data_set.draw import divide, draw
-from verse_trainer.data_set.near_duplicates import alike_pairs
 from verse_trainer.data_set.rows import read_rows
 from verse_trainer.data_set.splitting import SplitReport, split_poems
 from verse_trainer.errors import DataSetError
@@ -62,7 +61,7 @@ def test_no_poem_is_learned_that_is_like_one_to_measure_with(
     assert not parts.left_out
     assert sorted(poem.id for poem in (*parts.train, *parts.valid)) == sorted(p.id for p in poems)
     both = [poem.text for poem in (*parts.valid, *parts.train)]
-    for first, second, _ in alike_pairs(both):
+    for first, second, _ in similar_pairs(both):
         assert (first < len(parts.valid)) == (second < len(parts.valid))
 
 

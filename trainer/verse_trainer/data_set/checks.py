@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from verse.prompt import PromptError
-from verse_trainer.data_set.near_duplicates import Alike, alike_pairs
+from verse.similarity import SimilarPair, similar_pairs
 from verse_trainer.data_set.problems import Entry, Kind, Measure, Problem, problem_at
 
 
@@ -19,13 +19,13 @@ def empty(entries: Sequence[Entry]) -> Iterator[Problem]:
 def repeated(entries: Sequence[Entry]) -> Iterator[Problem]:
     """Poems that stand in one file twice: as they are, as a draft, or under another theme."""
     told: set[int] = set()
-    for pair in alike_pairs([entry.text for entry in entries]):
+    for pair in similar_pairs([entry.text for entry in entries]):
         if pair.second not in told:
             told.add(pair.second)
             yield _repeated(entries[pair.first], entries[pair.second], pair)
 
 
-def _repeated(first: Entry, second: Entry, pair: Alike) -> Problem:
+def _repeated(first: Entry, second: Entry, pair: SimilarPair) -> Problem:
     kind: Kind = "near_duplicate"
     message = f"nearly the same poem stands in {first.place}"
     if pair.is_exact and first.theme == second.theme:
@@ -117,7 +117,7 @@ def unreached(
 def _twins(ones: Sequence[Entry], others: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
     """Each of `ones` that is alike to one of `others`, with the first such."""
     told: set[int] = set()
-    for pair in alike_pairs([entry.text for entry in (*others, *ones)]):
+    for pair in similar_pairs([entry.text for entry in (*others, *ones)]):
         place = pair.second - len(others)
         if pair.first < len(others) and place >= 0 and place not in told:
             told.add(place)

@@ -11,7 +11,7 @@ import msgspec
 from verse.ids import content_id
 from verse.poem_split import PoemSplit
 from verse.records import Poem
-from verse_trainer.data_set.near_duplicates import alike_pairs, groups
+from verse.similarity import similar_groups, similar_pairs
 from verse_trainer.errors import DataSetError
 
 _MAX_SHARE_OF_DRAWABLE = 0.5
@@ -73,7 +73,9 @@ def divide(poems: Sequence[Poem], split: PoemSplit) -> Parts:
 
 def _drawable(poems: Sequence[Poem]) -> list[list[Poem]]:
     """Groups of alike poems, the poet's own if there are enough."""
-    together = [[poems[place] for place in group] for group in groups([p.text for p in poems])]
+    together = [
+        [poems[place] for place in group] for group in similar_groups([p.text for p in poems])
+    ]
     if len(together) < 2:
         raise DataSetError(
             "A split needs two poems that differ, one to learn and one to measure with; "
@@ -89,7 +91,7 @@ def _half(drawable: Sequence[Sequence[Poem]]) -> int:
 
 def _twins(valid: Sequence[Poem], train: Sequence[Poem]) -> dict[str, Poem]:
     """For each training poem that is alike to a validation poem, by id, that one."""
-    pairs = alike_pairs([poem.text for poem in (*valid, *train)])
+    pairs = similar_pairs([poem.text for poem in (*valid, *train)])
     return {
         train[pair.second - len(valid)].id: valid[pair.first]
         for pair in pairs

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from tkinter import Misc, ttk
 from typing import Protocol
 
-from verse.likeness import span_of
 from verse.records import Decision
+from verse.similarity import span_of
 from verse_clients.curate import wording
 from verse_clients.curate.desk import Desk
 from verse_clients.curate.session import Session
