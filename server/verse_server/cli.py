@@ -67,13 +67,15 @@ def serve(
     max_tokens: Annotated[
         int,
         typer.Option(
-            envvar="VERSE_MAX_TOKENS", min=1, help="Of an answer whose request names no limit."
+            envvar="VERSE_MAX_TOKENS", min=1, help="Longest answer to a request that sets no limit."
         ),
     ] = _ENGINE.max_tokens,
     deadline_seconds: Annotated[
         float,
         typer.Option(
-            envvar="VERSE_DEADLINE_SECONDS", min=1, help="A request may take, waiting included."
+            envvar="VERSE_DEADLINE_SECONDS",
+            min=1,
+            help="Longest a request may take, waiting included.",
         ),
     ] = _ENGINE.deadline_seconds,
     no_wired_limit: Annotated[
@@ -81,7 +83,7 @@ def serve(
         typer.Option(
             "--no-wired-limit",
             envvar="VERSE_NO_WIRED_LIMIT",
-            help="On macOS, do not keep the model in memory by force.",
+            help="On macOS, do not pin the model in memory.",
         ),
     ] = not _ENGINE.wired_limit,
     no_poem_prompt: Annotated[
@@ -89,7 +91,7 @@ def serve(
         typer.Option(
             "--no-poem-prompt",
             envvar="VERSE_NO_POEM_PROMPT",
-            help="Give the base no system message of its own.",
+            help="Add no system message where none is recorded.",
         ),
     ] = not _ENGINE.poem_prompt,
     api_key: Annotated[

@@ -27,7 +27,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_queue: int = 512
     """Requests that may wait; more are told to come back."""
     max_tokens: int = 2048
-    """Of an answer whose request names no limit; its memory is set aside before it starts."""
+    """Longest answer to a request that sets no limit; its memory is set aside before it starts."""
     deadline_seconds: float = 600.0
     """From being queued to the last token; a request may ask for less."""
     kv_cache_bytes: int | None = None

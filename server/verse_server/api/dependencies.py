@@ -15,14 +15,14 @@ READ = (HttpMethod.GET, HttpMethod.HEAD)
 """HEAD answers as GET does; the server sends no body for it."""
 
 _ERRORS = {
-    400: "A field is wrong; `param` names it.",
+    400: "The body is not what it should be; `param` names the field or header, if it is one.",
     401: "The API key is missing or wrong.",
     404: "No model has this name.",
     409: "The adapter is there, but cannot be served.",
     413: "The body is too large.",
     429: "Too many requests wait already.",
     500: "The server failed; its log has the cause.",
-    503: "The server is shutting down.",
+    503: "The server is shutting down, or the adapter's files are being replaced.",
     504: "The answer was not finished in the time it was given.",
 }
 
@@ -30,7 +30,7 @@ _ERRORS = {
 def error_responses(*statuses: int) -> dict[int, ResponseSpec]:
     """For the OpenAPI document, which would show Litestar's own error bodies otherwise.
 
-    500 is always among them: nobody knows his own mistakes.
+    500 is always among them: any request may meet a bug.
     """
     return {
         status: ResponseSpec(ErrorResponse, description=_ERRORS[status], generate_examples=False)

@@ -44,7 +44,9 @@ _first_token = Histogram(
     buckets=_FIRST,
 )
 _between_tokens = Histogram(
-    "verse_inter_token_latency_seconds", "Between two tokens of one answer.", buckets=_BETWEEN
+    "verse_inter_token_latency_seconds",
+    "Between two tokens of one answer, on average over each piece that comes.",
+    buckets=_BETWEEN,
 )
 
 

@@ -71,14 +71,15 @@ class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
 
     messages: Annotated[list[ChatCompletionMessageParam], Meta(min_length=1)]
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    """Left out, the rest of the context."""
+    """Left out, the server's own limit (`--max-tokens`). In any case what the prompt leaves of the
+    context is the most."""
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     """The newer name of `max_tokens`; wins over it."""
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    """Needs `logprobs`."""
+    """Above 0 it needs `logprobs`."""
     response_format: ResponseFormat | None = None
-    """Tokens that would break the format are never drawn; `max_tokens` may cut JSON short."""
+    """Tokens that would break it are never drawn; `max_tokens` and `stop` may cut JSON short."""
     metadata: dict[str, str] | None = None
     """For the caller's own books; changes nothing."""
 
@@ -153,7 +154,7 @@ class ChatCompletionTokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChoiceLogprobs(msgspec.Struct, frozen=True, kw_only=True):
-    """The tokens of an answer or of a piece of it, the end token left out."""
+    """The tokens of an answer or of a piece of it; the end token and a stop string are left out."""
 
     content: tuple[ChatCompletionTokenLogprob, ...]
     refusal: None = None

@@ -56,7 +56,7 @@ class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
     top_logprobs: tuple[dict[str, float] | None, ...]
     """The token itself is always among them. Null where `token_logprobs` is."""
     text_offset: tuple[int, ...]
-    """Where each token begins, in characters of `text`."""
+    """Where each token begins, in characters of the whole text, also in a piece of a stream."""
 
 
 class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):

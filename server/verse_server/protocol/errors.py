@@ -1,4 +1,4 @@
-"""The envelope that every error comes in, on every path and with every status."""
+"""The envelope that every error comes in. `/health` alone answers 503 with its own record."""
 
 import msgspec
 
@@ -8,9 +8,10 @@ class ErrorObject(msgspec.Struct, frozen=True):
 
     message: str
     type: str
-    """`invalid_request_error` for what the caller can change, `server_error` for the rest."""
+    """`rate_limit_error` with status 429, `server_error` from 500 on, or else
+    `invalid_request_error`."""
     param: str | None = None
-    """The field at fault, as a path: `messages[0].role`."""
+    """The field at fault, as a path (`messages[0].role`), or the header."""
     code: str | None = None
 
 

@@ -53,7 +53,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
-    """Every model that can be asked for, the base first."""
+    """The base, then every adapter that can be served; each names its checkpoints."""
 
     object: Literal["list"] = "list"
     data: tuple[Model, ...]

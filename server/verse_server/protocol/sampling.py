@@ -62,4 +62,4 @@ class SamplingRequest(RequestStruct, frozen=True):
     stream: bool | None = None
     stream_options: ChatCompletionStreamOptions | None = None
     user: str | None = None
-    """For the caller's own books; changes nothing."""
+    """Who asks: clients take turns, and those that share a `user` count as one."""

@@ -150,6 +150,15 @@ def test_max_tokens_is_at_most_what_the_prompt_leaves_of_the_context(
     assert engine.requests[0].max_tokens == expected
 
 
+@pytest.mark.parametrize(("fields", "expected"), [({}, 2048), ({"max_tokens": 3000}, 3000)])
+def test_a_request_that_sets_no_limit_gets_the_servers_own(
+    connect: Connect, fields: dict[str, int], expected: int
+) -> None:
+    engine = FakeEngine(context_length=4096)
+    connect(engine).post(CHAT, json=chat_body(**fields))
+    assert engine.requests[0].max_tokens == expected
+
+
 @pytest.mark.parametrize(
     ("stop", "expected"),
     [(None, ()), ("。", ("。",)), ([], ()), (["。", "\n\n"], ("。", "\n\n"))],

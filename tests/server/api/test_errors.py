@@ -46,6 +46,8 @@ def test_each_engine_error_has_its_status_and_code(
     failure = translate(error)
     assert (failure.status, failure.code, failure.param) == (status, code, param)
     assert failure.message == str(error)
+    named = {429: "rate_limit_error", 500: "server_error", 503: "server_error", 504: "server_error"}
+    assert failure.body.error.type == named.get(status, "invalid_request_error")
 
 
 def test_a_prompt_that_is_too_long_is_told_in_the_words_litellm_and_langchain_know() -> None:
