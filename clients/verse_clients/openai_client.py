@@ -1,6 +1,6 @@
 """The one place that knows the OpenAI SDK: clients for any compatible server, poems out of it.
 
-`Server` waits for each answer, `AsyncServer` asks many at a time. Both raise `server_errors`.
+`Server` waits for each answer, `AsyncServer` asks many at a time. Both raise what `errors` lists.
 """
 
 import os
@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletion
 
 from verse.prompt import Message
 from verse_clients.answers import Answer, ServedModel
-from verse_clients.server_errors import (
+from verse_clients.errors import (
     BadRequestError,
     BrokenServerError,
     NoCompletionError,

@@ -9,8 +9,7 @@ import pytest
 from tests.clients.fake_openai import Failure, FakeOpenAI, Raw, Reply, Trouble
 from verse.errors import UserError
 from verse.prompt import Message
-from verse_clients.openai_client import AsyncServer
-from verse_clients.server_errors import (
+from verse_clients.errors import (
     BadRequestError,
     BrokenServerError,
     NoCompletionError,
@@ -22,6 +21,7 @@ from verse_clients.server_errors import (
     UnauthorisedError,
     UnknownModelError,
 )
+from verse_clients.openai_client import AsyncServer
 
 pytestmark = pytest.mark.anyio
 ASKED = [Message("user", "河")]

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from verse.model_spelling import BASE, ModelSpellingError, parse_model
 from verse_clients.answers import ServedModel
+from verse_clients.errors import SelectionError
 from verse_clients.generate.checkpoints import PUBLISHED, Choice, Selection, choose
-from verse_clients.generate.errors import SelectionError
 from verse_clients.generate.plan import Source
 
 _SHOWN = 12

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from verse_clients.generate.errors import SelectionError
+from verse_clients.errors import SelectionError
 
 PUBLISHED = "published"
 """The weights under the adapter's own name."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from verse_clients.errors import InputError, SelectionError
 from verse_clients.generate import options
-from verse_clients.generate.errors import InputError, SelectionError
 from verse_clients.option_groups import grouped
 from verse_clients.server_options import Json
 

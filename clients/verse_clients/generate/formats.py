@@ -10,7 +10,7 @@ import msgspec
 from verse.adapter_folder import checkpoint_file
 from verse.atomic_file import replace_file
 from verse.records import Candidate
-from verse_clients.generate.errors import OutputError
+from verse_clients.errors import OutputError
 from verse_clients.markdown_verse import book
 
 Format = Literal["jsonl", "seed", "markdown", "text"]

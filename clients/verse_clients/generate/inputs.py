@@ -12,7 +12,7 @@ from verse.records import Candidate, Origin, Poem
 from verse_clients.decisions.exports import accepted_poems
 from verse_clients.decisions.journal import read_journal
 from verse_clients.decisions.replay import Replay
-from verse_clients.generate.errors import InputError
+from verse_clients.errors import InputError
 from verse_clients.prompt_variant import PLACE
 
 DEFAULT_TRAINING = Path("data/poems.jsonl")

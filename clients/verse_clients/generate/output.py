@@ -13,7 +13,7 @@ import msgspec
 from verse import jsonl
 from verse.journal import Journal
 from verse.records import Candidate
-from verse_clients.generate.errors import InputError, OutputError
+from verse_clients.errors import InputError, OutputError
 from verse_clients.generate.plan import Cell, strangers
 
 _DECODER = msgspec.json.Decoder(Candidate)

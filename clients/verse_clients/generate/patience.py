@@ -7,7 +7,7 @@ multiplies.
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
 
-from verse_clients.server_errors import (
+from verse_clients.errors import (
     BrokenServerError,
     NoCompletionError,
     RateLimitedError,

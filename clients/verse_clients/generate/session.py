@@ -12,21 +12,20 @@ from rich.console import Console
 
 from verse.records import Candidate, Sampling
 from verse_clients.copies import CopyLimits
+from verse_clients.errors import OutputError, ServerError, UnfinishedError
 from verse_clients.generate import inputs
 from verse_clients.generate.catalogue import catalogue, check_base, choose_sources, settle
 from verse_clients.generate.checkpoints import Selection
-from verse_clients.generate.errors import OutputError, UnfinishedError
 from verse_clients.generate.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.generate.output import Output, check_plan
 from verse_clients.generate.patience import Patience
 from verse_clients.generate.plan import Cell, make_plan, missing
-from verse_clients.generate.progress import LiveLine
 from verse_clients.generate.screening import NEAR, Screen
 from verse_clients.generate.summary import RunFigures, thresholds
 from verse_clients.generate.tally import Tally
 from verse_clients.generate.writing import Run
 from verse_clients.openai_client import BATCH, AsyncServer
-from verse_clients.server_errors import ServerError
+from verse_clients.progress import LiveLine
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +109,7 @@ class Session:
         """Make the plan and write what is missing.
 
         Raises:
-            GenerateError: see there; what was written is on the disk.
+            UserError: see `verse_clients.errors`; what was written is on the disk.
             ServerError: the server refuses before anything is written.
         """
         try:
@@ -122,7 +121,7 @@ class Session:
         """What `run` would do, in lines.
 
         Raises:
-            GenerateError: see there.
+            UserError: see `verse_clients.errors`.
             ServerError: the server refuses.
         """
         try:
@@ -222,7 +221,7 @@ class Session:
             tell=self._tell,
         )
         try:
-            with LiveLine(tally, self._console, time.monotonic):
+            with LiveLine(self._console, lambda: tally.progress(time.monotonic())):
                 await run.write(cells, self._concurrency())
         except ServerError as error:
             raise UnfinishedError(self.so_far(str(error))) from error

@@ -3,6 +3,7 @@
 import msgspec
 
 from verse.records import Candidate
+from verse_clients.progress import RunProgress, duration
 
 _HOUR_SECONDS = 3600.0
 
@@ -54,3 +55,16 @@ class Tally(msgspec.Struct, kw_only=True):
         if not self.written:
             return None
         return (self.total - self.done - self.failed) * (now - self.begun) / self.written
+
+    def progress(self, now: float) -> RunProgress:
+        """For the live line."""
+        left = self.seconds_left(now)
+        parts = [
+            f"{self.poems_per_hour(now):.0f} poems/h",
+            f"{self.tokens_per_second(now):.0f} tokens/s",
+            f"{self.duplicates} duplicates",
+            f"{self.copies} copies",
+            f"{self.failed} failed" if self.failed else "",
+            "" if left is None else f"{duration(left)} left",
+        ]
+        return RunProgress(self.done, self.total, ", ".join(part for part in parts if part))

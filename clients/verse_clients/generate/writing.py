@@ -10,19 +10,19 @@ import msgspec
 from verse.prompt import Message
 from verse.records import Candidate
 from verse_clients.answers import Answer
-from verse_clients.generate.cleaning import Cleaned, clean
-from verse_clients.generate.output import Output
-from verse_clients.generate.patience import Patience
-from verse_clients.generate.plan import Cell
-from verse_clients.generate.screening import Screen
-from verse_clients.generate.tally import Tally
-from verse_clients.server_errors import (
+from verse_clients.errors import (
     BadRequestError,
     BrokenServerError,
     NoCompletionError,
     ServerError,
     ServerTimeoutError,
 )
+from verse_clients.generate.cleaning import Cleaned, clean
+from verse_clients.generate.output import Output
+from verse_clients.generate.patience import Patience
+from verse_clients.generate.plan import Cell
+from verse_clients.generate.screening import Screen
+from verse_clients.generate.tally import Tally
 
 _OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
 """Errors that may concern one poem alone; all others end the run."""

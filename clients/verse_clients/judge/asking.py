@@ -14,6 +14,13 @@ import msgspec
 from verse.prompt import Message
 from verse.records import Judgment
 from verse_clients.answers import Answer
+from verse_clients.errors import (
+    BadRequestError,
+    BrokenServerError,
+    NoCompletionError,
+    ServerDownError,
+    ServerTimeoutError,
+)
 from verse_clients.generate.patience import Patience
 from verse_clients.judge.budget import Budget
 from verse_clients.judge.dialect import Dialect, after_refusal, response_format
@@ -21,13 +28,6 @@ from verse_clients.judge.judgments import Judgments
 from verse_clients.judge.pricing import Price, most_tokens
 from verse_clients.judge.questions import Manner, Question, key_of
 from verse_clients.judge.replies import read_ranking, read_scores
-from verse_clients.server_errors import (
-    BadRequestError,
-    BrokenServerError,
-    NoCompletionError,
-    ServerDownError,
-    ServerTimeoutError,
-)
 
 _OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
 """Errors that may concern one question alone."""

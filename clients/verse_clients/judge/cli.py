@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from verse_clients.errors import InputError
 from verse_clients.judge import options
-from verse_clients.judge.errors import InputError
 from verse_clients.option_groups import grouped
 from verse_clients.server_options import Json
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from verse.records import AnswerFormat
+from verse_clients.errors import BadRequestError
 from verse_clients.judge.prompt_files import Kind
 from verse_clients.judge.replies import schema_of
-from verse_clients.server_errors import BadRequestError
 
 _LOWER: dict[AnswerFormat, AnswerFormat] = {"json_schema": "json_object", "json_object": "text"}
 _NAMES_FORMAT = ("response_format", "json_schema", "json_object", "schema")

@@ -8,9 +8,9 @@ import msgspec
 from verse.records import Candidate, Poem
 from verse.similarity import comparison_key
 from verse_clients.decisions.sources import read_items
+from verse_clients.errors import InputError
 from verse_clients.generate.inputs import read_training
 from verse_clients.judge.criteria import LearnedWeights, Weights
-from verse_clients.judge.errors import InputError
 from verse_clients.judge.json_file import read_json
 from verse_clients.judge.ranked import Use
 
@@ -31,7 +31,7 @@ def read_examples(path: Path | None) -> list[Poem]:
     """Read poems that show the poet's taste: so many as a prompt can bear.
 
     Raises:
-        GenerateError: the file is missing or holds no poems.
+        InputError: the file is missing or holds no poems.
     """
     return [] if path is None else read_training([path])[:MAX_EXAMPLES]
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from verse.atomic_file import replace_file
-from verse_clients.judge.errors import InputError, OutputError
+from verse_clients.errors import InputError, OutputError
 
 T = TypeVar("T")
 

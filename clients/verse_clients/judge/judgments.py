@@ -9,7 +9,7 @@ import msgspec
 from verse import jsonl
 from verse.journal import Journal, read_entries
 from verse.records import AnswerFormat, Judgment
-from verse_clients.judge.errors import OutputError
+from verse_clients.errors import OutputError
 
 _DECODER = msgspec.json.Decoder(Judgment)
 

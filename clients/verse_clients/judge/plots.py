@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from verse.records import JournalEntry
 from verse_clients.decisions.replay import Replay
+from verse_clients.errors import OutputError
 from verse_clients.judge.agreement import blind_verdicts, length_of
-from verse_clients.judge.errors import OutputError
 from verse_clients.judge.ranked import Ranked, RankedPoem
 from verse_clients.judge.report import Report
 

@@ -1,76 +1,55 @@
-"""A live line on a terminal, and the table at the end."""
+"""The count of answers while a run goes on, and the tables at the end."""
 
-import time
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import msgspec
+from rich.console import RenderableType
 from rich.table import Table
 
 from verse.records import Judgment
 from verse_clients.judge.budget import Budget
 from verse_clients.judge.consistency import consistency
 from verse_clients.judge.ranked import JudgeSummary, Ranked, RankedPoem
+from verse_clients.progress import RunProgress, duration
 
 _SHOWN = 10
 _LINE_CHARACTERS = 24
 
 
-class LiveLine:
-    """Counts answers until the block ends; what is told stands above it."""
+class AnswerTally(msgspec.Struct, kw_only=True):
+    """Counts the answers of one run."""
 
-    def __init__(self, console: Console, budget: Budget) -> None:
-        """Show nothing yet."""
-        self._budget = budget
-        self._tokens = 0
-        self._troubles = 0
-        self._begun = time.monotonic()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._task = self._progress.add_task("asking", total=0, figures="")
-        self._total = 0
+    budget: Budget
+    now: Callable[[], float]
+    """A clock, in seconds."""
+    begun: float
+    total: int = 0
+    """Answers that are to come, those that came among them."""
+    done: int = 0
+    tokens: int = 0
+    troubles: int = 0
+    """Answers that could not be used."""
 
     def expect(self, number: int) -> None:
         """So many more answers will come."""
-        self._total += number
-        self._progress.update(self._task, total=self._total)
+        self.total += number
 
     def heard(self, judgment: Judgment) -> None:
         """Count a new answer."""
-        self._tokens += judgment.prompt_tokens + judgment.completion_tokens
-        self._troubles += judgment.outcome != "judged"
-        self._progress.update(self._task, advance=1, figures=self._figures())
+        self.done += 1
+        self.tokens += judgment.prompt_tokens + judgment.completion_tokens
+        self.troubles += judgment.outcome != "judged"
 
-    def _figures(self) -> str:
-        seconds = time.monotonic() - self._begun
+    def progress(self) -> RunProgress:
+        """For the live line."""
+        seconds = self.now() - self.begun
         parts = [
-            f"{self._tokens / max(seconds, 0.001):.0f} tokens/s",
-            f"${self._budget.cost:.4f}" if self._budget.cost else "",
-            f"{self._troubles} not usable" if self._troubles else "",
+            f"{self.tokens / max(seconds, 0.001):.0f} tokens/s",
+            f"${self.budget.cost:.4f}" if self.budget.cost else "",
+            f"{self.troubles} not usable" if self.troubles else "",
+            f"{duration(seconds * (self.total / self.done - 1))} left" if self.done else "",
         ]
-        return ", ".join(part for part in parts if part)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
+        return RunProgress(self.done, self.total, ", ".join(part for part in parts if part))
 
 
 def tables(ranked: Ranked) -> Iterator[RenderableType]:

@@ -10,8 +10,8 @@ from typing import Literal
 import msgspec
 
 from verse.records import AnswerFormat, Candidate, RubricScores
+from verse_clients.errors import InputError, OutputError
 from verse_clients.judge.criteria import MeanScores, Weights
-from verse_clients.judge.errors import InputError, OutputError
 from verse_clients.judge.filters import Filtered
 from verse_clients.judge.json_file import read_json
 

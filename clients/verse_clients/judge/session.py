@@ -1,5 +1,6 @@
 """One call of `verse judge`: from files of poems to the file of their ranking."""
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,22 +9,23 @@ import msgspec
 from rich.console import Console
 
 from verse.records import Candidate, Judgment, Poem
+from verse_clients.errors import OutputError, ServerError, UnauthorisedError, UnfinishedError
 from verse_clients.generate.inputs import read_training
 from verse_clients.judge import inputs
 from verse_clients.judge.asking import Desk
 from verse_clients.judge.assemble import assemble
 from verse_clients.judge.budget import Budget
 from verse_clients.judge.court import Court, Procedure
-from verse_clients.judge.errors import NoVerdictError, OutputError, UnfinishedError
+from verse_clients.judge.errors import NoVerdictError
 from verse_clients.judge.estimate import estimate
 from verse_clients.judge.filters import MIN_CHARACTERS, Filters
 from verse_clients.judge.json_file import write_json
 from verse_clients.judge.judgments import Judgments, given, read_judgments
 from verse_clients.judge.panel import Manners, Panel, Seat
-from verse_clients.judge.progress import LiveLine
+from verse_clients.judge.progress import AnswerTally
 from verse_clients.judge.questions import Manner
 from verse_clients.judge.ranked import Ranked, check_output
-from verse_clients.server_errors import ServerError, UnauthorisedError
+from verse_clients.progress import LiveLine
 
 _QUOTED = 160
 """Characters of an answer that could not be used."""
@@ -87,7 +89,7 @@ class Session:
         """Ask what is not known yet, rank, and write the output.
 
         Raises:
-            JudgeError: see there; every answer that came is on the disk.
+            UserError: see `errors`; every answer that came is on the disk.
         """
         judgments = Judgments(self._conduct.judgments, ask_again=self._conduct.ask_again)
         if judgments.torn is not None:
@@ -124,9 +126,11 @@ class Session:
             await self._panel.close()
 
     async def _hold(self, judgments: Judgments) -> Court:
-        with LiveLine(self._console, self._budget) as line:
-            judges = self._panel.judges(self._desk(judgments, line.heard))
-            court = Court(judges, self._survivors(), self._examples, self._procedure, line.expect)
+        now = time.monotonic
+        tally = AnswerTally(budget=self._budget, now=now, begun=now())
+        with LiveLine(self._console, tally.progress):
+            judges = self._panel.judges(self._desk(judgments, tally.heard))
+            court = Court(judges, self._survivors(), self._examples, self._procedure, tally.expect)
             await court.hear_rubric()
             if not court.not_asked:
                 await court.compare()

@@ -10,9 +10,9 @@ from verse.records import Candidate, Decision, Poem
 from verse_clients.decisions import seed_list
 from verse_clients.decisions.gather import read_decisions
 from verse_clients.decisions.replay import Replay
+from verse_clients.errors import InputError
 from verse_clients.refine import compare, filtering, wording
 from verse_clients.refine.convert import convert
-from verse_clients.refine.errors import InputError
 from verse_clients.refine.guard import Guard, Limits
 from verse_clients.refine.inputs import read_candidates, read_poems
 from verse_clients.refine.next_set import lines, write_additional, write_file, write_next_set

@@ -8,7 +8,7 @@ import msgspec
 
 from verse import jsonl, verdicts
 from verse.records import Candidate, Poem
-from verse_clients.refine.errors import InputError
+from verse_clients.errors import InputError
 
 T = TypeVar("T")
 

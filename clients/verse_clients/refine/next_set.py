@@ -13,8 +13,8 @@ from verse.atomic_file import replace_file
 from verse.ids import content_id
 from verse.poem_split import SPLIT_FILE, PoemSplit, write_split
 from verse.records import PreferencePair
+from verse_clients.errors import InputError
 from verse_clients.refine.convert import Harvest
-from verse_clients.refine.errors import InputError
 
 _VALID_THEMES = 10
 """Of so many themes, one is for measuring preferences."""

@@ -1,13 +1,15 @@
 """One round as a folder: where it is, how far it is, and doing what comes next."""
 
+import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from verse_clients.decisions.journal import read_journal
 from verse_clients.decisions.replay import Replay
 from verse_clients.decisions.sources import read_items
-from verse_clients.file_lock import FileLock
 from verse_clients.refine import progress, runner
 from verse_clients.refine.errors import RoundError
 from verse_clients.refine.plan import PLAN_FILE, Plan, check, read_plan, write_plan
@@ -141,14 +143,18 @@ def _announce(state: StepState, say: Say) -> None:
 
 @contextmanager
 def _alone(folder: Path, program: Program) -> Generator[Program]:
-    """Hold the round, also while a command outlives us: it inherits the lock."""
+    """Hold the round, also while a command outlives us: it inherits the lock.
+
+    That is why the handle is our own: the lock of a `Journal` dies with the process that took it.
+    """
     read_plan(folder)
-    taken = RoundError(f"Another process works on {folder}; wait for it, or end it.")
-    lock = FileLock(folder / PLAN_FILE, taken)
+    handle = os.open(folder / PLAN_FILE, os.O_RDONLY)
     try:
-        yield program._replace(keep_open=(lock.handle,))
+        if not lock_descriptor(handle, blocking=False):
+            raise RoundError(f"Another process works on {folder}; wait for it, or end it.")
+        yield program._replace(keep_open=(handle,))
     finally:
-        lock.release()
+        os.close(handle)  # what the command holds stays locked
 
 
 def _decided(plan: Plan, folder: Path) -> Decided:

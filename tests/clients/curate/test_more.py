@@ -14,8 +14,8 @@ from verse.prompt import Message
 from verse.records import Candidate
 from verse_clients.curate.more import More, Written, more_file, read_more
 from verse_clients.decisions.items import Item
+from verse_clients.errors import ServerError
 from verse_clients.openai_client import Server
-from verse_clients.server_errors import ServerError
 
 TEXT = "新写的\n诗"
 

@@ -4,9 +4,9 @@ import anyio
 import pytest
 
 from verse_clients.answers import ServedCheckpoint, ServedModel
+from verse_clients.errors import SelectionError
 from verse_clients.generate.catalogue import catalogue, check_base, choose_sources, settle
 from verse_clients.generate.checkpoints import Interval, choose, parse_checkpoints
-from verse_clients.generate.errors import SelectionError
 from verse_clients.generate.plan import Source
 
 STEPS = (200, 400, 600, 800, 1000, 1200)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from verse.records import Candidate
-from verse_clients.generate.errors import OutputError
+from verse_clients.errors import OutputError
 from verse_clients.generate.formats import encode, files_of, write_as
 
 POEMS = [

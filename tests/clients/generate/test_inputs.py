@@ -8,7 +8,7 @@ import pytest
 from verse import jsonl
 from verse.prompt import Message
 from verse.records import Candidate, Decision, Poem, TrainingExample
-from verse_clients.generate.errors import InputError
+from verse_clients.errors import InputError
 from verse_clients.generate.inputs import (
     read_accepted,
     read_candidates,

@@ -9,7 +9,7 @@ import pytest
 from tests.clients.generate.conftest import poems_in
 from verse import jsonl
 from verse.records import Candidate, Sampling
-from verse_clients.generate.errors import InputError, OutputError
+from verse_clients.errors import InputError, OutputError
 from verse_clients.generate.output import Output, check_plan
 from verse_clients.generate.plan import Source, make_plan
 

@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from verse_clients.generate.patience import Patience, pause_seconds, verdict
-from verse_clients.server_errors import (
+from verse_clients.errors import (
     BadRequestError,
     BrokenServerError,
     NoCompletionError,
@@ -17,6 +16,7 @@ from verse_clients.server_errors import (
     UnauthorisedError,
     UnknownModelError,
 )
+from verse_clients.generate.patience import Patience, pause_seconds, verdict
 
 pytestmark = pytest.mark.anyio
 

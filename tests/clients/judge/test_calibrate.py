@@ -12,9 +12,9 @@ from tests.clients.judge.conftest import decisions
 from tests.clients.judge.simulated import poems
 from verse import cli, jsonl
 from verse.records import RubricScores
+from verse_clients.errors import InputError
 from verse_clients.judge.calibrate import fit_weights, learn
 from verse_clients.judge.criteria import Weights, mean_scores
-from verse_clients.judge.errors import InputError
 from verse_clients.judge.inputs import read_weights
 from verse_clients.judge.json_file import write_json
 from verse_clients.judge.ranked import JudgeSummary, Ranked, RankedPoem

@@ -2,8 +2,8 @@
 
 import pytest
 
+from verse_clients.errors import BadRequestError
 from verse_clients.judge.dialect import Dialect, after_refusal, response_format
-from verse_clients.server_errors import BadRequestError
 
 PROVEN = Dialect(is_proven=True)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from filelock import lock_descriptor
 
 from tests.clients.refine.conftest import later, own_text, write_poets_files
 from verse import jsonl
 from verse.records import Decision, Poem
 from verse_clients.decisions.sources import read_items
-from verse_clients.file_lock import FileLock
 from verse_clients.refine import rounds
 from verse_clients.refine.errors import RoundError, StepFailedError
 from verse_clients.refine.plan import Extra, Judge, Plan, read_plan, write_plan
@@ -381,8 +381,8 @@ def _lines(path: Path) -> int:
 
 
 def _is_free(folder: Path) -> bool:
+    handle = os.open(folder / "plan.toml", os.O_RDONLY)
     try:
-        FileLock(folder / "plan.toml", RoundError("taken")).release()
-    except RoundError:
-        return False
-    return True
+        return lock_descriptor(handle, blocking=False)
+    finally:
+        os.close(handle)

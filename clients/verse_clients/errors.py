@@ -1,7 +1,11 @@
-"""What can come back from a server instead of an answer, without any SDK's types.
+"""What can go wrong for whoever lets poems be written, judged or learned from.
 
 UserError
-└── ServerError             anything else that went wrong
+├── InputError       a file cannot be read or holds something else, or options do not fit together
+├── OutputError      a file is another run's, in use, or cannot be written
+├── UnfinishedError  a run ended before its end; it says how to go on
+├── SelectionError   the server has no such adapter, or none of its checkpoints is meant
+└── ServerError             what came back from a server instead of an answer
     ├── ServerDownError       nothing answers at the address
     ├── ServerTimeoutError    it answers too slowly
     ├── UnauthorisedError     401, 403: the key is missing, wrong, or not allowed to
@@ -12,10 +16,27 @@ UserError
     ├── BrokenServerError     5xx: its own fault; `retry_after_seconds` may say how long
     └── NoCompletionError     what it sent is no chat completion
 
-Every message is one sentence that names the server.
+Every message is one sentence; that of a ServerError names the server. `verse.cli` prints them, with
+exit code 2. What concerns one command alone is in its own `errors`.
 """
 
 from verse.errors import UserError
+
+
+class InputError(UserError):
+    """A file cannot be read or holds something else, or options do not fit together."""
+
+
+class OutputError(UserError):
+    """A file is another run's, in use, or cannot be written."""
+
+
+class UnfinishedError(UserError):
+    """A run ended before its end; what it made so far is on the disk."""
+
+
+class SelectionError(UserError):
+    """What was asked for does not exist on this server."""
 
 
 class ServerError(UserError):
