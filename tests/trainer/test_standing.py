@@ -60,3 +60,26 @@ def test_it_survives_json() -> None:
     decoded = msgspec.json.decode(msgspec.json.encode(standing), type=Standing)
     assert decoded == standing
     assert decoded.since_report.figures == [0.5, 2.0]
+
+
+def test_what_only_an_end_brings_is_in_the_history_and_counts_for_nothing() -> None:
+    standing, _ = after([2.0, 2.1])
+    standing.count(4.0, [], weight=2, tokens=5, examples=1)
+    assert standing.record(1.0, is_due=False)
+    assert (standing.best_step, standing.evaluations_without_better) == (3, 1)
+    standing.count(2.0, [], weight=1, tokens=5, examples=1)
+    standing.record(1.5)
+    assert standing.history[-1].train_loss == 2.0, "since the second, as if the third were not"
+    assert (standing.best_step, standing.evaluations_without_better) == (3, 0)
+
+
+def test_where_an_end_changed_the_weights_the_loss_of_the_longer_run_counts() -> None:
+    standing, _ = after([2.0, 2.1])
+    standing.count(4.0, [], weight=2, tokens=5, examples=1)
+    standing.record(1.0, is_flushed=True)
+    assert standing.evaluations_without_better == 1
+    standing.ends[3] = 2.2
+    assert standing.evaluations_without_better == 2
+    standing.ends[3] = 1.9
+    assert standing.evaluations_without_better == 0
+    assert standing.best_valid_loss == 1.0

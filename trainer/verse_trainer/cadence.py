@@ -2,10 +2,14 @@
 
 A step is a batch, mlx-lm's iteration. An update of the weights follows every
 `grad_accumulation_steps` batches, and what is left over at the end of an epoch or of the run makes
-an update of its own. Every checkpoint is measured, and every measured step is a checkpoint.
+an update of its own. The last step is always reported, measured and saved.
+
+What happens only because a run ends must leave no trace in a run that is made longer later;
+`endless` tells it from what would have happened anyway.
 """
 
 import math
+import sys
 
 import msgspec
 
@@ -24,6 +28,11 @@ class Cadence(msgspec.Struct, frozen=True, kw_only=True):
     steps_per_eval: int
     steps_per_report: int
     sample_every: int | None
+
+    @property
+    def endless(self) -> "Cadence":
+        """The same run without a last step."""
+        return msgspec.structs.replace(self, total_steps=sys.maxsize)
 
     @property
     def epochs(self) -> float:

@@ -47,7 +47,7 @@ class Keeper:
         if self._run.state is None:
             self._publication.describe(Standing())
         else:
-            self._publish(self._run.state.standing, self._run.state.weights)
+            self._publish(self._run.state.standing, self._run.state.checkpoint)
 
     def tell(self, event: Event) -> None:
         """Write an event down, if it is of a kind that is kept, and pass it on."""
@@ -58,7 +58,7 @@ class Keeper:
         """Make sure of the state, then let its checkpoint appear."""
         write_state(self._folder, state)
         self._saved_step = state.standing.step
-        self._publish(state.standing, state.weights)
+        self._publish(state.standing, state.checkpoint)
         path = self._folder / checkpoint_file(state.standing.step)
         self.tell(Saved(step=state.standing.step, path=str(path)))
 

@@ -3,6 +3,9 @@
 What happens after step N, in this order: the loss is told; the valid set is measured; poems are
 written; the state is saved; the checkpoint appears. A kill at any point leaves the state of an
 earlier step, from which all later ones follow again, bit for bit.
+
+The last step also makes an update of the gradients that are left. What is saved to go on from is
+the state before that update, so that a run made longer is the longer run.
 """
 
 import errno
@@ -18,7 +21,7 @@ from mlx_lm.utils import maybe_set_recommended_wired_limit
 from verse_trainer import lora
 from verse_trainer.dpo import DpoObjective
 from verse_trainer.errors import TrainingError
-from verse_trainer.evaluation import clear_cache, evaluate
+from verse_trainer.evaluation import Measured, clear_cache, evaluate
 from verse_trainer.events import Evaluated, Event, Started, Stepped, StopReason, TrainReport
 from verse_trainer.gradient_checkpoints import gradient_checkpoints
 from verse_trainer.keeping import Keeper
@@ -30,7 +33,7 @@ from verse_trainer.prepared import PreparedRun
 from verse_trainer.sampling import Sampler
 from verse_trainer.standing import Standing, Window
 from verse_trainer.stepper import Stepper
-from verse_trainer.training_state import TrainingState
+from verse_trainer.training_state import Arrays, TrainingState
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -69,6 +72,9 @@ class TrainingLoop:
         self._clock = clock
         self._pace = Pace()
         self._standing = Standing() if prepared.state is None else prepared.state.standing
+        self._endless = prepared.cadence.endless
+        self._before_flush: tuple[Arrays, Arrays, float] | None = None
+        """Weights and stepper before the update that only the end of the run brings."""
 
     def run(self, stop: Callable[[], bool]) -> Outcome:
         """Train.
@@ -108,7 +114,9 @@ class TrainingLoop:
         state, seed = self._run.state, self._config.seed
         if state is None:
             return Stepper(self._model, self._objective, optimizer, seed)
-        self._model.load_weights(list(state.weights.items()), strict=False)
+        is_over = state.standing.step >= self._run.total_steps
+        weights = state.checkpoint if is_over else state.weights
+        self._model.load_weights(list(weights.items()), strict=False)
         saved = (state.stepper, state.summed_weight)
         return Stepper(self._model, self._objective, optimizer, seed, saved)
 
@@ -124,6 +132,7 @@ class TrainingLoop:
         try:
             if self._standing.step == 0:
                 self._measure_start()
+            self._measure_former_end()
             while self._standing.step < self._run.total_steps:
                 if self._standing.is_over(self._config.patience):
                     return "early_stop"
@@ -142,6 +151,14 @@ class TrainingLoop:
             self._standing.base_valid_loss = loss
         self._keeper.describe(self._standing)
 
+    def _measure_former_end(self) -> None:
+        """Where the run ended, the longer run has other weights: their loss counts for it."""
+        standing = self._standing
+        step, is_longer = standing.step, standing.step < self._run.total_steps
+        if is_longer and step in standing.ends and self._endless.is_checkpoint(step):
+            measured = self._measure_valid()
+            standing.ends[step] = None if measured is None else measured.loss
+
     def _take_step(self) -> None:
         begin = self._clock()
         number = self._standing.step + 1
@@ -151,8 +168,11 @@ class TrainingLoop:
             number,
             self._objective.batch("train", indices),
             self._run.batch_weight,
-            is_update=self._run.cadence.is_update(number),
+            is_update=self._endless.is_update(number),
         )
+        if number == self._run.total_steps and not self._endless.is_update(number):
+            self._before_flush = (lora.trainable(self._model), *self._stepper.save())
+            self._stepper.update()
         clear_cache(self._config.clear_cache_threshold)
         if not math.isfinite(result.loss):
             raise _NotANumberError
@@ -194,21 +214,20 @@ class TrainingLoop:
                 preference=self._objective.preference(window.mean_figures),
             )
         )
-        standing.since_report = Window()
+        if self._endless.is_report(standing.step):
+            standing.since_report = Window()
         self._pace.next_window()
 
     def _evaluate(self) -> float | None:
         """Measure the valid set, enter the checkpoint if there were steps, and tell."""
-        config, step = self._config, self._standing.step
-        begin = self._clock()
-        limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
-        measured = evaluate(
-            self._model, self._objective, "valid", batch_size=2 * config.batch_size, limit=limit
-        )
+        step, begin = self._standing.step, self._clock()
+        measured = self._measure_valid()
         loss = None if measured is None else measured.loss
-        if loss is not None and not math.isfinite(loss):
-            raise _NotANumberError
-        is_best = self._standing.record(loss) if step > 0 else False
+        is_best = step > 0 and self._standing.record(
+            loss,
+            is_due=self._endless.is_checkpoint(step),
+            is_flushed=self._before_flush is not None,
+        )
         if measured is not None:
             seconds = self._clock() - begin
             self._pace.evaluation(seconds)
@@ -223,6 +242,16 @@ class TrainingLoop:
                 )
             )
         return loss
+
+    def _measure_valid(self) -> Measured | None:
+        config = self._config
+        limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
+        measured = evaluate(
+            self._model, self._objective, "valid", batch_size=2 * config.batch_size, limit=limit
+        )
+        if measured is not None and not math.isfinite(measured.loss):
+            raise _NotANumberError
+        return measured
 
     def _write_samples(self) -> None:
         material = self._run.material
@@ -244,13 +273,15 @@ class TrainingLoop:
             self._save()
 
     def _save(self) -> None:
-        arrays, summed_weight = self._stepper.save()
+        weights = lora.trainable(self._model)
+        before, stepper, summed_weight = self._before_flush or (weights, *self._stepper.save())
         self._keeper.save(
             TrainingState(
                 standing=self._standing,
-                weights=lora.trainable(self._model),
-                stepper=arrays,
+                weights=before,
+                stepper=stepper,
                 summed_weight=summed_weight,
+                flushed=weights if self._before_flush else {},
             )
         )
 

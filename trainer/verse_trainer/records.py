@@ -36,9 +36,9 @@ def read_metrics(folder: Path) -> list[Metric]:
 def rewind(folder: Path, step: int | None) -> None:
     """Drop what was told of steps that are taken again; None if that is all of them.
 
-    Those steps give the same numbers again, and a reader finds each of them once.
+    Those steps give the same numbers again, and a reader finds each of them once. So does the end.
     """
-    metrics = [m for m in read_metrics(folder) if not isinstance(m, Stopped)]
+    metrics = [m for m in read_metrics(folder) if not isinstance(m, Stopped | Tested)]
     samples = _read(folder / SAMPLES_FILE, _SAMPLE)
     for name, events in ((METRICS_FILE, metrics), (SAMPLES_FILE, samples)):
         if (folder / name).exists():

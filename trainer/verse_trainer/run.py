@@ -26,7 +26,7 @@ from verse_trainer.optimizers import make_optimizer
 from verse_trainer.prepared import LongestRow, MeasuredStep, PreparedRun
 from verse_trainer.publication import Publication, adapter_config, check_unused
 from verse_trainer.run_record import Identity, RunRecord
-from verse_trainer.training_state import read_state
+from verse_trainer.training_state import TrainingState, read_state
 
 __all__ = [
     "LongestRow",
@@ -92,7 +92,7 @@ def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
         is_resumed=config.resume,
         trainable_parameters=lora.count_parameters(lora.trainable(base.model)),
         total_parameters=total_parameters,
-        notes=tuple(_notes(config, material)),
+        notes=tuple(_notes(config, material, cadence, state)),
     )
 
 
@@ -179,8 +179,16 @@ def _continued(before: RunRecord, now: RunRecord) -> RunRecord:
     )
 
 
-def _notes(config: TrainConfig, material: Material) -> list[str]:
+def _notes(
+    config: TrainConfig, material: Material, cadence: Cadence, state: TrainingState | None
+) -> list[str]:
     notes: list[str] = []
+    if state is not None and _has_flushed(state, cadence):
+        notes.append(
+            f"An earlier version of Verse ended this run at step {state.standing.step} with an "
+            "update of fewer batches than grad_accumulation_steps and kept no state from before "
+            "it, so the longer run includes that update."
+        )
     if "valid" not in material.rows:
         notes.append(
             f"{config.data} has nothing to validate with: no checkpoint is the best, nothing stops "
@@ -196,6 +204,12 @@ def _notes(config: TrainConfig, material: Material) -> list[str]:
             "No resume_adapter_file is given, so the preferences are learned on the bare base."
         )
     return notes
+
+
+def _has_flushed(state: TrainingState, cadence: Cadence) -> bool:
+    """Whether the run goes on beyond an update that a run of its length does not make."""
+    step, has_gradients = state.standing.step, state.summed_weight > 0
+    return not (has_gradients or step >= cadence.total_steps or cadence.endless.is_update(step))
 
 
 def _folder(config: TrainConfig) -> Path:

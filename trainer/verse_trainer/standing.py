@@ -1,4 +1,8 @@
-"""How far a run has come: what it must remember to go on, the weights apart. Pure."""
+"""How far a run has come: what it must remember to go on, the weights apart. Pure.
+
+A run that ended may be made longer and must then be the run that never ended there. So what the end
+alone brings (a checkpoint, a report) enters the history and resets nothing.
+"""
 
 from collections.abc import Sequence
 
@@ -56,8 +60,11 @@ class Standing(msgspec.Struct, kw_only=True):
     """Before the first step."""
     best_step: int | None = None
     best_valid_loss: float | None = None
-    evaluations_without_better: int = 0
     history: list[HistoryEntry] = []
+    ends: dict[int, float | None] = {}
+    """Steps at which the run ended before it was made longer, with the validation loss that the
+    longer run has there; None if it has none. Their entries in the history do not count towards an
+    early stop."""
 
     def count(
         self, loss: float, figures: Sequence[float], *, weight: int, tokens: int, examples: int
@@ -68,22 +75,48 @@ class Standing(msgspec.Struct, kw_only=True):
         for window in (self.since_report, self.since_checkpoint):
             window.add(loss, figures, weight=weight, tokens=tokens, examples=examples)
 
-    def record(self, valid_loss: float | None) -> bool:
-        """Enter the checkpoint of the current step; returns whether it is the best so far."""
+    def record(
+        self, valid_loss: float | None, *, is_due: bool = True, is_flushed: bool = False
+    ) -> bool:
+        """Enter the checkpoint of the current step.
+
+        Args:
+            valid_loss: None without a valid set.
+            is_due: A longer run has a checkpoint here too.
+            is_flushed: Its weights are not those of a longer run: the end brought an update.
+
+        Returns:
+            Whether it is the best so far.
+        """
         self.history.append(
             HistoryEntry(
                 step=self.step, train_loss=self.since_checkpoint.mean_loss, valid_loss=valid_loss
             )
         )
-        self.since_checkpoint = Window()
+        if is_due:
+            self.since_checkpoint = Window()
+        if is_flushed or not is_due:
+            self.ends[self.step] = None
         if valid_loss is None:
             return False
         if self.best_valid_loss is None or valid_loss < self.best_valid_loss:
             self.best_step, self.best_valid_loss = self.step, valid_loss
-            self.evaluations_without_better = 0
             return True
-        self.evaluations_without_better += 1
         return False
+
+    @property
+    def evaluations_without_better(self) -> int:
+        """Those since the best that a run without an end would have made."""
+        count, lowest = 0, None
+        for entry in self.history:
+            loss = self.ends.get(entry.step, entry.valid_loss)
+            if loss is None:
+                continue
+            if lowest is None or loss < lowest:
+                count, lowest = 0, loss
+            else:
+                count += 1
+        return count
 
     def is_over(self, patience: int | None) -> bool:
         """Whether enough evaluations brought nothing better."""

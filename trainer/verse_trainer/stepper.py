@@ -83,12 +83,15 @@ class Stepper:
             gradients[name] = gradients[name] + gradient
         self._gradients, self._weight = gradients, self._weight + weight
         if is_update:
-            self._update(gradients, mx.array(self._weight))
-            self._gradients, self._weight = {}, 0.0
-        weights = cast(Any, self._model).trainable_parameters()
-        evaluate = cast(Any, mx).eval
-        evaluate(loss, figures, weights, self._optimizer.state, self._gradients)
+            self.update()
+        self._evaluate(loss, figures)
         return StepResult(cast(float, loss.item()), cast(list[float], figures.tolist()))
+
+    def update(self) -> None:
+        """Change the weights with all gradients since the last update; there must be some."""
+        self._update(self._gradients, mx.array(self._weight))
+        self._gradients, self._weight = {}, 0.0
+        self._evaluate()
 
     def save(self) -> tuple[Arrays, float]:
         """Everything but the weights: arrays by name, and what summed gradients are divided by."""
@@ -97,6 +100,10 @@ class Stepper:
             f"{part}.{n}": array for part, arrays in parts.items() for n, array in arrays.items()
         }
         return named, self._weight
+
+    def _evaluate(self, *others: mx.array) -> None:
+        weights = cast(Any, self._model).trainable_parameters()
+        cast(Any, mx).eval(*others, weights, self._optimizer.state, self._gradients)
 
     def _differentiate(self, *batch: mx.array) -> tuple[mx.array, mx.array, Arrays]:
         differentiate = cast(Any, nn).value_and_grad(self._model, self._loss)

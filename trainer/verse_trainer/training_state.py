@@ -3,6 +3,9 @@
 One file, replaced at once, holds weights, optimizer, gradients not yet applied and the standing. It
 is written before the checkpoint of the same step, so whatever else a kill prevented is made up for
 from it.
+
+The last step of a run applies the gradients that are left, and its checkpoint has the weights after
+that. The state is the one before, from which a longer run follows; the weights after it lie beside.
 """
 
 from pathlib import Path
@@ -18,6 +21,7 @@ from verse_trainer.standing import Standing
 STATE_FILE = "training_state.safetensors"
 _WEIGHTS = "weights."
 _STEPPER = "stepper."
+_FLUSHED = "flushed."
 _KEY = "verse_training_state"
 
 Arrays = dict[str, mx.array]
@@ -38,6 +42,13 @@ class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     """As `Stepper.save` gives them."""
     summed_weight: float
     """What the gradients not yet applied are divided by so far."""
+    flushed: Arrays = {}
+    """The weights once these gradients are applied, if the run ended here; else empty."""
+
+    @property
+    def checkpoint(self) -> Arrays:
+        """The weights to save and to serve."""
+        return self.flushed or self.weights
 
 
 def write_state(folder: Path, state: TrainingState) -> None:
@@ -49,6 +60,7 @@ def write_state(folder: Path, state: TrainingState) -> None:
     recorded = _Recorded(standing=state.standing, summed_weight=state.summed_weight)
     arrays = {_WEIGHTS + name: array for name, array in state.weights.items()}
     arrays |= {_STEPPER + name: array for name, array in state.stepper.items()}
+    arrays |= {_FLUSHED + name: array for name, array in state.flushed.items()}
     with replacing(folder / STATE_FILE) as stream:
         metadata = {_KEY: msgspec.json.encode(recorded).decode()}
         cast(Any, mx).save_safetensors(stream, arrays, metadata)
@@ -77,6 +89,7 @@ def read_state(folder: Path) -> TrainingState | None:
         weights=_part(_WEIGHTS, arrays),
         stepper=_part(_STEPPER, arrays),
         summed_weight=recorded.summed_weight,
+        flushed=_part(_FLUSHED, arrays),
     )
 
 
