@@ -198,6 +198,8 @@ class ChoiceText:
 
 def _name(token: TokenText) -> str:
     """Its text, or OpenAI's spelling of bytes that are no text, so that no two look the same."""
+    if not token.bytes:  # one of the frame, which has no place in the text
+        return token.token
     try:
         return bytes(token.bytes).decode()
     except UnicodeDecodeError:

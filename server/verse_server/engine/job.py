@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 import msgspec
@@ -55,9 +56,12 @@ class Answer:
         self._text = text
         self._tokens = tokens
         self._num_tokens = 0
+        self._noted: deque[TokenLogprob] = deque()
+        """Of tokens whose text may still turn out to be a part of a stop string."""
+        self._num_released = 0
         self._logprobs: list[TokenLogprob] = []
         self._held: list[str] = []
-        """Text that goes out with the next chunk."""
+        """What goes out with the next chunk."""
         self._has_begun = False
 
     def begin(self, scored_prompt: tuple[TokenText, ...]) -> GenerationChunk:
@@ -85,34 +89,48 @@ class Answer:
         step, position = self.row.drawn.popleft()
         if not step.is_finite(position):
             raise self._overflow()
-        noted = self.row.noted.popleft() if self.row.noted else None
+        self._check_matcher()
+        self._note(drawn)
+        reason: FinishReason | None = drawn.finish_reason
+        text, stopped = ("", False) if reason == "stop" else self._text.push(drawn.token)
+        matcher = self.row.matcher
+        if not stopped and matcher is not None and matcher.is_complete:
+            reason = "stop"  # it has moved past this token already
+        if not stopped and reason is not None:
+            rest, stopped = self._text.finish()
+            text += rest
+        if stopped:
+            reason = "stop"
+        self._release(all_of_them=reason is not None and not stopped)
+        if reason is None and self._has_begun and not self.job.request.streamed:
+            self._held.append(text)
+            return None
+        return self._chunk(text, reason) if text or reason else None
+
+    def _check_matcher(self) -> None:
         matcher = self.row.matcher
         if matcher is not None and matcher.failure is not None:
             raise GenerationFailedError(
                 f"The answer could not be held to its schema ({matcher.failure}); "
                 "simplify the schema."
             )
-        reason: FinishReason | None = drawn.finish_reason
-        if reason == "stop":
-            if noted is not None and self.job.request.score_prompt:
-                # Who sums up log-probabilities counts on an entry for every token drawn.
-                self._logprobs.append(self._logprob(drawn.token, noted))
-            return self._chunk(self._text.finish()[0], reason)
-        text, stopped = self._text.push(drawn.token)
-        if stopped:
-            self._logprobs.clear()  # of tokens that spell the stop string
-            return self._chunk(text, "stop")
-        if noted is not None:
-            self._logprobs.append(self._logprob(drawn.token, noted))
-        if matcher is not None and matcher.is_complete:
-            reason = "stop"  # it has moved past this token already
-        if reason is not None:
-            rest, stopped = self._text.finish()
-            return self._chunk(text + rest, "stop" if stopped else reason)
-        if text and self._has_begun and not self.job.request.streamed:
-            self._held.append(text)
-            return None
-        return self._chunk(text, None) if text else None
+
+    def _note(self, drawn: Drawn) -> None:
+        """Keep the log-probabilities of a token, if they were asked for."""
+        if not self.row.noted:
+            return
+        noted = self.row.noted.popleft()
+        # Who sums up log-probabilities counts on an entry for every token drawn, the end included.
+        if drawn.finish_reason != "stop" or self.job.request.score_prompt:
+            self._noted.append(self._logprob(drawn.token, noted))
+
+    def _release(self, *, all_of_them: bool) -> None:
+        """Let entries go out with the next chunk: those of tokens that begin in the text sent."""
+        num_ready = len(self._noted)
+        if not all_of_them:
+            num_ready = min(num_ready, self._text.num_begun - self._num_released)
+        self._num_released += num_ready
+        self._logprobs += [self._noted.popleft() for _ in range(num_ready)]
 
     def _overflow(self) -> GenerationFailedError:
         return GenerationFailedError(
@@ -139,4 +157,6 @@ class Answer:
         ids: list[int] = msgspec.convert(noted.top_ids[position, :num_top].tolist(), list[int])
         values = msgspec.convert(noted.top_logprobs[position, :num_top].tolist(), list[float])
         top = tuple(self._tokens.logprob(i, v) for i, v in zip(ids, values, strict=True))
-        return self._tokens.logprob(token, float(noted.drawn[position]), top)
+        entry = self._tokens.logprob(token, float(noted.drawn[position]), top)
+        # Put together, the bytes are the text.
+        return entry if self._text.shows(token) else msgspec.structs.replace(entry, bytes=())

@@ -4,8 +4,13 @@ Never sent are half a character, bytes that are no character, tokens of the prom
 part of a stop string.
 """
 
-from collections.abc import Collection, Sequence
+import codecs
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What a detokenizer puts for bytes that are no character."""
 
 
 class Detokenizer(Protocol):
@@ -64,8 +69,48 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
+class TokenStarts:
+    """Where in the text each token begins, for telling which tokens a part of the text is made of.
+
+    A character that several tokens spell belongs to the one that completes it, and a token without
+    text begins where the next one does.
+    """
+
+    def __init__(self) -> None:
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("ignore")
+        self._num_spelled = 0
+        self._num_read = 0
+        self._unread: list[int] = []
+        """Characters that were spelled before each token whose text could not be read yet."""
+        self._starts: deque[int] = deque()
+        """Of the tokens that `begun_before` has not counted."""
+        self._num_begun = 0
+
+    def add(self, content: bytes) -> None:
+        """The next token stands for these bytes."""
+        self._unread.append(self._num_spelled)
+        self._num_spelled += len(self._utf8.decode(content).replace(_REPLACEMENT, ""))
+
+    def read(self, num_chars: int) -> None:
+        """So many more characters can be read, with which all tokens added so far are spelled.
+
+        Counted from their end: what was taken off their beginning does not move the tokens.
+        """
+        before, self._num_read = self._num_read, self._num_read + num_chars
+        to_here = self._num_read - self._num_spelled
+        self._starts += [max(before, to_here + spelled) for spelled in self._unread]
+        self._unread.clear()
+
+    def begun_before(self, num_chars: int) -> int:
+        """How many of all tokens begin in the first so many characters; never asked for fewer."""
+        while self._starts and self._starts[0] < num_chars:
+            self._starts.popleft()
+            self._num_begun += 1
+        return self._num_begun
+
+
 class AnswerText:
-    """The text of one row's answer."""
+    """The text of one sequence."""
 
     def __init__(
         self,
@@ -73,6 +118,7 @@ class AnswerText:
         stops: Sequence[str],
         prefix: str = "",
         hidden: Collection[int] = (),
+        bytes_of: Callable[[int], bytes] | None = None,
     ) -> None:
         """Begin an answer.
 
@@ -81,15 +127,31 @@ class AnswerText:
             stops: Strings that end it.
             prefix: Taken off its beginning.
             hidden: Tokens that have no text.
+            bytes_of: What each token stands for; given, `num_begun` counts.
         """
         self._detokenizer = detokenizer
         self._hidden = hidden
         self._matcher = StopMatcher(stops)
         self._prefix = prefix
+        self._bytes_of = bytes_of
+        self._starts = TokenStarts()
+        self._num_sent = 0
+
+    @property
+    def num_begun(self) -> int:
+        """How many of the tokens, in their order, have some of their text in what was sent."""
+        return self._starts.begun_before(self._num_sent)
+
+    def shows(self, token: int) -> bool:
+        """Whether it has a text."""
+        return token not in self._hidden
 
     def push(self, token: int) -> tuple[str, bool]:
         """Take a token in; returns as `StopMatcher.push` does."""
-        if token in self._hidden:
+        shows = self.shows(token)
+        if self._bytes_of is not None:
+            self._starts.add(self._bytes_of(token) if shows else b"")
+        if not shows:
             return "", False
         self._detokenizer.add_token(token)
         return self._send(self._detokenizer.last_segment)
@@ -101,8 +163,11 @@ class AnswerText:
         return (text, True) if stopped else (text + self._matcher.flush(), False)
 
     def _send(self, text: str) -> tuple[str, bool]:
-        # What the detokenizer puts for bytes that are no character.
-        text = text.replace("\N{REPLACEMENT CHARACTER}", "")
+        text = text.replace(_REPLACEMENT, "")
         if text and self._prefix:
             text, self._prefix = text.removeprefix(self._prefix), ""
-        return self._matcher.push(text)
+        if text:
+            self._starts.read(len(text))
+        sent, stopped = self._matcher.push(text)
+        self._num_sent += len(sent)
+        return sent, stopped

@@ -344,11 +344,17 @@ class Worker:
             self._batch.add(rows, request.max_tokens, job.stop_tokens)
 
     def _text_of(self, job: Job) -> AnswerText:
+        request, detokenizer = job.request, self._base.tokenizer.detokenizer
+        if not request.framed:  # a text goes on: its next word may begin with a space
+            for token in self._base.hf_tokenizer.encode("a", add_special_tokens=False):
+                detokenizer.add_token(token)
+            _ = detokenizer.last_segment
         return AnswerText(
-            self._base.tokenizer.detokenizer,
+            detokenizer,
             job.stop_strings,
-            job.request.target.prompt_format.answer_prefix if job.request.framed else "",
+            request.target.prompt_format.answer_prefix if request.framed else "",
             self._base.special_tokens,
+            None if request.num_top_logprobs is None else self._tokens.bytes_of,
         )
 
     def _score(self) -> None:

@@ -39,7 +39,7 @@ def entries(choices: list[Any]) -> list[Any]:
     ]
 
 
-def test_logprobs_have_openais_shape_and_are_the_same_in_a_stream(client: Client) -> None:
+def test_logprobs_have_openais_shape_whole_and_in_a_stream(client: Client) -> None:
     wanted: dict[str, Any] = {"logprobs": True, "top_logprobs": 2}
     response = client.post(CHAT, json=chat_body(**wanted))
     msgspec.json.decode(response.content, type=CreateChatCompletionResponse)

@@ -100,7 +100,7 @@ def test_a_stream_has_the_same_shape_and_the_same_texts(client: Client) -> None:
     assert "usage" not in stream(client)[0]
 
 
-def test_logprobs_are_columns_and_the_same_in_a_stream(client: Client) -> None:
+def test_logprobs_are_columns_also_in_a_stream(client: Client) -> None:
     whole = ask(client, logprobs=2)["choices"][0]["logprobs"]
     assert whole == {
         "tokens": ["轻轻的", "我走了", "，"],

@@ -94,6 +94,15 @@ async def test_a_stop_string_ends_the_row_and_is_not_part_of_the_text(
     await until(lambda: engine.health().running == 0)
 
 
+async def test_a_text_without_a_frame_may_go_on_with_a_blank(start_engine: StartEngine) -> None:
+    engine = start_engine()
+    (blank,) = engine.encode_text(" ")
+    bias = SamplingParams(temperature=0, logit_bias={blank: 1000.0})
+    for framed, num_blanks in ((True, 2), (False, 3)):
+        text = await write(engine, "base", sampling=bias, framed=framed, max_tokens=3)
+        assert text == " " * num_blanks
+
+
 async def test_max_tokens_ends_a_row_with_length(start_engine: StartEngine) -> None:
     engine = start_engine()
     _, last = await collect(engine.generate(request(engine, "base", max_tokens=5)))
