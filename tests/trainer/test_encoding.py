@@ -11,7 +11,7 @@ from tests.core.tokenizer import QWEN3_ADDED, QWEN3_TEMPLATE, QWEN25_TEMPLATE, m
 from verse.prompt import POEM_SYSTEM, FormatName, Message, PromptFormat, render
 from verse.records import TrainingExample
 from verse_trainer.config import TrainConfig
-from verse_trainer.data_set.rows import Row
+from verse_trainer.data_set.rows import DataRow
 from verse_trainer.encoding import Encoder, common_system, encode_rows, recorded_format, rows_hash
 from verse_trainer.errors import DataSetError
 
@@ -22,10 +22,10 @@ POEMS = [
 ]
 
 
-def row(theme: str, poem: str, system: str | None = POEM_SYSTEM, line: int = 1) -> Row:
+def row(theme: str, poem: str, system: str | None = POEM_SYSTEM, line: int = 1) -> DataRow:
     lead = () if system is None else (Message("system", system),)
     messages = (*lead, Message("user", theme), Message("assistant", poem))
-    return Row(example=TrainingExample(messages=messages), path=Path("train.jsonl"), line=line)
+    return DataRow(example=TrainingExample(messages=messages), path=Path("train.jsonl"), line=line)
 
 
 def encoder(tokenizer: Any = None, context: int = 512, **keys: Any) -> Encoder:

@@ -8,7 +8,7 @@ import msgspec
 
 from verse.prompt import Message, PromptError, PromptFormat, Tokenizer, render
 from verse_trainer.config import TrainConfig
-from verse_trainer.data_set.rows import Row
+from verse_trainer.data_set.rows import DataRow
 from verse_trainer.errors import DataSetError
 
 
@@ -88,7 +88,7 @@ class Encoder:
             )
 
 
-def encode_rows(rows: Sequence[Row], encoder: Encoder) -> tuple[EncodedRow, ...]:
+def encode_rows(rows: Sequence[DataRow], encoder: Encoder) -> tuple[EncodedRow, ...]:
     """Encode all rows.
 
     Raises:
@@ -99,7 +99,7 @@ def encode_rows(rows: Sequence[Row], encoder: Encoder) -> tuple[EncodedRow, ...]
     )
 
 
-def common_system(rows: Sequence[Row]) -> str | None:
+def common_system(rows: Sequence[DataRow]) -> str | None:
     """The system message all rows share, which the server then adds; None if they differ."""
     found = {
         next((m.content for m in row.example.messages if m.role == "system"), None) for row in rows

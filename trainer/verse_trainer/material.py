@@ -12,7 +12,7 @@ from verse.adapter_folder import PROMPT_FILE
 from verse.base_model import BaseModel
 from verse.prompt import POEM_SYSTEM, PromptFormat
 from verse_trainer.config import TrainConfig
-from verse_trainer.data_set.rows import Row, read_rows
+from verse_trainer.data_set.rows import DataRow, read_rows
 from verse_trainer.dpo import PAIRS_FILE, DpoObjective, EncodedPair, read_pairs
 from verse_trainer.encoding import (
     EncodedRow,
@@ -155,8 +155,8 @@ def _system_of_start(config: TrainConfig) -> str | None:
     return POEM_SYSTEM
 
 
-def _sft_rows(folder: Path, config: TrainConfig) -> dict[Part, list[Row]]:
-    parts: dict[Part, list[Row]] = {"train": _read(folder, "train")}
+def _sft_rows(folder: Path, config: TrainConfig) -> dict[Part, list[DataRow]]:
+    parts: dict[Part, list[DataRow]] = {"train": _read(folder, "train")}
     if (folder / _FILES["valid"]).exists() and (valid := read_rows(folder / _FILES["valid"])):
         parts["valid"] = valid
     if config.test:
@@ -164,7 +164,7 @@ def _sft_rows(folder: Path, config: TrainConfig) -> dict[Part, list[Row]]:
     return parts
 
 
-def _read(folder: Path, part: Part) -> list[Row]:
+def _read(folder: Path, part: Part) -> list[DataRow]:
     file = folder / _FILES[part]
     if not file.exists():
         raise DataSetError(
@@ -176,7 +176,7 @@ def _read(folder: Path, part: Part) -> list[Row]:
     return rows
 
 
-def _poem(row: Row) -> str:
+def _poem(row: DataRow) -> str:
     return "\n".join(m.content for m in row.example.messages if m.role == "assistant")
 
 

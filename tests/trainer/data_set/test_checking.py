@@ -13,7 +13,7 @@ from verse import jsonl
 from verse.poem_split import PoemSplit, write_split
 from verse.records import Poem
 from verse_trainer.data_set.checking import check_data
-from verse_trainer.data_set.problems import CheckReport, Kind
+from verse_trainer.data_set.checks import CheckReport, Kind
 from verse_trainer.data_set.splitting import split_poems
 from verse_trainer.errors import DataSetError
 

@@ -32,7 +32,7 @@ def test_from_a_file_of_the_original_to_rows(
         "refused: old.jsonl:11: its text is no conversation: it does not begin with <|im_start|>.\n"
     )
     assert main(["data", "split", "data", "--share", "0.1"]) == 0
-    assert "9 poems to learn, 1 to measure with (10%)" in capsys.readouterr().out
+    assert "9 poems for training, 1 for validation (10%)" in capsys.readouterr().out
     assert {file.name for file in (folder / "data").iterdir()} == {
         "poems.jsonl",
         "split.json",
@@ -40,7 +40,7 @@ def test_from_a_file_of_the_original_to_rows(
         "valid.jsonl",
     }
     assert main(["data", "split", "--seed", "4"]) == 0
-    assert "--share and --seed decided nothing" in capsys.readouterr().out
+    assert "--share and --seed had no effect" in capsys.readouterr().out
 
 
 def test_nothing_to_import_is_exit_code_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +58,7 @@ def test_importing_into_older_poems_says_how_to_begin_anew(
     write_lines(folder / "b.jsonl", {"theme": "雨", "text": "落"})
     main(["data", "import", "a.jsonl"])
     main(["data", "import", "b.jsonl"])
-    assert "1 new poem; 2 in all.\n`--replace` begins" in capsys.readouterr().out
+    assert "1 new poem; 2 in all.\n`--replace` starts" in capsys.readouterr().out
     assert main(["data", "import", "b.jsonl", "--replace"]) == 0
     assert "is now data/poems.jsonl.old" in capsys.readouterr().out
 

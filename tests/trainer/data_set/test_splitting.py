@@ -17,9 +17,8 @@ from verse.poem_split import PoemSplit, PoemSplitError, read_split
 from verse.prompt import POEM_SYSTEM, Message, PromptFormat, render
 from verse.records import Poem, TrainingExample
 from verse.similarity import normalise, similar_pairs
-from verse_trainer.data_set.draw import divide, draw
 from verse_trainer.data_set.rows import read_rows
-from verse_trainer.data_set.splitting import SplitReport, split_poems
+from verse_trainer.data_set.splitting import SplitReport, divide, draw, split_poems
 from verse_trainer.errors import DataSetError
 
 ROW = msgspec.json.Decoder(TrainingExample)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from verse_trainer.data_set.found import Refused, Taken
+from verse_trainer.data_set.pieces import Refused, Taken
 from verse_trainer.data_set.text_files import read_text
 
 POEMS: dict[str, tuple[str, str, list[tuple[str, str, int]]]] = {

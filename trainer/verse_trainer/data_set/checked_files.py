@@ -9,17 +9,26 @@ import msgspec
 from verse import jsonl, verdicts
 from verse.prompt import POEM_SYSTEM
 from verse.records import Poem
-from verse_trainer.data_set.found import Found, Refused, Taken, doubt_about
-from verse_trainer.data_set.importing import POEMS_FILE
-from verse_trainer.data_set.problems import Entry, Kind, Problem
-from verse_trainer.data_set.rows import TEST_FILE, TRAIN_FILE, VALID_FILE, Row, RowError, scan_rows
-from verse_trainer.data_set.sources import read_source
+from verse_trainer.data_set.checks import Entry, Kind, Problem
+from verse_trainer.data_set.importing import POEMS_FILE, read_source
+from verse_trainer.data_set.pieces import Refused, Taken, doubts
+from verse_trainer.data_set.rows import (
+    TEST_FILE,
+    TRAIN_FILE,
+    VALID_FILE,
+    DataRow,
+    RowError,
+    scan_rows,
+)
 from verse_trainer.data_set.splitting import to_row
 from verse_trainer.errors import DataSetError
 
 ROW_FILES = (TRAIN_FILE, VALID_FILE, TEST_FILE)
 
 _POEM = msgspec.json.Decoder(Poem)
+Unknown = tuple[tuple[str, str], ...]
+"""Keys that sound like a verdict and are not known, each with its value."""
+
 _RAW = msgspec.json.Decoder(msgspec.Raw)
 _KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -71,11 +80,11 @@ def _read_rows(path: Path) -> CheckedFile:
         entries=tuple(
             Entry(path=path, line=row.line, messages=row.example.messages)
             for row in scanned
-            if isinstance(row, Row)
+            if isinstance(row, DataRow)
         ),
         faults=(
             *(_row_fault(path, row) for row in scanned if isinstance(row, RowError)),
-            *_doubts(path),
+            *_doubts(path, _unknown(path)),
         ),
     )
 
@@ -97,7 +106,9 @@ def _read_poems(path: Path) -> CheckedFile:
             faults.append(_poem_fault(path, line, poem))
         else:
             entries.append(_entry(path, line, poem))
-    return CheckedFile(path=path, entries=tuple(entries), faults=(*faults, *_doubts(path)))
+    return CheckedFile(
+        path=path, entries=tuple(entries), faults=(*faults, *_doubts(path, _unknown(path)))
+    )
 
 
 def _poem_fault(path: Path, line: int, error: jsonl.JsonlError) -> Problem:
@@ -108,44 +119,31 @@ def _poem_fault(path: Path, line: int, error: jsonl.JsonlError) -> Problem:
     return Problem(kind=kind, path=path, line=line, message=problem)
 
 
-def _doubts(path: Path) -> Iterator[Problem]:
+def _doubts(path: Path, unknown: Iterable[tuple[int, Unknown]]) -> Iterator[Problem]:
     """Keys that sound like a verdict, once for each."""
-    told: set[str] = set()
+    for line, doubt in doubts(unknown):
+        yield Problem(kind="unknown_verdict", path=path, line=line, message=doubt)
+
+
+def _unknown(path: Path) -> Iterator[tuple[int, Unknown]]:
     for line, raw in jsonl.scan(path, _RAW):
-        if isinstance(raw, jsonl.JsonlError):
-            continue
-        with suppress(verdicts.VerdictError):
-            for key, value in verdicts.read_verdict(raw).unknown:
-                if key not in told:
-                    told.add(key)
-                    yield _doubt(path, line, key, value)
-
-
-def _doubt(path: Path, line: int, key: str, value: str) -> Problem:
-    message = doubt_about(key, value)
-    return Problem(kind="unknown_verdict", path=path, line=line, message=message)
+        if not isinstance(raw, jsonl.JsonlError):
+            with suppress(verdicts.VerdictError):
+                yield line, verdicts.read_verdict(raw).unknown
 
 
 def _read_any(path: Path) -> CheckedFile:
     found = read_source(path)
+    taken = [piece for piece in found if isinstance(piece, Taken)]
+    refused = [piece for piece in found if isinstance(piece, Refused)]
     return CheckedFile(
         path=path,
-        entries=tuple(_entry(path, p.line, p.poem) for p in found if isinstance(p, Taken)),
-        faults=tuple(
-            Problem(kind=p.fault, path=path, line=p.line, message=p.problem)
-            for p in found
-            if isinstance(p, Refused)
-        )
-        + tuple(_doubts_of(path, found)),
+        entries=tuple(_entry(path, piece.line, piece.poem) for piece in taken),
+        faults=(
+            *(Problem(kind=p.fault, path=path, line=p.line, message=p.problem) for p in refused),
+            *_doubts(path, ((piece.line, piece.unknown) for piece in taken)),
+        ),
     )
-
-
-def _doubts_of(path: Path, found: Iterable[Found]) -> Iterator[Problem]:
-    told: dict[str, Problem] = {}
-    for piece in found:
-        for key, value in piece.unknown if isinstance(piece, Taken) else ():
-            told.setdefault(key, _doubt(path, piece.line, key, value))
-    yield from told.values()
 
 
 def _entry(path: Path, line: int, poem: Poem) -> Entry:

@@ -1,16 +1,55 @@
-"""`verse data check`: read a data set, run all checks on it."""
+"""`verse data check`: read a data set, run all checks on it, by a base model's own tokenizer."""
 
+import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
-from verse.base_model import load_base_tokenizer
+from verse.base_model import BaseTokenizer, load_base_tokenizer
 from verse.poem_split import SPLIT_FILE, read_split
+from verse.prompt import Message, PromptFormat, render
 from verse_trainer.data_set import checks
 from verse_trainer.data_set.checked_files import ROW_FILES, CheckedFile, num_keys, read_checked
+from verse_trainer.data_set.checks import CheckReport, Measure, Problem
 from verse_trainer.data_set.importing import POEMS_FILE
-from verse_trainer.data_set.measures import TokenizerMeasure
-from verse_trainer.data_set.problems import CheckReport, Measure, Problem
 from verse_trainer.data_set.rows import TEST_FILE, TRAIN_FILE, VALID_FILE
+
+_NEIGHBOUR = "一"
+"""Some tokenizers put a mark before the first character; it is no part of what is measured."""
+
+
+class TokenizerMeasure:
+    """A `Measure`; the frame is the model's own chat template."""
+
+    def __init__(self, base: BaseTokenizer) -> None:
+        self._tokenizer = base.tokenizer
+        tokenizer = cast(Any, base.tokenizer)
+        # It would warn of long texts; here their length is what is asked for.
+        tokenizer.model_max_length = sys.maxsize
+        self._unknown = tokenizer.unk_token_id
+        self._is_hard = cache(self._spelt_in_pieces)
+
+    def num_tokens(self, messages: tuple[Message, ...]) -> int:
+        """Of the whole conversation, frame included.
+
+        Raises:
+            PromptError: the chat template refuses it.
+        """
+        return len(render(messages, PromptFormat(), self._tokenizer).token_ids)
+
+    def hard_characters(self, text: str) -> list[str]:
+        """Characters without a token of their own, each once, in order."""
+        characters = dict.fromkeys(c for c in text if not c.isspace())
+        return [character for character in characters if self._is_hard(character)]
+
+    def _spelt_in_pieces(self, character: str) -> bool:
+        with_it = self._encode(_NEIGHBOUR + character)
+        num_own = len(with_it) - len(self._encode(_NEIGHBOUR))
+        return num_own > 1 or self._unknown in with_it
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
 
 def check_data(path: Path, model: str, *, batch_size: int, max_seq_length: int) -> CheckReport:
@@ -44,17 +83,17 @@ def check_data(path: Path, model: str, *, batch_size: int, max_seq_length: int) 
 
 
 def _within(files: Sequence[CheckedFile], measure: Measure, limit: int) -> Iterator[Problem]:
-    """In each file by itself; what is wrong with a poem is not told again of the row made of it."""
-    told: set[tuple[str, str]] = set()
+    """In each file by itself; a poem's problem is not reported again of the row made of it."""
+    reported: set[tuple[str, str]] = set()
     for file in files:
-        entries = [entry for entry in file.entries if (entry.theme, entry.text) not in told]
+        entries = [entry for entry in file.entries if (entry.theme, entry.text) not in reported]
         yield from file.faults
         yield from checks.empty(entries)
         yield from checks.too_long(entries, measure, limit)
         yield from checks.repeated(entries)
         yield from checks.hard_characters(entries, measure)
         if file.path.name == POEMS_FILE:
-            told = {(entry.theme, entry.text) for entry in entries}
+            reported = {(entry.theme, entry.text) for entry in entries}
 
 
 def _across(files: Sequence[CheckedFile]) -> Iterator[Problem]:
@@ -69,8 +108,8 @@ def _across(files: Sequence[CheckedFile]) -> Iterator[Problem]:
     yield from checks.leaks(train, [*valid, *by_name.get(TEST_FILE, ()), *frozen])
     yield from held_back
     if train and split:
-        told = {problem.line for problem in held_back}
-        others = [poem for poem in poems if poem.line not in told]
+        reported = {problem.line for problem in held_back}
+        others = [poem for poem in poems if poem.line not in reported]
         yield from checks.unsplit(others, [*train, *valid])
 
 

@@ -1,10 +1,112 @@
 """The checks of `verse data check`: pure, on entries alone."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
 
-from verse.prompt import PromptError
+import msgspec
+
+from verse.prompt import Message, PromptError
 from verse.similarity import SimilarPair, similar_pairs
-from verse_trainer.data_set.problems import Entry, Kind, Measure, Problem, problem_at
+
+Kind = Literal[
+    "other_format",
+    "empty",
+    "too_long",
+    "leak",
+    "duplicate",
+    "near_duplicate",
+    "several_themes",
+    "hard_characters",
+    "unreached",
+    "held_back",
+    "unsplit",
+    "rejected",
+    "unknown_verdict",
+]
+
+ERRORS: tuple[Kind, ...] = ("other_format", "rejected", "empty", "too_long", "leak")
+"""Kinds a data set cannot be used with; the others are warnings."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A poem or row, wherever it stands."""
+
+    path: Path
+    line: int
+    messages: tuple[Message, ...]
+    poem_id: str = ""
+    """Of a file of poems; rows have none."""
+
+    @property
+    def place(self) -> str:
+        """`train.jsonl:12`."""
+        return f"{self.path}:{self.line}"
+
+    @property
+    def theme(self) -> str:
+        """The last thing that was asked."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+    @property
+    def text(self) -> str:
+        """All answers."""
+        return "\n".join(m.content for m in self.messages if m.role == "assistant")
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong at one place."""
+
+    kind: Kind
+    path: Path
+    line: int
+    message: str
+    """No full stop."""
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the data set cannot be used like this."""
+        return self.kind in ERRORS
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.message}."
+
+
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was checked, and all that was found, by file and line."""
+
+    num_entries: dict[str, int]
+    """By file."""
+    limit: int
+    """Tokens a row may have."""
+    model: str
+    problems: tuple[Problem, ...]
+
+    @property
+    def num_errors(self) -> int:
+        """Of problems that keep the data set from being used."""
+        return sum(problem.is_error for problem in self.problems)
+
+
+class Measure(Protocol):
+    """What a model's tokenizer makes of an entry."""
+
+    def num_tokens(self, messages: tuple[Message, ...]) -> int:
+        """Of the whole conversation, frame included.
+
+        Raises:
+            PromptError: the model's chat template refuses it.
+        """
+        ...
+
+    def hard_characters(self, text: str) -> list[str]:
+        """Characters that have no token of their own."""
+        ...
+
+
+def problem_at(entry: Entry, kind: Kind, message: str) -> Problem:
+    """A problem of one entry."""
+    return Problem(kind=kind, path=entry.path, line=entry.line, message=message)
 
 
 def empty(entries: Sequence[Entry]) -> Iterator[Problem]:
@@ -18,10 +120,10 @@ def empty(entries: Sequence[Entry]) -> Iterator[Problem]:
 
 def repeated(entries: Sequence[Entry]) -> Iterator[Problem]:
     """Poems that stand in one file twice: as they are, as a draft, or under another theme."""
-    told: set[int] = set()
+    reported: set[int] = set()
     for pair in similar_pairs([entry.text for entry in entries]):
-        if pair.second not in told:
-            told.add(pair.second)
+        if pair.second not in reported:
+            reported.add(pair.second)
             yield _repeated(entries[pair.first], entries[pair.second], pair)
 
 
@@ -40,11 +142,11 @@ def _repeated(first: Entry, second: Entry, pair: SimilarPair) -> Problem:
 
 def leaks(train: Sequence[Entry], measured: Sequence[Entry]) -> Iterator[Problem]:
     """Rows that are learned although they, or nearly they, are there to measure with."""
-    for learned, kept in _twins(train, measured):
+    for learned, kept in _alike(train, measured):
         yield problem_at(
             learned,
             "leak",
-            f"this is learned, and {_nearly(learned, kept)}the same poem is there to measure with: "
+            f"this is in training, and {_nearly(learned, kept)}the same poem is in validation: "
             f"{kept.place}",
         )
 
@@ -53,7 +155,7 @@ def held_back(poems: Sequence[Entry], valid_ids: Sequence[str]) -> Iterator[Prob
     """Poems that the frozen split will keep from training, for being like a validation poem."""
     valid = [poem for poem in poems if poem.poem_id in valid_ids]
     others = [poem for poem in poems if poem.poem_id not in valid_ids]
-    for other, kept in _twins(others, valid):
+    for other, kept in _alike(others, valid):
         yield problem_at(
             other,
             "held_back",
@@ -114,13 +216,13 @@ def unreached(
         )
 
 
-def _twins(ones: Sequence[Entry], others: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
+def _alike(ones: Sequence[Entry], others: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
     """Each of `ones` that is alike to one of `others`, with the first such."""
-    told: set[int] = set()
+    reported: set[int] = set()
     for pair in similar_pairs([entry.text for entry in (*others, *ones)]):
         place = pair.second - len(others)
-        if pair.first < len(others) and place >= 0 and place not in told:
-            told.add(place)
+        if pair.first < len(others) and place >= 0 and place not in reported:
+            reported.add(place)
             yield ones[place], others[pair.first]
 
 

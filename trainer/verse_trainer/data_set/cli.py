@@ -41,11 +41,11 @@ def import_(
     ] = False,
 ) -> None:
     """Add poems to a file of poems; none is lost, and none is there twice."""
-    from verse_trainer.data_set import wording
+    from verse_trainer.data_set import printing
     from verse_trainer.data_set.importing import import_poems
 
     report = import_poems(files, output, replace=replace)
-    wording.tell_import(report)
+    printing.print_import(report)
     if not report.num_read:
         raise DataSetError(f"Nothing could be imported; {output} is as it was.")
 
@@ -66,14 +66,14 @@ def check(
     all_: Annotated[bool, typer.Option("--all", help="Name every place.")] = False,
 ) -> None:
     """Say what is wrong with a data set, by file and line; exit code 2 if it cannot be used."""
-    from verse_trainer.data_set import wording
+    from verse_trainer.data_set import printing
     from verse_trainer.data_set.checking import check_data
 
     report = check_data(path, model, batch_size=batch_size, max_seq_length=max_seq_length)
     if json:
-        wording.print_json(report)
+        printing.print_json(report)
     else:
-        wording.tell_check(report, show_all=all_)
+        printing.print_check(report, show_all=all_)
     if report.num_errors:
         raise typer.Exit(_USER_MISTAKE)
 
@@ -85,7 +85,7 @@ def split(
     ),
     share: Annotated[
         float,
-        typer.Option(min=0.01, max=0.5, help="Of the poems, to measure with instead of learning."),
+        typer.Option(min=0.01, max=0.5, help="Of the poems, kept for validation."),
     ] = 0.12,
     seed: Annotated[int, typer.Option(help="Another one draws other poems.")] = 0,
     system: Annotated[
@@ -96,10 +96,10 @@ def split(
     ] = False,
 ) -> None:
     """Freeze which poems validate (split.json); write train.jsonl and valid.jsonl beside it."""
-    from verse_trainer.data_set import wording
+    from verse_trainer.data_set import printing
     from verse_trainer.data_set.importing import POEMS_FILE
     from verse_trainer.data_set.splitting import split_poems
 
     poems = poems / POEMS_FILE if poems.is_dir() else poems
     report = split_poems(poems, share, seed, None if no_system else system)
-    wording.tell_split(report, poems, asked=(share, seed))
+    printing.print_split(report, poems, asked=(share, seed))

@@ -1,20 +1,30 @@
-"""`verse data import`: poems from what poets have, into one file of Verse's own records."""
+"""`verse data import`: poems from what poets have, into one file of Verse's own records.
+
+What kind a source is, is told by its content. No file that is there is lost: what is replaced is
+set aside, and a full disk leaves everything as it was.
+"""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import msgspec
 
 from verse import jsonl, verdicts
 from verse.records import Poem
-from verse_trainer.data_set.found import Found, LeftOut, Refused, Taken, counted, doubt_about
-from verse_trainer.data_set.sources import files_of, read_source
-from verse_trainer.data_set.writing import set_aside, writing
+from verse_trainer.data_set.json_files import read_json
+from verse_trainer.data_set.pieces import Found, LeftOut, Refused, Taken, counted, doubts
+from verse_trainer.data_set.text_files import read_text
 from verse_trainer.errors import DataSetError
 
 POEMS_FILE = "poems.jsonl"
 
+_SUFFIXES = (".txt", ".md", ".markdown", ".json", ".jsonl")
+"""Of the files that are read when a folder is named; a file named by itself may be called anything.
+"""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _POEM = msgspec.json.Decoder(Poem)
 
 
@@ -69,7 +79,7 @@ def import_poems(sources: Sequence[Path], output: Path, *, replace: bool = False
         output=output,
         sentences=tuple(_sentence(file, in_file) for file, in_file in found.items()),
         refused=tuple(piece for piece in pieces if isinstance(piece, Refused)),
-        doubts=tuple(doubt for in_file in found.values() for doubt in _doubts(in_file)),
+        doubts=tuple(doubt for file, in_file in found.items() for doubt in _doubts(file, in_file)),
         num_read=len(poems),
         num_new=len(new),
         num_before=len(before),
@@ -103,14 +113,9 @@ def _not_in(before: Iterable[Poem], poems: Iterable[Poem]) -> list[Poem]:
     return list(new.values())
 
 
-def _doubts(pieces: Sequence[Found]) -> Iterator[str]:
-    """Once for each key of a file, with its first value."""
-    told: set[str] = set()
-    for piece in pieces:
-        for key, value in piece.unknown if isinstance(piece, Taken) else ():
-            if key not in told:
-                told.add(key)
-                yield f"{piece.path}:{piece.line}: {doubt_about(key, value)}."
+def _doubts(path: Path, pieces: Iterable[Found]) -> Iterator[str]:
+    unknown = ((piece.line, piece.unknown) for piece in pieces if isinstance(piece, Taken))
+    return (f"{path}:{line}: {doubt}." for line, doubt in doubts(unknown))
 
 
 def _sentence(path: Path, pieces: Sequence[Found]) -> str:
@@ -122,3 +127,80 @@ def _sentence(path: Path, pieces: Sequence[Found]) -> str:
     parts += [f"{count} {reason} and left out" for reason, count in left_out.items()]
     parts += [f"{num_refused} refused"] * bool(num_refused)
     return f"{path}: {', '.join(parts)}"
+
+
+def files_of(paths: Iterable[Path]) -> list[Path]:
+    """The files, and those inside the folders by name; hidden ones are passed over.
+
+    Raises:
+        DataSetError: a path does not exist, or a folder holds nothing to read.
+    """
+    files: dict[Path, None] = {}
+    for path in paths:
+        files.update(dict.fromkeys(_inside(path) if path.is_dir() else [path]))
+    return list(files)
+
+
+def read_source(path: Path) -> list[Found]:
+    """All that one file holds.
+
+    Raises:
+        DataSetError: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
+    except OSError as error:
+        raise DataSetError(f"{path} cannot be read: {error.strerror}.") from error
+    if not content.strip():
+        return [Refused(path=path, line=1, problem="the file is empty", fault="empty")]
+    found = read_json(content, path)
+    return list(_read_text(content, path)) if found is None else found
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in _SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+    if not files:
+        raise DataSetError(f"{folder} holds no {', '.join(_SUFFIXES)} file to read poems from.")
+    yield from files
+
+
+def _read_text(content: bytes, path: Path) -> Iterable[Found]:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return [Refused(path=path, line=line, problem="this is not UTF-8; save the file as UTF-8")]
+    if "\0" in text:
+        return [Refused(path=path, line=1, problem="this is no file of text")]
+    return read_text(text.replace("\r\n", "\n").replace("\r", "\n"), path)
+
+
+@contextmanager
+def writing(path: Path) -> Generator[None]:
+    """Turn what the disk refuses into a `DataSetError`; the file is as it was."""
+    try:
+        yield
+    except OSError as error:
+        raise DataSetError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename a file to `NAME.old`, or `NAME.old-2` and so on where that is taken.
+
+    Returns:
+        Its new place; None if there was no file.
+
+    Raises:
+        OSError: the folder is read-only.
+    """
+    if not path.exists():
+        return None
+    names = (f"{path.name}.old" + (f"-{number}" if number > 1 else "") for number in count(1))
+    free = next(place for name in names if not (place := path.with_name(name)).exists())
+    return path.rename(free)

@@ -1,16 +1,91 @@
-"""JSON and JSON Lines as sources of poems, by what is in them; the file's name says nothing."""
+"""JSON and JSON Lines as sources of poems, by what is in them; the file's name says nothing.
+
+A row that holds a poem is told apart by its keys:
+
+theme or title, with text, poem, body or response     a record
+messages; prompt and completion; ChatML in text       a conversation, see rows
+image and response, with accepted, edited, deleted    the original project's list
+title, body and checkpoint_path                       the original project's generation
+entry; candidate; chosen and rejected; adapter        Verse's own files, refused by name:
+other commands read them
+
+Whatever the shape, a row that says it was rejected or is not decided on is left out; how it says so
+is read by `verse.verdicts`.
+"""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from verse_trainer.data_set.found import Found, Refused
-from verse_trainer.data_set.shapes import read_row
+from verse.records import Origin, Poem
+from verse.verdicts import Reading, VerdictError, read_verdict
+from verse_trainer.data_set.pieces import Found, LeftOut, Refused, Taken, plain_lines
+from verse_trainer.data_set.rows import (
+    Conversation,
+    ShapeError,
+    decode_conversation,
+    looks_like_conversation,
+)
+
+_THEME_KEYS = ("theme", "title")
+_TEXT_KEYS = ("text", "poem", "body", "response")
+_CONVERSATION_KINDS = {
+    "messages": "conversations",
+    "completion": "prompt and completion rows",
+    "seed": "rows of the original project",
+    "chatml": "ChatML rows",
+}
+_NOT_POEMS = {
+    "entry": "it is a decision; `verse curate export` turns decisions into rows",
+    "candidate": "it is a judged candidate; decide on it with `verse curate`",
+    "chosen": "it is a preference pair; `verse train --method dpo` reads those",
+    "adapter": "a model wrote it and nobody decided on it; do so with `verse curate`",
+    "sampling": "a model wrote it and nobody decided on it; do so with `verse curate`",
+}
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class EmptyError(ShapeError):
+    """Theme or poem is there, and blank."""
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    theme: str | None = None
+    title: str | None = None
+    text: str | None = None
+    poem: str | None = None
+    body: str | None = None
+    response: str | None = None
+    source: str | None = None
+    origin: Origin = "poet"
+
+
+class _Listed(msgspec.Struct, frozen=True, kw_only=True):
+    image: str
+    response: str
+
+
+class _Generated(msgspec.Struct, frozen=True, kw_only=True):
+    title: str
+    body: str
+    checkpoint_path: str = ""
+
+
+class _Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """A poem before it is checked."""
+
+    kind: str
+    theme: str = ""
+    text: str = ""
+    source: str = ""
+    origin: Origin = "poet"
+
+
+_Reader = Callable[[bytes | msgspec.Raw, Reading], _Piece]
 
 
 def read_json(content: bytes, path: Path) -> list[Found] | None:
@@ -91,3 +166,124 @@ def _object(content: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
 
 def _line_at(content: bytes, place: int) -> int:
     return content.count(b"\n", 0, place) + 1
+
+
+def read_row(row: bytes | msgspec.Raw, path: Path, line: int) -> Found:
+    """What one row of JSON holds."""
+    try:
+        return _read(row, path, line)
+    except EmptyError as error:
+        return Refused(path=path, line=line, problem=str(error), fault="empty")
+    except (ShapeError, VerdictError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return Refused(path=path, line=line, problem=str(error).rstrip("."))
+
+
+def found_poem(kind: str, theme: str, text: str, path: Path, line: int) -> Found:
+    """What a piece of text is, once theme and poem are told apart."""
+    try:
+        return _found(_Piece(kind=kind, theme=theme, text=text), path, line)
+    except EmptyError as error:
+        return Refused(path=path, line=line, problem=str(error), fault="empty")
+
+
+def _read(row: bytes | msgspec.Raw, path: Path, line: int) -> Found:
+    read = _reader(msgspec.json.decode(row, type=dict[str, msgspec.Raw]))
+    reading = read_verdict(row)
+    is_open = read is _from_list and reading.verdict is None
+    if is_open or reading.is_left_out:
+        return LeftOut(path=path, line=line, reason=reading.reason)
+    taken = _found(read(row, reading), path, line)
+    return msgspec.structs.replace(taken, unknown=reading.unknown)
+
+
+def _reader(keys: Mapping[str, msgspec.Raw]) -> _Reader:
+    if looks_like_conversation(keys) or _is_text_alone(keys):
+        return _from_conversation
+    if {"image", "response"} <= keys.keys():
+        return _from_list
+    if {"title", "body", "checkpoint_path"} <= keys.keys():
+        return _from_generation
+    for key, problem in _NOT_POEMS.items():
+        if key in keys:
+            raise ShapeError(problem)
+    if any(key in keys for key in _THEME_KEYS) and any(key in keys for key in _TEXT_KEYS):
+        return _from_record
+    raise ShapeError(_missing(keys))
+
+
+def _is_text_alone(keys: Mapping[str, msgspec.Raw]) -> bool:
+    return "text" in keys and not any(key in keys for key in _THEME_KEYS)
+
+
+def _missing(keys: Mapping[str, msgspec.Raw]) -> str:
+    if any(key in keys for key in _TEXT_KEYS):
+        return "it has a poem and no theme or title"
+    return f"it has no poem: its keys are {', '.join(keys) or 'none'}"
+
+
+def _from_conversation(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
+    conversation = decode_conversation(row)
+    asked = [m for m in conversation.example.messages if m.role == "user"]
+    answers = [m for m in conversation.example.messages if m.role == "assistant"]
+    if len(asked) != 1 or len(answers) != 1 or not _in_order(conversation):
+        raise ShapeError(
+            "it is a longer conversation than a theme and a poem; keep it in a train.jsonl"
+        )
+    return _Piece(
+        kind=_CONVERSATION_KINDS[conversation.shape],
+        theme=asked[0].content,
+        text=answers[0].content,
+        source=conversation.example.source,
+        origin=conversation.example.origin,
+    )
+
+
+def _in_order(conversation: Conversation) -> bool:
+    roles = [message.role for message in conversation.example.messages]
+    return roles in (["user", "assistant"], ["system", "user", "assistant"])
+
+
+def _from_list(row: bytes | msgspec.Raw, reading: Reading) -> _Piece:
+    listed = msgspec.json.decode(row, type=_Listed)
+    return _Piece(
+        kind="poems of the original project's list",
+        theme=listed.image,
+        text=listed.response,
+        origin="edited" if reading.verdict == "edited" else "accepted",
+    )
+
+
+def _from_generation(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
+    generated = msgspec.json.decode(row, type=_Generated)
+    return _Piece(
+        kind="poems the original project's model wrote",
+        theme=generated.title,
+        text=generated.body,
+        origin="accepted",
+    )
+
+
+def _from_record(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
+    record = msgspec.json.decode(row, type=_Record)
+    texts = [getattr(record, key) for key in _TEXT_KEYS if getattr(record, key) is not None]
+    if len(texts) > 1:
+        raise ShapeError("it has several poems: text, poem, body and response mean the same")
+    return _Piece(
+        kind="theme and poem records",
+        theme=(record.title if record.theme is None else record.theme) or "",
+        text=texts[0] if texts else "",
+        source=record.source or "",
+        origin=record.origin,
+    )
+
+
+def _found(piece: _Piece, path: Path, line: int) -> Taken:
+    theme, text = piece.theme.strip(), plain_lines(piece.text)
+    if not theme:
+        raise EmptyError("its theme is empty")
+    if not text.strip():
+        raise EmptyError("its poem is empty")
+    poem = Poem(
+        theme=theme, text=text, source=piece.source or f"{path}:{line}", origin=piece.origin
+    )
+    return Taken(path=path, line=line, kind=piece.kind, poem=poem)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import msgspec
 
-from verse_trainer.data_set.found import Found, Refused
-from verse_trainer.data_set.shapes import found_poem
+from verse_trainer.data_set.json_files import found_poem
+from verse_trainer.data_set.pieces import Found, Refused
 
 _RULE = re.compile(r"\s*([-*_])(\s*\1){2,}\s*")
 _HEADING = re.compile(r"(?P<level>#{1,6})\s+(?P<title>.*?)\s*#*\s*")

@@ -1,4 +1,4 @@
-"""What `verse data` tells: readable on a terminal, or JSON for machines."""
+"""What `verse data` prints: readable on a terminal, or JSON for machines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,9 @@ import msgspec
 from rich.console import Console
 
 from verse.records import Poem
-from verse_trainer.data_set.found import counted
+from verse_trainer.data_set.checks import CheckReport, Kind, Problem
 from verse_trainer.data_set.importing import ImportReport
-from verse_trainer.data_set.problems import CheckReport, Kind, Problem
+from verse_trainer.data_set.pieces import counted
 from verse_trainer.data_set.splitting import SplitReport
 
 _MAX_NAMED = 10
@@ -21,19 +21,19 @@ _HEADINGS: dict[Kind, str] = {
     "rejected": "rejected, or not decided on",
     "empty": "empty",
     "too_long": "too long for the model",
-    "leak": "learned and measured with at once",
-    "duplicate": "twice the same poem",
+    "leak": "in training and in validation at once",
+    "duplicate": "the same poem twice",
     "near_duplicate": "nearly the same poem",
     "several_themes": "one poem under several themes",
     "hard_characters": "characters without a token of their own",
     "unreached": "rows mlx_lm.lora would never reach",
     "held_back": "poems the frozen split keeps from training",
-    "unsplit": "poems that came after the last split",
+    "unsplit": "poems added since the last split",
     "unknown_verdict": "keys that may say a poem was rejected",
 }
 
 
-def tell_import(report: ImportReport) -> None:
+def print_import(report: ImportReport) -> None:
     """Sentences on what was read to standard output, refusals to standard error."""
     for sentence in report.sentences:
         _out(sentence)
@@ -46,47 +46,48 @@ def tell_import(report: ImportReport) -> None:
     if not report.num_read:
         return
     if report.kept_aside:
-        _out(f"The file that was there is now {report.kept_aside}.")
+        _out(f"The previous file is now {report.kept_aside}.")
     known = report.num_read - report.num_new
     already = f", {known} there already" if known else ""
     new = counted(report.num_new, "new poems")
     _out(f"{report.output}: {new}{already}; {report.num_after} in all.")
     if report.num_before and report.num_new:
-        _out("`--replace` begins a file of their own and sets the older one aside.")
+        _out("`--replace` starts a new file and keeps the old one beside it.")
 
 
-def tell_split(report: SplitReport, poems: Path, asked: tuple[float, int]) -> None:
+def print_split(report: SplitReport, poems: Path, asked: tuple[float, int]) -> None:
     """How the poems were parted, and what became of those that are in neither part."""
     parts = report.parts
     num_train, num_valid = len(parts.train), len(parts.valid)
     share = num_valid / (num_train + num_valid + len(parts.left_out))
-    _out(f"{poems}: {num_train} poems to learn, {num_valid} to measure with ({share:.0%}).")
+    train = counted(num_train, "poems")
+    _out(f"{poems}: {train} for training, {num_valid} for validation ({share:.0%}).")
     if report.was_frozen:
-        _out("split.json is frozen; poems that came since are to be learned.")
+        _out("split.json is frozen: poems added since then go into training.")
         if asked != (report.split.share, report.split.seed):
-            _out("--share and --seed decided nothing; move split.json away to draw anew.")
+            _out("--share and --seed had no effect; move split.json away to draw a new split.")
     else:
-        _out("split.json keeps this for all rounds.")
+        _out("split.json keeps this split for all rounds.")
     if report.num_repeated:
-        _out(f"{report.num_repeated} poems stand in the file twice; each is taken once.")
+        _out(f"The file repeats {counted(report.num_repeated, 'poems')}; each is taken once.")
     if report.num_gone:
-        _out(f"{report.num_gone} validation poems are not in the file any more.")
-    for poem, twin in parts.left_out:
-        _out(f"Left out, for being like a validation poem: {_named(poem)}, like {_named(twin)}.")
+        _out(f"The file no longer has {counted(report.num_gone, 'validation poems')}.")
+    for poem, near in parts.left_out:
+        _out(f"Left out, too much like a validation poem: {_named(poem)}, like {_named(near)}.")
     for path in report.kept_aside:
-        _out(f"A file that no split had written is now {path}.")
+        _out(f"A file that was not written by a split is now {path}.")
 
 
-def tell_check(report: CheckReport, *, show_all: bool) -> None:
+def print_check(report: CheckReport, *, show_all: bool) -> None:
     """A readable summary: counts, then problems by kind, errors first."""
     for path, count in report.num_entries.items():
         _out(f"{path}: {counted(count, 'poems')}")
-    _out(f"A row of {report.model} may have {report.limit} tokens.")
+    _out(f"A row may have up to {report.limit} tokens with {report.model}.")
     for kind, heading in _HEADINGS.items():
-        _tell_kind(heading, [p for p in report.problems if p.kind == kind], show_all)
+        _print_kind(heading, [p for p in report.problems if p.kind == kind], show_all)
     num_warnings = len(report.problems) - report.num_errors
     if not report.problems:
-        _out("Nothing to mend.")
+        _out("No problems found.")
     else:
         _out(f"\nErrors: {report.num_errors}, warnings: {num_warnings}.")
 
@@ -108,7 +109,7 @@ def print_json(report: CheckReport) -> None:
     _out(msgspec.json.format(msgspec.json.encode(machine, enc_hook=str)).decode())
 
 
-def _tell_kind(heading: str, problems: Sequence[Problem], show_all: bool) -> None:
+def _print_kind(heading: str, problems: Sequence[Problem], show_all: bool) -> None:
     if not problems:
         return
     is_error = problems[0].is_error

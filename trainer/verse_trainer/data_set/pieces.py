@@ -1,6 +1,7 @@
 """What reading a source yields, piece by piece: a poem, a refusal, or one left where it is."""
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -58,12 +59,25 @@ def counted(count: int, kind: str) -> str:
     return f"{count} {named}"
 
 
-def doubt_about(key: str, value: str) -> str:
-    """What is said of a key that sounds like a verdict; no full stop."""
-    return (
-        f"{key}: {value} reads like a verdict, which Verse does not know; "
-        "the rows of this file were taken whatever it says"
-    )
+def doubts(unknown: Iterable[tuple[int, Iterable[tuple[str, str]]]]) -> Iterator[tuple[int, str]]:
+    """What is said of keys of one file that sound like a verdict, once for each key.
+
+    Args:
+        unknown: Of each row its line, and such keys with their values.
+
+    Yields:
+        A line and the sentence, with no full stop.
+    """
+    reported: set[str] = set()
+    for line, keys in unknown:
+        for key, value in keys:
+            if key not in reported:
+                reported.add(key)
+                yield (
+                    line,
+                    f"{key}: {value} reads like a verdict, which Verse does not know; "
+                    "the rows of this file were taken whatever it says",
+                )
 
 
 def plain_lines(text: str) -> str:
