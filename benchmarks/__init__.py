@@ -1,1 +1,4 @@
-"""Measurements against rivals: `uv run python -m benchmarks.serving`, `.batch`, `.training`."""
+"""Measurements against rivals: `uv run python -m benchmarks.NAME`.
+
+serving, batch, training, similarity; each says what it measures.
+"""
