@@ -28,6 +28,9 @@ Origin = Literal["poet", "accepted", "edited"]
 AnswerFormat = Literal["json_schema", "json_object", "text"]
 """How a judge was asked for its answer: by a schema, as any JSON, or in words."""
 
+OrderName = Literal["file", "shuffle", "score", "disagreement", "theme", "active"]
+"""An order in which `verse curate` shows poems."""
+
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone; written in UTC."""
 CriterionScore = Annotated[int, msgspec.Meta(ge=0, le=5)]
@@ -164,7 +167,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag
     """Levenshtein distance between the two texts, in characters."""
     stars: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
     blind: bool
-    """Whether adapter, checkpoint and score were hidden, and had not been shown before."""
+    """Whether nothing in view told adapter, checkpoint, score or rank, then or before."""
+    order: OrderName | None = None
+    """The order the poems were shown in; None in journals written before it was recorded."""
+    order_seed: int | None = None
+    """Of that order."""
     repeat: bool = False
     """Whether the poem was shown again on purpose, to see if the poet decides alike."""
     time: Moment
@@ -179,7 +186,11 @@ class PairDecision(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry",
     right: Candidate
     verdict: Literal["left", "right", "tie", "both_bad"]
     blind: bool
-    """Whether adapter, checkpoint and score were hidden when the poet decided."""
+    """Whether nothing in view told adapter, checkpoint, score or rank, then or before."""
+    order: OrderName | None = None
+    """The order that pairs were drawn from; None in journals written before it was recorded."""
+    order_seed: int | None = None
+    """Of that order."""
     time: Moment
     session: str = ""
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from verse.records import OrderName
 from verse_clients.curate.errors import CurateError
-from verse_clients.curate.place import Appearance, OrderName
+from verse_clients.curate.place import Appearance
 
 
 class _OpensByDefault(TyperGroup):
@@ -43,7 +44,11 @@ def open_window(
         typer.Option(show_default="decisions.jsonl beside the poems", help="The journal."),
     ] = None,
     order: Annotated[
-        OrderName | None, typer.Option(show_default="as last time", help="Of the queue.")
+        OrderName | None,
+        typer.Option(
+            show_default="as last time; shuffled if the file's order tells scores or sources",
+            help="Of the queue.",
+        ),
     ] = None,
     training: Annotated[
         list[Path] | None,

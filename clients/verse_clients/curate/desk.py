@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from verse.records import OrderName
 from verse_clients.curate.flags import Inspector
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.more import More, Server, more_file, read_more
-from verse_clients.curate.place import OrderName, Place, keep_place, read_place
+from verse_clients.curate.order import default_order
+from verse_clients.curate.place import Place, keep_place, read_place
 from verse_clients.curate.session import Session
 from verse_clients.curate.store import Store
 from verse_clients.decisions import exports
@@ -76,7 +78,7 @@ def open_desk(
     store = Store(journal)
     _take_over_past(store, items)
     items.extend(read_more(journal, len(items) + 1))
-    place = _start(read_place(journal), order, show_source)
+    place = _start(read_place(journal), items, order, show_source)
     now = datetime.now(UTC)
     session = Session(
         items,
@@ -102,13 +104,21 @@ def make_more(desk: Desk, base_url: str | None, api_key: str | None, model: str 
     return More(connect, more_file(desk.store.path), model)
 
 
-def _start(place: Place, order: OrderName | None, show_source: bool) -> Place:
-    changes: dict[str, object] = {}
-    if order is not None and order != place.order:
-        changes |= {"order": order, "seed": random.randrange(_SEED_LIMIT)}
+def _start(
+    place: Place, items: Sequence[Item], order: OrderName | None, show_source: bool
+) -> Place:
+    changes: dict[str, object] = {"order_chosen": order is not None or _is_chosen(place)}
+    wanted = order or (place.order if _is_chosen(place) else default_order(items))
+    if wanted != place.order:
+        changes |= {"order": wanted, "seed": random.randrange(_SEED_LIMIT)}
     if show_source:
         changes["blind"] = False
     return msgspec.structs.replace(place, **changes)
+
+
+def _is_chosen(place: Place) -> bool:
+    """Whether the poet asked for the order; older places do not say, and only began with `file`."""
+    return place.order_chosen or place.order not in ("file", "shuffle")
 
 
 def _take_over_past(store: Store, items: Sequence[Item]) -> None:

@@ -45,7 +45,9 @@ ACTIONS = (
         Action(f"stars_{n}", (str(n),), "★" * n, f"Give {n} star{'s' * (n > 1)}; decides nothing.")
         for n in range(1, 6)
     ),
-    Action("blind", ("b",), "Source", "Show or hide where undecided poems come from."),
+    Action(
+        "blind", ("b",), "Source", "Show or hide where poems come from and how they were judged."
+    ),
     Action("jump", ("d",), "Compare", "Go to the poem this one resembles, or show what it copies."),
     Action("more", ("g",), "More", "Let the server write two more poems on this theme."),
     Action("pairs", ("p",), "Pairs", "Compare two poems side by side."),

@@ -31,6 +31,8 @@ class Written(NamedTuple):
     theme: str
     poems: Sequence[Candidate] = ()
     problem: str = ""
+    by_name: bool = False
+    """Whether the user named the model that was asked."""
 
 
 class Answer(Protocol):
@@ -114,10 +116,17 @@ class More:
         if self.is_busy:
             return False
         self._thread = threading.Thread(
-            target=lambda: report(self._written(like)), daemon=True, name="curate-more"
+            target=self._write_and_report, args=(like, report), daemon=True, name="curate-more"
         )
         self._thread.start()
         return True
+
+    def _write_and_report(self, like: Item, report: Callable[[Written], object]) -> None:
+        written = Written(like.candidate.theme, problem="Something went wrong; no poems came.")
+        try:
+            written = self._written(like)
+        finally:  # a fault of ours ends the thread, and the window hears of it all the same
+            report(written)
 
     def _written(self, like: Item) -> Written:
         theme = like.candidate.theme
@@ -128,7 +137,7 @@ class More:
             return Written(theme, problem=str(error))
         except OSError as error:
             return Written(theme, problem=f"{self._file} cannot be written: {error.strerror}.")
-        return Written(theme, poems)
+        return Written(theme, poems, by_name=self._model is not None)
 
     def write(self, like: Item) -> list[Candidate]:
         """Write poems on the theme of `like` and wait for them.

@@ -1,5 +1,8 @@
 """The order of the queue. An order moves poems, it never drops one.
 
+What a judge or a generator wrote stands in the order of its scores or sources, so the place in the
+file tells of both. An order that is to be read blind follows from the words of the poems alone.
+
 `active` is made for a person of limited patience. Out of ten poems three are likely to be accepted
 (they keep the spirits up), three are uncertain (they teach the most), three are unlike those around
 them, and one is drawn at random (it keeps the estimates honest). Every twentieth place shows a poem
@@ -8,11 +11,13 @@ again that was decided before: does the poet still think so?
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
 from statistics import median
+from types import MappingProxyType
 
+from verse.records import OrderName
 from verse.similarity import normalise, shingles
-from verse_clients.curate.place import OrderName
 from verse_clients.curate.slots import Slot
 from verse_clients.decisions.items import Item
 from verse_clients.decisions.replay import Replay
@@ -24,26 +29,61 @@ _UNLIKE_NEIGHBOURS = 4
 _UNKNOWN = float("-inf")
 
 
-def arrange(
-    items: Sequence[Item], order: OrderName, replay: Replay, rng: random.Random
-) -> list[Slot]:
-    """Put all items in the order asked for; poems of equal standing keep the file's order."""
+def has_something_to_hide(items: Iterable[Item]) -> bool:
+    """Whether poems differ in their source, or any has a score, a rank or a disagreement.
+
+    If not, no order of them can tell anything.
+    """
+    items = list(items)
+    judged = any((item.score, item.rank, item.disagreement) != (None, None, None) for item in items)
+    return judged or len({item.source for item in items}) > 1
+
+
+def default_order(items: Iterable[Item]) -> OrderName:
+    """The order in which poems can be read blind."""
+    return "shuffle" if has_something_to_hide(items) else "file"
+
+
+def is_blind_order(order: OrderName, items: Iterable[Item]) -> bool:
+    """Whether an order tells nothing of sources, scores and ranks."""
+    return order in ("shuffle", "theme") or not has_something_to_hide(items)
+
+
+def neutral(items: Sequence[Item], seed: int) -> list[Item]:
+    """The items in an order that tells nothing: the file's own, unless that tells something."""
+    return _shuffled(items, seed) if has_something_to_hide(items) else _in_file(items)
+
+
+def arrange(items: Sequence[Item], order: OrderName, replay: Replay, seed: int) -> list[Slot]:
+    """Put all items in the order asked for; poems of equal score keep the file's order."""
     if order == "active":
-        return _active(items, replay, rng)
-    return [Slot(item) for item in sorted(items, key=_key(items, order))]
-
-
-def _key(items: Sequence[Item], order: OrderName) -> Callable[[Item], float]:
-    if order == "score":
-        return lambda item: -_standing(item)
-    if order == "disagreement":
-        return lambda item: -(_UNKNOWN if item.disagreement is None else item.disagreement)
+        return _active(neutral(items, seed), replay, random.Random(seed))
+    if order == "shuffle":
+        return [Slot(item) for item in _shuffled(items, seed)]
     if order == "theme":
-        first: dict[str, int] = {}
-        for place, item in enumerate(items):
-            first.setdefault(item.candidate.theme, place)
-        return lambda item: first[item.candidate.theme]
-    return lambda _: 0
+        return [Slot(item) for item in _by_theme(neutral(items, seed))]
+    return [Slot(item) for item in sorted(_in_file(items), key=_KEYS[order])]
+
+
+def _in_file(items: Iterable[Item]) -> list[Item]:
+    return sorted(items, key=lambda item: item.number)
+
+
+def _shuffled(items: Iterable[Item], seed: int) -> list[Item]:
+    """Shuffle by the poems' words: their places in the file may be ranks."""
+
+    def key(item: Item) -> tuple[bytes, str]:
+        words = f"{seed}\0{item.candidate.theme}\0{item.candidate.text}"
+        return blake2b(words.encode("utf-8", "surrogatepass"), digest_size=16).digest(), item.id
+
+    return sorted(items, key=key)
+
+
+def _by_theme(items: Iterable[Item]) -> list[Item]:
+    themes: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        themes[item.candidate.theme].append(item)
+    return [item for group in themes.values() for item in group]
 
 
 def _standing(item: Item) -> float:
@@ -51,6 +91,19 @@ def _standing(item: Item) -> float:
     if item.score is not None:
         return item.score
     return _UNKNOWN if item.rank is None else -float(item.rank)
+
+
+def _disagreement(item: Item) -> float:
+    return _UNKNOWN if item.disagreement is None else item.disagreement
+
+
+_KEYS: Mapping[OrderName, Callable[[Item], float]] = MappingProxyType(
+    {
+        "file": lambda _: 0,
+        "score": lambda item: -_standing(item),
+        "disagreement": lambda item: -_disagreement(item),
+    }
+)
 
 
 def _active(items: Sequence[Item], replay: Replay, rng: random.Random) -> list[Slot]:

@@ -9,8 +9,8 @@ from typing import Literal
 import msgspec
 
 from verse.atomic_file import replace_file
+from verse.records import OrderName
 
-OrderName = Literal["file", "score", "disagreement", "theme", "active"]
 Appearance = Literal["system", "light", "dark"]
 StateName = Literal["all", "open", "accepted", "edited", "rejected", "skipped", "starred"]
 FlagName = Literal["all", "near", "copy", "cut"]
@@ -41,10 +41,15 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     num_entries: int = 0
     """Length of the journal when this was kept; a longer journal knows better where to go on."""
     order: OrderName = "file"
+    order_chosen: bool = False
+    """Whether the poet asked for the order; if not, the poems decide it."""
     seed: int = 0
-    """Of the order `active`, so that it comes out the same."""
+    """Of the order, so that it comes out the same."""
     filter: Filter = Filter()
     blind: bool = True
+    """Whether sources are hidden."""
+    seen: tuple[str, ...] = ()
+    """Ids of the poems whose source was in view, as far as the journal does not say so itself."""
     geometry: str = ""
     type_percent: int = 100
     appearance: Appearance = "system"

@@ -3,21 +3,27 @@
 The order of events in every decision: write the entry (the caller's `write` brings it to the disk),
 take it into the state, move on. So what is shown next is shown after the last decision is safe.
 
+While the poet reads blind, nothing that is shown and no order follows from a poem's score, rank,
+adapter or checkpoint, nor from its place in the file, which in a judged file is its rank. What an
+entry says about that (`blind`, `order`) is true when it is written, and a source that was in view
+once stays known.
+
 The queue is filtered when the filter is set, not again at every decision: a poem that was just
 decided stays where it was, one arrow away.
 """
 
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
-from verse.records import Decision, JournalEntry, PairDecision, Undo
+import msgspec
+
+from verse.records import Decision, JournalEntry, OrderName, PairDecision, Undo
 from verse_clients.curate.difference import edit_distance
 from verse_clients.curate.filters import lets_through
-from verse_clients.curate.order import arrange
-from verse_clients.curate.place import Filter, OrderName, Place
+from verse_clients.curate.order import arrange, has_something_to_hide, is_blind_order, neutral
+from verse_clients.curate.place import Filter, Place
 from verse_clients.curate.queue import Queue
 from verse_clients.curate.slots import Flag, Slot
 from verse_clients.decisions.items import Item
@@ -53,18 +59,22 @@ class Session:
             place: Where the poet was; the first open poem if None.
         """
         place = place or Place()
-        self.items = list({item.id: item for item in reversed(items)}.values())[::-1]
+        once = list({item.id: item for item in reversed(items)}.values())[::-1]
+        self.items = neutral(once, place.seed)
         self.replay = Replay(entries)
         self.num_entries_before = len(self.replay.entries)
         self.order: OrderName = place.order
+        self.order_chosen = place.order_chosen
         self.seed = place.seed
-        self.filter = place.filter
+        self.filter = _without_adapter(place.filter) if place.blind else place.filter
         self._write = write
         self._clock = clock
         self._sitting = sitting
-        self._blind = place.blind
+        self._hidden = place.blind
+        self._is_blind_order = True
         self._flags: dict[str, list[Flag]] = defaultdict(list)
-        self._seen: set[str] = set()
+        self._seen = set(place.seen)
+        self._numbers: dict[str, int] = {}
         self._queue = Queue()
         self._arrange()
         self._resume(place)
@@ -101,15 +111,18 @@ class Session:
         return (self.verdict and self.verdict.text) or self.current.item.candidate.text
 
     @property
-    def blind(self) -> bool:
-        """Whether sources are hidden until the decision."""
-        return self._blind
+    def source_shown(self) -> bool:
+        """Whether adapter, checkpoint and score are to be seen."""
+        return not self._hidden
 
     @property
-    def source_shown(self) -> bool:
-        """Whether adapter, checkpoint and score of the current poem are to be seen."""
-        decided = self.verdict is not None and self.verdict.action != "skip"
-        return decided or not self._blind
+    def blind(self) -> bool:
+        """Whether nothing tells of sources and scores: neither the screen nor the order."""
+        return self._hidden and self._is_blind_order and not self.filter.adapter
+
+    def number(self, poem: str) -> int:
+        """What to call a poem: its place in the order, from 1."""
+        return self._numbers[poem]
 
     def is_open(self, slot: Slot) -> bool:
         """Whether a slot still waits for a decision."""
@@ -159,7 +172,9 @@ class Session:
                 left=left.candidate,
                 right=right.candidate,
                 verdict=verdict,
-                blind=self._blind,
+                blind=self._hidden and not any(self._was_seen(item.id) for item in (left, right)),
+                order="shuffle" if has_something_to_hide(self.items) else "file",
+                order_seed=self.seed,
                 time=self._clock(),
                 session=self._sitting,
             )
@@ -198,13 +213,15 @@ class Session:
 
     def set_order(self, order: OrderName, seed: int = 0) -> None:
         """Arrange the queue anew, staying on the current poem."""
-        self.order, self.seed = order, seed
+        self.order, self.seed, self.order_chosen = order, seed, True
         self._arrange()
         self._show()
 
     def toggle_blind(self) -> None:
-        """Show or hide the sources of poems that are not decided yet."""
-        self._blind = not self._blind
+        """Show or hide the sources; a filter by adapter would tell them."""
+        self._hidden = not self._hidden
+        if self._hidden and self.filter.adapter:
+            self.set_filter(_without_adapter(self.filter))
         self._arrive()
 
     # What comes from outside
@@ -215,11 +232,19 @@ class Session:
             if flag not in self._flags[poem]:
                 self._flags[poem].append(flag)
 
-    def add_items(self, items: Iterable[Item]) -> list[Item]:
-        """Queue new poems right behind the current one; returns those that were new."""
+    def add_items(self, items: Iterable[Item], *, source_known: bool = False) -> list[Item]:
+        """Queue new poems right behind the current one; returns those that were new.
+
+        Args:
+            items: The poems.
+            source_known: Whether the poet asked for them by the model's name.
+        """
         known = {item.id for item in self.items}
         fresh = [item for item in items if item.id not in known]
         self.items.extend(fresh)
+        self._count(fresh)
+        if source_known:
+            self._seen.update(item.id for item in fresh)
         self._queue.insert(fresh)
         return fresh
 
@@ -231,9 +256,11 @@ class Session:
             repeat=slot.repeat if slot else False,
             num_entries=len(self.replay.entries),
             order=self.order,
+            order_chosen=self.order_chosen,
             seed=self.seed,
             filter=self.filter,
-            blind=self._blind,
+            blind=self._hidden,
+            seen=tuple(sorted(poem for poem in self._seen if not self.replay.was_seen(poem))),
         )
 
     # Inside
@@ -252,18 +279,17 @@ class Session:
             text=text,
             edit_distance=distance,
             stars=stars,
-            blind=self._decides_blind(slot),
+            blind=self.blind and (slot.repeat or not self._was_seen(slot.item.id)),
+            order=self.order,
+            order_seed=self.seed,
             repeat=slot.repeat,
             time=self._clock(),
             session=self._sitting,
         )
 
-    def _decides_blind(self, slot: Slot) -> bool:
+    def _was_seen(self, poem: str) -> bool:
         """A source once seen is not forgotten, except that a repeat comes long after."""
-        if not self._blind or self.filter.adapter:
-            return False
-        poem = slot.item.id
-        return slot.repeat or not (poem in self._seen or self.replay.was_decided(poem))
+        return poem in self._seen or self.replay.was_seen(poem)
 
     def _record_verdict(
         self,
@@ -294,13 +320,20 @@ class Session:
         self._arrive()
 
     def _arrive(self) -> None:
-        """What is shown with its source has been seen with its source."""
-        if not self._blind and self.current is not None:
+        """What is shown with its source, or in an order that tells it, has been seen with it."""
+        if not self.blind and self.current is not None:
             self._seen.add(self.current.item.id)
 
     def _arrange(self) -> None:
-        rng = random.Random(self.seed)
-        self._queue.arrange(arrange(self.items, self.order, self.replay, rng))
+        slots = arrange(self.items, self.order, self.replay, self.seed)
+        self._is_blind_order = is_blind_order(self.order, self.items)
+        self._numbers.clear()
+        self._count(slot.item for slot in slots)
+        self._queue.arrange(slots)
+
+    def _count(self, items: Iterable[Item]) -> None:
+        for item in items:
+            self._numbers.setdefault(item.id, len(self._numbers) + 1)
 
     def _show(self) -> None:
         self._queue.show(self._is_shown, self.is_open)
@@ -323,3 +356,7 @@ class Session:
             if isinstance(decision, Decision):
                 self.go_to(decision.candidate.id, repeat=decision.repeat)
         self._arrive()
+
+
+def _without_adapter(filter_: Filter) -> Filter:
+    return msgspec.structs.replace(filter_, adapter="")

@@ -1,4 +1,10 @@
-"""The sentences of the window, from what they are about."""
+"""The sentences of the window, from what they are about.
+
+While sources are hidden, none of them follows from an adapter, a checkpoint, a score or a rank.
+"""
+
+import re
+from collections.abc import Iterable
 
 from verse.records import Decision, PairDecision
 from verse_clients.curate.keymap import Keymap
@@ -35,7 +41,7 @@ def place_line(session: Session) -> str:
     slot = session.current
     if slot is None:
         return filter_line(session.filter)
-    parts = [f"No. {slot.item.number}"]
+    parts = [f"No. {session.number(slot.item.id)}"]
     verdict = session.verdict
     if slot.repeat and verdict is None:
         parts.append("shown again")
@@ -44,6 +50,8 @@ def place_line(session: Session) -> str:
     shown = filter_line(session.filter)
     if shown:
         parts.append(f"{session.cursor + 1} of {len(session.visible)} in {shown}")
+    if not (session.blind or session.source_shown):
+        parts.append("not blind: this order follows scores or sources")
     return " · ".join(parts)
 
 
@@ -55,6 +63,16 @@ def filter_line(filter_: Filter) -> str:
     parts.append(_FLAGS.get(filter_.flag, ""))
     parts.append(f"“{filter_.search}”" if filter_.search else "")
     return ", ".join(part for part in parts if part)
+
+
+def source_text(session: Session, keymap: Keymap) -> str:
+    """Where the current poem comes from, or how to see it."""
+    if session.current is None:
+        return ""
+    if session.source_shown:
+        return source_line(session.current.item)
+    key = keymap.shown("blind")
+    return f"Source hidden ({key})" if key else "Source hidden"
 
 
 def source_line(item: Item) -> str:
@@ -69,14 +87,12 @@ def source_line(item: Item) -> str:
     return " · ".join(parts)
 
 
-def last_line(decision: Decision | None, keymap: Keymap, blind: bool) -> str:
-    """What was just decided, and about which source it was."""
+def last_line(decision: Decision | None, keymap: Keymap) -> str:
+    """What was just decided."""
     if decision is None or decision.action == "rate":
         return ""
     candidate = decision.candidate
     parts = [f"{_DONE[decision.action]}: 《{candidate.theme}》 {_first_line(candidate.text)}"]
-    if blind and decision.action != "skip":
-        parts.append(Item(candidate=candidate).source)
     if keymap.shown("undo"):
         parts.append(f"{keymap.shown('undo')} takes it back")
     return " · ".join(parts)
@@ -101,8 +117,15 @@ def flag_line(flag: Flag, session: Session) -> str:
     if flag.kind == "copy":
         return f"{len(flag.run)} characters from {flag.other}"
     other = session.item(flag.other)
-    number = f"No. {other.number}" if other else "another"
+    number = f"No. {session.number(other.id)}" if other else "another"
     return f"same as {number}" if flag.ratio >= 1 else f"{flag.ratio:.0%} like {number}"
+
+
+def without_sources(text: str, items: Iterable[Item]) -> str:
+    """A message of the server's, which may name the model it was asked for, without such names."""
+    names = {name for item in items for name in (item.source, item.adapter)}
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.sub(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", "…", text)
 
 
 def unsaved_line(num_waiting: int, problem: str | None) -> str:

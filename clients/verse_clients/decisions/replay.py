@@ -14,6 +14,16 @@ IMPORTED = "imported"
 """The sitting of decisions that another program's file brought; undo does not reach them."""
 
 
+def is_blind(entry: Decision | PairDecision) -> bool:
+    """Whether the poet could not know where a poem comes from or what a judge thinks of it.
+
+    A journal that does not say in which order the poems were shown was written beside a window that
+    numbered them by their place in the file, which in a judged file is the rank, and that named the
+    source of the poem decided before. Nothing in it counts as blind.
+    """
+    return entry.blind and entry.order is not None
+
+
 class Replay:
     """The state behind a journal, kept up to date entry by entry."""
 
@@ -67,9 +77,10 @@ class Replay:
             if stands and not isinstance(entry, Undo):
                 yield entry
 
-    def was_decided(self, poem: str) -> bool:
-        """Whether it ever was accepted or rejected, even if that was taken back."""
-        return any(self._is_verdict(place) for place in self._places.get(poem, ()))
+    def was_seen(self, poem: str) -> bool:
+        """Whether the poet ever acted on it when it was not blind, even if that was taken back."""
+        entries = (self.entries[place] for place in self._places.get(poem, ()))
+        return any(isinstance(entry, Decision) and not is_blind(entry) for entry in entries)
 
     def undo_place(self) -> int | None:
         """The place, from 1, of what `undo` takes back next; None at the start."""
@@ -127,7 +138,3 @@ class Replay:
                 self._stars[poem] = entry.stars
             if entry.action != "rate":
                 self._verdicts[poem] = entry
-
-    def _is_verdict(self, place: int) -> bool:
-        entry = self.entries[place]
-        return isinstance(entry, Decision) and entry.action not in ("rate", "skip")

@@ -13,7 +13,7 @@ import numpy as np
 
 from verse.records import Decision
 from verse.similarity import normalise
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.replay import Replay, is_blind
 from verse_clients.judge.criteria import CRITERIA, total
 from verse_clients.judge.figures import Estimate, auc, kappa
 from verse_clients.judge.ranked import Ranked, RankedPoem
@@ -50,7 +50,7 @@ def blind_verdicts(replay: Replay) -> Verdicts:
     others: set[str] = set()
     for entry in replay.standing():
         if isinstance(entry, Decision) and entry.action in ("accept", "edit", "reject"):
-            if entry.blind:
+            if is_blind(entry):
                 taken[entry.candidate.id] = entry.action != "reject"
             else:
                 others.add(entry.candidate.id)

@@ -7,7 +7,7 @@ from statistics import median
 import msgspec
 
 from verse.records import JournalEntry
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.replay import Replay, is_blind
 from verse_clients.judge.agreement import (
     FINAL,
     Number,
@@ -148,7 +148,7 @@ def _pairs(ranked: Ranked, replay: Replay) -> Rate:
     same = [
         (ranks[pair.left.id] < ranks[pair.right.id]) == (pair.verdict == "left")
         for pair in last.values()
-        if pair.blind and pair.verdict in ("left", "right")
+        if is_blind(pair) and pair.verdict in ("left", "right")
         if pair.left.id in ranks and pair.right.id in ranks
     ]
     return Rate(sum(same), len(same))

@@ -35,7 +35,7 @@ def tables(report: Report) -> Iterator[RenderableType]:
 def _counted(report: Report) -> str:
     parts = [f"{report.num_decisions} decisions count, {report.num_taken} of them took the poem."]
     left_out = {
-        "made with source or score in view": report.num_not_blind,
+        "not made blind, or before the order shown was recorded": report.num_not_blind,
         "on poems the judging itself used": report.num_used,
         "on poems without a score here": report.num_elsewhere,
     }

@@ -7,7 +7,7 @@ import msgspec
 
 from verse.diversity import equal_samples
 from verse.records import Decision, PairDecision
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.replay import Replay, is_blind
 from verse_clients.decisions.tally import Tally, overall, tallies
 from verse_clients.measures import Measures, Yardstick
 from verse_clients.report.gather import Round
@@ -58,7 +58,7 @@ def figures(rounds: Sequence[Round]) -> Figures:
     """Work out a report from its rounds, the oldest first."""
     entries = [entry for one in rounds for entry in one.entries]
     decided = list(Replay(entries).verdicts())
-    blind = [entry for entry in entries if entry.blind]
+    blind = [entry for entry in entries if is_blind(entry)]
     sizes = [len(one.written) for one in rounds if len(one.written) >= _MIN_POEMS]
     measured = _measured(rounds)
     found = [

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from verse.records import Decision, PairDecision
+from verse_clients.decisions.replay import is_blind
 from verse_clients.decisions.tally import Tally, tallies, wilson
 
 MIN_DECISIONS = 10
@@ -38,10 +39,10 @@ class Verdict(NamedTuple):
 
 def verdict(decisions: Iterable[Decision], pairs: Iterable[PairDecision]) -> Verdict:
     """Weigh the decisions that stand; those that were not blind count for nothing here."""
-    blind = [decision for decision in decisions if decision.blind]
+    blind = [decision for decision in decisions if is_blind(decision)]
     found = tallies(blind, lambda decision: decision.candidate.model)
     ranked = sorted(found, key=lambda tally: (-tally.share, -tally.decided, tally.name))
-    return Verdict(_sentence(ranked), ranked, duels(pair for pair in pairs if pair.blind))
+    return Verdict(_sentence(ranked), ranked, duels(pair for pair in pairs if is_blind(pair)))
 
 
 def duels(pairs: Iterable[PairDecision]) -> list[Duel]:

@@ -27,18 +27,18 @@ def poem_text(number: int) -> str:
     return "\n".join([f"第{number}首", *lines])
 
 
-def make_items(count: int, **changes: object) -> list[Item]:
+def make_items(count: int, *, mixed: bool = False) -> list[Item]:
+    """Poems of one adapter, so that they are shown in the order of the file, or of several."""
     return [
         Item(
             candidate=Candidate(
                 theme=THEMES[number % len(THEMES)],
                 text=poem_text(number),
-                adapter=("xuzhimo", "hushi", None)[number % 3],
-                checkpoint=60 + 20 * (number % 2),
+                adapter=("xuzhimo", "hushi", None)[number % 3] if mixed else "xuzhimo",
+                checkpoint=60 + 20 * (number % 2) if mixed else 60,
                 sample=number,
             ),
             number=number + 1,
-            **changes,  # pyright: ignore
         )
         for number in range(count)
     ]
@@ -73,12 +73,12 @@ def go_to_repeat(session: Session) -> None:
     session.move(places[0] - session.cursor)
 
 
-def write_candidates(path: Path, count: int, **fields: object) -> Path:
+def write_candidates(path: Path, count: int, *, mixed: bool = False, **fields: object) -> Path:
     rows = [
         {"theme": item.candidate.theme, "text": item.candidate.text, "sample": number}
         | {"adapter": item.candidate.adapter, "checkpoint": item.candidate.checkpoint}
         | fields
-        for number, item in enumerate(make_items(count))
+        for number, item in enumerate(make_items(count, mixed=mixed))
     ]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     return path

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def ask(writer: More, like: Item) -> Written:
 def test_two_poems_on_the_theme_are_written_by_the_poems_own_adapter(
     server: FakeOpenAI, tmp_path: Path
 ) -> None:
-    written = ask(more(server, tmp_path), make_items(2)[1])
+    written = ask(more(server, tmp_path), make_items(2, mixed=True)[1])
     assert [body["model"] for body in server.asked] == ["hushi@80", "hushi@80"]
     assert [body["messages"][-1]["content"] for body in server.asked] == ["河", "河"]
     assert len({body["seed"] for body in server.asked}) == 2
@@ -163,3 +164,17 @@ def test_thoughts_without_a_poem_are_no_poems(server: FakeOpenAI, tmp_path: Path
     written = ask(more(server, tmp_path), make_items(1)[0])
     assert written.poems == ()
     assert written.problem == f"{server.base_url} sent thoughts and no poem on 雨."
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_in_the_thread_is_told_and_the_next_request_is_taken(tmp_path: Path) -> None:
+    def connect() -> Server:
+        raise AssertionError("a fault of ours")
+
+    writer = More(connect, tmp_path / "decisions.more.jsonl")
+    for _ in range(2):
+        written = ask(writer, make_items(1)[0])
+        assert written.problem == "Something went wrong; no poems came."
+        end = time.monotonic() + 20
+        while writer.is_busy and time.monotonic() < end:
+            time.sleep(0.01)

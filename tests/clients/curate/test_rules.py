@@ -103,7 +103,7 @@ def test_progress_counts_shares_and_time() -> None:
 
 
 def test_tallies_name_the_source_and_add_up() -> None:
-    session = make_session(6)
+    session = make_session(make_items(6, mixed=True))
     session.decide("accept")
     session.edit("改")
     session.decide("reject")
@@ -136,13 +136,11 @@ def test_a_badge_names_the_other_poem_and_how_alike_it_is() -> None:
     assert wording.flag_line(copy, session) == "10 characters from 《夜航》"
 
 
-def test_the_last_decision_names_its_source_only_afterwards() -> None:
+def test_the_last_decision_is_named_without_its_source() -> None:
     session = make_session()
     session.decide("accept")
     last = session.replay.verdict(session.items[0].id)
-    assert wording.last_line(last, Keymap(), session.blind) == (
-        "Accepted: 《雨》 第0首 · xuzhimo@60 · u takes it back"
-    )
+    assert wording.last_line(last, Keymap()) == "Accepted: 《雨》 第0首 · u takes it back"
     assert "xuzhimo" not in wording.place_line(session)
 
 
@@ -158,4 +156,8 @@ def test_what_waits_for_the_disk_is_counted() -> None:
 
 
 def test_items_of_the_base_are_called_base() -> None:
-    assert [item.source for item in make_items(3)] == ["xuzhimo@60", "hushi@80", "base@60"]
+    assert [item.source for item in make_items(3, mixed=True)] == [
+        "xuzhimo@60",
+        "hushi@80",
+        "base@60",
+    ]

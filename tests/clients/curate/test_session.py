@@ -212,9 +212,11 @@ def test_decisions_are_blind_until_the_source_was_seen() -> None:
     session.decide("accept")
     session.toggle_blind()
     session.move(-2)
-    session.decide("reject")  # its source was shown after the first decision
+    session.decide("reject")  # its source was never shown
+    session.move(-1)
+    session.decide("reject")  # this one's was
     blind = [e.blind for e in session.replay.entries if isinstance(e, Decision)]
-    assert blind == [True, False, False]
+    assert blind == [True, False, True, False]
 
 
 def test_a_source_seen_on_the_way_makes_the_later_decision_open() -> None:
@@ -259,7 +261,7 @@ def test_undoing_a_repeat_returns_to_its_place_in_the_queue() -> None:
 
 
 def test_a_filter_by_adapter_gives_the_source_away() -> None:
-    session = make_session()
+    session = make_session(make_items(6, mixed=True), place=Place(order="shuffle"))
     session.set_filter(Filter(adapter="hushi"))
     session.decide("accept")
     entry = session.replay.entries[-1]
@@ -267,11 +269,13 @@ def test_a_filter_by_adapter_gives_the_source_away() -> None:
     assert not entry.blind
 
 
-def test_the_source_is_hidden_before_and_shown_after_the_decision() -> None:
+def test_the_source_is_hidden_before_and_after_the_decision_until_it_is_asked_for() -> None:
     session = make_session()
     assert not session.source_shown
     session.decide("accept")
     session.move(-1)
+    assert not session.source_shown
+    session.toggle_blind()
     assert session.source_shown
 
 
@@ -291,11 +295,12 @@ def test_the_source_is_hidden_before_and_shown_after_the_decision() -> None:
     ],
 )
 def test_a_filter_shows_what_it_says(filter_: Filter, numbers: list[int]) -> None:
-    session = make_session()
+    session = make_session(make_items(6, mixed=True))
+    items = make_items(6, mixed=True)
     session.decide("accept")
     session.edit("改过的诗")
     session.rate(3)
-    session.add_flags([(session.items[4].id, Flag("near", session.items[0].id, 0.9))])
+    session.add_flags([(items[4].id, Flag("near", items[0].id, 0.9))])
     session.set_filter(filter_)
     assert [slot.item.number for slot in session.visible] == numbers
 

@@ -18,7 +18,7 @@ def write(path: Path, content: object) -> Path:
 
 
 def test_candidates_of_verse_generate_are_read_in_order(tmp_path: Path) -> None:
-    items = read_items([write_candidates(tmp_path / "poems.jsonl", 3)])
+    items = read_items([write_candidates(tmp_path / "poems.jsonl", 3, mixed=True)])
     assert [item.number for item in items] == [1, 2, 3]
     assert items[0].candidate.text.startswith("第0首\n")
     assert items[1].source == "hushi@80"

@@ -56,7 +56,13 @@ def decisions(
 ) -> list[Decision]:
     time = datetime(2026, 3, 1, tzinfo=UTC)
     return [
-        Decision(action="accept" if took else "reject", candidate=poem, blind=blind, time=time)
+        Decision(
+            action="accept" if took else "reject",
+            candidate=poem,
+            blind=blind,
+            order="shuffle",
+            time=time,
+        )
         for poem, took in zip(candidates, taken, strict=True)
     ]
 

@@ -158,6 +158,18 @@ def test_only_blind_decisions_count_and_the_others_are_told() -> None:
     assert more.scorers == report_.scorers
 
 
+def test_decisions_of_old_journals_that_do_not_say_the_order_shown_do_not_count() -> None:
+    candidates = poems(100)
+    taken = taste(candidates)
+    made = ranking(candidates, likes(candidates, taken, 0.5))
+    old = [msgspec.structs.replace(entry, order=None) for entry in decisions(candidates, taken)]
+    report_ = make_report(made, old)
+    assert (report_.num_decisions, report_.num_not_blind, report_.scorers) == (0, 100, ())
+    # A decision made blind afterwards counts, and the old one does not take it back.
+    report_ = make_report(made, [*decisions(candidates[:10], taken[:10]), *old])
+    assert (report_.num_decisions, report_.num_not_blind) == (10, 90)
+
+
 def test_what_was_taken_back_and_what_decides_nothing_does_not_count() -> None:
     candidates = poems(60)
     taken = taste(candidates)
@@ -165,7 +177,7 @@ def test_what_was_taken_back_and_what_decides_nothing_does_not_count() -> None:
     made = ranking(candidates, likes(candidates, taken, 0.5))
     entries.append(Undo(undone=1, time=TIME))
     entries += [
-        Decision(action=action, candidate=candidates[0], blind=True, time=TIME)
+        Decision(action=action, candidate=candidates[0], blind=True, order="shuffle", time=TIME)
         for action in ("skip", "rate")
     ]
     assert make_report(made, entries).num_decisions == 59
@@ -241,12 +253,21 @@ def test_pairs_the_poet_compared_are_held_against_the_ranking() -> None:
     made = ranking([one, two], lambda poem: 4.0 if poem.id == one.id else 1.0)
 
     def pair(verdict: str, *, blind: bool = True) -> PairDecision:
-        return PairDecision(left=two, right=one, verdict=verdict, blind=blind, time=TIME)  # pyright: ignore
+        return PairDecision(
+            left=two,
+            right=one,
+            verdict=verdict,  # pyright: ignore
+            blind=blind,
+            order="shuffle",
+            time=TIME,
+        )
 
     assert make_report(made, [pair("right")]).pairs == (1, 1)
     assert make_report(made, [pair("left")]).pairs == (0, 1)
     assert make_report(made, [pair("tie")]).pairs == (0, 0)
     assert make_report(made, [pair("right", blind=False)]).pairs == (0, 0)
+    unordered = msgspec.structs.replace(pair("right"), order=None)
+    assert make_report(made, [unordered]).pairs == (0, 0)
 
 
 def test_what_filters_left_out_and_the_poet_took_is_told() -> None:

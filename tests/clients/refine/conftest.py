@@ -42,6 +42,7 @@ def decision(theme: str, text: str, action: str = "accept", **fields: Any) -> De
         candidate=Candidate(theme=theme, text=text, **fields),
         text=final,
         blind=blind,
+        order="shuffle",
         stars=stars,
         time=when,
     )

@@ -89,6 +89,13 @@ def test_only_blind_decisions_tell_which_checkpoint_is_best() -> None:
     assert said.tallies[1].decided == 30
 
 
+def test_decisions_of_old_journals_that_do_not_say_the_order_shown_tell_nothing() -> None:
+    old = [msgspec.structs.replace(one, order=None) for one in decisions("a@100", 20, 0, 0)]
+    assert verdict(old, []).sentence.startswith("No decision was made blind")
+    said = verdict([*old, *decisions("a@200", 10, 0, 0, start=100)], [])
+    assert [(tally.name, tally.decided) for tally in said.tallies] == [("a@200", 10)]
+
+
 def test_a_lead_within_the_intervals_is_called_no_more_than_that() -> None:
     entries = [*decisions("a@100", 6, 0, 4), *decisions("a@200", 7, 0, 3, start=100)]
     assert verdict(entries, []).sentence.startswith("a@200 leads, but a@100 may be as good: 70%")
@@ -112,15 +119,27 @@ def test_wins_side_by_side_are_counted_between_checkpoints_alone() -> None:
     other = Candidate(theme="河", text="三", adapter="old")
     last = Candidate(theme="河", text="四", adapter="new")
     pairs = [
-        PairDecision(left=old, right=new, verdict="right", blind=True, time=later(1)),
-        PairDecision(left=new, right=other, verdict="left", blind=True, time=later(2)),
-        PairDecision(left=last, right=old, verdict="both_bad", blind=True, time=later(3)),
-        PairDecision(left=old, right=other, verdict="left", blind=True, time=later(4)),
-        PairDecision(left=old, right=new, verdict="left", blind=False, time=later(5)),
+        PairDecision(
+            left=old, right=new, verdict="right", blind=True, order="shuffle", time=later(1)
+        ),
+        PairDecision(
+            left=new, right=other, verdict="left", blind=True, order="shuffle", time=later(2)
+        ),
+        PairDecision(
+            left=last, right=old, verdict="both_bad", blind=True, order="shuffle", time=later(3)
+        ),
+        PairDecision(
+            left=old, right=other, verdict="left", blind=True, order="shuffle", time=later(4)
+        ),
+        PairDecision(
+            left=old, right=new, verdict="left", blind=False, order="shuffle", time=later(5)
+        ),
     ]
     found = figures([a_round("1", pairs)]).verdict.duels
     assert found == [("new", 2, 0, 1), ("old", 0, 2, 1)]
-    again = PairDecision(left=old, right=new, verdict="left", blind=True, time=later(6))
+    again = PairDecision(
+        left=old, right=new, verdict="left", blind=True, order="shuffle", time=later(6)
+    )
     found = figures([a_round("1", [*pairs, again])]).verdict.duels
     assert found == [("new", 1, 1, 1), ("old", 1, 1, 1)]
 

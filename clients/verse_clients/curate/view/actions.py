@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from tkinter import Tk
 from typing import Protocol, cast
 
-from verse.records import Decision
+from verse.records import Decision, OrderName
 from verse_clients.curate import wording
 from verse_clients.curate.desk import Desk
 from verse_clients.curate.more import Written
-from verse_clients.curate.place import Filter, OrderName
+from verse_clients.curate.place import Filter
 from verse_clients.curate.session import Plain, Session
 from verse_clients.curate.slots import Flag
 from verse_clients.curate.view.background import Background
@@ -66,6 +66,10 @@ class Owner(Protocol):
 
     def open_find(self) -> None:
         """Show the filters."""
+        ...
+
+    def offer_filters(self) -> None:
+        """Offer the filters that there are now."""
         ...
 
     def close(self) -> None:
@@ -164,15 +168,20 @@ class Actions:
             self._owner.root.after(_INSPECT_PAUSE_MS, self._inspect_some)
 
     def _inspect_some(self) -> None:
-        end = time.perf_counter() + _INSPECT_SECONDS
+        try:
+            self._inspect_until(time.perf_counter() + _INSPECT_SECONDS)
+        finally:  # a poem that cannot be looked at keeps nobody else waiting
+            self._is_inspecting = bool(self._waiting)
+            if self._waiting:
+                self._owner.root.after(_INSPECT_PAUSE_MS, self._inspect_some)
+
+    def _inspect_until(self, end: float) -> None:
         found: list[tuple[str, Flag]] = []
-        while self._waiting and time.perf_counter() < end:
-            found.extend(self._owner.desk.inspector.flags([self._waiting.popleft()]))
-        if found:
+        try:
+            while self._waiting and time.perf_counter() < end:
+                found.extend(self._owner.desk.inspector.flags([self._waiting.popleft()]))
+        finally:
             self._take_flags(found)
-        self._is_inspecting = bool(self._waiting)
-        if self._waiting:
-            self._owner.root.after(_INSPECT_PAUSE_MS, self._inspect_some)
 
     def _take_flags(self, found: list[tuple[str, Flag]]) -> None:
         self._owner.session.add_flags(found)
@@ -236,6 +245,10 @@ class Actions:
 
     def _toggle_blind(self) -> None:
         self._owner.session.toggle_blind()
+        for child in self._owner.root.winfo_children():
+            if isinstance(child, StatisticsWindow):
+                child.close()  # its figures are by source, or lack what may be seen now
+        self._owner.offer_filters()
         self._owner.refresh()
 
     def _jump_first(self) -> None:
@@ -278,10 +291,16 @@ class Actions:
             Item(candidate=poem, number=number + place)
             for place, poem in enumerate(written.poems, 1)
         ]
-        added = owner.session.add_items(fresh)
+        session = owner.session
+        added = session.add_items(fresh, source_known=written.by_name)
         self.inspect(added)
         if written.problem:
-            owner.say(written.problem)
+            shown = session.source_shown
+            owner.say(
+                written.problem
+                if shown
+                else wording.without_sources(written.problem, session.items)
+            )
         else:
             owner.say(f"{len(added)} new poems on 《{written.theme}》 come next.")
         owner.refresh()

@@ -52,15 +52,8 @@ class Facts(ttk.Frame):
         given = (session.replay.stars(slot.item.id) if slot else None) or 0
         for number, star in enumerate(self._stars, 1):
             star.configure(text="★" if number <= given else "☆")
-        key = owner.desk.keymap.shown("blind")
-        if slot is None:
-            source = ""
-        elif session.source_shown:
-            source = wording.source_line(slot.item)
-        else:
-            source = f"Source hidden ({key})" if key else "Source hidden"
-        self._source.configure(text=source)
-        self._last.configure(text=wording.last_line(owner.last, owner.desk.keymap, session.blind))
+        self._source.configure(text=wording.source_text(session, owner.desk.keymap))
+        self._last.configure(text=wording.last_line(owner.last, owner.desk.keymap))
         self._show_badges(session.flags(slot.item.id) if slot else ())
 
     def copied_span(self, text: str) -> tuple[int, int]:
@@ -100,7 +93,7 @@ class Facts(ttk.Frame):
             command=lambda: self._owner.actions.run("blind"),
         )  # fmt: skip
         self._row.add(self._source)
-        Hint(self._source, "Adapter, checkpoint and score stay hidden until you have decided.")
+        Hint(self._source, "Show or hide adapter, checkpoint, score and rank.")
 
     def _show_badges(self, flags: Sequence[Flag]) -> None:
         session = self._owner.session

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from tkinter import Misc, StringVar, ttk
 from typing import Any, cast
 
-from verse_clients.curate.place import Filter, OrderName
+from verse.records import OrderName
+from verse_clients.curate.place import Filter
 from verse_clients.curate.view.flow import Flow
 from verse_clients.curate.view.hints import Hint
 from verse_clients.decisions.items import Item
@@ -15,8 +16,8 @@ _STATES = {
 }  # fmt: skip
 _FLAGS = {"Any": "all", "Near-duplicates": "near", "Copies": "copy", "Cut off": "cut"}
 _ORDERS = {
-    "As in the file": "file", "By score": "score", "By disagreement": "disagreement",
-    "By theme": "theme", "Active mix": "active",
+    "Shuffled": "shuffle", "As in the file": "file", "By score": "score",
+    "By disagreement": "disagreement", "By theme": "theme", "Active mix": "active",
 }  # fmt: skip
 _EVERY = "Any"
 
@@ -48,10 +49,13 @@ class FindBar(ttk.Frame):
         self._button("Everything", self._show_all, "Take the filter away.")
         self._button("Close (Esc)", on_close, "Back to the poem; the filter stays.")
 
-    def offer(self, items: Sequence[Item], filter_: Filter, order: OrderName) -> None:
-        """Show what can be chosen and what is."""
+    def offer(
+        self, items: Sequence[Item], filter_: Filter, order: OrderName, *, with_adapters: bool
+    ) -> None:
+        """Show what can be chosen and what is; adapters only if they need not be hidden."""
         themes = list(dict.fromkeys(item.candidate.theme for item in items))
-        adapters = sorted({item.adapter for item in items})
+        adapters = sorted({item.adapter for item in items}) if with_adapters else []
+        self._boxes["Adapter"].state(["!disabled"] if with_adapters else ["disabled"])
         self._boxes["Theme"].configure(values=[_EVERY, *themes])
         self._boxes["Adapter"].configure(values=[_EVERY, *adapters])
         self._vars["Show"].set(_name(_STATES, filter_.state))

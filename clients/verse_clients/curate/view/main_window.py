@@ -14,7 +14,7 @@ from verse_clients.curate.place import Appearance, Place, fitting_geometry
 from verse_clients.curate.view import fonts, hints
 from verse_clients.curate.view.actions import Actions
 from verse_clients.curate.view.appearance import system_is_dark
-from verse_clients.curate.view.background import Background
+from verse_clients.curate.view.background import Background, repeat
 from verse_clients.curate.view.editing import Editor
 from verse_clients.curate.view.facts import Facts
 from verse_clients.curate.view.find_bar import FindBar
@@ -127,11 +127,18 @@ class MainWindow:
 
     def open_find(self) -> None:
         """Show the bar with filters and put the cursor into the search."""
-        self.find_bar.offer(self.session.items, self.session.filter, self.session.order)
+        self.offer_filters()
         # Deciding keys are dead while typing, so their buttons make room.
         self.bottom.grid_remove()
         self.find_bar.grid(row=3, column=0, sticky="ew")
         self.find_bar.focus_search()
+
+    def offer_filters(self) -> None:
+        """Let the bar offer what there is to choose from now."""
+        session = self.session
+        self.find_bar.offer(
+            session.items, session.filter, session.order, with_adapters=session.source_shown
+        )
 
     def close_find(self) -> None:
         """Hide the bar; the filter stays."""
@@ -246,7 +253,7 @@ class MainWindow:
             self.open_editor(place.draft)
         self.refresh()
         self.actions.inspect(self.session.items)
-        self._retry_forever()
+        repeat(self.root, _RETRY_MS, self._retry)
 
     def _paint(self, palette: Palette, font: Fonts) -> None:
         self.root.configure(background=palette.paper)
@@ -282,11 +289,10 @@ class MainWindow:
         done = sum(1 for item in self.session.items if self.session.replay.verdict(item.id))
         return done / total if total else 0.0
 
-    def _retry_forever(self) -> None:
+    def _retry(self) -> None:
         if self.desk.store.num_waiting:
             self.desk.store.retry()
             self._show_banner()
-        self.root.after(_RETRY_MS, self._retry_forever)
 
     def _ask_system(self) -> None:
         """Whoever switches the desktop to dark comes back to this window afterwards."""

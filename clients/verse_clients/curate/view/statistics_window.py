@@ -10,6 +10,7 @@ from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.plots import Columns, Course, Plot, Shares
 from verse_clients.curate.view.sheet import Sheet
 from verse_clients.curate.view.theme import Palette
+from verse_clients.decisions.replay import Replay
 from verse_clients.decisions.tally import Tally, overall
 
 _COLUMNS = (
@@ -30,11 +31,11 @@ class StatisticsWindow(Sheet):
         self._looks = looks
         self._inside = _scrolling(self, looks)
         replay = session.replay
-        tallies = statistics.by_source(replay)
         self._label(_summary(session), "Title.TLabel", above=18)
-        self._plot("Accepted by source", Shares(self._inside, tallies[:_MAX_BARS]))
-        if tallies:
-            self._table([*tallies, overall(replay.verdicts())])
+        if session.source_shown:
+            self._by_source(replay)
+        else:
+            self._label("Figures by source are hidden while sources are.", above=18)
         self._plot(
             "Accepted share over the decisions",
             Course(self._inside, statistics.running_share(replay)),
@@ -43,7 +44,13 @@ class StatisticsWindow(Sheet):
         self._plot("Stars", Columns(self._inside, names))
         self._plot("Characters changed in edits", Columns(self._inside, _edit_bins(session)))
         looks.add(self, lambda palette, _: self.paint(palette))
+
+    def _by_source(self, replay: Replay) -> None:
+        tallies = statistics.by_source(replay)
+        self._plot("Accepted by source", Shares(self._inside, tallies[:_MAX_BARS]))
         self._label("Green: accepted as written; pale: accepted with changes; line: 95 % interval.")
+        if tallies:
+            self._table([*tallies, overall(replay.verdicts())])
 
     def _label(self, text: str, style: str = "Quiet.TLabel", above: int = 6) -> None:
         label = ttk.Label(self._inside, text=text, style=style, wraplength=780)

@@ -218,7 +218,8 @@ def bench_maker(screen: Screen, folder: Path) -> Generator[MakeBench]:
     made: list[Bench] = []
 
     def make(items: object = 6, percent: int = 100, place: Place | None = None) -> Bench:
-        store = Store(folder / "decisions.jsonl")
+        folder.mkdir(exist_ok=True)
+        store = Store(folder / f"decisions{len(made) or ''}.jsonl")
         session = make_session(items, store.entries, store.write, place)  # pyright: ignore
         desk = Desk(session, store, Keymap(), place or Place())
         root = tkinter.Tk(screenName=screen.display)

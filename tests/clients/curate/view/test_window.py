@@ -198,8 +198,8 @@ def test_a_draft_survives_the_end_of_the_program(make_bench: MakeBench) -> None:
     bench.window.close_editor()
 
 
-def test_sources_show_after_the_decision_or_when_asked(make_bench: MakeBench) -> None:
-    bench = make_bench(6)
+def test_sources_show_when_asked_and_not_before(make_bench: MakeBench) -> None:
+    bench = make_bench(make_items(6, mixed=True))
 
     def seen() -> str:
         return " ".join(
@@ -215,7 +215,8 @@ def test_sources_show_after_the_decision_or_when_asked(make_bench: MakeBench) ->
     bench.window.actions.run("blind")
     assert "xuzhimo" not in seen()
     bench.window.actions.run("accept")
-    assert "xuzhimo@60 · u takes it back" in seen()
+    assert "第0首 · u takes it back" in seen()
+    assert "xuzhimo" not in seen()
     assert "hushi" not in seen()
 
 
@@ -338,8 +339,8 @@ def test_pairs_are_answered_by_keys_and_undone(make_bench: MakeBench) -> None:
     assert [page.text.get("1.0", "end") for page in sheet.pages] == first
 
 
-def test_the_figures_name_every_source(make_bench: MakeBench) -> None:
-    bench = make_bench(6)
+def test_the_figures_name_every_source_when_sources_are_shown(make_bench: MakeBench) -> None:
+    bench = make_bench(make_items(6, mixed=True), place=Place(blind=False))
     for action in ("accept", "reject", "accept"):
         bench.window.actions.run(action)
     bench.window.actions.run("statistics")
