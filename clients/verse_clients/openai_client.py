@@ -88,11 +88,11 @@ class Server:
         """
         body = _given(seed=seed, temperature=temperature, max_tokens=max_tokens)
         try:
-            return _answer(
+            return _answers(
                 self._client.chat.completions.create(
                     model=model, messages=_wire(messages), extra_body=body
                 )
-            )
+            )[0]
         except openai.OpenAIError as error:
             raise _translated(error, self.base_url) from error
         except _NO_COMPLETION as error:
@@ -197,8 +197,33 @@ class AsyncServer:
             max_completion_tokens=max_completion_tokens,
             response_format=response_format,
         )
+        return (await self._complete(model, messages, body))[0]
+
+    async def complete_several(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        *,
+        n: int,
+        seed: int | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+    ) -> list[Answer]:
+        """Ask for `n` answers in one request; what is None is left to the server.
+
+        Each says what the whole request cost.
+
+        Raises:
+            ServerError: see there.
+        """
+        body = _given(n=n, seed=seed, temperature=temperature, max_tokens=max_tokens)
+        return await self._complete(model, messages, body)
+
+    async def _complete(
+        self, model: str, messages: Sequence[Message], body: dict[str, object]
+    ) -> list[Answer]:
         try:
-            return _answer(
+            return _answers(
                 await self._client.chat.completions.create(
                     model=model,
                     messages=_wire(messages),
@@ -216,7 +241,12 @@ class AsyncServer:
 
 
 def _base_url(given: str | None) -> str:
-    return given or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+    url = given or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return url
+    raise ServerError(f"{url!r} is no address of a server; write one like {DEFAULT_BASE_URL}.")
 
 
 def _api_key(given: str | None) -> str:
@@ -231,19 +261,30 @@ def _wire(messages: Sequence[Message]) -> Any:
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
-def _answer(completion: ChatCompletion) -> Answer:
-    choice, usage = completion.choices[0], completion.usage
+def _answers(completion: ChatCompletion) -> list[Answer]:
+    """All answers of a completion, at least one.
+
+    Raises:
+        IndexError: there is none.
+    """
+    usage = completion.usage
     details = usage.prompt_tokens_details if usage else None
-    return Answer(
-        text=choice.message.content or "",
-        finish_reason=choice.finish_reason,
-        prompt_tokens=usage.prompt_tokens if usage else None,
-        completion_tokens=usage.completion_tokens if usage else None,
-        fingerprint=completion.system_fingerprint,
-        cached_tokens=details.cached_tokens if details else None,
-        request_id=cast("str | None", getattr(completion, "_request_id", None)),
-        refusal=choice.message.refusal,
-    )
+    answers = [
+        Answer(
+            text=choice.message.content or "",
+            finish_reason=choice.finish_reason,
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=usage.completion_tokens if usage else None,
+            fingerprint=completion.system_fingerprint,
+            cached_tokens=details.cached_tokens if details else None,
+            request_id=cast("str | None", getattr(completion, "_request_id", None)),
+            refusal=choice.message.refusal,
+        )
+        for choice in completion.choices
+    ]
+    if not answers:
+        raise IndexError("the completion has no choices")
+    return answers
 
 
 def _translated(error: openai.OpenAIError, base_url: str) -> ServerError:

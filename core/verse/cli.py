@@ -1,7 +1,8 @@
 """`verse`, the one command.
 
 Its sub-commands are Typer apps that the parts register as entry points of the group
-`verse.commands`. Only the one that is asked for is imported, so `verse serve` never loads the
+`verse.commands`; `adapters.compare` is `verse adapters compare`, in another part than the rest of
+`verse adapters`. Only the one that is asked for is imported, so `verse serve` never loads the
 clients, and a part that is not installed costs one sentence. Help imports the `cli` modules of all
 parts; they import what is heavy when they run.
 """
@@ -13,6 +14,7 @@ from difflib import get_close_matches
 from importlib import metadata
 
 import typer
+from typer.core import TyperGroup
 
 from verse.errors import UserError
 
@@ -77,13 +79,17 @@ def _run(first: str, rest: list[str]) -> int:
     entry_point = _commands().get(first)
     if entry_point is None:
         return _tell(_unknown(first))
+    if rest and (nested := _nested(first).get(rest[0])):
+        return _run_command(nested, rest[1:])
     return _run_command(entry_point, rest)
 
 
 def _run_command(entry_point: metadata.EntryPoint, arguments: list[str]) -> int:
-    program = f"verse {entry_point.name}"
+    program = f"verse {entry_point.name.replace('.', ' ')}"
     try:
         command = typer.main.get_command(entry_point.load())
+        if isinstance(command, TyperGroup):
+            _list_nested(command, entry_point.name, arguments)
         command.main(args=arguments, prog_name=program)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -99,7 +105,26 @@ def _run_command(entry_point: metadata.EntryPoint, arguments: list[str]) -> int:
 
 
 def _commands() -> dict[str, metadata.EntryPoint]:
-    return {entry_point.name: entry_point for entry_point in metadata.entry_points(group=_GROUP)}
+    points = metadata.entry_points(group=_GROUP)
+    return {entry_point.name: entry_point for entry_point in points if "." not in entry_point.name}
+
+
+def _nested(group: str) -> dict[str, metadata.EntryPoint]:
+    """What other parts put under a command, by its last word: `compare` for `adapters.compare`."""
+    points = metadata.entry_points(group=_GROUP)
+    return {
+        point.name.split(".")[1]: point for point in points if point.name.startswith(f"{group}.")
+    }
+
+
+def _list_nested(command: TyperGroup, name: str, arguments: Sequence[str]) -> None:
+    """Let a group's help list what other parts put under it; a call of one never comes here."""
+    if arguments and arguments[0] in command.commands:
+        return  # neither help nor a mistyped name: nothing else has to be imported
+    for last, entry_point in _nested(name).items():
+        app = typer.Typer(add_completion=False)
+        app.command(help=_summary(entry_point))(lambda: None)
+        command.add_command(typer.main.get_command(app), last)
 
 
 def _part(entry_point: metadata.EntryPoint) -> str:

@@ -25,6 +25,24 @@ def run(name: str = "nobody") -> None:
 '''
 
 
+GROUP = '''
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def first() -> None:
+    """Do the first thing."""
+    print("first")
+
+
+@app.command()
+def second() -> None:
+    """Do the second thing."""
+'''
+
+
 class Commands:
     """Parts made for a test, each a package `verse_NAME` with one command NAME."""
 
@@ -40,8 +58,19 @@ class Commands:
         package.mkdir()
         (package / "cli.py").write_text(header + COMMAND.format(body=body))
         (package / "__init__.py").write_text("")
-        entry_point = metadata.EntryPoint(name, f"verse_{name}.cli:app", "verse.commands")
+        self.register(name, name)
+
+    def register(self, name: str, part: str) -> None:
+        entry_point = metadata.EntryPoint(name, f"verse_{part}.cli:app", "verse.commands")
         self._entry_points.append(entry_point)
+
+    def add_group(self, name: str) -> None:
+        """A part with the commands `NAME first` and `NAME second`."""
+        package = self._folder / f"verse_{name}"
+        package.mkdir()
+        (package / "cli.py").write_text(GROUP)
+        (package / "__init__.py").write_text("")
+        self.register(name, name)
 
 
 @pytest.fixture
@@ -129,6 +158,44 @@ def test_a_missing_module_of_our_own_is_our_bug(commands: Commands) -> None:
         cli.main(["serve"])
 
 
+def test_a_part_may_put_a_command_under_another_parts(commands: Commands, capsys: Capture) -> None:
+    commands.add_group("adapters")
+    commands.add("other")
+    commands.register("adapters.compare", "other")
+    assert cli.main(["adapters", "compare", "--name", "河"]) == 0
+    assert capsys.readouterr().out == "name is 河\n"
+    assert "verse_adapters.cli" not in sys.modules
+    del sys.modules["verse_other.cli"]
+    assert cli.main(["adapters", "first"]) == 0
+    assert capsys.readouterr().out == "first\n"
+    assert "verse_other.cli" not in sys.modules
+    for arguments in (["adapters", "--help"], ["adapters"]):
+        cli.main(arguments)
+        told = capsys.readouterr()
+        listed = [line.split() for line in (told.out + told.err).splitlines()]
+        assert ["compare", "Do", "one", "thing."] in [line[:4] for line in listed]
+    assert cli.main(["adapters", "compre"]) == 2
+    assert "compare" in capsys.readouterr().err
+    cli.main(["--help"])
+    assert "compare" not in capsys.readouterr().out
+
+
+def test_a_nested_command_whose_part_is_missing_costs_one_sentence(
+    commands: Commands, capsys: Capture
+) -> None:
+    commands.add_group("adapters")
+    commands.add("other", header="import a_library_nobody_has\n")
+    commands.register("adapters.compare", "other")
+    assert cli.main(["adapters", "compare", "x"]) == 2
+    assert capsys.readouterr().err == (
+        "verse adapters compare needs the other part; "
+        "in the folder of Verse run: pip install -e '.[other]'\n"
+    )
+    assert cli.main(["adapters", "--help"]) == 0
+    assert "(needs the other part)" in capsys.readouterr().out
+    assert cli.main(["adapters", "first"]) == 0
+
+
 def test_an_unknown_command_names_the_nearest(commands: Commands, capsys: Capture) -> None:
     commands.add("serve")
     commands.add("train")
@@ -195,5 +262,8 @@ def test_every_command_in_pyproject_can_be_loaded_and_has_a_summary(capsys: Capt
     cli.main(["--help"])
     lines = capsys.readouterr().out.splitlines()
     listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line.startswith("  ")}
-    assert listed.keys() == registered.keys()
+    assert listed.keys() == {name for name in registered if "." not in name}
     assert all(summary.endswith(".") for summary in listed.values())
+    for group, _, last in (name.partition(".") for name in registered if "." in name):
+        cli.main([group, "--help"])
+        assert last in capsys.readouterr().out.split()

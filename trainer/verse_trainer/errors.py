@@ -4,9 +4,8 @@ TrainerError            one sentence that says what to do; exit code 2
 ├── DataSetError        about the poems or rows; names file and line where there is one
 ├── ConfigError         about a key of the configuration
 ├── TrainingError       about a run: its folder, its memory, its loss
-├── AdapterError        about an adapter's name or folder
-│   └── ConversionError about an adapter folder that is imported, exported or fused
-└── AnswerError         about what a running server answered, or did not
+└── AdapterError        about an adapter's name or folder
+    └── ConversionError about an adapter folder that is imported, exported or fused
 """
 
 from verse.errors import UserError
@@ -34,7 +33,3 @@ class AdapterError(TrainerError):
 
 class ConversionError(AdapterError):
     """An adapter folder cannot be converted."""
-
-
-class AnswerError(TrainerError):
-    """A server gave no poem."""

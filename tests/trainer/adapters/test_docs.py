@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 import typer
 
+from verse_clients import side_by_side
 from verse_trainer.adapters.cli import app
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "adapters.md").read_text("utf-8")
 INTRODUCTION, *PARTS = re.split(r"^## ", GUIDE, flags=re.MULTILINE)
 SECTIONS = {part.split("\n", 1)[0]: part for part in PARTS}
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = {
+    **typer.main.get_command(app).commands,  # type: ignore[attr-defined]
+    "compare": typer.main.get_command(side_by_side.app),
+}
 FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 

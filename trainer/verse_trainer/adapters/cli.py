@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
 from verse.prompt import FormatName, PromptFormat
 from verse_trainer.errors import AdapterError
@@ -77,56 +76,6 @@ def show(
         _print_json({**msgspec.structs.asdict(details), "modules": norms})
     else:
         _console().print(show_page(details, norms, time.time()))
-
-
-@app.command()
-def compare(
-    models: Annotated[list[str], typer.Argument(help="As the server spells them: xuzhimo@85:0.6.")],
-    themes: Annotated[str, typer.Option(help="Separated by commas, or a file with one a line.")],
-    base_url: Annotated[
-        str, typer.Option(envvar="OPENAI_BASE_URL", help="The server to ask.")
-    ] = "http://127.0.0.1:8000/v1",
-    api_key: Annotated[
-        str | None,
-        typer.Option(envvar="OPENAI_API_KEY", show_default=False, help="If it wants one."),
-    ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=128, help="Poems per model and theme.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the first theme; the next adds one.")] = 0,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, show_default="the server's")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, show_default="the server's", help="Length of a poem.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write Markdown here.", show_default=False)
-    ] = None,
-) -> None:
-    """Print poems of several models side by side; a server must be running."""
-    from verse_trainer.adapters.compare import Question, ask, make_client, read_themes
-    from verse_trainer.adapters.side_by_side import as_markdown, as_tables
-    from verse_trainer.adapters.staging import refuse_existing
-
-    if output is not None:
-        refuse_existing(output)
-    question = Question(
-        models=tuple(models),
-        themes=read_themes(themes),
-        n=n,
-        seed=seed,
-        temperature=temperature,
-        max_tokens=max_tokens,
-    )
-    with make_client(base_url, api_key) as client, _progress() as progress:
-        task = progress.add_task("writing", total=len(question.models) * len(question.themes))
-        rows = ask(client, question, lambda: progress.advance(task))
-    if output is None:
-        _console().print(as_tables(question.models, rows))
-    else:
-        from verse.atomic_file import replace_file
-
-        replace_file(output, [as_markdown(question.models, rows).encode()])
-        print(output)
 
 
 @app.command("import")
@@ -244,12 +193,6 @@ def _tell(transfer: Any) -> None:
     print(f"Self-check: on random input both sides agree {agreement}.")
     if not transfer.has_prompt_format:
         print("No prompt format is recorded; the server will assume chat.")
-
-
-def _progress() -> Progress:
-    """On standard error, gone when done, and silent where that is no terminal."""
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def _print_json(value: object) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from verse import cli
-from verse_trainer.adapters.compare import Poem, Row, read_themes
-from verse_trainer.adapters.side_by_side import as_markdown
-from verse_trainer.errors import AnswerError
+from verse_clients.errors import InputError
+from verse_clients.side_by_side import ThemeRow, as_markdown, read_themes
 
 
 class Answering(ThreadingHTTPServer):
@@ -122,9 +121,9 @@ def test_a_file_of_themes_and_a_markdown_file(
 @pytest.mark.parametrize(
     ("refusal", "sentence"),
     [
-        ((401, b"{}"), "wants another key; give it with --api-key or in OPENAI_API_KEY"),
+        ((401, b"{}"), "wants an API key; set OPENAI_API_KEY or give --api-key"),
         ((404, b'{"error": {"message": "There is no model a."}}'), "There is no model a."),
-        ((502, b"<html>"), "status 502"),
+        ((502, b"<html>"), "answered 502"),
         ((200, b"<html>"), "no chat completion"),
         ((200, b'{"choices": [{"message": {"content": null}}]}'), "no chat completion"),
     ],
@@ -163,12 +162,12 @@ def test_an_address_that_is_none_is_one_sentence(
 def test_themes_may_have_a_chinese_comma_and_must_be_there() -> None:
     assert read_themes("河，母亲, 灯,河") == ("河", "母亲", "灯")
     assert read_themes("字" * 5000) == ("字" * 5000,)
-    with pytest.raises(AnswerError, match="no theme"):
+    with pytest.raises(InputError, match="no theme"):
         read_themes(" , ")
 
 
 def test_no_poem_becomes_markup() -> None:
-    row = Row("a|b", 0, ((Poem("<b>*\n| x", is_cut_off=False),), ()))
+    row = ThemeRow("a|b", 0, (("<b>*\n| x",), ()))
     text = as_markdown(["m", "n"], [row])
     assert "a\\|b" in text
     assert "| &lt;b&gt;\\*<br>\\| x |  |" in text
