@@ -19,7 +19,7 @@ PLANTED = {
     ),
     "inside the server: api over protocol and engine, which do not know each other": (
         ("server/verse_server/engine/planted.py", "import verse_server.protocol.chat"),
-        ("server/verse_server/protocol/planted.py", "import verse_server.api.sse"),
+        ("server/verse_server/protocol/planted.py", "import verse_server.api.streaming"),
         ("server/verse_server/config.py", "import verse_server.engine.types"),
     ),
     "api knows the engine's records and errors, nothing behind them": (

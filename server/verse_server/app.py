@@ -10,14 +10,11 @@ from litestar.enums import MediaType
 from litestar.exceptions import NotFoundException
 from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
 
-from verse_server.api.adapters import AdaptersController
-from verse_server.api.auth import ApiKeyGuard
-from verse_server.api.chat import ChatController
-from verse_server.api.completions import CompletionsController
+from verse_server.api.admission import ApiKeyGuard, read_admission
+from verse_server.api.completions import ChatController, CompletionsController
 from verse_server.api.errors import error_response, handle_error
-from verse_server.api.health import HealthController
-from verse_server.api.metrics import HTTP_METRICS, MetricsController
-from verse_server.api.models import ModelsController
+from verse_server.api.models import AdaptersController, ModelsController
+from verse_server.api.monitoring import HTTP_METRICS, HealthController, MetricsController
 from verse_server.api.openapi import API_KEY, openapi_config
 from verse_server.api.request_log import run_logged
 from verse_server.config import ServerConfig
@@ -71,7 +68,10 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
 
     return VerseApp(
         route_handlers=[v1, metrics, HealthController],
-        dependencies={"engine": Provide(provide_engine, sync_to_thread=False, use_cache=True)},
+        dependencies={
+            "engine": Provide(provide_engine, sync_to_thread=False, use_cache=True),
+            "admission": Provide(read_admission, sync_to_thread=False),
+        },
         exception_handlers={Exception: handle_error},
         after_request=_never_html,
         middleware=[HTTP_METRICS.middleware],

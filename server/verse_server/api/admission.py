@@ -1,5 +1,6 @@
-"""What a request's headers say about its turn: who asks, how urgent it is, how long it may take.
+"""What a request's headers say: whether it may come in, who asks, when it gets its turn.
 
+    Authorization: Bearer KEY           the server's API key, if it has one
     x-verse-priority: batch             runs after everything else, as bulk work should
     x-verse-deadline-seconds: 30        the answer is of no use later
 
@@ -7,11 +8,17 @@ Clients share the batch fairly. Who a client is follows from the `user` field of
 else from its address and program.
 """
 
+import hmac
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
+from litestar.handlers.base import BaseRouteHandler
+from litestar.params import SkipValidation
 
 from verse_server.api.errors import RequestError
 
@@ -20,20 +27,59 @@ DEADLINE_HEADER = "x-verse-deadline-seconds"
 PRIORITIES = ("normal", "batch")
 
 
+class ApiKeyGuard:
+    """Lets a request through that carries `Authorization: Bearer KEY`.
+
+    The key is kept in bytes and shown nowhere: not in `repr`, not in errors, not in the log.
+    """
+
+    def __init__(self, api_key: str) -> None:
+        self._expected = api_key.strip().encode(errors="surrogateescape")
+
+    async def __call__(
+        self,
+        connection: ASGIConnection[Any, Any, Any, Any],
+        _handler: BaseRouteHandler,
+    ) -> None:
+        """Litestar's guard.
+
+        Raises:
+            RequestError: 401, the key is missing or another one.
+        """
+        scope = connection.scope
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            return  # a browser's preflight carries no key
+        if not hmac.compare_digest(_bearer_token(scope["headers"]), self._expected):
+            raise RequestError(
+                "Incorrect or missing API key; send the server's key as "
+                "'Authorization: Bearer KEY'.",
+                status=401,
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+def _bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    value = next((value for name, value in headers if name == b"authorization"), b"")
+    scheme, _, token = value.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
     """When a request gets its turn."""
 
     client: str = ""
+    """Address and program; the `user` of a body goes before it."""
     is_batch: bool = False
     max_seconds: float | None = None
 
 
-def read_admission(request: Request[Any, Any, Any], user: str | None) -> Admission:
-    """Read the headers.
+AdmissionDependency = NamedDependency[SkipValidation[Admission]]
+"""What Litestar hands to a handler that asks for its request's `admission`."""
 
-    Args:
-        request: With the headers and the peer's address.
-        user: The field of the body, if it has one.
+
+def read_admission(request: Request[Any, Any, Any]) -> Admission:
+    """Read the headers; Litestar calls it for the handlers that ask.
 
     Raises:
         RequestError: a header means nothing.
@@ -41,7 +87,7 @@ def read_admission(request: Request[Any, Any, Any], user: str | None) -> Admissi
     headers = request.headers
     peer = request.client.host if request.client else ""
     return Admission(
-        client=user or f"{peer} {headers.get('user-agent', '')}",
+        client=f"{peer} {headers.get('user-agent', '')}",
         is_batch=_priority(headers.get(PRIORITY_HEADER, "normal")) == "batch",
         max_seconds=_seconds(headers.get(DEADLINE_HEADER)),
     )

@@ -1,21 +1,291 @@
-"""Rows on their way from the engine to an answer: run together, counted, noted for the log."""
+"""Answers on their way from the engine to the wire, for chat and for completions alike.
+
+The chunks of one request, or of several run together, become the records that a `Reply` sends: one
+for an answer as a whole, one for each piece of a stream.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from typing import Any, ClassVar
 
 import msgspec
+from msgspec import UNSET
 
-from verse_server.api.metrics import counted
-from verse_server.api.request_log import current_request
+from verse_server.api.monitoring import metered
 from verse_server.engine.errors import GenerationFailedError
 from verse_server.engine.interface import Engine
-from verse_server.engine.types import GenerationChunk, GenerationRequest
+from verse_server.engine.types import (
+    BaseInfo,
+    GenerationChunk,
+    GenerationRequest,
+    Target,
+    TokenLogprob,
+    TokenText,
+)
+from verse_server.protocol.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionMessage,
+    ChatCompletionTokenLogprob,
+    Choice,
+    ChoiceDelta,
+    ChoiceLogprobs,
+    ChunkChoice,
+    TopLogprob,
+)
+from verse_server.protocol.completions import Completion, CompletionChoice, CompletionLogprobs
+from verse_server.protocol.generation import (
+    CompletionUsage,
+    PromptTokensDetails,
+    SamplingRequest,
+)
 
 _MAX_WAITING = 256
+_FINGERPRINT_CHARS = 8
+
+Record = Callable[..., msgspec.Struct]
 
 
-async def chunks_of(
+class _Answers(ABC):
+    """The answers to one request as records of the wire; made for one pass over its chunks."""
+
+    _id_prefix: ClassVar[str]
+    _whole: ClassVar[Record]
+    """What holds all choices."""
+    _piece: ClassVar[Record]
+    """What holds one choice of a stream, or none and the usage."""
+
+    def __init__(self, rows: Sequence[GenerationRequest], engine: Engine) -> None:
+        self._rows = rows
+        self._engine = engine
+        self._num_answers = sum(row.n for row in rows)
+        self._with_logprobs = rows[0].num_top_logprobs is not None
+        self._last: dict[int, GenerationChunk] = {}
+        """The newest chunk of each answer."""
+
+    def records(self, request: SamplingRequest) -> AsyncGenerator[msgspec.Struct, None]:
+        """What to send, for a stream or not; closing this closes what runs.
+
+        Raises, as it goes:
+            EngineError: as `Engine.generate`.
+        """
+        if not request.stream:
+            return self._all_at_once()
+        options = request.stream_options
+        return self._as_they_come(options is not None and bool(options.include_usage))
+
+    async def _all_at_once(self) -> AsyncGenerator[msgspec.Struct, None]:
+        answers: list[list[GenerationChunk]] = [[] for _ in range(self._num_answers)]
+        async with aclosing(self._chunks()) as chunks:
+            async for chunk in chunks:
+                answers[chunk.index].append(chunk)
+                self._last[chunk.index] = chunk
+        choices = tuple(self._choice(answer) for answer in answers)
+        head = _head(self._id_prefix, answers[0][0].target, self._engine.base)
+        yield self._whole(**head, choices=choices, usage=self._usage())
+
+    async def _as_they_come(self, include_usage: bool) -> AsyncGenerator[msgspec.Struct, None]:
+        head: dict[str, Any] = {}
+        async with aclosing(self._chunks()) as chunks:
+            async for chunk in chunks:
+                head = head or _head(self._id_prefix, chunk.target, self._engine.base)
+                for choice in self._pieces(chunk):
+                    usage = None if include_usage else UNSET
+                    yield self._piece(**head, choices=(choice,), usage=usage)
+                self._last[chunk.index] = chunk
+        if include_usage:
+            yield self._piece(**head, choices=(), usage=self._usage())
+
+    @abstractmethod
+    def _choice(self, chunks: Sequence[GenerationChunk]) -> msgspec.Struct:
+        """One whole answer."""
+
+    @abstractmethod
+    def _pieces(self, chunk: GenerationChunk) -> Iterator[msgspec.Struct]:
+        """What a chunk adds to its answer; nothing, or several things."""
+
+    def _chunks(self) -> AsyncGenerator[GenerationChunk, None]:
+        return _finished(
+            metered(self._rows, _together(self._rows, self._engine)), self._num_answers
+        )
+
+    def _usage(self) -> CompletionUsage:
+        """Each prompt counts once, however many answers it has; all `n` have the same."""
+        in_order = [self._last[index] for index in sorted(self._last)]
+        num_prompt = sum(len(row.prompt) for row in self._rows)
+        num_drawn = sum(chunk.completion_tokens for chunk in in_order)
+        num_cached = sum(chunk.cached_tokens for chunk in in_order[:: self._rows[0].n])
+        return CompletionUsage(
+            prompt_tokens=num_prompt,
+            completion_tokens=num_drawn,
+            total_tokens=num_prompt + num_drawn,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=num_cached),
+        )
+
+
+def _head(id_prefix: str, target: Target, base: BaseInfo) -> dict[str, Any]:
+    """The fields that all records of one answer share."""
+    # The weights behind it: the base, and the version of each adapter on it.
+    digests = "+".join(part.digest[:_FINGERPRINT_CHARS] for part in target.parts)
+    return {
+        "id": f"{id_prefix}-{uuid.uuid4().hex}",
+        "created": int(time.time()),
+        "model": target.model,
+        "system_fingerprint": f"{base.id}-{digests}" if digests else base.id,
+    }
+
+
+class ChatAnswers(_Answers):
+    """Answers to a conversation; a stream says the role before the first text."""
+
+    _id_prefix = "chatcmpl"
+    _whole = ChatCompletion
+    _piece = ChatCompletionChunk
+
+    def _choice(self, chunks: Sequence[GenerationChunk]) -> Choice:
+        entries = [entry for chunk in chunks for entry in chunk.logprobs]
+        reason = chunks[-1].finish_reason
+        assert reason is not None  # or `_finished` has raised
+        return Choice(
+            index=chunks[0].index,
+            message=ChatCompletionMessage(content="".join(chunk.text for chunk in chunks)),
+            finish_reason=reason,
+            logprobs=self._logprobs(entries),
+        )
+
+    def _pieces(self, chunk: GenerationChunk) -> Iterator[ChunkChoice]:
+        index = chunk.index
+        if index not in self._last:
+            yield ChunkChoice(index=index, delta=ChoiceDelta(role="assistant", content=""))
+        if chunk.text or chunk.logprobs:
+            yield ChunkChoice(
+                index=index,
+                delta=ChoiceDelta(content=chunk.text),
+                logprobs=self._logprobs(chunk.logprobs),
+            )
+        if chunk.finish_reason is not None:
+            yield ChunkChoice(index=index, delta=ChoiceDelta(), finish_reason=chunk.finish_reason)
+
+    def _logprobs(self, entries: Iterable[TokenLogprob]) -> ChoiceLogprobs | None:
+        if not self._with_logprobs:
+            return None
+        return ChoiceLogprobs(
+            content=tuple(
+                ChatCompletionTokenLogprob(
+                    token=entry.token,
+                    bytes=entry.bytes,
+                    logprob=entry.logprob,
+                    top_logprobs=tuple(
+                        TopLogprob(token=top.token, bytes=top.bytes, logprob=top.logprob)
+                        for top in entry.top
+                    ),
+                )
+                for entry in entries
+            )
+        )
+
+
+class CompletionAnswers(_Answers):
+    """Texts continued: prompt by prompt, each with its `n` continuations."""
+
+    _id_prefix = "cmpl"
+    _whole = Completion
+    _piece = Completion
+
+    def __init__(
+        self, rows: Sequence[GenerationRequest], echoes: Sequence[str], engine: Engine
+    ) -> None:
+        super().__init__(rows, engine)
+        echo_of = [echo for row, echo in zip(rows, echoes, strict=True) for _ in range(row.n)]
+        self._texts = [
+            ContinuedText(index, echo, self._with_logprobs) for index, echo in enumerate(echo_of)
+        ]
+
+    def _choice(self, chunks: Sequence[GenerationChunk]) -> CompletionChoice:
+        return self._texts[chunks[0].index].piece(chunks)
+
+    def _pieces(self, chunk: GenerationChunk) -> Iterator[CompletionChoice]:
+        yield self._texts[chunk.index].piece([chunk])
+
+
+class ContinuedText:
+    """One continuation as it grows; knows where its next token begins."""
+
+    def __init__(self, index: int, echo: str, with_logprobs: bool) -> None:
+        self._index = index
+        self._echo = echo
+        self._with_logprobs = with_logprobs
+        self._bytes = b""
+        """Of the tokens so far."""
+        self._unseen: TokenText | None = None
+        """The token that some tokenizers put before a text; it has no place in it."""
+
+    def piece(self, chunks: Sequence[GenerationChunk]) -> CompletionChoice:
+        """What these chunks add; the first piece begins with the echoed prompt."""
+        echo, self._echo = self._echo, ""
+        prompt = chunks[0].scored_prompt
+        if prompt and not echo.encode().startswith(bytes(prompt[0].bytes)):
+            self._unseen = prompt[0]
+        entries = [*prompt, *(entry for chunk in chunks for entry in chunk.logprobs)]
+        return CompletionChoice(
+            text=echo + "".join(chunk.text for chunk in chunks),
+            index=self._index,
+            logprobs=self._logprobs(entries) if self._with_logprobs else None,
+            finish_reason=chunks[-1].finish_reason,
+        )
+
+    def _logprobs(self, entries: Sequence[TokenText]) -> CompletionLogprobs:
+        scored = [entry if isinstance(entry, TokenLogprob) else None for entry in entries]
+        return CompletionLogprobs(
+            tokens=tuple(_name(entry) for entry in entries),
+            token_logprobs=tuple(entry and entry.logprob for entry in scored),
+            top_logprobs=tuple(
+                entry and {_name(top): top.logprob for top in (*entry.top, entry)}
+                for entry in scored
+            ),
+            text_offset=tuple(self._offset(entry) for entry in entries),
+        )
+
+    def _offset(self, entry: TokenText) -> int:
+        offset = len(self._bytes.decode("utf-8", "ignore"))
+        if entry is not self._unseen:
+            self._bytes += bytes(entry.bytes)
+        return offset
+
+
+def _name(token: TokenText) -> str:
+    """Its text, or OpenAI's spelling of bytes that are no text, so that no two look the same."""
+    if not token.bytes:  # one of the frame, which has no place in the text
+        return token.token
+    try:
+        return bytes(token.bytes).decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.bytes)
+
+
+async def _finished(
+    chunks: AsyncGenerator[GenerationChunk, None], num_answers: int
+) -> AsyncGenerator[GenerationChunk, None]:
+    """Pass chunks on; closing this closes them.
+
+    Raises:
+        GenerationFailedError: they ended before each of the answers had a finish reason.
+    """
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            num_answers -= chunk.finish_reason is not None
+            yield chunk
+    if num_answers:
+        raise GenerationFailedError(
+            "The engine stopped before the poem was finished; send it again."
+        )
+
+
+async def _together(
     rows: Sequence[GenerationRequest], engine: Engine
 ) -> AsyncGenerator[GenerationChunk, None]:
     """The chunks of all requests as they come; closing this closes them all.
@@ -23,37 +293,10 @@ async def chunks_of(
     `index` counts through: the answers of the first request, then those of the second.
 
     Raises:
-        GenerationFailedError: an answer ended without a finish reason.
         EngineError: as `Engine.generate`; the other requests are closed.
     """
-    note(rows, 0)
-    num_tokens: dict[int, int] = {}
-    num_left = sum(row.n for row in rows)
-    async with aclosing(_together(rows, engine)) as chunks:
-        async for chunk in chunks:
-            num_tokens[chunk.index] = chunk.completion_tokens
-            note(rows, sum(num_tokens.values()))
-            num_left -= chunk.finish_reason is not None
-            yield chunk
-    if num_left:
-        raise GenerationFailedError(
-            "The engine stopped before the poem was finished; send it again."
-        )
-
-
-def note(rows: Sequence[GenerationRequest], completion_tokens: int) -> None:
-    """Tell the log line how far the request has come."""
-    record = current_request()
-    record.model = rows[0].target.model
-    record.prompt_tokens = sum(len(row.prompt) for row in rows)
-    record.completion_tokens = completion_tokens
-
-
-async def _together(
-    rows: Sequence[GenerationRequest], engine: Engine
-) -> AsyncGenerator[GenerationChunk, None]:
     if len(rows) == 1:
-        async with aclosing(counted(rows[0], engine.generate(rows[0]))) as chunks:
+        async with aclosing(engine.generate(rows[0])) as chunks:
             async for chunk in chunks:
                 yield chunk
         return
@@ -88,7 +331,7 @@ async def _forward(
 ) -> None:
     """Put one request's chunks into a queue, then None, or what went wrong."""
     try:
-        async with aclosing(counted(row, engine.generate(row))) as chunks:
+        async with aclosing(engine.generate(row)) as chunks:
             async for chunk in chunks:
                 await events.put(msgspec.structs.replace(chunk, index=first + chunk.index))
         await events.put(None)

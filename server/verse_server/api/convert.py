@@ -1,57 +1,173 @@
-"""Where the wire and the engine meet: requests become engine records, and those become answers.
+"""Where the wire and the engine meet: bodies become engine requests, engine records the wire's.
 
-Pure but for the clock and the random id in `Answer.to`.
+Encoding a whole megabyte takes most of a second, and so does hashing a large adapter that has just
+appeared; no stream should wait for either. So what asks the engine for names and tokens runs in one
+thread beside the event loop: one, because a tokenizer is not made to be called from two at once.
+Answers are `answering`'s.
 """
 
-import time
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar, cast
 
 import msgspec
 
 from verse.prompt import Message
 from verse_server.api.admission import Admission
 from verse_server.api.errors import RequestError
+from verse_server.engine.errors import PromptTooLongError
+from verse_server.engine.interface import Engine
 from verse_server.engine.types import (
     AdapterInfo,
     AdapterProbe,
     BaseInfo,
-    GenerationChunk,
     GenerationRequest,
     Health,
     ModelInfo,
     SamplingParams,
     Target,
-    TokenLogprob,
 )
-from verse_server.protocol.adapters import Adapter, AdapterList, Probe
 from verse_server.protocol.chat import (
-    ChatCompletion,
-    ChatCompletionChunk,
-    ChatCompletionMessage,
     ChatCompletionMessageParam,
     ChatCompletionRequest,
-    ChatCompletionTokenLogprob,
-    Choice,
-    ChoiceDelta,
-    ChoiceLogprobs,
-    ChunkChoice,
     ResponseFormat,
     ResponseFormatJSONObject,
     ResponseFormatJSONSchema,
-    TopLogprob,
 )
-from verse_server.protocol.health import HealthResponse
-from verse_server.protocol.models import Model, ModelList
-from verse_server.protocol.sampling import SamplingRequest
-from verse_server.protocol.usage import CompletionUsage, PromptTokensDetails
+from verse_server.protocol.completions import MAX_PROMPTS, CompletionRequest
+from verse_server.protocol.generation import SamplingRequest
+from verse_server.protocol.models import (
+    Adapter,
+    AdapterList,
+    HealthResponse,
+    Model,
+    ModelList,
+    Probe,
+    ProbeRequest,
+)
+
+T = TypeVar("T")
 
 _NAMES_OF_NO_ADAPTER = ("base", "default_model")
 """Beside the base's own id: what `model` may hold while `adapters` names the adapter."""
-_FINGERPRINT_CHARS = 8
+_DEFAULT_COMPLETION_TOKENS = 16
+
+_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
 
 
-def model_name(request: SamplingRequest, base: BaseInfo) -> str:
+async def _beside_the_loop(function: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_thread, function)
+
+
+async def chat_rows(
+    request: ChatCompletionRequest, engine: Engine, admission: Admission
+) -> list[GenerationRequest]:
+    """The one request to the engine that a conversation becomes.
+
+    Raises:
+        RequestError: what is asked for does not go together.
+        EngineError: as `Engine.resolve` and `Engine.encode`.
+    """
+    return [await _beside_the_loop(partial(_chat_row, request, engine, admission))]
+
+
+async def completion_rows(
+    request: CompletionRequest, engine: Engine, admission: Admission
+) -> tuple[list[GenerationRequest], list[str]]:
+    """One request to the engine for each prompt, and what to echo before its answers.
+
+    Raises:
+        RequestError: a prompt is empty or mixed, or what is asked for does not go together.
+        EngineError: as `Engine.resolve`, or a prompt leaves no room.
+    """
+    return await _beside_the_loop(partial(_completion_rows, request, engine, admission))
+
+
+async def probe_request(
+    request: ProbeRequest, name: str, engine: Engine
+) -> tuple[Target, tuple[int, ...]]:
+    """What a name means, and a theme in its format; raises as the engine does."""
+
+    def resolve_and_encode() -> tuple[Target, tuple[int, ...]]:
+        target = engine.resolve(name)
+        return target, engine.encode(target, [Message("user", request.prompt)])
+
+    return await _beside_the_loop(resolve_and_encode)
+
+
+def _chat_row(
+    request: ChatCompletionRequest, engine: Engine, admission: Admission
+) -> GenerationRequest:
+    target = engine.resolve(_model_name(request, engine.base))
+    prompt = engine.encode(target, _messages(request.messages))
+    max_tokens = request.max_completion_tokens or request.max_tokens or engine.base.max_tokens
+    row = _row(request, admission, engine.base, target, prompt, max_tokens)
+    return msgspec.structs.replace(
+        row,
+        num_top_logprobs=_num_top_logprobs(request),
+        json_schema=_json_schema(request.response_format),
+    )
+
+
+def _completion_rows(
+    request: CompletionRequest, engine: Engine, admission: Admission
+) -> tuple[list[GenerationRequest], list[str]]:
+    base, prompts = engine.base, _prompts(request, engine.base)
+    target = engine.resolve(_model_name(request, base))
+    encoded = [engine.encode_text(p) if isinstance(p, str) else p for p in prompts]
+    _check_max_tokens(request)
+    max_tokens = _DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
+    rows = [
+        msgspec.structs.replace(
+            _row(request, admission, base, target, prompt, max_tokens),
+            num_top_logprobs=request.logprobs,
+            score_prompt=bool(request.echo) and request.logprobs is not None,
+            framed=False,
+        )
+        for prompt in encoded
+    ]
+    if not request.echo:
+        return rows, [""] * len(rows)
+    return rows, [p if isinstance(p, str) else engine.decode(p) for p in prompts]
+
+
+def _row(
+    request: SamplingRequest,
+    admission: Admission,
+    base: BaseInfo,
+    target: Target,
+    prompt: tuple[int, ...],
+    max_tokens: int,
+) -> GenerationRequest:
+    """What both wires ask for alike; an answer gets at most what its prompt leaves of the context.
+
+    Raises:
+        RequestError: the prompt is empty, or a bias names no token of the base.
+        PromptTooLongError: it leaves no room for an answer that has any token.
+    """
+    if not prompt:
+        raise RequestError("A prompt is empty; send at least one token.", param="prompt")
+    room = base.context_length - len(prompt)
+    if room < min(max_tokens, 1):
+        raise PromptTooLongError(len(prompt), base.context_length, "prompt")
+    _check_logit_bias(request, base)
+    return GenerationRequest(
+        target=target,
+        prompt=prompt,
+        max_tokens=min(max_tokens, room),
+        sampling=_sampling_params(request, base.sampling),
+        stop=_stop_strings(request),
+        n=request.n or 1,
+        client=request.user or admission.client,
+        is_batch=admission.is_batch,
+        max_seconds=admission.max_seconds,
+        streamed=bool(request.stream),
+    )
+
+
+def _model_name(request: SamplingRequest, base: BaseInfo) -> str:
     """The one spelling that `model` and `adapters` ask for together.
 
     Raises:
@@ -67,7 +183,7 @@ def model_name(request: SamplingRequest, base: BaseInfo) -> str:
     )
 
 
-def engine_messages(params: Iterable[ChatCompletionMessageParam]) -> list[Message]:
+def _messages(params: Iterable[ChatCompletionMessageParam]) -> list[Message]:
     """Turns as the prompt formats know them: `developer` is `system`, parts are one text."""
     return [
         Message(
@@ -80,40 +196,51 @@ def engine_messages(params: Iterable[ChatCompletionMessageParam]) -> list[Messag
     ]
 
 
-def generation_request(
-    request: ChatCompletionRequest,
-    target: Target,
-    prompt: tuple[int, ...],
-    base: BaseInfo,
-    admission: Admission,
-) -> GenerationRequest:
-    """One row for the engine; an answer gets at most what the prompt leaves of the context."""
-    room = base.context_length - len(prompt)
-    asked = request.max_completion_tokens or request.max_tokens or base.max_tokens
-    check_logit_bias(request, base)
-    return GenerationRequest(
-        target=target,
-        prompt=prompt,
-        max_tokens=min(asked, room),
-        sampling=sampling_params(request, base.sampling),
-        stop=stop_strings(request),
-        n=request.n or 1,
-        num_top_logprobs=_num_top_logprobs(request),
-        client=admission.client,
-        is_batch=admission.is_batch,
-        max_seconds=admission.max_seconds,
-        json_schema=_json_schema(request.response_format),
-        streamed=bool(request.stream),
-    )
+def _prompts(request: CompletionRequest, base: BaseInfo) -> list[str | tuple[int, ...]]:
+    """The prompts, each a text or token ids.
+
+    Raises:
+        RequestError: the list is mixed or too long, or an id is no token.
+    """
+    prompt = request.prompt
+    if isinstance(prompt, str):
+        return [prompt]
+    if all(isinstance(part, int) for part in prompt):
+        return [_checked_ids(cast(list[int], prompt), base)]
+    if len(prompt) > MAX_PROMPTS:
+        raise RequestError(f"'prompt' holds at most {MAX_PROMPTS} prompts.", param="prompt")
+    if all(isinstance(part, str) for part in prompt):
+        return list(cast(list[str], prompt))
+    if all(isinstance(part, list) for part in prompt):
+        return [_checked_ids(cast(list[int], part), base) for part in prompt]
+    raise RequestError("'prompt' mixes texts and token ids; send one kind.", param="prompt")
 
 
-def stop_strings(request: SamplingRequest) -> tuple[str, ...]:
+def _checked_ids(ids: Sequence[int], base: BaseInfo) -> tuple[int, ...]:
+    wrong = next((i for i in ids if i >= base.vocab_size), None)
+    if wrong is not None:
+        raise RequestError(
+            f"'prompt' holds token {wrong}; this model's tokens are 0 to {base.vocab_size - 1}.",
+            param="prompt",
+        )
+    return tuple(ids)
+
+
+def _check_max_tokens(request: CompletionRequest) -> None:
+    if request.max_tokens == 0 and not request.echo:
+        raise RequestError(
+            "A 'max_tokens' of 0 asks for no text at all; set it to 1 or more, or 'echo' to true.",
+            param="max_tokens",
+        )
+
+
+def _stop_strings(request: SamplingRequest) -> tuple[str, ...]:
     """None, one or several."""
     stop = request.stop if request.stop is not None else ()
     return (stop,) if isinstance(stop, str) else tuple(stop)
 
 
-def check_logit_bias(request: SamplingRequest, base: BaseInfo) -> None:
+def _check_logit_bias(request: SamplingRequest, base: BaseInfo) -> None:
     """Refuse a bias of a token that this model does not have."""
     wrong = next((i for i in request.logit_bias or {} if not 0 <= i < base.vocab_size), None)
     if wrong is not None:
@@ -142,7 +269,7 @@ def _json_schema(wanted: ResponseFormat | None) -> str | None:
             return None
 
 
-def sampling_params(request: SamplingRequest, defaults: SamplingParams) -> SamplingParams:
+def _sampling_params(request: SamplingRequest, defaults: SamplingParams) -> SamplingParams:
     """What the request says, and the base's defaults for the rest."""
     given = {
         name: value
@@ -152,131 +279,6 @@ def sampling_params(request: SamplingRequest, defaults: SamplingParams) -> Sampl
     if given.get("top_k") == -1:
         given["top_k"] = 0
     return msgspec.structs.replace(defaults, **given)
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What all parts of one answer share."""
-
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
-    prompt_tokens: int
-    cached_tokens: int
-
-    @classmethod
-    def to(cls, request: GenerationRequest, first: GenerationChunk, base: BaseInfo) -> "Answer":
-        """A fresh one, of which the first chunk is there."""
-        target = first.target
-        return cls(
-            id=f"chatcmpl-{uuid.uuid4().hex}",
-            created=int(time.time()),
-            model=target.model,
-            system_fingerprint=fingerprint(target, base),
-            prompt_tokens=len(request.prompt),
-            cached_tokens=first.cached_tokens,
-        )
-
-    def usage(self, completion_tokens: int) -> CompletionUsage:
-        """The counts once so many tokens are drawn, all answers together."""
-        return usage(self.prompt_tokens, completion_tokens, self.cached_tokens)
-
-    def completion(self, choices: Iterable[Choice], completion_tokens: int) -> ChatCompletion:
-        """The whole answer in one body."""
-        return ChatCompletion(
-            id=self.id,
-            created=self.created,
-            model=self.model,
-            system_fingerprint=self.system_fingerprint,
-            choices=tuple(choices),
-            usage=self.usage(completion_tokens),
-        )
-
-    def chunk(self, choice: ChunkChoice, usage: msgspec.UnsetType | None) -> ChatCompletionChunk:
-        """One event that adds to an answer, or ends it."""
-        return ChatCompletionChunk(
-            id=self.id,
-            created=self.created,
-            model=self.model,
-            system_fingerprint=self.system_fingerprint,
-            choices=(choice,),
-            usage=usage,
-        )
-
-    def usage_chunk(self, completion_tokens: int) -> ChatCompletionChunk:
-        """The event after the last, for who asked for `include_usage`."""
-        return ChatCompletionChunk(
-            id=self.id,
-            created=self.created,
-            model=self.model,
-            system_fingerprint=self.system_fingerprint,
-            choices=(),
-            usage=self.usage(completion_tokens),
-        )
-
-
-def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> CompletionUsage:
-    """The counts of one request."""
-    return CompletionUsage(
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        total_tokens=prompt_tokens + completion_tokens,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=cached_tokens),
-    )
-
-
-def choice(chunks: Sequence[GenerationChunk], with_logprobs: bool) -> Choice:
-    """All chunks of one answer, the last of which has a finish reason."""
-    reason = chunks[-1].finish_reason
-    assert reason is not None
-    entries = [entry for chunk in chunks for entry in chunk.logprobs]
-    return Choice(
-        index=chunks[0].index,
-        message=ChatCompletionMessage(content="".join(chunk.text for chunk in chunks)),
-        finish_reason=reason,
-        logprobs=choice_logprobs(entries) if with_logprobs else None,
-    )
-
-
-def chunk_choices(
-    chunk: GenerationChunk, is_first: bool, with_logprobs: bool
-) -> Iterator[ChunkChoice]:
-    """What a stream says of one chunk: the role before the first text, the reason at the end."""
-    index = chunk.index
-    if is_first:
-        yield ChunkChoice(index=index, delta=ChoiceDelta(role="assistant", content=""))
-    if chunk.text or chunk.logprobs:
-        yield ChunkChoice(
-            index=index,
-            delta=ChoiceDelta(content=chunk.text),
-            logprobs=choice_logprobs(chunk.logprobs) if with_logprobs else None,
-        )
-    if chunk.finish_reason is not None:
-        yield ChunkChoice(index=index, delta=ChoiceDelta(), finish_reason=chunk.finish_reason)
-
-
-def choice_logprobs(entries: Iterable[TokenLogprob]) -> ChoiceLogprobs:
-    """The engine's entries as the wire has them."""
-    return ChoiceLogprobs(
-        content=tuple(
-            ChatCompletionTokenLogprob(
-                token=entry.token,
-                bytes=entry.bytes,
-                logprob=entry.logprob,
-                top_logprobs=tuple(
-                    TopLogprob(token=top.token, bytes=top.bytes, logprob=top.logprob)
-                    for top in entry.top
-                ),
-            )
-            for entry in entries
-        )
-    )
-
-
-def fingerprint(target: Target, base: BaseInfo) -> str:
-    """The weights behind an answer: the base, and the version of each adapter on it."""
-    digests = "+".join(part.digest[:_FINGERPRINT_CHARS] for part in target.parts)
-    return f"{base.id}-{digests}" if digests else base.id
 
 
 def wire_model(info: ModelInfo) -> Model:

@@ -1,10 +1,17 @@
-"""Strict decoding of bodies: what is not exactly right is refused, with the field's name."""
+"""Strict decoding of bodies: what is not exactly right is refused, with the field's name.
+
+Litestar decodes leniently ("0.7" passes for a number). So the body reaches msgspec as raw bytes, by
+way of a DTO, which keeps the handler's type and the OpenAPI document as they are.
+"""
 
 import re
-from collections.abc import Mapping
-from typing import TypeVar, get_args
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, ClassVar, TypeVar, get_args
 
 import msgspec
+from litestar.dto import AbstractDTO, DTOFieldDefinition
+from litestar.openapi.spec import Reference, Schema
+from litestar.typing import FieldDefinition
 
 from verse_server.api.errors import RequestError
 from verse_server.protocol.chat import (
@@ -14,11 +21,18 @@ from verse_server.protocol.chat import (
     Role,
 )
 from verse_server.protocol.completions import NEUTRAL_IN_COMPLETION, CompletionRequest
-from verse_server.protocol.sampling import NEUTRAL_IN_STREAM_OPTIONS, SamplingRequest
+from verse_server.protocol.generation import NEUTRAL_IN_STREAM_OPTIONS, SamplingRequest
+from verse_server.protocol.models import (
+    LoadLoRAAdapterRequest,
+    ProbeRequest,
+    UnloadLoRAAdapterRequest,
+)
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
-MAX_PARAM_CHARS = 100
+_MAX_PARAM_CHARS = 100
+_JSON = "application/json"
+_PLAIN = "identity"
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
@@ -120,10 +134,102 @@ def _joined(parent: str, field: str) -> str:
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= MAX_PARAM_CHARS else f"{name[:MAX_PARAM_CHARS]}…"
+    return name if len(name) <= _MAX_PARAM_CHARS else f"{name[:_MAX_PARAM_CHARS]}…"
 
 
 def _plain(problem: str) -> str:
     """Msgspec's words without its type syntax: `Expected `float | null`, got `str`` for one."""
     words = problem.replace("`", "").replace(" | null", "").replace(" | ", " or ")
     return words[:1].lower() + words[1:]
+
+
+class StrictBody(AbstractDTO[T]):
+    """Hands a handler's `data` to a function; Litestar's own DTO machinery stays out."""
+
+    decode: ClassVar[Callable[[bytes], Any]]
+
+    def decode_bytes(self, value: bytes) -> Any:
+        """Decode the body, if the request calls it JSON."""
+        headers = self.asgi_connection.headers  # pyright: ignore[reportUnknownMemberType]
+        _check_content_type(headers.get("content-type", _JSON))
+        _check_content_encoding(headers.get("content-encoding", _PLAIN))
+        return type(self).decode(value)
+
+    @classmethod
+    def create_for_field_definition(cls, *_args: Any, **_kwargs: Any) -> None:
+        """Litestar would build a transfer model here; the Struct is its own."""
+
+    @classmethod
+    def create_openapi_schema(
+        cls,
+        field_definition: FieldDefinition,
+        handler_id: str,  # noqa: ARG003  (Litestar names its arguments)
+        schema_creator: Any,
+    ) -> Reference | Schema:
+        """The schema of the Struct itself."""
+        return schema_creator.for_field_definition(field_definition)
+
+    @classmethod
+    def generate_field_definitions(
+        cls, *_args: Any, **_kwargs: Any
+    ) -> Generator[DTOFieldDefinition, None, None]:
+        """No transfer model, no fields."""
+        yield from ()
+
+    @classmethod
+    def detect_nested_field(cls, *_args: Any, **_kwargs: Any) -> bool:
+        """No transfer model, nothing nested."""
+        return False
+
+
+def _decoding(kind: type[T]) -> Callable[[bytes], T]:
+    decoder = msgspec.json.Decoder(kind)
+    return lambda body: decode_json(body, decoder)
+
+
+class StrictChatBody(StrictBody[ChatCompletionRequest]):
+    """A chat request."""
+
+    decode = staticmethod(decode_chat_request)
+
+
+class StrictCompletionBody(StrictBody[CompletionRequest]):
+    """A request to continue texts."""
+
+    decode = staticmethod(decode_completion_request)
+
+
+class StrictLoadBody(StrictBody[LoadLoRAAdapterRequest]):
+    """A request to load an adapter."""
+
+    decode = staticmethod(_decoding(LoadLoRAAdapterRequest))
+
+
+class StrictProbeBody(StrictBody[ProbeRequest]):
+    """A request to measure one."""
+
+    decode = staticmethod(_decoding(ProbeRequest))
+
+
+class StrictUnloadBody(StrictBody[UnloadLoRAAdapterRequest]):
+    """A request to unload one."""
+
+    decode = staticmethod(_decoding(UnloadLoRAAdapterRequest))
+
+
+def _check_content_type(given: str) -> None:
+    if given.partition(";")[0].strip().lower() != _JSON:
+        raise RequestError(
+            f"The content type {given[:_MAX_PARAM_CHARS]!r} is not supported; "
+            f"send 'Content-Type: {_JSON}'.",
+            code="unsupported_content_type",
+        )
+
+
+def _check_content_encoding(given: str) -> None:
+    if given.strip().lower() != _PLAIN:
+        raise RequestError(
+            f"The content encoding {given[:_MAX_PARAM_CHARS]!r} is not supported; "
+            "send the body as it is.",
+            code="unsupported_content_encoding",
+        )

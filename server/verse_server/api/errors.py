@@ -34,7 +34,6 @@ from litestar.exceptions import (
 )
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
-from verse_server.api.disconnect import ClientDisconnectedError
 from verse_server.api.request_log import current_request
 from verse_server.engine.errors import (
     AdapterChangedError,
@@ -55,6 +54,10 @@ _RETRY_AFTER_SECONDS = 5
 _MAX_MESSAGE_CHARS = 1000
 
 _log = logging.getLogger(__name__)
+
+
+class ClientDisconnectedError(Exception):
+    """The client closed its connection; there is nobody to answer."""
 
 
 class RequestError(Exception):

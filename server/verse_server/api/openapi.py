@@ -1,4 +1,4 @@
-"""The OpenAPI document: Litestar's paths, and the Structs in msgspec's own words.
+"""What handlers declare, and the OpenAPI document: Litestar's paths, msgspec's Structs.
 
 Litestar describes a Struct by the types of its fields. msgspec decodes it, so it also knows bounds,
 those inside lists and maps too, and that unknown fields are refused. What neither of them knows is
@@ -12,7 +12,10 @@ from typing import Any, ClassVar
 
 import msgspec
 from litestar import Request
+from litestar.di import NamedDependency
+from litestar.enums import HttpMethod
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import (
     Components,
@@ -25,9 +28,17 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 from litestar.openapi.spec.enums import OpenAPIType
+from litestar.params import SkipValidation
 
 from verse_server.api.admission import DEADLINE_HEADER, PRIORITIES, PRIORITY_HEADER
-from verse_server.protocol import adapters, chat, completions, errors, health, models, sampling
+from verse_server.engine.interface import Engine
+from verse_server.protocol import chat, completions, errors, generation, models
+
+EngineDependency = NamedDependency[SkipValidation[Engine]]
+"""The engine. It is a Protocol, so there is nothing for Litestar to validate."""
+
+READ = (HttpMethod.GET, HttpMethod.HEAD)
+"""HEAD answers as GET does; the server sends no body for it."""
 
 API_KEY: dict[str, list[str]] = {"api_key": []}
 """The security requirement of what wants the key."""
@@ -39,19 +50,19 @@ _STRUCTS = (
     completions.CompletionRequest,
     completions.Completion,
     models.ModelList,
-    adapters.AdapterList,
-    adapters.ProbeRequest,
-    adapters.Probe,
-    adapters.LoadLoRAAdapterRequest,
-    adapters.UnloadLoRAAdapterRequest,
-    health.HealthResponse,
+    models.AdapterList,
+    models.ProbeRequest,
+    models.Probe,
+    models.LoadLoRAAdapterRequest,
+    models.UnloadLoRAAdapterRequest,
+    models.HealthResponse,
     errors.ErrorResponse,
 )
 _NEUTRAL = {
     "ChatCompletionRequest": chat.NEUTRAL_IN_REQUEST,
     "ChatCompletionMessageParam": chat.NEUTRAL_IN_MESSAGE,
     "CompletionRequest": completions.NEUTRAL_IN_COMPLETION,
-    "ChatCompletionStreamOptions": sampling.NEUTRAL_IN_STREAM_OPTIONS,
+    "ChatCompletionStreamOptions": generation.NEUTRAL_IN_STREAM_OPTIONS,
 }
 _STREAM_OPTIONS = ("stream_options", {"type": "object"}, "stream")
 _NEEDS = {
@@ -63,12 +74,36 @@ _NEEDS = {
 }
 """A field that holds this needs that other field to be true."""
 
+_ERRORS = {
+    400: "The body is not what it should be; `param` names the field or header, if it is one.",
+    401: "The API key is missing or wrong.",
+    404: "No model has this name.",
+    409: "The adapter is there, but cannot be served.",
+    413: "The body is too large.",
+    429: "Too many requests wait already.",
+    500: "The server failed; its log has the cause.",
+    503: "The server is shutting down, or the adapter's files are being replaced.",
+    504: "The answer was not finished in the time it was given.",
+}
 _REQUEST_ID = {"x-request-id": {"description": "Names the request in the log.", "required": True}}
 _HEADERS = {
     "401": {"WWW-Authenticate": {"description": "`Bearer`.", "required": True}},
     "429": {"Retry-After": {"description": "In seconds.", "required": True}},
     "503": {"Retry-After": {"description": "In seconds.", "required": False}},
 }
+
+
+def error_responses(*statuses: int) -> dict[int, ResponseSpec]:
+    """For the OpenAPI document, which would show Litestar's own error bodies otherwise.
+
+    500 is always among them: any request may meet a bug.
+    """
+    return {
+        status: ResponseSpec(
+            errors.ErrorResponse, description=_ERRORS[status], generate_examples=False
+        )
+        for status in (*statuses, 500)
+    }
 
 
 def openapi_config(*, with_api_key: bool) -> OpenAPIConfig:

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from verse_server.protocol.sampling import (
+from verse_server.protocol.generation import (
+    CompletionUsage,
     FinishReason,
     RequestStruct,
     SamplingRequest,
     Unsupported,
 )
-from verse_server.protocol.usage import CompletionUsage
 
 Role = Literal["system", "developer", "user", "assistant"]
 

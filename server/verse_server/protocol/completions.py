@@ -5,8 +5,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from verse_server.protocol.sampling import FinishReason, NonEmpty, SamplingRequest, Unsupported
-from verse_server.protocol.usage import CompletionUsage
+from verse_server.protocol.generation import (
+    CompletionUsage,
+    FinishReason,
+    NonEmpty,
+    SamplingRequest,
+    Unsupported,
+)
 
 TokenId = Annotated[int, Meta(ge=0)]
 TokenIds = Annotated[list[TokenId], Meta(min_length=1)]

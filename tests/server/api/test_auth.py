@@ -4,7 +4,7 @@ import pytest
 from fake_engine import FakeEngine
 from wire import CHAT, Client, Connect, chat_body
 
-from verse_server.api.auth import ApiKeyGuard
+from verse_server.api.admission import ApiKeyGuard
 from verse_server.config import ServerConfig
 
 

@@ -9,7 +9,7 @@ from openai.types.completion_create_params import CompletionCreateParamsStreamin
 from wire import Client, Connect, events
 
 from verse.prompt import PromptFormat
-from verse_server.api.convert_completions import ChoiceText
+from verse_server.api.answering import ContinuedText
 from verse_server.engine.errors import GenerationFailedError, InvalidRequestError
 from verse_server.engine.types import (
     GenerationChunk,
@@ -175,7 +175,7 @@ def test_a_token_that_the_tokenizer_puts_before_a_text_takes_no_room_in_it() -> 
         logprobs=(entries[2],),
     )
     for echo, offsets in (("河水", (0, 0, 1, 2)), ("<s>河水", (0, 3, 4, 5))):
-        logprobs = ChoiceText(0, echo, with_logprobs=True).piece([chunk]).logprobs
+        logprobs = ContinuedText(0, echo, with_logprobs=True).piece([chunk]).logprobs
         assert logprobs is not None
         assert logprobs.text_offset == offsets
 

@@ -11,7 +11,8 @@ from fake_engine import FakeEngine
 from live import live_server, wait_until
 from wire import CHAT, chat_body
 
-from verse_server.api.disconnect import ClientDisconnectedError, until_disconnect
+from verse_server.api.errors import ClientDisconnectedError
+from verse_server.api.streaming import until_disconnect
 
 
 def post(address: str, body: dict[str, Any]) -> socket.socket:

@@ -1,4 +1,4 @@
-"""What requests for text have in common, named as OpenAI names it.
+"""What both wires of text have in common, named as OpenAI names it.
 
 Requests refuse fields they do not know. An optional field that is null means its default, as with
 OpenAI. Fields typed `Unsupported` are OpenAI's, and do nothing here yet: they are taken while they
@@ -63,3 +63,19 @@ class SamplingRequest(RequestStruct, frozen=True):
     stream_options: ChatCompletionStreamOptions | None = None
     user: str | None = None
     """Who asks: clients take turns, and those that share a `user` count as one."""
+
+
+class PromptTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the prompt's tokens."""
+
+    cached_tokens: int
+    """Computed for an earlier request, and reused."""
+
+
+class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """Token counts; end tokens are counted, and the prompt once."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
