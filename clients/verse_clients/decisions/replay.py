@@ -24,6 +24,11 @@ def is_blind(entry: Decision | PairDecision) -> bool:
     return entry.blind and entry.order is not None
 
 
+def last_comparisons(pairs: Iterable[PairDecision]) -> list[PairDecision]:
+    """Of each two poems the last comparison, whichever side they stood on."""
+    return list({frozenset((pair.left.id, pair.right.id)): pair for pair in pairs}.values())
+
+
 class Replay:
     """The state behind a journal, kept up to date entry by entry."""
 

@@ -7,7 +7,7 @@ from statistics import median
 import msgspec
 
 from verse.records import JournalEntry
-from verse_clients.decisions.replay import Replay, is_blind
+from verse_clients.decisions.replay import Replay, is_blind, last_comparisons
 from verse_clients.judge.agreement import (
     FINAL,
     Number,
@@ -144,11 +144,10 @@ def _pairs(ranked: Ranked, replay: Replay) -> Rate:
     ranks: Mapping[str, int] = {
         poem.candidate.id: poem.rank for poem in ranked.poems if poem.rank and poem.seen is None
     }
-    last = {frozenset((pair.left.id, pair.right.id)): pair for pair in replay.pairs()}
     same = [
         (ranks[pair.left.id] < ranks[pair.right.id]) == (pair.verdict == "left")
-        for pair in last.values()
-        if is_blind(pair) and pair.verdict in ("left", "right")
+        for pair in last_comparisons(pair for pair in replay.pairs() if is_blind(pair))
+        if pair.verdict in ("left", "right")
         if pair.left.id in ranks and pair.right.id in ranks
     ]
     return Rate(sum(same), len(same))

@@ -1,13 +1,13 @@
 """All figures of a report; pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import msgspec
 
 from verse.diversity import equal_samples
-from verse.records import Decision, PairDecision
-from verse_clients.decisions.replay import Replay, is_blind
+from verse.records import Decision
+from verse_clients.decisions.replay import Replay, is_blind, last_comparisons
 from verse_clients.decisions.tally import Tally, overall, tallies
 from verse_clients.measures import Measures, Yardstick
 from verse_clients.report.gather import Round
@@ -74,17 +74,11 @@ def figures(rounds: Sequence[Round]) -> Figures:
         overall=overall(decided),
         by={group: tallies(decided, name) for group, name in GROUPS.items()},
         # The last word that was blind: one that was not says nothing, and takes nothing back.
-        verdict=verdict(Replay(blind).verdicts(), _last_words(blind)),
+        verdict=verdict(Replay(blind).verdicts(), last_comparisons(Replay(blind).pairs())),
         rounds=found,
         sample_size=min(sizes, default=0),
         warnings=warnings(found),
     )
-
-
-def _last_words(entries: Iterable[Decision | PairDecision]) -> Iterable[PairDecision]:
-    """Of each two poems the last comparison."""
-    pairs = [entry for entry in entries if isinstance(entry, PairDecision)]
-    return {frozenset((pair.left.id, pair.right.id)): pair for pair in pairs}.values()
 
 
 def warnings(rounds: Sequence[RoundFigures]) -> list[str]:
