@@ -8,9 +8,8 @@ needs to know.
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from verse.ids import content_id
 from verse.prompt import Message
-from verse.records import Candidate, Sampling
+from verse.records import Candidate, Sampling, content_id
 from verse_clients.prompt_variant import filled
 
 _SEED_BITS = 31

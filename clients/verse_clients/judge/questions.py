@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from verse.ids import content_id
 from verse.prompt import Message
-from verse.records import Candidate, Poem
+from verse.records import Candidate, Poem, content_id
 from verse_clients.judge.prompt_files import Kind, PromptFile, fill
 
 _LETTERS = "CDFGHJKLMNPQRTVWXYZ"

@@ -10,9 +10,8 @@ from pathlib import Path
 import msgspec
 
 from verse.atomic_file import replace_file
-from verse.ids import content_id
 from verse.poem_split import SPLIT_FILE, PoemSplit, write_split
-from verse.records import PreferencePair
+from verse.records import PreferencePair, content_id
 from verse_clients.errors import InputError
 from verse_clients.refine.convert import Harvest
 

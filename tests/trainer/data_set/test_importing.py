@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from tests.trainer.data_set.original import RIVER, generated, listed, seed_text, write_lines
 from verse import jsonl
-from verse.ids import content_id
-from verse.records import Poem
+from verse.records import Poem, content_id
 from verse_trainer.data_set.importing import ImportReport, import_poems
 from verse_trainer.errors import DataSetError
 

@@ -14,10 +14,9 @@ from pathlib import Path
 import msgspec
 
 from verse import jsonl
-from verse.ids import content_id
 from verse.poem_split import SPLIT_FILE, PoemSplit, read_split, write_split
 from verse.prompt import Message
-from verse.records import Poem, TrainingExample
+from verse.records import Poem, TrainingExample, content_id
 from verse.similarity import similar_groups, similar_pairs
 from verse_trainer.data_set.importing import read_poems, set_aside, writing
 from verse_trainer.data_set.rows import TRAIN_FILE, VALID_FILE, DataRow, scan_rows

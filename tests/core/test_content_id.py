@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verse.ids import content_id
+from verse.records import content_id
 
 
 def test_an_id_is_the_same_on_every_machine() -> None:
