@@ -101,7 +101,7 @@ def compare(
 ) -> None:
     """Print poems of several models side by side; a server must be running."""
     if output is not None and (output.exists() or output.is_symlink()):
-        raise OutputError(f"{output} is there already; name another file or remove it first.")
+        raise OutputError(f"{output} already exists; choose another file or remove it first.")
     if not base_url.strip():
         raise InputError("--base-url is empty; write the address of a server.")
     wanted = SideBySide(

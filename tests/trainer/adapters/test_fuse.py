@@ -15,7 +15,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from verse.base_model import load_base_model
 from verse_trainer.adapters import fuse as fuse_module
 from verse_trainer.adapters.fuse import Fusion, fuse
-from verse_trainer.adapters.places import choose, parse_one
+from verse_trainer.adapters.lookup import choose, parse_one
 from verse_trainer.adapters.transfer import export_folder
 from verse_trainer.errors import ConversionError
 
@@ -174,7 +174,7 @@ def test_the_self_check_reads_what_was_written(
 
 def test_nothing_is_written_over_and_another_base_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(ConversionError, match="there already"):
+    with pytest.raises(ConversionError, match="already exists"):
         fused("xuzhimo", VERSE_TINY, tmp_path / "out")
     adapter = dora_adapter(tmp_path / "adapters" / "dora", VERSE_TINY)
     weights = cast(dict[str, mx.array], mx.load(str(adapter / "adapters.safetensors")))

@@ -26,8 +26,8 @@ from verse.model_spelling import AdapterPart
 from verse.prompt import PromptFormat
 from verse_server.engine.adapter_weights import load_weights
 from verse_server.engine.registry import AdapterRegistry
-from verse_trainer.adapters import convert, self_check, transfer
-from verse_trainer.adapters.places import choose, parse_one
+from verse_trainer.adapters import convert, transfer
+from verse_trainer.adapters.lookup import choose, parse_one
 from verse_trainer.adapters.transfer import export_folder, import_folder
 from verse_trainer.errors import AdapterError, ConversionError
 
@@ -283,7 +283,7 @@ def test_a_name_that_is_taken_or_the_bases_is_refused(tmp_path: Path, adapters: 
     source = write_peft(tmp_path / "source", base_model_name_or_path="someone/base-model")
     import_folder(source, adapters, name="mine")
     kept = (adapters / "mine" / "adapters.safetensors").read_bytes()
-    with pytest.raises(ConversionError, match="there already"):
+    with pytest.raises(ConversionError, match="already exists"):
         import_folder(source, adapters, name="mine")
     assert (adapters / "mine" / "adapters.safetensors").read_bytes() == kept
     with pytest.raises(ConversionError, match="base's own name"):
@@ -322,7 +322,7 @@ def test_the_self_check_is_far_from_its_tolerance_when_all_is_well(
 ) -> None:
     for place, kind in enumerate(KINDS):
         source = write_peft(tmp_path / f"source{place}", **KINDS[kind])
-        assert import_folder(source, adapters).difference < self_check.TOLERANCE / 10
+        assert import_folder(source, adapters).difference < convert.TOLERANCE / 10
 
 
 def test_weights_that_hold_nan_are_refused(tmp_path: Path, adapters: Path) -> None:

@@ -44,10 +44,10 @@ def prepare() -> None:
 def list_adapters(adapters: AdaptersOption = _ADAPTERS, as_json: JsonOption = False) -> None:
     """List the adapters, and what is wrong with those that cannot be served."""
     from verse_trainer.adapters.facts import summarize
-    from verse_trainer.adapters.places import places
+    from verse_trainer.adapters.lookup import entries
     from verse_trainer.adapters.tables import list_table
 
-    summaries = [summarize(place) for place in places(adapters)]
+    summaries = [summarize(entry) for entry in entries(adapters)]
     if as_json:
         _print_json(summaries)
     elif summaries:
@@ -63,9 +63,9 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show all that is known of an adapter: origin, checkpoints, losses, layers, doubts."""
+    from verse_trainer.adapters.factors import module_norms
     from verse_trainer.adapters.facts import describe
-    from verse_trainer.adapters.inspection import module_norms
-    from verse_trainer.adapters.places import find, parse_one
+    from verse_trainer.adapters.lookup import find, parse_one
     from verse_trainer.adapters.tables import show_page
 
     part = parse_one(name)
@@ -104,7 +104,7 @@ def import_adapter(
     given = None
     if prompt_format is not None or system is not None:
         given = PromptFormat(format=prompt_format or "chat", system=system)
-    _tell(import_folder(source, adapters, name=name, base=base, prompt_format=given))
+    _print_transfer(import_folder(source, adapters, name=name, base=base, prompt_format=given))
 
 
 @app.command("export")
@@ -123,7 +123,7 @@ def export_adapter(
     adapters: AdaptersOption = _ADAPTERS,
 ) -> None:
     """Write an adapter as a folder for PEFT or plain mlx-lm, and check the numbers."""
-    from verse_trainer.adapters.places import choose, parse_one
+    from verse_trainer.adapters.lookup import choose, parse_one
     from verse_trainer.adapters.transfer import export_folder
 
     if checkpoint is not None and "@" in name:
@@ -131,7 +131,7 @@ def export_adapter(
     part = parse_one(name if checkpoint is None else f"{name}@{checkpoint}")
     if part.strength != 1:
         raise AdapterError("An export has no strength; `verse adapters fuse` can apply one.")
-    _tell(export_folder(choose(adapters, part), to, output, base=base))
+    _print_transfer(export_folder(choose(adapters, part), to, output, base=base))
 
 
 @app.command()
@@ -149,7 +149,7 @@ def fuse(
 ) -> None:
     """Write the base with an adapter in it, as a full model; not quantized unless you say so."""
     from verse_trainer.adapters.fuse import fuse as write
-    from verse_trainer.adapters.places import choose, parse_one
+    from verse_trainer.adapters.lookup import choose, parse_one
 
     fused = write(choose(adapters, parse_one(name)), model, output, keep_quantized=keep_quantized)
     print(f"{fused.target}: {fused.num_modules} layers changed.")
@@ -165,8 +165,8 @@ def remove(
     """Move an adapter or a checkpoint into the trash folder beside the adapters."""
     from datetime import datetime
 
-    from verse_trainer.adapters.places import parse_one
-    from verse_trainer.adapters.removal import move_to_trash, removable
+    from verse_trainer.adapters.folders import move_to_trash, removable
+    from verse_trainer.adapters.lookup import parse_one
 
     path = removable(adapters, parse_one(name))
     if not yes and not _confirmed(f"Move {path} to the trash?"):
@@ -180,11 +180,11 @@ def _confirmed(question: str) -> bool:
         return typer.confirm(question)
     except typer.Abort:
         raise AdapterError(
-            "Nothing was removed, for nobody answered; --yes does not ask."
+            "Nothing was removed: there was no answer; --yes removes without asking."
         ) from None
 
 
-def _tell(transfer: Any) -> None:
+def _print_transfer(transfer: Any) -> None:
     print(
         f"{transfer.target}: {transfer.num_modules} modules, rank {transfer.rank}, "
         f"scale {transfer.scale:g}."

@@ -15,13 +15,16 @@ from verse.adapter_files import (
     ModuleShape,
     plan_adapter,
 )
+from verse.model_spelling import AdapterPart
+from verse_trainer.adapters.facts import ModuleNorm
+from verse_trainer.adapters.lookup import choose, find
 from verse_trainer.errors import ConversionError
 
 Tensors = dict[str, mx.array]
 
 
 @dataclass(frozen=True)
-class Adapter:
+class AdapterTensors:
     """One file of weights, read.
 
     Attributes:
@@ -49,7 +52,7 @@ class Adapter:
 
 def read_adapter(
     file: Path, config: AdapterConfig, base_modules: dict[str, ModuleShape] | None = None
-) -> Adapter:
+) -> AdapterTensors:
     """Read a file of weights that fits its configuration and, if it is given, the base.
 
     Raises:
@@ -68,10 +71,10 @@ def read_adapter(
             f"{file} holds NaN or infinity, as after training that diverged; take an earlier "
             "checkpoint."
         )
-    return Adapter(plan, tensors)
+    return AdapterTensors(plan, tensors)
 
 
-def delta_norms(adapter: Adapter) -> dict[str, float]:
+def delta_norms(adapter: AdapterTensors) -> dict[str, float]:
     """Frobenius norm of each module's update, `scale * a @ b`.
 
     From the Gram matrices of the factors: rank x rank instead of in x out. DoRA's magnitude is not
@@ -83,3 +86,35 @@ def delta_norms(adapter: Adapter) -> dict[str, float]:
         b = adapter.b(factors).astype(mx.float32) * factors.scale
         norms[module] = mx.sqrt(mx.maximum(mx.sum((a.T @ a) * (b @ b.T)), 0))
     return {module: cast(float, norm.item()) for module, norm in norms.items()}
+
+
+def module_norms(root: Path, part: AdapterPart) -> tuple[list[ModuleNorm], list[str]]:
+    """Every module with the norm of its update, and what is to be warned of.
+
+    A folder without published weights is looked into at its newest checkpoint. Weights that cannot
+    be used are a warning: `show` is what one turns to when something is broken.
+
+    Raises:
+        AdapterError: there is no such adapter or checkpoint.
+    """
+    if part.checkpoint is None and find(root, part.name).published is None:
+        part = AdapterPart(part.name, "last")
+    chosen = choose(root, part)
+    try:
+        adapter = read_adapter(chosen.weights, chosen.folder.config)
+    except ConversionError as error:
+        return [], [str(error)]
+    norms = [
+        ModuleNorm(
+            module=module,
+            in_dims=adapter.a(factors).shape[0],
+            out_dims=adapter.b(factors).shape[1],
+            rank=factors.rank,
+            delta_norm=norm,
+        )
+        for (module, factors), norm in zip(
+            adapter.plan.modules.items(), delta_norms(adapter).values(), strict=True
+        )
+    ]
+    is_zero = not adapter.plan.uses_dora and all(norm.delta_norm == 0 for norm in norms)
+    return norms, ["the update is zero: it changes nothing."] if is_zero else []

@@ -10,7 +10,7 @@ from verse.adapter_config import MlxConfig, PeftConfig
 from verse.adapter_digest import adapter_digest, file_digest
 from verse.adapter_files import AdapterFileError, AdapterPlan, plan_adapter
 from verse.adapter_folder import CONFIG_FILE, AdapterFolder
-from verse_trainer.adapters.places import Place
+from verse_trainer.adapters.lookup import AdapterEntry
 
 RUN_FILE = "run.json"
 
@@ -40,7 +40,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
         return min(scored, key=lambda entry: entry.valid_loss or 0.0, default=None)
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
+class AdapterSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `list`; a broken folder has a problem and nothing else."""
 
     name: str
@@ -57,7 +57,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since 1970, of the newest weights."""
 
 
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+class CheckpointFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One file of weights; `step` is None for the published one."""
 
     step: int | None
@@ -78,32 +78,42 @@ class ModuleNorm(msgspec.Struct, frozen=True, kw_only=True):
     rank: int
     delta_norm: float
 
+    @property
+    def block(self) -> int | None:
+        """The number of the block it is in; None outside of the blocks."""
+        return split_block(self.module)[0]
+
+    @property
+    def kind(self) -> str:
+        """Its path inside the block: the same layer of every block."""
+        return split_block(self.module)[1]
+
 
 class Details(msgspec.Struct, frozen=True, kw_only=True):
     """All that `show` knows of an adapter."""
 
-    summary: Summary
+    summary: AdapterSummary
     config: dict[str, Any]
     prompt_format: Any
     run: dict[str, Any] | None
     base_valid_loss: float | None
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[CheckpointFacts, ...]
     warnings: tuple[str, ...]
 
 
-def summarize(place: Place) -> Summary:
+def summarize(entry: AdapterEntry) -> AdapterSummary:
     """What one line can say of a folder, sound or broken."""
-    if place.folder is None:
-        return Summary(name=place.name, problem=place.problem)
-    config, training = place.folder.config, _training(place.folder)
+    if entry.folder is None:
+        return AdapterSummary(name=entry.name, problem=entry.problem)
+    config, training = entry.folder.config, _training(entry.folder)
     best = training.best
-    files = _weights(place.folder)
-    return Summary(
-        name=place.name,
+    files = _weights(entry.folder)
+    return AdapterSummary(
+        name=entry.name,
         format=_format(config),
         rank=config.r if isinstance(config, PeftConfig) else config.rank_of(""),
         scale=config.scale_of(""),
-        checkpoints=tuple(place.folder.checkpoints),
+        checkpoints=tuple(entry.folder.checkpoints),
         best_step=training.best_step,
         valid_loss=best.valid_loss if best else None,
         base=config.recorded_base,
@@ -121,7 +131,7 @@ def describe(folder: AdapterFolder) -> Details:
         for step, file in _weights(folder).items()
     )
     return Details(
-        summary=summarize(Place(folder.name, folder.path, folder)),
+        summary=summarize(AdapterEntry(folder.name, folder.path, folder)),
         config=_read_object(folder.path / CONFIG_FILE) or {},
         prompt_format=folder.prompt_format,
         run=run,
@@ -129,6 +139,15 @@ def describe(folder: AdapterFolder) -> Details:
         checkpoints=checkpoints,
         warnings=tuple(_warnings(folder, training, checkpoints)),
     )
+
+
+def split_block(path: str) -> tuple[int | None, str]:
+    """The number of the block a module is in, and its path inside; None and all of it outside."""
+    parts = path.split(".")
+    for place, part in enumerate(parts[:-1]):
+        if part.isdecimal():
+            return int(part), ".".join(parts[place + 1 :])
+    return None, path
 
 
 def _format(config: MlxConfig | PeftConfig) -> str:
@@ -160,9 +179,9 @@ def _read_object(file: Path) -> dict[str, Any] | None:
 
 def _checkpoint(
     folder: AdapterFolder, step: int | None, file: Path, losses: Evaluation | None
-) -> Checkpoint:
+) -> CheckpointFacts:
     plan = _plan(file, folder)
-    return Checkpoint(
+    return CheckpointFacts(
         step=step,
         file=file.name,
         num_bytes=file.stat().st_size,
@@ -181,16 +200,16 @@ def _plan(file: Path, folder: AdapterFolder) -> AdapterPlan | str:
 
 
 def _warnings(
-    folder: AdapterFolder, training: Training, checkpoints: tuple[Checkpoint, ...]
+    folder: AdapterFolder, training: Training, checkpoints: tuple[CheckpointFacts, ...]
 ) -> Iterator[str]:
     if folder.prompt_format is None:
         yield "prompt.json is missing; the server will assume the chat format."
     if folder.unread_prompt_keys:
-        yield f"prompt.json has keys nobody reads: {', '.join(folder.unread_prompt_keys)}."
+        yield f"prompt.json has unknown keys: {', '.join(folder.unread_prompt_keys)}."
     if folder.published is None:
         yield f"there are no published weights; ask for {folder.name}@last."
     if folder.config.recorded_base is None:
-        yield "no base is recorded; nobody can tell which model it belongs to."
+        yield "no base model is recorded, so it is not known which model it belongs to."
     if (folder.path / RUN_FILE).exists() and _read_object(folder.path / RUN_FILE) is None:
         yield f"{RUN_FILE} cannot be read."
     best = training.best_step

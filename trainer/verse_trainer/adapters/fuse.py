@@ -20,9 +20,9 @@ from mlx_lm.tuner.lora import LoRALinear
 from verse.adapter_digest import adapter_digest, file_digest
 from verse.base_model import BaseModel, linear_layers, linear_shapes, load_base_model
 from verse.prompt import POEM_SYSTEM
-from verse_trainer.adapters.factors import Adapter, read_adapter
-from verse_trainer.adapters.places import Chosen
-from verse_trainer.adapters.staging import refuse_existing, staged
+from verse_trainer.adapters.factors import AdapterTensors, read_adapter
+from verse_trainer.adapters.folders import refuse_existing, staged
+from verse_trainer.adapters.lookup import Chosen
 from verse_trainer.errors import ConversionError
 
 _SAMPLE = f"{POEM_SYSTEM}：河"
@@ -54,7 +54,7 @@ def fuse(chosen: Chosen, model: str, output: Path, *, keep_quantized: bool = Fal
             that is not quantized.
 
     Raises:
-        ConversionError: the adapter does not fit, the output is there already, or the fused model
+        ConversionError: the adapter does not fit, the output already exists, or the fused model
             does not write what base and adapter together would.
     """
     refuse_existing(output)
@@ -77,14 +77,14 @@ def fuse(chosen: Chosen, model: str, output: Path, *, keep_quantized: bool = Fal
     return Fusion(target=output, num_modules=len(layers), lost=lost)
 
 
-def _read(chosen: Chosen, base: BaseModel) -> Adapter:
+def _read(chosen: Chosen, base: BaseModel) -> AdapterTensors:
     config = chosen.folder.config
     if config.uses_dora and chosen.part.strength != 1:
         raise ConversionError("A DoRA adapter has no strength: its update cannot be scaled.")
     return read_adapter(chosen.weights, config, linear_shapes(linear_layers(base.model)))
 
 
-def _apply(base: BaseModel, adapter: Adapter, strength: float) -> list[tuple[str, Any]]:
+def _apply(base: BaseModel, adapter: AdapterTensors, strength: float) -> list[tuple[str, Any]]:
     """Put mlx-lm's adapted layers into the model."""
     linears = linear_layers(base.model)
     layers: list[tuple[str, Any]] = []

@@ -8,15 +8,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from verse_trainer.adapters.facts import Checkpoint, Details, ModuleNorm, Summary
-from verse_trainer.adapters.module_names import split_block
+from verse_trainer.adapters.facts import AdapterSummary, CheckpointFacts, Details, ModuleNorm
 
 _DASH = "-"
 _MAX_STEPS = 6
 _DIGEST_CHARACTERS = 12
 
 
-def list_table(summaries: Sequence[Summary], now: float) -> RenderableType:
+def list_table(summaries: Sequence[AdapterSummary], now: float) -> RenderableType:
     """Sound adapters in a table, broken folders below it with what is wrong."""
     table = Table(show_edge=False)
     table.add_column("name", no_wrap=True)
@@ -44,7 +43,7 @@ def show_page(details: Details, norms: Sequence[ModuleNorm], now: float) -> Rend
     return Group(*parts)
 
 
-def _row(summary: Summary, now: float) -> tuple[str, ...]:
+def _row(summary: AdapterSummary, now: float) -> tuple[str, ...]:
     return (
         summary.name,
         summary.format or _DASH,
@@ -79,7 +78,7 @@ def _facts(details: Details, now: float) -> dict[str, str]:
     return facts | {key: _json(value) for key, value in (config | run).items()}
 
 
-def _checkpoints(checkpoints: Sequence[Checkpoint]) -> Table:
+def _checkpoints(checkpoints: Sequence[CheckpointFacts]) -> Table:
     table = Table(show_edge=False)
     for column in ("weights", "train loss", "valid loss", "size", "digest"):
         table.add_column(column)
@@ -101,9 +100,9 @@ def _norms(norms: Sequence[ModuleNorm]) -> Table:
         table.add_column(column)
     kinds: dict[str, list[ModuleNorm]] = {}
     for norm in norms:
-        kinds.setdefault(split_block(norm.module)[1], []).append(norm)
+        kinds.setdefault(norm.kind, []).append(norm)
     for kind, members in kinds.items():
-        blocks = [block for m in members if (block := split_block(m.module)[0]) is not None]
+        blocks = [m.block for m in members if m.block is not None]
         low, high = (pick(m.delta_norm for m in members) for pick in (min, max))
         table.add_row(
             Text(kind),

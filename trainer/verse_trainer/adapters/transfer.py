@@ -21,11 +21,10 @@ from verse.adapter_folder import (
 from verse.atomic_file import replace_file
 from verse.base_model import linear_layers, linear_shapes, load_base_model
 from verse.prompt import PromptFormat
-from verse_trainer.adapters.convert import to_mlx, to_peft
-from verse_trainer.adapters.factors import Adapter, Tensors, read_adapter
-from verse_trainer.adapters.places import Chosen, check_name
-from verse_trainer.adapters.self_check import compare_updates
-from verse_trainer.adapters.staging import refuse_existing, staged
+from verse_trainer.adapters.convert import compare_updates, to_mlx, to_peft
+from verse_trainer.adapters.factors import AdapterTensors, Tensors, read_adapter
+from verse_trainer.adapters.folders import refuse_existing, staged
+from verse_trainer.adapters.lookup import Chosen, check_name
 from verse_trainer.errors import ConversionError
 
 Dialect = Literal["mlx", "peft"]
@@ -107,7 +106,7 @@ def export_folder(
         base: Name of the base to record instead of the adapter's own.
 
     Raises:
-        ConversionError: the output is there already, or the adapter cannot be converted.
+        ConversionError: the output already exists, or the adapter cannot be converted.
     """
     refuse_existing(output)
     folder = chosen.folder
@@ -140,7 +139,7 @@ def _read_peft(source: Path) -> AdapterFolder:
     return folder
 
 
-def _read_weights(folder: AdapterFolder, weights: Path | None, base: str | None) -> Adapter:
+def _read_weights(folder: AdapterFolder, weights: Path | None, base: str | None) -> AdapterTensors:
     assert weights is not None
     return read_adapter(weights, folder.config, None if base is None else base_shapes(base))
 
@@ -155,7 +154,7 @@ def _is_base_name(name: str, base: str | None) -> bool:
     return base is not None and Path(base).name == name
 
 
-def _refuse_fused(adapter: Adapter) -> None:
+def _refuse_fused(adapter: AdapterTensors) -> None:
     for module in adapter.plan.modules:
         if ".experts." in module:
             raise ConversionError(
@@ -169,7 +168,9 @@ def _refuse_fused(adapter: Adapter) -> None:
             )
 
 
-def _write_mlx(stage: Path, folder: AdapterFolder, adapter: Adapter, base: str | None) -> None:
+def _write_mlx(
+    stage: Path, folder: AdapterFolder, adapter: AdapterTensors, base: str | None
+) -> None:
     tensors, config = to_mlx(adapter, dropout=_dropout(folder), base=_base(folder, base))
     _save(stage / MLX_WEIGHTS_FILE, tensors)
     replace_file(stage / CONFIG_FILE, [_json(config)])

@@ -1,4 +1,4 @@
-"""Where an adapter lies: the one place where what a user typed becomes a folder and a file.
+"""Look adapters up: the one module where what a user typed becomes a folder and a file.
 
 A name is a name, never a path: what the server would not serve under it is not opened here either.
 """
@@ -20,7 +20,7 @@ from verse.model_spelling import (
 from verse_trainer.errors import AdapterError
 
 
-class Place(msgspec.Struct, frozen=True):
+class AdapterEntry(msgspec.Struct, frozen=True):
     """A folder in the adapters folder, and why there is no adapter to be had from it."""
 
     name: str
@@ -71,7 +71,7 @@ def parse_one(spelling: str) -> AdapterPart:
     return part
 
 
-def places(root: Path) -> list[Place]:
+def entries(root: Path) -> list[AdapterEntry]:
     """Every folder that is, or should have been, an adapter; by name.
 
     Raises:
@@ -79,8 +79,8 @@ def places(root: Path) -> list[Place]:
     """
     if not root.is_dir():
         raise AdapterError(f"There is no adapters folder {root}; name one with --adapters.")
-    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-    return [_look(path) for path in entries if path.is_dir() or path.is_symlink()]
+    folders = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    return [_look(path) for path in folders if path.is_dir() or path.is_symlink()]
 
 
 def folder_path(root: Path, name: str) -> Path:
@@ -92,7 +92,7 @@ def folder_path(root: Path, name: str) -> Path:
     path = root / check_name(name)
     if path.is_symlink() or path.is_dir():
         return path
-    nearest = get_close_matches(name, [place.name for place in places(root)], n=1, cutoff=0.5)
+    nearest = get_close_matches(name, [entry.name for entry in entries(root)], n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     raise AdapterError(f"There is no adapter {name!r} in {root}.{hint}")
 
@@ -103,10 +103,10 @@ def find(root: Path, name: str) -> AdapterFolder:
     Raises:
         AdapterError: there is none, or it is broken.
     """
-    place = _look(folder_path(root, name))
-    if place.folder is None:
-        raise AdapterError(f"The adapter {name!r} cannot be used: {place.problem}")
-    return place.folder
+    entry = _look(folder_path(root, name))
+    if entry.folder is None:
+        raise AdapterError(f"The adapter {name!r} cannot be used: {entry.problem}")
+    return entry.folder
 
 
 def choose(root: Path, part: AdapterPart) -> Chosen:
@@ -138,13 +138,13 @@ def _step(folder: AdapterFolder, part: AdapterPart) -> int | None:
     return best if best in folder.checkpoints else None
 
 
-def _look(path: Path) -> Place:
+def _look(path: Path) -> AdapterEntry:
     try:
-        return Place(path.name, path, _read(path))
+        return AdapterEntry(path.name, path, _read(path))
     except (AdapterError, AdapterFolderError) as error:
-        return Place(path.name, path, None, str(error))
+        return AdapterEntry(path.name, path, None, str(error))
     except OSError as error:
-        return Place(path.name, path, None, f"it cannot be read ({error.strerror}).")
+        return AdapterEntry(path.name, path, None, f"it cannot be read ({error.strerror}).")
 
 
 def _read(path: Path) -> AdapterFolder:
