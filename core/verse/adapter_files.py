@@ -8,7 +8,7 @@ mlx-lm names factors `PATH.lora_a` (in, rank), `PATH.lora_b` (rank, out), and Do
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,14 @@ _MAX_HEADER_BYTES = 100_000_000
 
 class AdapterFileError(Exception):
     """The file cannot be served on this base; the text says why."""
+
+
+class UnmatchedModulesError(AdapterFileError):
+    """The file names modules that the base does not have."""
+
+    def __init__(self, message: str, unmatched: Sequence[str]) -> None:
+        self.unmatched = tuple(unmatched)
+        super().__init__(message)
 
 
 class ModuleShape(msgspec.Struct, frozen=True):
@@ -89,7 +97,8 @@ def plan_adapter(
             tensors need only fit each other and the recorded rank.
 
     Raises:
-        AdapterFileError: unreadable file, unknown tensors, or modules that the base does not have.
+        UnmatchedModulesError: it names modules that the base does not have.
+        AdapterFileError: unreadable file, or unknown tensors.
     """
     is_peft = isinstance(config, PeftConfig)
     shapes = _read_shapes(file)
@@ -144,20 +153,20 @@ def _by_module(
     shapes: Mapping[str, Shape], pattern: re.Pattern[str]
 ) -> dict[str, dict[Factor, str]]:
     modules: dict[str, dict[Factor, str]] = {}
-    strangers: list[str] = []
+    unexpected: list[str] = []
     for name in shapes:
         match = pattern.fullmatch(name)
         if match is None:
-            strangers.append(name)
+            unexpected.append(name)
             continue
         factor: Factor = "m" if match["m"] else ("a" if match["factor"] in "aA" else "b")
         module = modules.setdefault(match["module"], {})
         if factor in module:
             raise AdapterFileError(f"{module[factor]} and {name} are the same factor twice.")
         module[factor] = name
-    if strangers:
+    if unexpected:
         raise AdapterFileError(
-            f"it holds tensors that are no LoRA factors of a Linear layer ({_some(strangers)})."
+            f"it holds tensors that are no LoRA factors of a Linear layer ({_some(unexpected)})."
         )
     if not modules:
         raise AdapterFileError("it holds no LoRA factors, so it would change nothing.")
@@ -167,14 +176,16 @@ def _by_module(
 def _check_modules(named: set[str], base_modules: Mapping[str, ModuleShape]) -> None:
     missing = sorted(named - set(base_modules))
     if len(missing) == len(named):
-        raise AdapterFileError(
+        raise UnmatchedModulesError(
             f"none of its {len(named)} modules is a Linear layer of this base ({_some(missing)}); "
-            "it was trained on another one."
+            "it was trained on another one.",
+            missing,
         )
     if missing:
-        raise AdapterFileError(
+        raise UnmatchedModulesError(
             f"{len(missing)} of its {len(named)} modules are no Linear layers of this base "
-            f"({_some(missing)}); it was trained on another one, or on layers of another kind."
+            f"({_some(missing)}); it was trained on another one, or on layers of another kind.",
+            missing,
         )
 
 

@@ -68,7 +68,7 @@ class MlxEngine:
             vocab_size=base.vocab_size,
             dtype=str(base.dtype).removeprefix("mlx.core."),
             bytes=base.bytes,
-            created=int((base.path / "config.json").stat().st_mtime),
+            created=int(max(file.stat().st_mtime for file in base.path.glob("model*.safetensors"))),
             sampling=sampling_defaults(base.generation_config),
             max_tokens=config.max_tokens,
         )

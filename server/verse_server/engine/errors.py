@@ -9,7 +9,7 @@
     ├── QueueFullError            too many wait already
     ├── DeadlineExceededError     it took longer than it was given
     ├── EngineClosedError         draining or dead: no new work
-    └── GenerationFailedError     the engine broke while it was writing
+    └── GenerationFailedError     the engine broke while it was writing, or the numbers overflow
 
 The messages are written for the person who sent the request: one sentence that says what to do.
 """
@@ -42,11 +42,15 @@ class ModelNotFoundError(EngineError):
 
 
 class AdapterIncompatibleError(EngineError):
-    """The adapter exists but cannot be served on this base; `reason` says why."""
+    """The adapter exists but cannot be served on this base; `reason` says why.
 
-    def __init__(self, name: str, reason: str) -> None:
+    `unmatched` are the modules that it names and the base does not have.
+    """
+
+    def __init__(self, name: str, reason: str, unmatched: Sequence[str] = ()) -> None:
         self.name = name
         self.reason = reason
+        self.unmatched = tuple(unmatched)
         super().__init__(f"The adapter {name!r} cannot be served: {reason}")
 
 
@@ -104,7 +108,7 @@ class EngineClosedError(EngineError):
 
 
 class GenerationFailedError(EngineError):
-    """The engine broke; the log has the cause."""
+    """The engine broke, or it cannot write this answer: numbers overflow, a schema is too much."""
 
 
 class StartupError(UserError):

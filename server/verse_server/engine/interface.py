@@ -47,7 +47,12 @@ class Adapters(Protocol):
         ...
 
     async def unload(self, name: str) -> AdapterInfo:
-        """Free its slots and refuse it until it is loaded again; what runs is finished."""
+        """Free its slots and refuse it until it is loaded again; what runs is finished.
+
+        Raises:
+            ModelNotFoundError: no folder has this name, or it is unloaded already.
+            InvalidRequestError: the name is a checkpoint's, or more than a name.
+        """
         ...
 
     async def probe(self, target: Target, prompt: Sequence[int]) -> AdapterProbe:
@@ -98,11 +103,12 @@ class Engine(Protocol):
 
         Raises:
             PromptTooLongError: no room is left for one token.
+            InvalidRequestError: the format cannot hold these messages.
         """
         ...
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """A text as it is, control tokens included; may be empty."""
+        """A text as it is, control tokens included, behind what the tokenizer begins texts with."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -118,11 +124,12 @@ class Engine(Protocol):
                 schema that cannot be followed.
             AdapterChangedError: its files kept changing for seconds.
             QueueFullError: too many wait already.
-            EngineClosedError: the engine takes no new work.
-            GenerationFailedError: the engine broke.
 
         At any time:
             DeadlineExceededError: its time is over.
+            EngineClosedError: the engine takes no new work, or is closed while this runs.
+            GenerationFailedError: the engine broke, the numbers overflow, or the answer cannot be
+                held to its schema.
         """
         ...
 

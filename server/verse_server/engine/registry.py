@@ -13,7 +13,12 @@ from pathlib import Path
 
 from verse.adapter_config import MlxConfig
 from verse.adapter_digest import adapter_digest, file_digest
-from verse.adapter_files import AdapterFileError, ModuleShape, plan_adapter
+from verse.adapter_files import (
+    AdapterFileError,
+    ModuleShape,
+    UnmatchedModulesError,
+    plan_adapter,
+)
 from verse.adapter_folder import AdapterFolder, signature
 from verse.model_spelling import AdapterPart
 from verse_server.engine.adapter_listing import AdapterListing, KnownFolder, settling
@@ -108,7 +113,8 @@ class AdapterRegistry:
         try:
             info = self.model(AdapterPart(name, self._first_step(name)))
         except (AdapterIncompatibleError, ModelNotFoundError) as error:
-            return AdapterInfo(id=name, state="refused", error=str(error))
+            unmatched = error.unmatched if isinstance(error, AdapterIncompatibleError) else ()
+            return AdapterInfo(id=name, state="refused", error=str(error), unmatched=unmatched)
         return AdapterInfo(id=name, state="on_disk", digest=info.digest, report=info.report)
 
     def by_digest(self, digest: str) -> AdapterVersion:
@@ -214,7 +220,8 @@ class AdapterRegistry:
         except (AdapterFileError, OSError) as error:
             if step in known.previous and settling(known.folder.path):
                 return known.previous[step]
-            raise AdapterIncompatibleError(part.spelling, str(error)) from error
+            unmatched = error.unmatched if isinstance(error, UnmatchedModulesError) else ()
+            raise AdapterIncompatibleError(part.spelling, str(error), unmatched) from error
         known.versions = {**known.versions, step: version}
         self._remember(version)
         return self._sound(version)

@@ -36,7 +36,7 @@ class AdapterResidency:
         self.num_loads = 0
         """Adapter versions read into a slot so far."""
         self.num_evictions = 0
-        """Of these, how many took the slot of another one."""
+        """Versions that had to leave a slot for another one."""
 
     @property
     def num_resident(self) -> int:

@@ -15,11 +15,11 @@ FinishReason = Literal["stop", "length"]
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How one row draws its tokens. The defaults draw from the model's own distribution.
 
-    Order, as in transformers: bias, penalties, temperature, top_k, top_p, min_p, draw.
+    Order, as in transformers: schema, bias, penalties, temperature, top_k, top_p, min_p, draw.
     """
 
     temperature: float = 1.0
-    """0 takes the likeliest token, whatever top_k, top_p and min_p say."""
+    """0 takes the likeliest token after bias and penalties, whatever the other fields say."""
     top_p: float = 1.0
     top_k: int = 0
     """0 means all tokens."""
@@ -30,7 +30,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Over the answer only, per occurrence, as OpenAI defines it."""
     presence_penalty: float = 0.0
     logit_bias: dict[int, float] = {}
-    """Added to the logits of these token ids, before everything else."""
+    """Added to the logits of these token ids, before the penalties."""
     seed: int | None = None
     """None draws a fresh one."""
 
@@ -50,8 +50,6 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     """`mlx-lora`, `mlx-dora`, `peft-lora` or `peft-dora`."""
     matched: int
     """Modules of the base that the adapter changes."""
-    unmatched: tuple[str, ...] = ()
-    """Modules the adapter names and the base does not have; any refuses the adapter."""
     rank: int
     """Largest rank over the modules."""
     scale: float
@@ -80,7 +78,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     created: int
-    """Unix seconds: when the weights were written."""
+    """Unix seconds: when the newest file of its weights was written."""
     parent: str | None = None
     """What it was made from: the base for an adapter, the adapter for a checkpoint."""
     root: str
@@ -97,7 +95,7 @@ class ResidentVersion(msgspec.Struct, frozen=True, kw_only=True):
     """A version of an adapter that is in memory; an older one may be while rows still use it."""
 
     id: str
-    """The spelling it was asked for by: `xuzhimo` or `xuzhimo@85`."""
+    """The spelling it was last asked for by: `xuzhimo` or `xuzhimo@85`."""
     digest: str
     slot: int
     pins: int
@@ -111,11 +109,13 @@ class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["resident", "on_disk", "unloaded", "refused"]
     """`on_disk` is loaded by the next request; `unloaded` only when it is loaded again."""
     digest: str | None = None
-    """Of what the plain name means now."""
+    """Of the published weights; while there are none, of the newest checkpoint."""
     resident: tuple[ResidentVersion, ...] = ()
     report: LoadReport | None = None
     error: str | None = None
     """Why it is refused."""
+    unmatched: tuple[str, ...] = ()
+    """Modules it names and the base does not have, if that is why."""
 
 
 class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +130,7 @@ class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     sampling: SamplingParams
     """Defaults of this base, from its generation_config.json."""
     max_tokens: int = 2048
-    """Of an answer whose request names no limit."""
+    """Of an answer in a chat whose request names no limit."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +162,10 @@ class TokenText(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenLogprob(TokenText, frozen=True, kw_only=True):
-    """A token and its log-probability under the model, before temperature and penalties."""
+    """A token and its log-probability under the model: before schema, bias, penalties, temperature.
+
+    In an answer, tokens of the frame have no `bytes`: those of all tokens together are the text.
+    """
 
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
@@ -175,7 +178,7 @@ class AdapterProbe(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     prompt_tokens: int
     kl_divergence: float
-    """Of the base's distribution from the adapted one, in nats."""
+    """Of the adapted distribution from the base's, KL(adapted || base), in nats."""
     max_logit_change: float
     """0 means that the adapter changes nothing here."""
     mean_logit_change: float
@@ -201,13 +204,13 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     num_top_logprobs: int | None = None
     """How many likeliest tokens to report with each one drawn; None reports nothing."""
     score_prompt: bool = False
-    """Report the prompt's own tokens as well, and the end token of an answer."""
+    """Report the prompt's own tokens as well, and with `num_top_logprobs` an answer's end token."""
     client: str = ""
     """Who asks; clients share the batch fairly."""
     is_batch: bool = False
     """Bulk work, which runs after everything else."""
     max_seconds: float | None = None
-    """From being queued to the last token; None leaves it to the engine's own limit."""
+    """From being queued to the last token; the engine's own limit, if shorter, holds as well."""
     framed: bool = True
     """Whether the prompt is a conversation in the target's format. A text without a frame stops at
     no string of the format, and nothing is taken off its beginning."""
@@ -231,7 +234,8 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     """Tokens of the prompt that needed no computing."""
     logprobs: tuple[TokenLogprob, ...] = ()
-    """Of the tokens that came in since the last chunk, if asked for."""
+    """If asked for, of the tokens whose text begins in this chunk's. A token without any comes with
+    the next one; one that begins with a stop string or behind it is left out."""
     scored_prompt: tuple[TokenText, ...] = ()
     """On the first chunk of an answer, if asked for: the prompt's tokens. Each is a `TokenLogprob`,
     but for the first, which comes after nothing."""
@@ -244,7 +248,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Literal["ok", "draining", "stalled", "dead"]
     running: int
-    """Rows in the batch."""
+    """Answers being written."""
     waiting: int
     """Requests not yet admitted."""
     resident_adapters: int
@@ -256,7 +260,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     adapter_loads: int
     """Adapter versions read into a slot."""
     adapter_evictions: int
-    """Of these, how many took the slot of another one."""
+    """Versions that had to leave a slot for another one."""
     prefix_cache_bytes: int
     memory_bytes: int
     """Held by mlx: weights, adapters, keys and values."""

@@ -38,7 +38,7 @@ from verse_server.engine.residency import AdapterResidency
 from verse_server.engine.rows import Row
 from verse_server.engine.scheduler import Pace, WaitingQueue
 from verse_server.engine.scoring import PromptScorer
-from verse_server.engine.text import AnswerText
+from verse_server.engine.text import AnswerText, Detokenizer
 from verse_server.engine.token_text import TokenTexts
 from verse_server.engine.types import EngineStats, GenerationRequest
 
@@ -344,7 +344,8 @@ class Worker:
             self._batch.add(rows, request.max_tokens, job.stop_tokens)
 
     def _text_of(self, job: Job) -> AnswerText:
-        request, detokenizer = job.request, self._base.tokenizer.detokenizer
+        request = job.request
+        detokenizer = cast(Detokenizer, self._base.tokenizer.detokenizer)
         if not request.framed:  # a text goes on: its next word may begin with a space
             for token in self._base.hf_tokenizer.encode("a", add_special_tokens=False):
                 detokenizer.add_token(token)

@@ -27,7 +27,6 @@ class AdapterReport(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     matched: int
     """Modules of the base that the adapter changes."""
-    unmatched: tuple[str, ...]
     rank: int
     scale: float
     delta_norm: float | None
@@ -85,12 +84,14 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["resident", "on_disk", "unloaded", "refused"]
     """`on_disk` is loaded by the next request; `unloaded` only when it is loaded again."""
     digest: str | None
-    """Version that the plain name means now."""
+    """Of the published weights; while there are none, of the newest checkpoint."""
     resident: tuple[ResidentAdapter, ...]
     """In slots; an older version stays while a request uses it."""
     report: AdapterReport | None
     error: str | None
     """Why it is refused."""
+    unmatched: tuple[str, ...]
+    """Modules it names and the base does not have, if that is why."""
 
 
 class AdapterList(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +117,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     prompt_tokens: int
     kl_divergence: float
-    """Of the base's distribution from the adapted one, in nats."""
+    """Of the adapted distribution from the base's, KL(adapted || base), in nats."""
     max_logit_change: float
     """0 means that the adapter changes nothing here."""
     mean_logit_change: float

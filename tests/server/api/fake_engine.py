@@ -82,7 +82,7 @@ class FakeAdapters:
         slot = ResidentVersion(id="xuzhimo", digest=DIGEST, slot=0, pins=1)
         error = "The adapter 'broken' cannot be served: the weights file is truncated."
         return [
-            AdapterInfo(id="broken", state="refused", error=error),
+            AdapterInfo(id="broken", state="refused", error=error, unmatched=("layers.9.mlp",)),
             AdapterInfo(
                 id="xuzhimo",
                 state=self.state,

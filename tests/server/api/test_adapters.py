@@ -17,6 +17,7 @@ def test_every_folder_is_listed_with_its_state_and_report(client: Client) -> Non
     broken, fine = answer["data"]
     assert (broken["id"], broken["state"], broken["report"]) == ("broken", "refused", None)
     assert "truncated" in broken["error"]
+    assert (broken["unmatched"], fine["unmatched"]) == (["layers.9.mlp"], [])
     assert (fine["object"], fine["state"], fine["error"]) == ("adapter", "on_disk", None)
     assert fine["report"]["matched"] == 24
 

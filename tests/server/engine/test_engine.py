@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -101,6 +102,14 @@ async def test_a_text_without_a_frame_may_go_on_with_a_blank(start_engine: Start
     for framed, num_blanks in ((True, 2), (False, 3)):
         text = await write(engine, "base", sampling=bias, framed=framed, max_tokens=3)
         assert text == " " * num_blanks
+
+
+async def test_the_base_is_as_old_as_its_weights(
+    start_engine: StartEngine, tiny_base: Path
+) -> None:
+    os.utime(tiny_base / "model.safetensors", (0, 1_500_000_000))
+    engine = start_engine()
+    assert engine.base.created == engine.models()[0].created == 1_500_000_000
 
 
 async def test_max_tokens_ends_a_row_with_length(start_engine: StartEngine) -> None:

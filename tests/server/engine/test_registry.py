@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.server.engine.fixtures_files import (
+    BASE_MODULES,
     LONG_AGO,
     age,
     checkpoint,
     cut_in_half,
     digest,
     mlx_config,
+    mlx_tensors,
     names,
     not_found,
     peft_tensors,
@@ -23,7 +25,9 @@ from tests.server.engine.fixtures_files import (
     write_weights,
 )
 from verse.adapter_digest import file_digest
+from verse.adapter_files import ModuleShape
 from verse.model_spelling import AdapterPart
+from verse_server.engine.errors import AdapterIncompatibleError
 from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.types import CheckpointInfo
 
@@ -59,12 +63,26 @@ def test_a_checkpoint_s_parent_is_its_adapter(registry: AdapterRegistry, root: P
 def test_the_report_says_what_loading_will_do(registry: AdapterRegistry, root: Path) -> None:
     report = registry.model(AdapterPart("xuzhimo")).report
     assert report is not None
-    assert (report.format, report.matched, report.unmatched) == ("mlx-lora", 4, ())
+    assert (report.format, report.matched) == ("mlx-lora", 4)
     assert (report.rank, report.scale, report.delta_norm) == (4, 2.0, None)
     assert report.bytes == (root / "xuzhimo" / WEIGHTS).stat().st_size
     assert report.digest == digest(registry, "xuzhimo")
     assert report.recorded_base == "models/verse-tiny"
     assert report.warnings == ()
+
+
+def test_modules_that_the_base_does_not_have_are_listed_with_the_refusal(
+    registry: AdapterRegistry, root: Path
+) -> None:
+    others = [f"model.layers.{layer}.self_attn.q_proj" for layer in range(2, 7)]
+    modules = {**BASE_MODULES, **dict.fromkeys(others, ModuleShape(16, 16))}
+    write_adapter(root / "longer", tensors=mlx_tensors(modules))
+    infos = {info.id: info for info in registry.folders()}
+    assert (infos["longer"].state, infos["longer"].unmatched) == ("refused", tuple(others))
+    assert (infos["xuzhimo"].state, infos["xuzhimo"].unmatched) == ("on_disk", ())
+    with pytest.raises(AdapterIncompatibleError) as refused:
+        registry.version(AdapterPart("longer"))
+    assert refused.value.unmatched == tuple(others)
 
 
 def test_what_loading_found_out_is_kept_for_the_report(registry: AdapterRegistry) -> None:

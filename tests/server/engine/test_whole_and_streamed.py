@@ -293,6 +293,7 @@ def test_a_completion_is_the_same_whole_and_streamed_and_its_tokens_are_where_th
         assert [answer.text for answer in answers] == [first_cut(text, stops) for text in texts]
     for answer in answers:
         for token, _, _, offset in answer.entries or []:
+            assert token
             here = answer.text[offset : offset + len(token)]
             # Half a character has no place of its own, a token of the frame has no text.
             if not token.startswith(("bytes:", "<|")):
