@@ -109,9 +109,39 @@ class _Answers(ABC):
         """What a chunk adds to its answer; nothing, or several things."""
 
     def _chunks(self) -> AsyncGenerator[GenerationChunk, None]:
-        return _finished(
-            metered(self._rows, _together(self._rows, self._engine)), self._num_answers
-        )
+        only = len(self._rows) == 1
+        chunks = self._engine.generate(self._rows[0]) if only else self._together()
+        return _finished(metered(self._rows, chunks), self._num_answers)
+
+    async def _together(self) -> AsyncGenerator[GenerationChunk, None]:
+        """The chunks of all requests as they come; closing this closes them all.
+
+        `index` counts through: the answers of the first request, then those of the second.
+
+        Raises:
+            EngineError: as `Engine.generate`; the other requests are closed.
+        """
+        # Bounded, so that a slow reader is as slow for the engine as with one request.
+        events: asyncio.Queue[GenerationChunk | Exception | None] = asyncio.Queue(_MAX_WAITING)
+        tasks: list[asyncio.Task[None]] = []
+        first = 0
+        for row in self._rows:
+            tasks.append(asyncio.create_task(_forward(row, self._engine, first, events)))
+            first += row.n
+        try:
+            num_left = len(tasks)
+            while num_left:
+                event = await events.get()
+                if isinstance(event, Exception):
+                    raise event
+                if event is None:
+                    num_left -= 1
+                else:
+                    yield event
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _usage(self) -> CompletionUsage:
         """Each prompt counts once, however many answers it has; all `n` have the same."""
@@ -283,44 +313,6 @@ async def _finished(
         raise GenerationFailedError(
             "The engine stopped before the poem was finished; send it again."
         )
-
-
-async def _together(
-    rows: Sequence[GenerationRequest], engine: Engine
-) -> AsyncGenerator[GenerationChunk, None]:
-    """The chunks of all requests as they come; closing this closes them all.
-
-    `index` counts through: the answers of the first request, then those of the second.
-
-    Raises:
-        EngineError: as `Engine.generate`; the other requests are closed.
-    """
-    if len(rows) == 1:
-        async with aclosing(engine.generate(rows[0])) as chunks:
-            async for chunk in chunks:
-                yield chunk
-        return
-    # Bounded, so that a slow reader is as slow for the engine as with one request.
-    events: asyncio.Queue[GenerationChunk | Exception | None] = asyncio.Queue(_MAX_WAITING)
-    tasks: list[asyncio.Task[None]] = []
-    first = 0
-    for row in rows:
-        tasks.append(asyncio.create_task(_forward(row, engine, first, events)))
-        first += row.n
-    try:
-        num_left = len(rows)
-        while num_left:
-            event = await events.get()
-            if isinstance(event, Exception):
-                raise event
-            if event is None:
-                num_left -= 1
-            else:
-                yield event
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _forward(

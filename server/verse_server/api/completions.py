@@ -40,8 +40,8 @@ class ChatController(Controller):
         admission: AdmissionDependency,
     ) -> Response[ChatCompletion]:
         """Continue a conversation; with `stream`, as events that hold a `ChatCompletionChunk`."""
-        answers = ChatAnswers(await chat_rows(data, engine, admission), engine)
-        return Reply(answers.records(data), is_stream=data.stream)
+        rows = await chat_rows(data, engine, admission)
+        return Reply(ChatAnswers(rows, engine).records(data), is_stream=data.stream)
 
 
 class CompletionsController(Controller):

@@ -100,8 +100,9 @@ async def probe_request(
 def _chat_row(
     request: ChatCompletionRequest, engine: Engine, admission: Admission
 ) -> GenerationRequest:
-    target = engine.resolve(_model_name(request, engine.base))
-    prompt = engine.encode(target, _messages(request.messages))
+    name, messages = _model_name(request, engine.base), _messages(request.messages)
+    target = engine.resolve(name)
+    prompt = engine.encode(target, messages)
     max_tokens = request.max_completion_tokens or request.max_tokens or engine.base.max_tokens
     row = _row(request, admission, engine.base, target, prompt, max_tokens)
     return msgspec.structs.replace(
