@@ -15,13 +15,14 @@ from typing import Annotated, Protocol
 
 import msgspec
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from verse.atomic_file import replace_file
 from verse.prompt import Message
+from verse.terminal import console, show
 from verse_clients.answers import Answer
 from verse_clients.errors import InputError, NoCompletionError, OutputError
 
@@ -115,10 +116,10 @@ def compare(
     rows = asyncio.run(_asked(wanted, base_url, api_key))
     if output is None:
         width = None if sys.stdout.isatty() else _FILE_WIDTH
-        Console(width=width, highlight=False).print(as_tables(wanted.models, rows))
+        console(width=width).print(as_tables(wanted.models, rows))
     else:
         replace_file(output, [as_markdown(wanted.models, rows).encode()])
-        typer.echo(output)
+        show(output)
 
 
 def read_themes(text: str) -> tuple[str, ...]:
@@ -180,9 +181,9 @@ async def _asked(wanted: SideBySide, base_url: str, api_key: str | None) -> list
     from verse_clients.openai_client import AsyncServer
 
     server = AsyncServer(base_url, api_key)
-    console = Console(stderr=True)
+    out = console(stderr=True)
     try:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        with Progress(console=out, transient=True, disable=not out.is_terminal) as progress:
             total = len(wanted.models) * len(wanted.themes)
             task = progress.add_task("writing", total=total)
             return await ask(server, wanted, lambda: progress.advance(task))

@@ -12,11 +12,14 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import metadata
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from verse.errors import UserError
+from verse.terminal import show, shown
 
 _DISTRIBUTION = "verse-workshop"
 _GROUP = "verse.commands"
@@ -71,10 +74,10 @@ def _show_anything() -> None:
 
 def _run(first: str, rest: list[str]) -> int:
     if first in ("--help", "-h"):
-        print(_help())
+        show(_help())
         return 0
     if first == "--version":
-        print(f"verse {metadata.version(_DISTRIBUTION)}")
+        show(f"verse {metadata.version(_DISTRIBUTION)}")
         return 0
     entry_point = _commands().get(first)
     if entry_point is None:
@@ -90,7 +93,13 @@ def _run_command(entry_point: metadata.EntryPoint, arguments: list[str]) -> int:
         command = typer.main.get_command(entry_point.load())
         if isinstance(command, TyperGroup):
             _list_nested(command, entry_point.name, arguments)
-        command.main(args=arguments, prog_name=program)
+        try:
+            ended = command.main(args=arguments, prog_name=program, standalone_mode=False)
+        except TyperException as mistake:
+            return _show_mistake(mistake, command)
+    except typer.Abort:
+        show("Aborted!", stderr=True)
+        return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except ModuleNotFoundError as error:
@@ -101,7 +110,19 @@ def _run_command(entry_point: metadata.EntryPoint, arguments: list[str]) -> int:
             f"{program} needs the {part} part; "
             f"in the folder of Verse run: pip install -e '.[{part}]'"
         )
-    return 0
+    return ended if isinstance(ended, int) else 0
+
+
+def _show_mistake(mistake: Any, command: Any) -> int:
+    """As Typer does where it is the whole program; what was typed may have come from elsewhere."""
+    mistake.message = shown(mistake.message)
+    if command.rich_markup_mode is None:
+        mistake.show()
+    else:
+        from typer.rich_utils import rich_format_error
+
+        rich_format_error(mistake)
+    return mistake.exit_code
 
 
 def _commands() -> dict[str, metadata.EntryPoint]:
@@ -171,5 +192,5 @@ def _unknown(name: str) -> str:
 
 
 def _tell(sentence: str) -> int:
-    print(sentence, file=sys.stderr)
+    show(sentence, stderr=True)
     return _USER_MISTAKE

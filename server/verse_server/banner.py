@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from verse.terminal import show_line
 from verse_server.config import ServerConfig
 from verse_server.engine.types import BaseInfo, ModelInfo, SamplingParams
 
@@ -89,4 +90,4 @@ def _curl_line(config: ServerConfig, port: int, model: str) -> str:
 
 def _plain(console: Console, line: str, style: str | None = None) -> None:
     """Print one line as it is: no markup, no wrapping, so that it can be copied."""
-    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    show_line(console, line, style)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from verse import terminal
 from verse_server.config import EngineConfig, ServerConfig
 
 _ENGINE = EngineConfig()
@@ -141,7 +141,7 @@ def _start_and_run(config: ServerConfig) -> int:
     from verse_server.serving import bind, run
 
     _set_up_logging()
-    console = Console()
+    console = terminal.console()
     with bind(config.host, config.port) as sock:
         from verse_server.engine.engine import MlxEngine  # after bind: mlx takes its time
 
@@ -153,7 +153,7 @@ def _start_and_run(config: ServerConfig) -> int:
 
 
 def _set_up_logging() -> None:
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(terminal.ShownFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("verse_server").setLevel(logging.INFO)

@@ -2,9 +2,8 @@
 
 import io
 
-from rich.console import Console
-
 from tests.trainer.test_preflight import FORECAST
+from verse.terminal import console
 from verse_trainer import events
 from verse_trainer.config import TrainConfig
 from verse_trainer.events import (
@@ -45,8 +44,8 @@ def evaluated(step: int, is_best: bool = True) -> Evaluated:
 
 def shown(*messages: Message, terminal: bool = False) -> str:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=terminal, width=200, color_system=None)
-    with ProgressView(TrainConfig(), console) as view:
+    out = console(file=stream, force_terminal=terminal, width=200, color_system=None)
+    with ProgressView(TrainConfig(), out) as view:
         for message in messages:
             view(message)
     return stream.getvalue()

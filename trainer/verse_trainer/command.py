@@ -5,9 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
-import typer
-from rich.console import Console
 
+from verse.terminal import console, show
 from verse_trainer.config_file import read_config_file
 from verse_trainer.ending import MISTAKE, Seen, verdict
 from verse_trainer.errors import TrainerError
@@ -73,13 +72,13 @@ def read_config(config_name: str | None, flags: Mapping[str, Any]) -> Settled:
 
 
 def _view(settled: Settled, as_json: bool) -> AbstractContextManager[Show]:
-    return nullcontext(_print_json) if as_json else ProgressView(settled.config, Console())
+    return nullcontext(_print_json) if as_json else ProgressView(settled.config, console())
 
 
 def _print_json(message: Message) -> None:
     if not isinstance(message, Failed):  # told on standard error, as every mistake
-        typer.echo(msgspec.json.encode(message))
+        show(msgspec.json.encode(message).decode())
 
 
 def _tell(sentence: str) -> None:
-    typer.echo(sentence, err=True)
+    show(sentence, stderr=True)

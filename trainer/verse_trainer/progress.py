@@ -3,7 +3,6 @@
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +13,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from verse.terminal import show_line
 from verse_trainer.config import TrainConfig
 from verse_trainer.events import (
     Evaluated,
@@ -91,7 +91,7 @@ class ProgressView:
     def _show_forecast(self, forecast: Forecast) -> None:
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         for what, words in describe(forecast, self._config):
-            table.add_row(what, escape(words))
+            table.add_row(what, words)
         self._bar.console.print(table)
         for note in forecast.notes:
             self._line(note)
@@ -120,8 +120,7 @@ class ProgressView:
         return f"{words}, best so far" if evaluated.is_best else words
 
     def _line(self, text: str) -> None:
-        # No markup: poems and paths may hold brackets. Whole lines: a file wraps nothing.
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        show_line(self._bar.console, text)
 
 
 def _in_words(message: Message) -> str | None:

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from verse.records import OrderName
+from verse.terminal import show
 from verse_clients.curate.errors import CurateError
 from verse_clients.curate.place import Appearance
 
@@ -119,7 +120,7 @@ def export(
             raise CurateError(f"There is no export {kind!r}; there are {', '.join(exports.KINDS)}.")
     entries = read_journal(decisions)
     for path in exports.export(entries, output or export_folder(decisions), chosen):
-        print(path)
+        show(path)
 
 
 @app.command()
@@ -131,7 +132,7 @@ def keys(
     """Print all keys as a TOML file, to begin your own with."""
     from verse_clients.curate.keymap import read_keymap, to_toml
 
-    print(to_toml(read_keymap(keymap)), end="")
+    show(to_toml(read_keymap(keymap)).rstrip("\n"))
 
 
 def _view() -> Any:

@@ -26,7 +26,7 @@ from verse.records import (
 from verse_clients.decisions import seed_list
 from verse_clients.decisions.errors import DecisionsError
 from verse_clients.decisions.replay import Replay, last_comparisons
-from verse_clients.markdown_verse import book
+from verse_clients.markdown import book
 
 _MAX_PAIRS = 4
 """Of one poem in accepted-over-rejected pairs, so that no poem speaks louder than the others."""

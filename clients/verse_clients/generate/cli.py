@@ -4,13 +4,13 @@ Nothing heavy is imported before a command runs: `verse --help` loads this modul
 """
 
 import asyncio
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from verse.terminal import show
 from verse_clients.errors import InputError, SelectionError
 from verse_clients.generate import options
 from verse_clients.option_groups import grouped
@@ -54,7 +54,7 @@ def generate(
     conduct = _conduct(poems, marking, asking, extend=files.extend)
     session = Session(_order(wanted, draw), conduct, asking.base_url, asking.api_key)
     if dry_run:
-        print("\n".join(asyncio.run(session.describe())))
+        show("\n".join(asyncio.run(session.describe())))
         return
 
     def finish() -> None:
@@ -161,7 +161,7 @@ def _carry_out(session: "Session", finish: Callable[[], None]) -> None:
     finally:
         finish()
     if is_stopped:
-        print(session.so_far("Stopped."), file=sys.stderr)
+        show(session.so_far("Stopped."), stderr=True)
         raise typer.Exit(_INTERRUPTED)
 
 
@@ -175,8 +175,8 @@ def _convert(
 
 
 def _show(poems: "Sequence[Candidate]", run: "RunFigures | None" = None, *, as_json: bool) -> None:
+    from verse.terminal import show_json, show_parts
     from verse_clients.generate.summary import summarise, tables
-    from verse_clients.printing import print_json, print_parts
 
     summary = summarise(poems, run)
-    print_json(summary) if as_json else print_parts(tables(summary))
+    show_json(summary) if as_json else show_parts(tables(summary))

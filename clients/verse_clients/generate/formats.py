@@ -11,7 +11,7 @@ from verse.adapter_folder import checkpoint_file
 from verse.atomic_file import replace_file
 from verse.records import Candidate
 from verse_clients.errors import OutputError
-from verse_clients.markdown_verse import book
+from verse_clients.markdown import book
 
 Format = Literal["jsonl", "seed", "markdown", "text"]
 """`jsonl` is what poems are kept in; the others can be made of it at any time."""

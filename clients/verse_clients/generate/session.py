@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
+from verse import terminal
 from verse.records import Candidate, Sampling
 from verse_clients.copies import CopyLimits
 from verse_clients.errors import OutputError, ServerError, UnfinishedError
@@ -86,7 +86,7 @@ class Session:
         """
         self._order = order
         self._conduct = conduct
-        self._console = Console(stderr=True)
+        self._console = terminal.console(stderr=True)
         self._screen = _screen(conduct)
         self._patience = Patience(
             conduct.wait_seconds, now=time.monotonic, sleep=asyncio.sleep, tell=self._tell
@@ -236,7 +236,7 @@ class Session:
         return self._conduct.concurrency or usual
 
     def _tell(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        terminal.show_line(self._console, line)
 
 
 def described(plan: Sequence[Cell], missing_: Sequence[Cell], path: Path) -> list[str]:

@@ -4,13 +4,13 @@ Nothing heavy is imported before a command runs: `verse --help` loads this modul
 """
 
 import asyncio
-import sys
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from verse.terminal import show
 from verse_clients.errors import InputError
 from verse_clients.judge import options
 from verse_clients.option_groups import grouped
@@ -50,7 +50,7 @@ def judge(
 
     session = Session(_order(subject, judges, manner, ranking), _conduct(subject.output, asking))
     if dry_run:
-        print("\n".join(asyncio.run(session.describe())))
+        show("\n".join(asyncio.run(session.describe())))
         return
     _show(_carry_out(session), subject.output, as_json=as_json)
 
@@ -63,18 +63,18 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Tell how far the judges agree with this poet, with each other and with themselves."""
+    from verse.terminal import show_json, show_parts
     from verse_clients.decisions.journal import read_journal
     from verse_clients.judge.plots import draw
     from verse_clients.judge.ranked import read_ranked
     from verse_clients.judge.report import make_report
     from verse_clients.judge.report_tables import tables
-    from verse_clients.printing import print_json, print_parts
 
     ranked = read_ranked(ranking)
     entries = read_journal(decisions)
     made = make_report(ranked, entries)
     paths = draw(ranked, entries, made, output or ranking.with_name("judge-report"))
-    print_json(made) if as_json else print_parts((*tables(made), *map(str, paths)))
+    show_json(made) if as_json else show_parts((*tables(made), *map(str, paths)))
 
 
 @app.command()
@@ -91,7 +91,7 @@ def calibrate(
 
     learned = learn(read_ranked(ranking), read_journal(decisions))
     write_json(output, learned)
-    print("\n".join([*lines(learned), str(output)]))
+    show("\n".join([*lines(learned), str(output)]))
 
 
 def _order(
@@ -149,15 +149,15 @@ def _carry_out(session: "Session") -> "Ranked":
     try:
         return asyncio.run(session.run())
     except KeyboardInterrupt:
-        print("Stopped; run the same command again to go on.", file=sys.stderr)
+        show("Stopped; run the same command again to go on.", stderr=True)
         raise typer.Exit(_INTERRUPTED) from None
 
 
 def _show(ranked: "Ranked", output: Path, *, as_json: bool) -> None:
+    from verse.terminal import show_json, show_parts
     from verse_clients.judge.progress import tables
-    from verse_clients.printing import print_json, print_parts
 
-    print_json(ranked) if as_json else print_parts((*tables(ranked), str(output)))
+    show_json(ranked) if as_json else show_parts((*tables(ranked), str(output)))
 
 
 def _price(text: str | None) -> "Price | None":

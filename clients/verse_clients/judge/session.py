@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
+from verse import terminal
 from verse.records import Candidate, Judgment, Poem
 from verse_clients.errors import OutputError, ServerError, UnauthorisedError, UnfinishedError
 from verse_clients.generate.inputs import read_training
@@ -73,7 +73,7 @@ class Session:
         """
         self._conduct = conduct
         self._order = order
-        self._console = Console(stderr=True)
+        self._console = terminal.console(stderr=True)
         self._learned = inputs.read_weights(order.weights)
         self._procedure = msgspec.structs.replace(order.procedure, weights=self._learned.weights)
         self._poems = inputs.read_poems(order.poems)
@@ -161,4 +161,4 @@ class Session:
         return f"{told} What was answered is kept; run the same command again to go on."
 
     def _tell(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        terminal.show_line(self._console, line)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from verse.terminal import show
+
 _ROUND = typer.Option("--round", show_default="the newest in rounds/", help="A round's folder.")
 _Round = Annotated[Path | None, _ROUND]
 _Poems = Annotated[Path, typer.Option("--poems", help="The poet's own poems.")]
@@ -93,8 +95,8 @@ def start(
         max_synthetic=max_synthetic,
     )
     folder = rounds.start_round(plan)
-    print(f"{folder}/plan.toml is the plan; change it as you like, then run `verse refine`.")
-    print(rounds.listing(rounds.look_at(folder)))
+    show(f"{folder}/plan.toml is the plan; change it as you like, then run `verse refine`.")
+    show(rounds.listing(rounds.look_at(folder)))
 
 
 @app.command("next")
@@ -105,7 +107,7 @@ def next_steps(folder: _Round = None) -> None:
 
     place = folder or rounds.newest_round()
     waiting = rounds.advance(place, Program(), _say)
-    print(rounds.invitation(waiting.step) if waiting else rounds.farewell(place))
+    show(rounds.invitation(waiting.step) if waiting else rounds.farewell(place))
 
 
 @app.command()
@@ -114,8 +116,8 @@ def status(folder: _Round = None) -> None:
     from verse_clients.refine import rounds
 
     place = folder or rounds.newest_round()
-    print(place)
-    print(rounds.listing(rounds.look_at(place)))
+    show(place)
+    show(rounds.listing(rounds.look_at(place)))
 
 
 @app.command()
@@ -153,7 +155,7 @@ def filter_poems(
 
     limits = Limits(CopyLimits(min(8, max_run), max_run, max_copied), max_likeness)
     poets = commands.PoetsFiles(poems=poems, split=None if without_split else split)
-    print(commands.run_filter(source, output, poets, decided or [], limits))
+    show(commands.run_filter(source, output, poets, decided or [], limits))
     return None
 
 
@@ -216,7 +218,7 @@ def convert(
         Limits(CopyLimits(min(8, max_run), max_run, max_copied), max_likeness),
         list_file,
     )
-    print(text)
+    show(text)
     return None
 
 
@@ -255,7 +257,7 @@ def compare(
 
     poets = commands.PoetsFiles(poems=poems, split=None if without_split else split)
     figures = numbers or output.with_suffix(".numbers.json")
-    print(commands.run_compare(sides, output, figures, poets, adapters_folder))
+    show(commands.run_compare(sides, output, figures, poets, adapters_folder))
     return None
 
 
@@ -268,4 +270,4 @@ def _run(step: str, folder: Path | None) -> None:
 
 def _say(line: str) -> None:
     """At once, since a command writes to the same terminal next."""
-    print(line, flush=True)
+    show(line)

@@ -8,6 +8,7 @@ import msgspec
 from verse import jsonl
 from verse.diversity import equal_samples
 from verse.records import Candidate
+from verse_clients.markdown import cell
 from verse_clients.measures import Measures, Yardstick
 
 _METRICS_FILE = "metrics.jsonl"
@@ -92,8 +93,9 @@ def table(found: Sequence[Side]) -> str:
         loss = "?" if side.valid_loss is None else f"{side.valid_loss:.3f} @{side.valid_step}"
         of = side.measures
         lines.append(
-            f"| {side.name} | {side.num_poems} | {loss} | {of.copy_rate:.1%} | {of.similarity:.1%} "
-            f"| {of.diversity.distinct_3:.3f} | {of.diversity.commonest_first_line_share:.1%} |"
+            f"| {cell(side.name)} | {side.num_poems} | {loss} | {of.copy_rate:.1%} "
+            f"| {of.similarity:.1%} | {of.diversity.distinct_3:.3f} "
+            f"| {of.diversity.commonest_first_line_share:.1%} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from verse.terminal import show
+
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, rich_markup_mode=None)
 
 
@@ -40,5 +42,5 @@ def report(
     text = pages.markdown(found)
     write_file(output, pages.html(found).encode())
     write_file(output.with_suffix(".md"), text.encode())
-    print(text)
-    print(f"{output} has this with plots.")
+    show(text)
+    show(f"{output} has this with plots.")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from verse_clients.markdown import cell
 from verse_clients.report import plots
 from verse_clients.report.figures import Figures
 from verse_clients.report.tables import Table, tables
@@ -42,7 +43,7 @@ svg { max-width: 100%; height: auto; }
 
 def markdown(figures: Figures) -> str:
     """The tables and the words."""
-    parts = [f"# {_TITLE}", figures.verdict.sentence, *_warnings(figures), _NOTE]
+    parts = [f"# {_TITLE}", cell(figures.verdict.sentence), *_warnings(figures), _NOTE]
     for table in tables(figures):
         parts += [f"## {table.title}", _markdown_table(table)]
     return "\n\n".join(parts) + "\n"
@@ -76,19 +77,12 @@ def html(figures: Figures) -> str:
 
 
 def _warnings(figures: Figures) -> list[str]:
-    return [f"**Warning.** {_cell(warning)}" for warning in figures.warnings]
+    return [f"**Warning.** {cell(warning)}" for warning in figures.warnings]
 
 
 def _markdown_table(table: Table) -> str:
     lines = [table.head, ("---",) + ("---:",) * (len(table.head) - 1), *table.rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """Text that stays in its cell and makes no tag."""
-    for sign, instead in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", " ")):
-        text = text.replace(sign, instead)
-    return text
+    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
 
 
 def _html_table(table: Table) -> str:

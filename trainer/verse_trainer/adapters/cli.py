@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from verse import terminal
 from verse.prompt import FormatName, PromptFormat
 from verse_trainer.errors import AdapterError
 
@@ -53,7 +54,7 @@ def list_adapters(adapters: AdaptersOption = _ADAPTERS, as_json: JsonOption = Fa
     elif summaries:
         _console().print(list_table(summaries, time.time()))
     else:
-        print(f"There is no adapter in {adapters}.")
+        terminal.show(f"There is no adapter in {adapters}.")
 
 
 @app.command()
@@ -152,8 +153,8 @@ def fuse(
     from verse_trainer.adapters.lookup import choose, parse_one
 
     fused = write(choose(adapters, parse_one(name)), model, output, keep_quantized=keep_quantized)
-    print(f"{fused.target}: {fused.num_modules} layers changed.")
-    print(f"Self-check: rounding took {fused.lost:.1%} of what the adapter does.")
+    terminal.show(f"{fused.target}: {fused.num_modules} layers changed.")
+    terminal.show(f"Self-check: rounding took {fused.lost:.1%} of what the adapter does.")
 
 
 @app.command()
@@ -170,9 +171,9 @@ def remove(
 
     path = removable(adapters, parse_one(name))
     if not yes and not _confirmed(f"Move {path} to the trash?"):
-        print("Nothing was removed.")
+        terminal.show("Nothing was removed.")
         return
-    print(f"Moved to {move_to_trash(adapters, path, datetime.now().astimezone())}")
+    terminal.show(f"Moved to {move_to_trash(adapters, path, datetime.now().astimezone())}")
 
 
 def _confirmed(question: str) -> bool:
@@ -185,19 +186,19 @@ def _confirmed(question: str) -> bool:
 
 
 def _print_transfer(transfer: Any) -> None:
-    print(
+    terminal.show(
         f"{transfer.target}: {transfer.num_modules} modules, rank {transfer.rank}, "
         f"scale {transfer.scale:g}."
     )
     agreement = f"to {transfer.difference:.0e}" if transfer.difference else "exactly"
-    print(f"Self-check: on random input both sides agree {agreement}.")
+    terminal.show(f"Self-check: on random input both sides agree {agreement}.")
     if not transfer.has_prompt_format:
-        print("No prompt format is recorded; the server will assume chat.")
+        terminal.show("No prompt format is recorded; the server will assume chat.")
 
 
 def _print_json(value: object) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value), indent=1).decode())
+    terminal.show_json(value, indent=1)
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False)
+    return terminal.console(width=None if sys.stdout.isatty() else _FILE_WIDTH)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
 from verse.records import Poem
+from verse.terminal import console, show, show_json, show_line
 from verse_trainer.data_set.checks import CheckReport, Kind, Problem
 from verse_trainer.data_set.importing import ImportReport
 from verse_trainer.data_set.pieces import counted
@@ -106,7 +106,7 @@ def print_json(report: CheckReport) -> None:
         "num_warnings": len(problems) - report.num_errors,
         "problems": problems,
     }
-    _out(msgspec.json.format(msgspec.json.encode(machine, enc_hook=str)).decode())
+    show_json(machine)
 
 
 def _print_kind(heading: str, problems: Sequence[Problem], show_all: bool) -> None:
@@ -127,9 +127,8 @@ def _named(poem: Poem) -> str:
 
 
 def _out(text: str, style: str | None = None) -> None:
-    # Paths and poems are no markup, and a line that is cut is no place to click on.
-    Console(soft_wrap=True).print(text, style=style, markup=False, highlight=False)
+    show_line(console(), text, style)
 
 
 def _err(text: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+    show(text, stderr=True)

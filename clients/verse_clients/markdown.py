@@ -1,8 +1,10 @@
-"""Poems as Markdown: line breaks and indents kept, Markdown's own signs taken for what they are."""
+"""Poems and names as Markdown: line breaks and indents kept, Markdown's own signs escaped."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+
+from verse.terminal import shown
 
 
 def book(title: str, poems: Iterable[tuple[str, str]]) -> str:
@@ -15,6 +17,13 @@ def book(title: str, poems: Iterable[tuple[str, str]]) -> str:
         parts.append(f"## {_escaped(theme.strip()) or '无题'}")
         parts.append("\n\n\\* \\* \\*\n\n".join(_verse(text) for text in texts))
     return "\n\n".join([f"# {title}", *parts]) + "\n"
+
+
+def cell(text: str) -> str:
+    """Text that stays in its cell of a table, makes no link and no tag, and moves no terminal."""
+    for sign in "\\|[]*_`":
+        text = text.replace(sign, f"\\{sign}")
+    return shown(" ".join(text.replace("<", "&lt;").splitlines()))
 
 
 def _verse(poem: str) -> str:
