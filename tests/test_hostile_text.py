@@ -118,10 +118,11 @@ def test_the_list_of_adapters_and_one_of_them(capsys: Capture) -> None:
 
 
 def test_poems_of_several_adapters_side_by_side(fake: FakeOpenAI, capsys: Capture) -> None:
+    fake.script.models.append(model(NAME, 10))
     fake.script.write = lambda _: HOSTILE
     asked = ["--themes", HOSTILE, "--base-url", fake.base_url]
-    assert verse("adapters", "compare", NAME, "b", *asked) == 0
-    assert verse("adapters", "compare", NAME, "b", *asked, "-o", f"{NAME}.md") == 0
+    assert verse("adapters", "compare", NAME, "base", *asked) == 0
+    assert verse("adapters", "compare", NAME, "base", *asked, "-o", f"{NAME}.md") == 0
     fake.fail(Failure(400, HOSTILE))
     assert verse("adapters", "compare", NAME, *asked) == 2
     printed(capsys, least=4)
