@@ -1,5 +1,6 @@
 """What is told before the first step."""
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -54,26 +55,29 @@ def rate(learning_rate: float, scale: float, **rest: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "batch_size", "unseen"), [(105, 2, 1), (10, 4, 2), (8, 4, 0), (3, 4, 3)]
+    ("num_rows", "batch_size", "num_steps", "unseen"),
+    [(105, 2, 99, 1), (10, 4, 9, 2), (8, 4, 2, 0), (3, 4, 9, 3), (10, 4, 1, 6)],
 )
 def test_rows_mlx_lm_never_sees_are_counted_as_it_leaves_them_out(
-    num_rows: int, batch_size: int, unseen: int
+    num_rows: int, batch_size: int, num_steps: int, unseen: int
 ) -> None:
     from mlx_lm.tuner.trainer import iterate_batches
 
     rows = [([row, row + 1], 0) for row in range(0, 2 * num_rows, 2)]
-    assert never_seen_by_mlx_lm(num_rows, batch_size) == unseen
+    assert never_seen_by_mlx_lm(num_rows, batch_size, num_steps) == unseen
     if num_rows < batch_size:
         with pytest.raises(ValueError, match="at least batch_size"):
             next(iterate_batches(rows, batch_size, 64))
         return
-    seen = {int(row[0]) for batch, _ in iterate_batches(rows, batch_size, 64) for row in batch}
+    batches = itertools.islice(iterate_batches(rows, batch_size, 64), num_steps)
+    seen = {int(row[0]) for batch, _ in batches for row in batch}
     assert num_rows - len(seen) == unseen
 
 
 def test_rows_and_tokens_are_told() -> None:
     assert words("rows") == "105 to learn from, 19 to validate with"
-    assert words("never seen") == "0; mlx_lm.lora would never train on 1 of them"
+    assert words("never seen") == "0; mlx_lm.lora would never train on 1"
+    assert words("never seen", never_seen=7) == "7; mlx_lm.lora would never train on 1"
     assert words("tokens") == (
         "12,345, of which 6,789 are learned; the longest row has 213 (data/train.jsonl:7)"
     )
@@ -147,16 +151,15 @@ def test_time_is_told_with_the_measured_speed() -> None:
 
 
 def test_time_grows_with_steps_tokens_and_validations() -> None:
-    config = TrainConfig(save_every=10)
     measured: dict[str, Any] = {
-        "steps_per_epoch": 53,
+        "num_evaluations": 11,
         "tokens_per_step": 100.0,
         "step_seconds": 1.0,
         "step_tokens": 200,
     }
-    assert seconds_left(config, steps_left=100, valid_tokens=0, **measured) == pytest.approx(50)
+    assert seconds_left(steps_left=100, valid_tokens=0, **measured) == pytest.approx(50)
     # 11 validations of 600 tokens, each a third of what training them would take
-    assert seconds_left(config, steps_left=100, valid_tokens=600, **measured) == pytest.approx(61)
+    assert seconds_left(steps_left=100, valid_tokens=600, **measured) == pytest.approx(61)
 
 
 def test_sizes_and_times_are_short() -> None:

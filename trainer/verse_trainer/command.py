@@ -32,7 +32,8 @@ def run_command(
         dry_run: Stop after the forecast.
 
     Returns:
-        The exit code: 0, 1 for a bug of ours, 130 after Ctrl-C, 143 after SIGTERM.
+        The exit code: 0, 1 for a bug of ours, or 128 plus the signal that stopped it: 130 after
+        Ctrl-C, 143 after SIGTERM, 129 when the terminal was closed.
 
     Raises:
         TrainerError: the user can put it right; exit code 2.

@@ -46,7 +46,7 @@ class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run. Everything is settled here: `epochs` and `alpha` are resolved by who reads them."""
+    """One run. `alpha` is resolved before this, `epochs` once the rows are counted."""
 
     model: str = "models/verse-tiny"
     data: str = "data"

@@ -24,6 +24,8 @@ class EncodedRow(msgspec.Struct, frozen=True, kw_only=True):
     """File and line, for errors."""
     source: str = ""
     """Id of the poem, if it is recorded."""
+    poem: str = ""
+    """What was answered, as text."""
 
     @property
     def length(self) -> int:
@@ -78,6 +80,7 @@ class Encoder:
             end_token=end_token,
             place=place,
             source=source,
+            poem="\n".join(m.content for m in messages if m.role == "assistant"),
         )
 
     def _check_length(self, length: int, place: str) -> None:

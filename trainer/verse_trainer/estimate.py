@@ -3,8 +3,9 @@
 Four parts add up to the peak: the weights as they lie in memory; the adapter with its gradient and
 Adam's two moments; what the forward pass keeps for the backward pass; and the logits, which with a
 vocabulary of 150 thousand are often the largest. The factors were fitted to the measured peaks of
-mlx 0.32.4 on small Qwen2 models of many shapes, float32, bfloat16 and 8 bits, and hit them within
-15 %. One real step then says how far they are off for the run at hand; see `calibrated`.
+mlx 0.32.4 on small Qwen2 models of many shapes, float32, bfloat16 and 8 bits; a test holds them to
+25 % of what mlx measures. One real step then says how far they are off for the run at hand; see
+`calibrated`.
 """
 
 from collections.abc import Collection

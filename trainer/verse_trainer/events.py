@@ -2,7 +2,7 @@
 
     Started      once, before the first step
     Stepped      after every batch
-    TrainReport  every `steps_per_report` batches            -> metrics.jsonl
+    TrainReport  every `steps_per_report` batches and at the end -> metrics.jsonl
     Evaluated    before the first step, and at each checkpoint -> metrics.jsonl
     Saved        a numbered checkpoint is on the disk
     Sampled      one poem written on the way                 -> samples.jsonl
@@ -10,7 +10,7 @@
     Stopped      once, when everything is on the disk        -> metrics.jsonl
 
 Encoded, each carries its kind in `event`. Times are in seconds, sizes in bytes, losses in nats per
-token (for DPO: per pair).
+token (for DPO: per pair, but for the test set).
 """
 
 from typing import Literal
@@ -103,7 +103,7 @@ class Sampled(_Event, frozen=True, kw_only=True, tag="sample"):
     copy_run: str = ""
     """The longest run shared with a training poem, normalised; empty if there is none of note."""
     copy_source: str = ""
-    """The poem it is from: its id, or file and line."""
+    """The poem it is from: its id, or file and line. Of preference pairs the chosen poems count."""
 
 
 class Tested(_Event, frozen=True, kw_only=True, tag="test"):

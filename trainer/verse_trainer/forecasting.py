@@ -1,6 +1,5 @@
 """What a run will take, from what was counted and one step that was measured. No model needed."""
 
-import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,7 +43,9 @@ def forecast(prepared: "PreparedRun", measured: "MeasuredStep", machine_bytes: i
         total_updates=prepared.total_updates,
         start_step=prepared.start_step,
         never_seen=prepared.never_seen,
-        never_seen_by_mlx_lm=never_seen_by_mlx_lm(prepared.num_rows, config.batch_size),
+        never_seen_by_mlx_lm=never_seen_by_mlx_lm(
+            prepared.num_rows, config.batch_size, prepared.total_steps
+        ),
         trainable_parameters=prepared.trainable_parameters,
         total_parameters=prepared.total_parameters,
         step_seconds=measured.seconds,
@@ -62,10 +63,10 @@ def forecast(prepared: "PreparedRun", measured: "MeasuredStep", machine_bytes: i
 
 def _estimated_seconds(prepared: "PreparedRun", measured: "MeasuredStep") -> float:
     tokens_per_row = prepared.num_tokens / max(1, prepared.num_rows)
+    is_new = prepared.start_step == 0  # then the base is measured too
     return seconds_left(
-        prepared.config,
         steps_left=prepared.total_steps - prepared.start_step,
-        steps_per_epoch=prepared.steps_per_epoch,
+        num_evaluations=prepared.cadence.num_checkpoints_after(prepared.start_step) + is_new,
         tokens_per_step=prepared.num_tokens / max(1, prepared.steps_per_epoch),
         valid_tokens=prepared.num_valid_rows * tokens_per_row,
         step_seconds=measured.seconds,
@@ -73,20 +74,19 @@ def _estimated_seconds(prepared: "PreparedRun", measured: "MeasuredStep") -> flo
     )
 
 
-def never_seen_by_mlx_lm(num_rows: int, batch_size: int) -> int:
-    """Rows that mlx_lm.lora would leave out of every epoch.
+def never_seen_by_mlx_lm(num_rows: int, batch_size: int, num_steps: int) -> int:
+    """Rows that mlx_lm.lora would never train on.
 
     Its batches are fixed and whole, so the last rows of the file are never drawn; with fewer rows
     than a batch it refuses to run. Source: `iterate_batches` in mlx_lm/tuner/trainer.py.
     """
-    return num_rows if num_rows < batch_size else num_rows % batch_size
+    return num_rows - min(num_steps, num_rows // batch_size) * batch_size
 
 
 def seconds_left(
-    config: TrainConfig,
     *,
     steps_left: int,
-    steps_per_epoch: int,
+    num_evaluations: int,
     tokens_per_step: float,
     valid_tokens: float,
     step_seconds: float,
@@ -94,8 +94,6 @@ def seconds_left(
 ) -> float:
     """How long the run will take if no early stop ends it, validations included."""
     seconds_per_token = step_seconds / max(1, step_tokens)
-    every = config.steps_per_eval or config.save_every or steps_per_epoch
-    num_evaluations = math.ceil(steps_left / every) + 1
     evaluating = num_evaluations * valid_tokens * seconds_per_token * _FORWARD_SHARE
     return steps_left * tokens_per_step * seconds_per_token + evaluating
 

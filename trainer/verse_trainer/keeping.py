@@ -74,7 +74,6 @@ class Keeper:
         """Write down how it ended."""
         if self._saved_step is not None and reason != "nan":
             self._publication.describe(standing)
-        self.tell(Stopped(step=standing.step, reason=reason))
         unit = "pair" if self._run.config.method == "dpo" else "token"
         plot.draw(self._folder, records.read_metrics(self._folder), unit)
         self._record = msgspec.structs.replace(
@@ -87,6 +86,7 @@ class Keeper:
             base_valid_loss=standing.base_valid_loss,
         )
         run_record.write_record(self._folder, self._record)
+        self.tell(Stopped(step=standing.step, reason=reason))
 
     def what_is_kept(self) -> str:
         """For errors."""

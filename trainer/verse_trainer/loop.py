@@ -8,6 +8,7 @@ The last step also makes an update of the gradients that are left. What is saved
 the state before that update, so that a run made longer is the longer run.
 """
 
+import copy
 import errno
 import math
 import time
@@ -71,7 +72,8 @@ class TrainingLoop:
         self._keeper = Keeper(prepared, on_event)
         self._clock = clock
         self._pace = Pace()
-        self._standing = Standing() if prepared.state is None else prepared.state.standing
+        state = prepared.state
+        self._standing = Standing() if state is None else copy.deepcopy(state.standing)
         self._endless = prepared.cadence.endless
         self._before_flush: tuple[Arrays, Arrays, float] | None = None
         """Weights and stepper before the update that only the end of the run brings."""
@@ -306,9 +308,8 @@ class TrainingLoop:
 
     def _test(self) -> None:
         """Measure the test set, if one is asked for, with the published weights."""
-        if self._objective.examples("test"):
+        if rows := self._run.material.rows.get("test"):
             weights = self._keeper.published_weights()
             self._model.load_weights(list(weights.items()), strict=False)
             step = self._standing.best_step or self._standing.step
-            if tested := measure(self._model, self._objective, self._config, step):
-                self._keeper.tell(tested)
+            self._keeper.tell(measure(self._model, rows, self._config, step))

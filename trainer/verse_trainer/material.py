@@ -38,8 +38,14 @@ class Material:
     """DPO only."""
     prompt_format: PromptFormat
     """As `prompt.json` shall record it."""
-    poems: tuple[tuple[str, str], ...]
-    """(source, text) of what is learned."""
+
+    @property
+    def poems(self) -> list[tuple[str, str]]:
+        """(source, text) of what is learned; of pairs, the chosen poems."""
+        learned = self.rows["train"]
+        if self.pairs is not None:
+            learned = [pair.chosen for pair in self.pairs["train"]]
+        return [(row.source or row.place, row.poem) for row in learned]
 
     def objective(self, model: nn.Module, config: TrainConfig) -> Objective:
         """Bind the examples to the model that learns them."""
@@ -95,7 +101,7 @@ def read_test_rows(config: TrainConfig, base: BaseModel, prompt_format: PromptFo
         prompt_format.system,
     )
     rows = encode_rows(_read(data_folder(config), "test"), encoder)
-    return Material(rows={"test": rows}, pairs=None, prompt_format=prompt_format, poems=())
+    return Material(rows={"test": rows}, pairs=None, prompt_format=prompt_format)
 
 
 def _read_conversations(folder: Path, config: TrainConfig, base: BaseModel) -> Material:
@@ -109,7 +115,6 @@ def _read_conversations(folder: Path, config: TrainConfig, base: BaseModel) -> M
         rows=rows,
         pairs=None,
         prompt_format=recorded_format(encoder.prompt_format, rows["train"][0], base.hf_tokenizer),
-        poems=tuple((row.example.source or row.place, _poem(row)) for row in parts["train"]),
     )
 
 
@@ -127,12 +132,12 @@ def _read_preferences(folder: Path, config: TrainConfig, base: BaseModel) -> Mat
         part: [p.chosen for p in found] + [p.rejected for p in found]
         for part, found in pairs.items()
     }
-    tokenizer = base.hf_tokenizer
+    if config.test:
+        rows["test"] = encode_rows(_read(folder, "test"), encoder)
     return Material(
         rows=rows,
         pairs=pairs,
-        prompt_format=recorded_format(encoder.prompt_format, rows["train"][0], tokenizer),
-        poems=(),
+        prompt_format=recorded_format(encoder.prompt_format, rows["train"][0], base.hf_tokenizer),
     )
 
 
@@ -174,10 +179,6 @@ def _read(folder: Path, part: Part) -> list[DataRow]:
     if not rows:
         raise DataSetError(f"{file} is empty; there is nothing to learn or measure.")
     return rows
-
-
-def _poem(row: DataRow) -> str:
-    return "\n".join(m.content for m in row.example.messages if m.role == "assistant")
 
 
 def hash_of(*parts: str | None) -> str:

@@ -1,7 +1,7 @@
 """`test: true`: the loss of an adapter's published weights over the test set."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mlx.nn as nn
@@ -11,11 +11,12 @@ from verse.adapter_folder import AdapterFolderError, read_adapter_folder
 from verse.base_model import BaseModel
 from verse.prompt import PromptFormat
 from verse_trainer.config import TrainConfig
+from verse_trainer.encoding import EncodedRow
 from verse_trainer.errors import TrainingError
 from verse_trainer.evaluation import evaluate
 from verse_trainer.events import Event, Tested
 from verse_trainer.material import read_test_rows
-from verse_trainer.objective import Objective, SftObjective
+from verse_trainer.objective import SftObjective
 
 
 def test(config: TrainConfig, base: BaseModel, on_event: Callable[[Event], None]) -> Tested:
@@ -29,20 +30,17 @@ def test(config: TrainConfig, base: BaseModel, on_event: Callable[[Event], None]
         folder = Path(config.adapter_path).expanduser()
         prompt_format, step = _load(folder, base.model, prompt_format)
     material = read_test_rows(config, base, prompt_format)
-    tested = measure(base.model, SftObjective(base.model, material.rows), config, step)
-    assert tested is not None
+    tested = measure(base.model, material.rows["test"], config, step)
     on_event(tested)
     return tested
 
 
-def measure(
-    model: nn.Module, objective: Objective, config: TrainConfig, step: int
-) -> Tested | None:
-    """Measure with the weights the model has; None without a test set."""
+def measure(model: nn.Module, rows: Sequence[EncodedRow], config: TrainConfig, step: int) -> Tested:
+    """Measure some rows, at least one, with the weights the model has; also after DPO by token."""
     limit = None if config.test_batches < 0 else config.test_batches * config.batch_size
+    objective = SftObjective(model, {"test": rows})
     measured = evaluate(model, objective, "test", batch_size=2 * config.batch_size, limit=limit)
-    if measured is None:
-        return None
+    assert measured is not None
     return Tested(
         step=step,
         test_loss=measured.loss,

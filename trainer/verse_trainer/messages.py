@@ -1,9 +1,9 @@
-"""What the training process tells the one that started it: a line of JSON each.
+"""What the training process reports to the one that started it: a line of JSON each.
 
 Loading    the base is coming into memory
 Forecast   what the run will be, with one step measured
 ...        every event of events.py
-Finished   how it ended; the last message of a run
+Finished   how it ended; the last message of a run that trained
 Failed     a mistake of the user's, in one sentence; the last message instead
 """
 
@@ -59,9 +59,9 @@ class Forecast(_Message, frozen=True, kw_only=True, tag="forecast"):
     total_updates: int
     start_step: int
     never_seen: int
-    """Training rows that no epoch reaches."""
+    """Training rows that none of the run's batches holds."""
     never_seen_by_mlx_lm: int
-    """Rows that mlx_lm.lora would leave out, the same in every epoch."""
+    """Training rows that none of mlx_lm.lora's batches would hold in as many steps."""
     trainable_parameters: int
     total_parameters: int
     step_seconds: float

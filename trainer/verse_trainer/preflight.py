@@ -58,7 +58,7 @@ def _never_seen(forecast: Forecast) -> str:
     theirs = forecast.never_seen_by_mlx_lm
     if theirs == forecast.num_rows:
         return f"{forecast.never_seen}; mlx_lm.lora refuses fewer rows than batch_size"
-    return f"{forecast.never_seen}; mlx_lm.lora would never train on {theirs} of them"
+    return f"{forecast.never_seen}; mlx_lm.lora would never train on {theirs}"
 
 
 def _tokens(forecast: Forecast) -> str:

@@ -62,8 +62,6 @@ class PreparedRun:
     """Of the model without the adapter."""
     notes: tuple[str, ...] = ()
     """What the poet should know before it starts, a sentence each, such as a missing valid set."""
-    never_seen: int = 0
-    """Training rows that no epoch reaches."""
 
     @property
     def folder(self) -> Path:
@@ -79,6 +77,12 @@ class PreparedRun:
     def num_valid_rows(self) -> int:
         """Rows, or pairs, to measure with."""
         return len(self.objective.examples("valid"))
+
+    @property
+    def never_seen(self) -> int:
+        """Training rows that none of the run's batches holds; 0 if it is an epoch or longer."""
+        steps = range(1, min(self.total_steps, self.steps_per_epoch) + 1)
+        return self.num_rows - len({row for step in steps for row in self.batches.batch(step)})
 
     @property
     def num_tokens(self) -> int:

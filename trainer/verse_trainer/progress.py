@@ -29,7 +29,7 @@ from verse_trainer.preflight import describe, duration, gigabytes
 
 
 class ProgressView:
-    """Shows every message. On a terminal the bar stays below the lines; elsewhere there is none."""
+    """Shows a run's messages. On a terminal the bar stays below the lines; elsewhere is none."""
 
     def __init__(self, config: TrainConfig, console: Console) -> None:
         self._config = config

@@ -1,7 +1,8 @@
 """Start the training process, pass its messages on, and see that it ends well.
 
 The process is in a session of its own, so the terminal's Ctrl-C reaches only this one, which then
-asks for an orderly stop by closing the other's input. A second Ctrl-C kills it.
+asks for an orderly stop with SIGTERM. A second Ctrl-C kills it. Its input stays open while this
+process lives: the end of it is how the other notices that this one is gone.
 """
 
 import signal
@@ -27,11 +28,11 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     stopped_by: signal.Signals | None = None
     """What asked us to stop, if anything did."""
     killed: bool = False
-    """Whether we lost patience, because we were asked twice."""
+    """Whether it was killed, because a second Ctrl-C came."""
 
 
 class _Stopper:
-    """Turns the signals we get into an orderly stop of the other process, or a kill."""
+    """Passes the first stop signal on as SIGTERM; a Ctrl-C after that kills."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
@@ -56,7 +57,7 @@ def supervise(
 
     Args:
         order: What to do.
-        on_message: Told everything, in order, from this thread.
+        on_message: Called with every message, in order, from this thread.
         command: The program to start.
     """
     with subprocess.Popen(
@@ -82,7 +83,6 @@ def _messages(process: "subprocess.Popen[bytes]", order: Order) -> Iterator[Mess
         process.stdin.flush()
     except BrokenPipeError:
         return  # it died at once; its exit code tells
-    # The input stays open: its end is the sign that we are gone.
     for line in process.stdout:
         yield decode_message(line)
 
