@@ -47,7 +47,11 @@ def show_ready(
     for line in warnings:
         _plain(console, f"warning: {line}", style="yellow")
     if config.api_key is None and config.host not in ("127.0.0.1", "localhost", "::1"):
-        _plain(console, "warning: no --api-key: whoever reaches this address can use it.", "yellow")
+        _plain(
+            console,
+            "warning: no --api-key: anyone who can reach this address can use it.",
+            "yellow",
+        )
     _plain(console, "Try it:")
     _plain(console, _curl_line(config, port, adapters[0] if adapters else base.id))
 

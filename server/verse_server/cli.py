@@ -31,7 +31,9 @@ def serve(
     ] = _SERVER.host,
     port: Annotated[
         int,
-        typer.Option(envvar="VERSE_PORT", min=0, max=65535, help="0 picks a free one."),
+        typer.Option(
+            envvar="VERSE_PORT", min=0, max=65535, help="The port to listen on; 0 picks a free one."
+        ),
     ] = _SERVER.port,
     max_batch: Annotated[
         int,
@@ -99,7 +101,7 @@ def serve(
         typer.Option(
             envvar="VERSE_API_KEY",
             show_default=False,
-            help="Ask clients for this key; the variable keeps it out of the process list.",
+            help="The key clients must send; the variable hides it from the process list.",
         ),
     ] = _SERVER.api_key,
     cors_origin: Annotated[

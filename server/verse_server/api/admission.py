@@ -96,7 +96,7 @@ def read_admission(request: Request[Any, Any, Any]) -> Admission:
 def _priority(value: str) -> str:
     if value.strip().lower() not in PRIORITIES:
         raise RequestError(
-            f"The header {PRIORITY_HEADER} is 'normal' or 'batch'.", param=PRIORITY_HEADER
+            f"The header {PRIORITY_HEADER} must be 'normal' or 'batch'.", param=PRIORITY_HEADER
         )
     return value.strip().lower()
 
@@ -110,6 +110,7 @@ def _seconds(value: str | None) -> float | None:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise RequestError(
-            f"The header {DEADLINE_HEADER} is a number of seconds above 0.", param=DEADLINE_HEADER
+            f"The header {DEADLINE_HEADER} must be a number of seconds above 0.",
+            param=DEADLINE_HEADER,
         )
     return seconds

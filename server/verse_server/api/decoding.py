@@ -85,7 +85,9 @@ def decode_json(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
     except msgspec.DecodeError as error:
         raise RequestError(f"The body is not JSON: {error}.", code="invalid_json") from None
     except UnicodeDecodeError:
-        raise RequestError("The body is not UTF-8; encode it so.", code="invalid_json") from None
+        raise RequestError(
+            "The body is not UTF-8; encode it as UTF-8.", code="invalid_json"
+        ) from None
     except RecursionError:
         raise RequestError("The body is nested too deeply.", code="invalid_json") from None
 

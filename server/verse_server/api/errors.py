@@ -199,5 +199,5 @@ def _unexpected(error: Exception) -> Failure:
         _log.error("%s failed: %s", request_id, error.detail)
     else:
         _log.error("%s failed", request_id, exc_info=error)
-    message = f"The server failed on this request; its log has the cause under {request_id}."
+    message = f"The server failed to answer this request; look for {request_id} in its log."
     return Failure(500, message, "internal_error")

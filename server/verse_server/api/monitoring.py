@@ -43,7 +43,9 @@ _UNHEALTHY = ResponseSpec(
 )
 
 _prompt_tokens = Counter("verse_prompt_tokens", "Tokens of prompts.")
-_cached_tokens = Counter("verse_cached_prompt_tokens", "Of these, found in the prefix cache.")
+_cached_tokens = Counter(
+    "verse_cached_prompt_tokens", "Tokens of prompts found in the prefix cache."
+)
 _completion_tokens = Counter("verse_completion_tokens", "Tokens drawn.")
 _first_token = Histogram(
     "verse_time_to_first_token_seconds",
@@ -99,16 +101,18 @@ class _EngineCollector(Collector):
         yield _gauge("verse_requests_waiting", "Requests in the queue.", health.waiting)
         yield _gauge("verse_adapters_resident", "Adapters in slots.", health.resident_adapters)
         yield CounterMetricFamily(
-            "verse_adapter_loads", "Adapters read into a slot.", stats.adapter_loads
+            "verse_adapter_loads", "Adapters loaded into a slot.", stats.adapter_loads
         )
         yield CounterMetricFamily(
-            "verse_adapter_evictions", "Adapters put out of a slot.", stats.adapter_evictions
+            "verse_adapter_evictions", "Adapters evicted from a slot.", stats.adapter_evictions
         )
         yield _gauge(
-            "verse_prefix_cache_bytes", "Keys and values kept for later.", stats.prefix_cache_bytes
+            "verse_prefix_cache_bytes",
+            "Keys and values in the prefix cache.",
+            stats.prefix_cache_bytes,
         )
         yield _gauge("verse_memory_bytes", "Memory that mlx holds.", stats.memory_bytes)
-        yield _gauge("verse_peak_memory_bytes", "The most it has held.", stats.peak_memory_bytes)
+        yield _gauge("verse_peak_memory_bytes", "Peak of that memory.", stats.peak_memory_bytes)
 
 
 def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:

@@ -75,7 +75,7 @@ _NEEDS = {
 """A field that holds this needs that other field to be true."""
 
 _ERRORS = {
-    400: "The body is not what it should be; `param` names the field or header, if it is one.",
+    400: "The request is invalid; `param` names the field or header, if one is at fault.",
     401: "The API key is missing or wrong.",
     404: "No model has this name.",
     409: "The adapter is there, but cannot be served.",
@@ -83,7 +83,7 @@ _ERRORS = {
     429: "Too many requests wait already.",
     500: "The server failed; its log has the cause.",
     503: "The server is shutting down, or the adapter's files are being replaced.",
-    504: "The answer was not finished in the time it was given.",
+    504: "The answer was not finished in time.",
 }
 _REQUEST_ID = {"x-request-id": {"description": "Names the request in the log.", "required": True}}
 _HEADERS = {
@@ -232,7 +232,7 @@ def _admission_headers() -> Sequence[Parameter]:
         Parameter(
             name=DEADLINE_HEADER,
             param_in="header",
-            description="After so many seconds the answer is of no use.",
+            description="Give up after this many seconds.",
             schema=Schema(type=OpenAPIType.NUMBER, exclusive_minimum=0),
         ),
     )

@@ -88,7 +88,7 @@ def test_errors_are_described_as_openais_envelope(document: Any) -> None:
         assert answers[status]["content"] == {"application/json": envelope}
     assert "Retry-After" in answers["429"]["headers"]
     assert "shutting down, or the adapter" in answers["503"]["description"]
-    assert "if it is one" in answers["400"]["description"]
+    assert "if one is at fault" in answers["400"]["description"]
 
 
 def test_every_operation_may_fail_and_carries_an_id(document: Any) -> None:
