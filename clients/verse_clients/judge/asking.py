@@ -224,7 +224,7 @@ def _verdict(question: Question, trouble: str | None, reply: str) -> dict[str, A
     if trouble is not None:
         return {"outcome": trouble}
     if question.kind == "rubric":
-        scores = read_scores(reply)
+        scores = read_scores(reply, question.messages[-1].content)
         return {"outcome": "unparsed" if scores is None else "judged", "scores": scores}
     ranking = read_ranking(reply, question)
     return {"outcome": "unparsed" if ranking is None else "judged", "ranking": ranking}

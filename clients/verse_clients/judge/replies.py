@@ -1,23 +1,27 @@
-"""The form of an answer, and reading it: strictly, or else as far as the judge's words are clear.
+"""The form of an answer, and reading it: what is not clear is no answer.
 
-What is not clear is no answer. If a reply holds two different verdicts, neither is taken: one of
-them may be quoted from the poem.
+An answer is JSON or prose, never both. One that holds a JSON object is read by its fields alone: an
+object that breaks off, or whose scores are no whole numbers from 0 to 5, is not searched for
+numbers that would fit. Several objects, or words beside them, must say the same. What a judge
+quotes from the poem it was shown does not count.
 """
 
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from verse.records import CriterionScore, RubricScores
-from verse.thinking import split_thought
+from verse.thinking import holds_tag, split_thought
+from verse_clients.judge import prose
 from verse_clients.judge.criteria import CRITERIA
 from verse_clients.judge.prompt_files import Kind
 from verse_clients.judge.questions import Question
 
-T = TypeVar("T")
+Object = dict[str, Any]
 
 
 class RubricReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,28 +41,46 @@ class RankingReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ranking: list[str]
 
 
-class _Order(msgspec.Struct, frozen=True):
-    ranking: list[str]
+class _Contradiction:
+    """Stands for a field that an object has twice, with two values."""
+
+
+class _Parts(NamedTuple):
+    """An answer, taken apart."""
+
+    values: list[Any]
+    """Its JSON objects."""
+    outside: str
+    """All words beside them."""
+    after: str
+    """Of these, the ones behind the last object; all if there is none."""
+    is_broken: bool
+    """Whether an object in it cannot be read to its end."""
 
 
 _REPLIES: dict[Kind, type[msgspec.Struct]] = {"rubric": RubricReply, "ranking": RankingReply}
-
-_NAMES = {
-    "theme_adherence": r"theme[_ ]adherence|切题|主题契合",
-    "poetic_quality": r"poetic[_ ]quality|诗意(?:与创造)?",
-    "fluency": r"fluency|流畅(?:连贯)?",
-    "emotional_resonance": r"emotional[_ ]resonance|情感共鸣",
-}
-_SCORE = r"[^\d\n]{0,12}?(?<!-)([0-5])(?!\d|\.\d)"
-_SCORES = {
-    name: re.compile(rf"(?:{pattern}){_SCORE}", re.IGNORECASE) for name, pattern in _NAMES.items()
-}
-_QUOTES = r"[*_`\"'「」『』\[\]]*"
-_ABOVE = rf"{_QUOTES}\s*(?:[>＞≻→]|->)\s*{_QUOTES}"
-_COMMA = rf"{_QUOTES}\s*[,，、]\s*{_QUOTES}"
-_ANNOUNCED = rf"(?i:ranking|order|排名|排序|顺序)[是为is\s]*[:：]?\s*{_QUOTES}"
-"""Letters with commas are an order only behind such a word: the question has them in a row too."""
-_LISTED = re.compile(r"^\s*\d+\s*[.、)．:：]\s*[*_`\"'「『【\[]*([A-Z])\b", re.MULTILINE)
+_HIGHEST = 5
+_ORDER_KEYS = ("ranking", "排名", "排序")
+_SCORE_KEYS = ("score", "分数", "得分", "评分")
+_MOST_KEYS = ("max", "max_score", "maximum", "scale", "out_of", "满分")
+_WEIGHT_KEYS = ("weight", "权重")
+_ANSWER_KEYS = frozenset({
+    "scores", "score", "ratings", "rating", "evaluation", "result", "results", "judgment", "answer",
+    "评分", "分数", "得分", "评价", "结果",
+})  # fmt: skip
+"""Fields below which an answer may stand."""
+_OTHER_KEYS = frozenset({
+    "weights", "weight", "max_scores", "max", "scale", "reasons", "reason", "reasoning", "comments",
+    "explanations", "权重", "满分", "理由", "说明",
+})  # fmt: skip
+"""Fields below which the criteria are named for other ends."""
+_TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
+_OBJECT_BEGINS = re.compile(r"\{\s*(?:[\"'“‘]|\Z)")
+_LINE_ENDS = re.compile(r"[\s`~,.;。，；)）】\]]*(?:\n|\Z|</)")
+_PAIR = r"""(?<!\\)["']{key}["']\s*:\s*"""
+_CORRECTS = re.compile(
+    r"更正|修正|改为|改成|应为|重新|correct|actually|instead|revis", re.IGNORECASE
+)
 
 
 @cache
@@ -70,78 +92,201 @@ def schema_of(kind: Kind) -> dict[str, Any]:
     return {key: value for key, value in root.items() if key not in ("title", "description")}
 
 
-def read_scores(reply: str) -> RubricScores | None:
-    """The scores in an answer about one poem; None if it has none, or no clear ones."""
-    text = split_thought(reply).answer
-    return _only(_decoded(text, RubricScores)) or _scores_in_prose(text)
+def read_scores(reply: str, shown: str = "") -> RubricScores | None:
+    """The scores in an answer about one poem; None if it has none, or no clear ones.
+
+    Args:
+        reply: What the judge sent.
+        shown: What it was shown: numbers it quotes from there are not its own.
+    """
+    answer = _without_quotes(_answer_in(reply), shown)
+    parts = _taken_apart(answer, shown)
+    if parts.is_broken:
+        found = _scores_at_the_end(answer)
+        return found if not parts.values else None
+    said = prose.read_statements(parts.outside)
+    if not parts.values:
+        found = {name: said.scores.get(name, set()) for name in CRITERIA}
+        return _scores(found) if said.is_clear else None
+    if prose.is_on_another_scale(parts.outside) or _is_corrected(parts.after):
+        return None
+    scores = _only([_object_scores(each) for each in _holders(parts.values, _names_criteria)])
+    own = msgspec.structs.asdict(scores) if scores else {}
+    return scores if all(said.scores[name] <= {own.get(name)} for name in said.scores) else None
 
 
 def read_ranking(reply: str, question: Question) -> tuple[str, ...] | None:
     """Ids of the poems from best to worst; None if the answer does not clearly order all."""
-    text = split_thought(reply).answer
-    found = (_labels(order.ranking, question.labels) for order in _decoded(text, _Order))
-    labels = _only(order for order in found if order) or _order_in_prose(text, question.labels)
-    if labels is None:
+    labels = question.labels
+    answer = _answer_in(reply)
+    parts = _taken_apart(answer, "")
+    said = prose.read_orders(parts.outside, labels)
+    if parts.is_broken:
+        order = _order_at_the_end(answer, labels) if not parts.values else None
+    elif parts.values:
+        holders = _holders(parts.values, lambda each: any(key in each for key in _ORDER_KEYS))
+        order = _only([_object_order(each, labels) for each in holders])
+    else:
+        order = _only(list(said.whole)) if said.is_clear else None
+    if order is None or said.whole - {order} or (parts.values and _is_denied(parts.after, order)):
         return None
-    ids = dict(zip(question.labels, question.candidates, strict=True))
-    return tuple(ids[label] for label in labels)
+    ids = dict(zip(labels, question.candidates, strict=True))
+    return tuple(ids[label] for label in order)
 
 
-def _decoded(text: str, kind: type[T]) -> list[T]:
-    """The whole answer as JSON; failing that, each JSON object in it that fits."""
-    whole = _fitting(text.strip(), kind)
-    if whole is not None:
-        return [whole]
-    found = (_fitting(part, kind) for part in _objects(text))
-    return [value for value in found if value is not None]
-
-
-def _fitting(text: str, kind: type[T]) -> T | None:
+def _answer_in(reply: str) -> str:
+    """The answer without its thought; nothing if a tag of one is left anywhere in it."""
     try:
-        # Some judges write their numbers as strings.
-        return msgspec.json.decode(text, type=kind, strict=False)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+        json.loads(reply)
+    except (ValueError, RecursionError):
+        answer = split_thought(reply).answer
+        return "" if holds_tag(answer) else answer
+    return reply  # a tag in a whole JSON text is part of a string
+
+
+def _without_quotes(answer: str, shown: str) -> str:
+    """Without lines that stand in the question, if they hold a number."""
+    lines = {line.strip() for line in shown.splitlines() if any(c.isdigit() for c in line)}
+    return "\n".join(line for line in answer.split("\n") if line.strip() not in lines)
+
+
+def _taken_apart(answer: str, shown: str) -> _Parts:
+    """Find the JSON objects of an answer."""
+    text = _TRAILING_COMMA.sub("", answer)
+    values: list[Any] = []
+    outside: list[str] = []
+    end = start = 0
+    is_broken = False
+    while not is_broken and (start := text.find("{", start)) >= 0:
+        stop = start + 1
+        try:
+            value, after = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            is_broken |= _OBJECT_BEGINS.match(text, start) is not None
+        else:
+            stop = after
+            if value and text[start:stop] not in shown:
+                outside.append(text[end:start])
+                values.append(value)
+                end = stop
+                # Words on its line go on: it is mentioned, not given.
+                is_broken |= _LINE_ENDS.match(text, stop) is None
+        start = stop
+    return _Parts(values, "\n".join([*outside, text[end:]]), text[end:], is_broken)
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> Object:
+    made: Object = {}
+    for key, value in pairs:
+        made[key] = value if key not in made or made[key] == value else _Contradiction()
+    return made
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(word)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_number, strict=False)
+
+
+def _holders(value: Any, is_one: Callable[[Object], bool]) -> Iterator[Object]:
+    """Objects that hold an answer, where an answer may stand; an empty one for one elsewhere."""
+    if isinstance(value, list):
+        for each in cast("list[Any]", value):
+            yield from _holders(each, is_one)
+    elif isinstance(value, dict):
+        fields = cast("Object", value)
+        if is_one(fields):
+            yield fields
+            return
+        for key, inner in fields.items():
+            for found in _holders(inner, is_one):
+                if key.lower() in _ANSWER_KEYS:
+                    yield found
+                elif key.lower() not in _OTHER_KEYS:
+                    yield {}
+
+
+def _names_criteria(fields: Object) -> bool:
+    return any(prose.criterion_of(key) for key in fields)
+
+
+def _object_scores(fields: Object) -> RubricScores | None:
+    if _is_on_another_scale(fields):
         return None
+    found: dict[str, set[int | None]] = {name: set() for name in CRITERIA}
+    for key, value in fields.items():
+        if name := prose.criterion_of(key):
+            found[name].add(_whole_number(value))
+    return _scores(found)
 
 
-def _objects(text: str) -> Iterator[str]:
-    """Every run from a brace to the one that closes it; braces inside strings may mislead it."""
-    opened: list[int] = []
-    for place, char in enumerate(text):
-        if char == "{":
-            opened.append(place)
-        elif char == "}" and opened:
-            yield text[opened.pop() : place + 1]
+def _scores(found: dict[str, Any]) -> RubricScores | None:
+    """Scores if each criterion has one number."""
+    single = {name: next(iter(set_)) for name, set_ in found.items() if len(set_) == 1}
+    if len(single) < len(found) or None in single.values():
+        return None
+    return msgspec.convert(single, RubricScores)
 
 
-def _only(found: Iterable[T]) -> T | None:
+def _whole_number(value: Any) -> int | None:
+    """A score as a number, or as an object with that number and its reason."""
+    if isinstance(value, dict):
+        fields = cast("Object", value)
+        scores = [fields[key] for key in _SCORE_KEYS if key in fields]
+        known = (*_SCORE_KEYS, *_MOST_KEYS, *_WEIGHT_KEYS)
+        others = [inner for key, inner in fields.items() if key not in known]
+        is_clear = len(scores) == 1 and not any(isinstance(other, int | float) for other in others)
+        if not is_clear or _is_on_another_scale(fields) or isinstance(scores[0], dict):
+            return None
+        return _whole_number(scores[0])
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and value in range(_HIGHEST + 1) else None
+
+
+def _is_on_another_scale(fields: Object) -> bool:
+    said = [value for key, value in fields.items() if key.lower() in _MOST_KEYS]
+    return any(value not in (_HIGHEST, str(_HIGHEST), "0-5") for value in said)
+
+
+def _object_order(fields: Object, labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    orders = [fields[key] for key in _ORDER_KEYS if key in fields]
+    if len(orders) != 1 or not isinstance(orders[0], list):
+        return None
+    entries = cast("list[Any]", orders[0])
+    return prose.order_of(entries, labels) if all(isinstance(e, str) for e in entries) else None
+
+
+def _scores_at_the_end(answer: str) -> RubricScores | None:
+    """Scores of an object that cannot be read before them, as quotes in the reasoning may do."""
+    found = re.search(r"((?:,\s*[\"']\w+[\"']\s*:\s*[0-5]\s*){4}),?\s*\}[\s`]*\Z", answer)
+    names = {name: re.findall(_PAIR.format(key=name) + r"([^\s,}]*)", answer) for name in CRITERIA}
+    if found is None or any(len(values) != 1 for values in names.values()):
+        return None
+    inside = all(re.search(_PAIR.format(key=name), found[1]) for name in CRITERIA)
+    return _scores({name: {int(values[0])} for name, values in names.items()}) if inside else None
+
+
+def _order_at_the_end(answer: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The same of an order."""
+    key = _PAIR.format(key="ranking")
+    found = re.search(rf",\s*{key}\[([^\[\]{{}}]*)\]\s*,?\s*\}}[\s`]*\Z", answer)
+    if found is None or len(re.findall(key, answer)) != 1:
+        return None
+    return prose.order_of(found[1].rstrip(", \n").split(","), labels)
+
+
+def _is_corrected(after: str) -> bool:
+    """Whether words behind the object take something of it back."""
+    said = prose.read_statements(after)
+    is_about = prose.names_criterion(after) or _CORRECTS.search(after) is not None
+    return is_about and not said.is_clear
+
+
+def _is_denied(after: str, order: tuple[str, ...]) -> bool:
+    return not prose.fits(after, order) or _CORRECTS.search(after) is not None
+
+
+def _only(found: list[Any]) -> Any:
     """What all agree on."""
-    values = list(found)
-    return values[0] if values and all(value == values[0] for value in values) else None
-
-
-def _scores_in_prose(text: str) -> RubricScores | None:
-    scores = {name: _only(_SCORES[name].findall(text)) for name in CRITERIA}
-    if None in scores.values():
-        return None
-    return msgspec.convert(scores, RubricScores, strict=False)
-
-
-def _order_in_prose(text: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
-    one, more = f"([{''.join(labels)}])", range(len(labels) - 1)
-    above = one + "".join(_ABOVE + one for _ in more)
-    comma = _ANNOUNCED + one + "".join(_COMMA + one for _ in more)
-    runs: list[tuple[str, ...]] = [
-        run
-        for pattern in (rf"(?<![A-Za-z]){above}(?![A-Za-z])", rf"{comma}(?![A-Za-z])")
-        for run in re.findall(pattern, text)
-    ]
-    orders = [order for run in runs if (order := _labels(run, labels))]
-    return _only(orders) or _labels(_LISTED.findall(text), labels)
-
-
-def _labels(ranking: Iterable[str], labels: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The order in the letters of the question: each of them once, or None."""
-    letters = [re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", entry.upper()) for entry in ranking]
-    order = tuple(found[0] for found in letters if len(found) == 1)
-    return order if len(order) == len(letters) and sorted(order) == sorted(labels) else None
+    return found[0] if found and all(value == found[0] for value in found) else None

@@ -1,0 +1,371 @@
+"""Scores and orders in a judge's own words, for servers that take no JSON schema.
+
+Lenient about dress, strict about meaning. A score is read only where it directly follows its
+criterion, and only if every other number of the answer is explained: as part of a scale, a maximum,
+a weight, a numbering, a total, or as a count of something. A number that nobody can explain may be
+a second opinion, so the answer counts as unreadable.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+NAMES = {
+    "theme_adherence": r"theme[ _-]?adherence|adherence to (?:the )?theme|切[题題]|主[题題]契合",
+    "poetic_quality": r"poetic[ _-]?quality|[诗詩]意(?:[与與和及][创創]造[力性]?)?",
+    "fluency": r"fluency|流[畅暢](?:(?:[与與和及])?[连連][贯貫])?",
+    "emotional_resonance": r"emotional[ _-]?resonance|情感共[鸣鳴]",
+}
+"""How judges write the criteria."""
+
+_PLAIN = str.maketrans({
+    **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
+    **dict.fromkeys("\u3000\u00a0*`#", " "), **dict.fromkeys("“”", '"'),
+    **dict.fromkeys("【「『", "["), **dict.fromkeys("】」』", "]"), "。": ".", "、": ",",
+    "\ufe0f": None,
+})  # fmt: skip
+_ANY_NAME = "(?:" + "|".join(NAMES.values()) + ")"
+_NAME = re.compile(
+    r"(?<![^\W_])(?:" + "|".join(f"(?P<{name}>{spelt})" for name, spelt in NAMES.items()) + ")"
+    r"(?![a-z])[度性]?",
+    re.IGNORECASE,
+)  # fmt: skip
+_NUMBER = r"(?<![0-9])[0-9]++(?:\.[0-9]++)?+"
+_UNIT = r"(?:分|points?\b|pts?\b|stars?\b)"
+_GAP = r"[^\S\n]*"
+_RANGE = r"(?:-|–|—|−|~|～|至|到|to|\.\.+|…+)"
+
+_NO_MORE = r"(?![0-9/]|\.[0-9])"
+
+_EXPLAINED = re.compile(
+    "|".join([
+        # Our scale and its maximum.
+        rf"(?:\b(?:on )?a scale (?:of|from) )?(?<![0-9.])0\s*{_UNIT}?\s*{_RANGE}\s*5"
+        rf"\s*(?:分制|{_UNIT})?{_NO_MORE}",
+        r"(?:满分|滿分|最高分?|上限|\bmax(?:imum)?(?:[ _]score)?|\bfull (?:score|marks?))"
+        rf"\s*(?:为|為|是|:|=|\bof\b|\bis\b)?\s*(?:5|五|five\b)(?:\.0)?\s*{_UNIT}?{_NO_MORE}",
+        r"(?<![0-9.])(?:5|五)\s*分(?:制|为满分|满分)",
+        rf"\bout of (?:a (?:possible|maximum) )?(?:5|five\b)(?:\s*{_UNIT})?"
+        rf"{_NO_MORE}(?!\s*[a-z0-9])",
+        # Weights.
+        r"(?:权重|權重|比重|系数|占比|\bweight(?:ed|ing|age)?|\bcoefficient|\bw)"
+        rf"\s*(?:为|是|占|\bof\b|\bis\b|:|=)?\s*{_NUMBER}(?:\s*%)?",
+        rf"{_NUMBER}\s*%",
+        rf"[x×✕]\s*{_NUMBER}",
+        rf"{_NUMBER}\s*[x×✕](?![a-z]|\s*[0-9])",
+        # Numbers of things.
+        r"(?:\bcriteri(?:on|a)|\bitem|\bno\.|\bnumber|\bdimension|\baspect|\bpart|\bstep)\s*[0-9]+",
+        r"(?:第|标准|標準|维度|維度|指标|条目|项目)\s*[0-9]+(?:\s*[-–~,]\s*[0-9]+)*\s*(?:[行句节節段首个個处處字次联稿名项項])?",
+        r"(?:序号|编号|\bindex|\bid)\s*[:=]?\s*[0-9]+",
+        r"\b(?:line|stanza|verse|couplet)s?\s+[0-9]+(?:\s*(?:-|–|,|\bto\b|\band\b)\s*[0-9]+)*",
+        # Counts.
+        rf"{_NUMBER}\s*(?:[个個处處行句字次节節段种種首年月日天岁秒遍层位词联页条幅片朵盏组类项項大维元米里后]"
+        r"|分[钟鐘]|小时|世纪)",
+        r"(?<![0-9])[0-9]++[ -](?:lines?|stanzas?|images?|words?|characters?|poems?|verses?"
+        r"|times?|syllables?|metaphors?|criteria|places?|couplets?)\b",
+        r"(?<![0-9])(?:19|20)[0-9]{2}(?![0-9])",
+        # Totals.
+        r"(?:总分|總分|总计|合计|总评|总体|综合|平均分?|均分|\btotal|\boverall|\baverage|\bsum|\bmean)"
+        r"(?:得分|评分|[ _]?score|[ _]?rating)?[\s:=为是|]*"
+        rf"(?:{_NUMBER}\s*\+\s*)*{_NUMBER}(?:\s*=\s*{_NUMBER})?(?:\s*/\s*{_NUMBER})?\s*{_UNIT}?",
+    ]),
+    re.IGNORECASE,
+)  # fmt: skip
+"""Numbers that are no scores, with the words that say so."""
+_GONE = "\0"
+"""Stands where an explained number was: what follows it is not what stood before it."""
+_FOREIGN = re.compile(
+    r"(?:[十百七四三]|[0-46-9]|(?<![0-9])[0-9]{2,}+)\s*分制|满分\s*(?:为|是|:)?\s*(?!5(?![0-9]))[0-9十百一]"
+    r"|\bout of (?!(?:a (?:possible|maximum) )?(?:5|five)\b)(?:[0-9]|ten\b|four\b|seven\b|a\b)"
+    r"|\b(?:ten|four|seven|hundred)[- ]point|[0-9]\s*/\s*(?!5(?![0-9]))[0-9]"
+    rf"|(?<![0-9.])[01]\s*分?\s*{_RANGE}\s*(?!5(?![0-9]))[0-9]|(?<![0-9.])1\s*分?\s*{_RANGE}\s*5",
+    re.IGNORECASE,
+)
+"""Another scale than 0 to 5."""
+_NUMBERING = re.compile(
+    rf"(?:(?:^[^\S\n]*\|?[^\S\n]*|(?<=[;.,\s]))[(\[]?(?P<before>[0-9]{{1,2}})(?:[.,)\]]|\u20e3)+"
+    rf"(?=[\s\[\"_-]*{_ANY_NAME}))"
+    r"|^[^\S\n]*[(\[]?(?P<line>[0-9]{1,2})(?:[.,)\]](?![0-9])|\u20e3)(?=[^\S\n]*[^\s0-9])",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""List numbers: of a line, or directly before a criterion."""
+_CIRCLED = re.compile(r"[①-⑳](?=\s*\S)")
+_ELSE = (
+    r"(?:权重|權重|比重|系数|\bweights?\b|\bweighting|满分|滿分|最高分|上限|分值|\bmaximum|\bmax\b|\bscale"
+    r"|示例|样例|范例|例如|比如|\bexample|\be\.g\.|\bsample|格式|模板|\bformat|\btemplate|如果|假如|假设|\bif\b"
+    r"|上一首|前一首|另一首|\bprevious|\bother poem|草稿|初评|\bdraft|平均|\baverage)"
+)
+"""Words behind which numbers are about something else."""
+_HEADED_ELSE = re.compile(rf"{_ELSE}[^\n:=]{{0,8}}[:=]", re.IGNORECASE)
+_ANNOUNCING = re.compile(
+    r"最终|综上|总结|总评|以下|下面|如下|根据|按照?|给出|我的|本诗|这首诗|该诗|诗歌?|作品|各项|分项|四项|逐项|好的|所述"
+    r"|评分|打分|得分|分数|评价|评估|评审|结果|意见|我[给為为]|[我是的对對为為一二三四五六七八九十]"
+    r"|\b(?:my|the|here|are|is|final|scores?|ratings?|rate|for|this|poem|as|follows|evaluation|assessment"
+    r"|results?|i|would|of|it|summary|in|and|so|with|sure|below|each|criteria|criterion|by)\b",
+    re.IGNORECASE,
+)
+"""Words that may stand before scores."""
+_COLUMNS = re.compile(
+    r"维度|項目|项目|指标|标准|准则|评分项|内容|理由|说明|评语|点评|序号"
+    r"|\b(?:dimension|item|aspect|reasons?|comments?|notes?|explanation|justification)\b",
+    re.IGNORECASE,
+)
+_OTHER_WORDS = re.compile(r"[^\W\d_]")
+_FENCE = re.compile(r"^[^\S\n]*(?:```|~~~)[\w-]*[^\S\n]*$", re.MULTILINE)
+_CLAUSE_ENDS = re.compile(r"[;,.!?|]")
+_HEADING = re.compile(r".*[:=]\W*|[^,.;!?]{,24}")
+_SECOND_OPINION = re.compile(
+    r"(?:或者?|改为|改成|应为|更正为|还是)\s*[零一二两三四五]"
+    r"|(?<![一-鿿])[零一二两兩三四五六七八九]\s*分(?![之钟鐘制为明开别外])"
+    r"|\b(?:or|maybe|perhaps|rather|say)\s+(?:a\s+)?(?:zero|one|two|three|four|five)\b",
+    re.IGNORECASE,
+)
+
+_ASIDE = rf"[(\[](?!{_ELSE})[^()\[\]\n0-9]{{0,40}}[)\]]"
+_VERB = (
+    r"(?:,\s*)?(?:我?[给給]分?|得分?|打分?|[评評]分?|分数)|为|是"
+    r"|\b(?:scored?|rating|rated|gets|is|of)\b"
+)
+_LEAD = re.compile(
+    rf"(?:[\s:=|→\"'_)\]{_GONE}]|{_ASIDE}|->|=>|—|-(?=\s)|(?:{_VERB}))*", re.IGNORECASE
+)  # fmt: skip
+_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
+_GIVES = re.compile(rf"[:=|→]|{_VERB}", re.IGNORECASE)
+_VALUE = re.compile(
+    r"(?P<open>[(\[\"'])?\s*"
+    r"(?:(?P<digit>[0-5])(?:\.0+)?(?![0-9]|\.[0-9])"
+    r"|(?P<word>[零一二两兩三四五]|\b(?:zero|one|two|three|four|five)\b))"
+    rf"(?P<unit>{_GAP}(?:分{_GAP})?/{_GAP}5(?:\.0+)?(?![0-9]|\.[0-9]|\s*of\b)(?:{_GAP}{_UNIT})?"
+    rf"|{_GAP}{_UNIT})?(?:{_GAP}[)\]\"'])?",
+    re.IGNORECASE,
+)
+_WORDS = {
+    **{word: number for number, word in enumerate("零一二三四五")}, "两": 2, "兩": 2,
+    **{w: n for n, w in enumerate(("zero", "one", "two", "three", "four", "five"))},
+}  # fmt: skip
+_STOP = re.compile(
+    rf"\s*(?:$|\n|[,;!|)(\]\[\"{_GONE}]|\.(?![0-9])|:(?!\s*[0-9])|[-—](?=\s+[^\s0-9])|—(?=[^\s0-9])|{_ANY_NAME})",
+    re.IGNORECASE,
+)
+_UNIT_ENDS = re.compile(r"(?!\s*[-–—~～/0-9]|\s*(?:至|到|或|of\b|or\b|to\b)|[之钟鐘制为為数])")
+
+
+class Statements(NamedTuple):
+    """What an answer says about the criteria."""
+
+    scores: dict[str, set[int]]
+    """Every number that was read, by criterion."""
+    is_clear: bool
+    """Whether all other numbers are explained."""
+
+
+def read_statements(text: str) -> Statements:
+    """Read what is said of each criterion."""
+    plain = _without_numbering(_plain(text))
+    if _FOREIGN.search(plain) or _HEADED_ELSE.search(plain):
+        return Statements({}, is_clear=False)
+    scores: defaultdict[str, set[int]] = defaultdict(set)
+    rest, place = "", 0
+    for mention in _NAME.finditer(plain):
+        found = _score_at(plain, mention.end())
+        if found is None or not _is_announced(plain, mention.start(), place):
+            continue
+        scores[mention.lastgroup or ""].add(found[0])
+        rest, place = rest + plain[place : mention.end()], found[1]
+    rest += plain[place:]
+    is_clear = not any(char.isdigit() for char in rest) and not _SECOND_OPINION.search(rest)
+    return Statements(dict(scores), is_clear)
+
+
+def names_criterion(text: str) -> bool:
+    """Whether a text speaks of any criterion."""
+    return _NAME.search(text) is not None
+
+
+def is_on_another_scale(text: str) -> bool:
+    """Whether a text speaks of another scale than 0 to 5."""
+    return _FOREIGN.search(_plain(text)) is not None
+
+
+def criterion_of(word: str) -> str | None:
+    """The criterion that a word names, and nothing else; in JSON, say."""
+    found = _NAME.match(word.strip())
+    if found is None or not re.fullmatch(
+        r"(?i)[_ ]?(?:score|得分|评分|分数)?", word.strip()[found.end() :]
+    ):
+        return None
+    return found.lastgroup
+
+
+def _score_at(text: str, start: int) -> tuple[int, int] | None:
+    """The number that directly follows a criterion, and where it ends."""
+    lead = _LEAD.match(text, start)
+    value = _VALUE.match(text, lead.end() if lead else start)
+    if value is None or not _is_whole(text, start, value):
+        return None
+    number = _WORDS[value["word"].lower()] if value["word"] else int(value["digit"])
+    return number, value.end()
+
+
+def _is_whole(text: str, start: int, value: re.Match[str]) -> bool:
+    """Whether a number ends where it seems to, and stands where a score would."""
+    after = text[value.end() :]
+    lead = text[start : value.start()]
+    has_ratio = "/" in (value["unit"] or "")
+    if value["open"] and not has_ratio and not re.search(r"[:=|→]\s*$", lead):
+        return False  # behind the name in brackets it may be a maximum
+    if _GONE in lead and not _GIVES.search(_BRACKETS.sub(" ", lead).rpartition(_GONE)[2]):
+        return False  # it followed the other number, not the criterion
+    if "\n" in lead and not re.match(r"[^\S\n]*(?:\n|$)", after):
+        return False  # on another line it stands alone, or begins something else
+    if value["word"] and not value["unit"]:
+        ends = re.match(rf"\s*(?:$|\n|[.;|){_GONE}]|,\s*{_ANY_NAME})", after, re.IGNORECASE)
+        return ends is not None and re.search(r"[:=|→—]", lead) is not None
+    is_ended = _STOP.match(text, value.end()) is not None
+    return is_ended or (value["unit"] is not None and bool(_UNIT_ENDS.match(text, value.end())))
+
+
+def _is_announced(text: str, start: int, since: int) -> bool:
+    """Whether the words before a criterion let its number be a score, and nothing else.
+
+    Args:
+        text: All of it.
+        start: Where the criterion stands.
+        since: Where the last number ended that was read; 0 before the first.
+    """
+    is_first = since == 0
+    lines = text[:start].split("\n")
+    line = lines[-1] if is_first else _CLAUSE_ENDS.split(text[since:start].split("\n")[-1])[-1]
+    if _OTHER_WORDS.search(_ANNOUNCING.sub(" ", line)):
+        return False
+    above = next((line for line in reversed(lines[:-1]) if _OTHER_WORDS.search(line)), "")
+    if not is_first or not (_HEADING.fullmatch(above) or "|" in above):
+        return True
+    columns = _COLUMNS.sub(" ", above) if "|" in above else above
+    return not _OTHER_WORDS.search(_ANNOUNCING.sub(" ", columns))
+
+
+def _plain(text: str) -> str:
+    """In half width, without emphasis; a mark stands for each number that is explained."""
+    return _EXPLAINED.sub(_GONE, _FENCE.sub(" ", text).translate(_PLAIN))
+
+
+def _without_numbering(text: str) -> str:
+    """Without list numbers, if they count from 1; else they may be anything."""
+    expected = 1
+    for found in _NUMBERING.finditer(text):
+        number = int(found["before"] or found["line"])
+        if number not in (expected, 1):
+            return text
+        expected = number + 1
+    return _CIRCLED.sub(" ", _NUMBERING.sub(lambda found: " " * len(found[0]), text))
+
+
+_RANKED = (
+    r"(?:排[名序列]|名次|顺序|從?从?最好到最差|best to worst|best first|\brank(?:ing|ed)?|\border)"
+)
+_ABOVE = r"[\s\"'\])]*(?:>+|≻|→|->|=>)[\s\"'\[(]*"
+_CHAIN = re.compile(rf"(?<![A-Za-z])[A-Z](?:{_ABOVE}[A-Z](?![A-Za-z]))++")
+_LIST = re.compile(r"(?<![A-Za-z])[A-Z](?:[\s\"'\])]*,[\s\"'\[(]*[A-Z])++(?![A-Za-z])")
+_ENTRY = re.compile(
+    rf"^{_GAP}\|?{_GAP}(?:第|rank|no\.)?{_GAP}(?P<number>[0-9]{{1,2}}|[一二三四五六七八九十])"
+    rf"(?:st|nd|rd|th)?{_GAP}[名位]?{_GAP}[.,):|\t ][\t |\[\"'(]*(?:诗|作品|poem)?{_GAP}"
+    r"(?P<label>[A-Z])\b(?P<comment>.*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NO_ORDER = re.compile(
+    r"并列|不分[上高]下|\btied?\b|\bequal\b"
+    r"|[从由]最?[差低坏][^.\n]{0,6}[到至]最?[好高]|最[差低坏]的?在前|[倒升]序|从后往前"
+    r"|\bworst\s*(?:to|->|→|first)|\bfrom worst|\bascending|\breverse",
+    re.IGNORECASE,
+)
+"""Ties, and orders from worst to best."""
+_DENIED = re.compile(
+    r"(?:不是|并非|而非|不应|错误|假如|如果|\bnot\b|\bwrong\b|\bif\b|n't\b)", re.IGNORECASE
+)
+_BEST = re.compile(
+    r"(?<![A-Za-z])(?P<one>[A-Z])\s*(?:是|最终|should be|is|was)?\s*"
+    r"(?:更好|更胜|最好|最佳|胜出|排第一|第一|better|(?:the )?best|wins|first\b)"
+    r"|(?:最好的?|最佳|第一名?|首选|胜者|\bbest|\bwinner|\bfirst place)[^A-Za-z\n>.,;!?]{0,6}"
+    r"(?:(?:is|goes to|to)\s+)?(?P<other>[A-Z])(?![A-Za-z])"
+)
+_CHINESE_NUMBERS = {digit: number for number, digit in enumerate("一二三四五六七八九十", 1)}
+
+
+class Orders(NamedTuple):
+    """What an answer says about the order of poems, by their labels."""
+
+    whole: set[tuple[str, ...]]
+    """Every order of all poems that stands by itself."""
+    is_clear: bool
+    """Whether nothing in the answer contradicts them."""
+
+
+def read_orders(text: str, labels: tuple[str, ...]) -> Orders:
+    """Read every order of all labels in an answer."""
+    plain = text.translate(_PLAIN)
+    chains = [(found, tuple(re.findall("[A-Z]", found[0]))) for found in _CHAIN.finditer(plain)]
+    lists = [(found, tuple(re.findall("[A-Z]", found[0]))) for found in _LIST.finditer(plain)]
+    whole = {order for found, order in chains if _stands(plain, found, must_be_named=False)}
+    whole |= {order for found, order in lists if _stands(plain, found, must_be_named=True)}
+    whole = {order for order in whole if sorted(order) == sorted(labels)}
+    if listed := _numbered(plain, labels):
+        whole.add(listed)
+    said = [order for _, order in chains]
+    is_clear = not _NO_ORDER.search(plain) and all(_agrees(plain, order, said) for order in whole)
+    return Orders(whole, is_clear)
+
+
+def fits(text: str, order: tuple[str, ...]) -> bool:
+    """Whether what a text says of single poems fits an order."""
+    plain = text.translate(_PLAIN)
+    chains = [tuple(re.findall("[A-Z]", found[0])) for found in _CHAIN.finditer(plain)]
+    return _agrees(plain, order, chains)
+
+
+def order_of(entries: Sequence[str], labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The order in a list of entries, each of which names one label; None if it is not clear."""
+    letters = [re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", entry.upper()) for entry in entries]
+    numbers = [found[1] for entry in entries if (found := re.match(r"\W*([0-9]+)\b", entry))]
+    if numbers and numbers != [str(number) for number in range(1, len(entries) + 1)]:
+        return None
+    order = tuple(found[0] for found in letters if len(found) == 1)
+    return order if len(order) == len(letters) and sorted(order) == sorted(labels) else None
+
+
+def _stands(text: str, found: re.Match[str], *, must_be_named: bool) -> bool:
+    """Whether an order is a line of its own, but for words that announce it."""
+    before = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
+    after = text[found.end() :].partition("\n")[0]
+    is_named = re.search(_RANKED, before, re.IGNORECASE) is not None
+    is_announced = is_named and re.search(r"(?:[:=]|是|为|\bis)\W*$", before, re.IGNORECASE)
+    if _DENIED.search(before) or re.match(r"\s*[>≻→=]", after):
+        return False
+    if re.search(r"(?![\W_])[^\d]", re.sub(r"\([^()]*\)", "", after)):
+        return False
+    return bool(is_announced) or (not must_be_named and not re.search(r"[^\W_]", before))
+
+
+def _numbered(text: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The order of a list whose numbers count from 1."""
+    entries = list(_ENTRY.finditer(text))
+    numbers = [_CHINESE_NUMBERS.get(e["number"]) or int(e["number"]) for e in entries]
+    order = tuple(entry["label"] for entry in entries)
+    if numbers != [*range(1, len(labels) + 1)] or sorted(order) != sorted(labels):
+        return None
+    is_announced = re.search(_RANKED, text[: entries[0].end()], re.IGNORECASE)
+    has_comments = any(re.search(r"[^\W_]", entry["comment"]) for entry in entries)
+    # Remarks on each poem in the order in which they were shown are no ranking.
+    return None if order == labels and has_comments and not is_announced else order
+
+
+def _agrees(text: str, order: Sequence[str], chains: Iterable[Sequence[str]]) -> bool:
+    """Whether all that is said of single poems fits an order."""
+    place = {label: number for number, label in enumerate(order)}
+    for chain in chains:
+        places = [place.get(label, -1) for label in chain]
+        if places != sorted(set(places)):
+            return False
+    best = [found["one"] or found["other"] for found in _BEST.finditer(text)]
+    return all(label == order[0] for label in best if label in place)
