@@ -18,7 +18,6 @@ from verse_clients.generate.catalogue import catalogue, check_base, choose_sourc
 from verse_clients.generate.checkpoints import Selection
 from verse_clients.generate.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.generate.output import Output, check_plan
-from verse_clients.generate.patience import Patience
 from verse_clients.generate.plan import Cell, make_plan, missing
 from verse_clients.generate.screening import NEAR, Screen
 from verse_clients.generate.summary import RunFigures, thresholds
@@ -26,6 +25,7 @@ from verse_clients.generate.tally import Tally
 from verse_clients.generate.writing import Run
 from verse_clients.openai_client import BATCH, AsyncServer
 from verse_clients.progress import LiveLine
+from verse_clients.retries import RetryPolicy
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,10 +88,10 @@ class Session:
         self._conduct = conduct
         self._console = terminal.console(stderr=True)
         self._screen = _screen(conduct)
-        self._patience = Patience(
-            conduct.wait_seconds, now=time.monotonic, sleep=asyncio.sleep, tell=self._tell
+        self._retries = RetryPolicy(
+            conduct.wait_seconds, now=time.monotonic, sleep=asyncio.sleep, report=self._tell
         )
-        # The SDK's own retries are off: `Patience` waits, and knows the plan.
+        # The SDK's own retries are off: `RetryPolicy` waits, and knows the plan.
         self._server = AsyncServer(
             base_url,
             api_key,
@@ -143,7 +143,7 @@ class Session:
             SelectionError: it has no such adapter or checkpoint.
         """
         order = self._order
-        known = catalogue(await self._patience.ask(self._server.models))
+        known = catalogue(await self._retries.ask(self._server.models))
         if order.base is not None:
             check_base(known, order.base)
         wanted = order.adapters
@@ -151,7 +151,7 @@ class Session:
             wanted = [order.base]
         sources = choose_sources(known, wanted, order.selection)
         sources = await settle(
-            sources, lambda name: self._patience.ask(lambda: self._server.model(name))
+            sources, lambda name: self._retries.ask(lambda: self._server.model(name))
         )
         return make_plan(
             order.themes,
@@ -216,7 +216,7 @@ class Session:
             output,
             self._screen,
             tally,
-            self._patience,
+            self._retries,
             clock=lambda: datetime.now(UTC),
             tell=self._tell,
         )

@@ -19,10 +19,10 @@ from verse_clients.errors import (
 )
 from verse_clients.generate.cleaning import Cleaned, clean
 from verse_clients.generate.output import Output
-from verse_clients.generate.patience import Patience
 from verse_clients.generate.plan import Cell
 from verse_clients.generate.screening import Screen
 from verse_clients.generate.tally import Tally
+from verse_clients.retries import RetryPolicy
 
 _OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
 """Errors that may concern one poem alone; all others end the run."""
@@ -61,7 +61,7 @@ class Run:
         output: Output,
         screen: Screen,
         tally: Tally,
-        patience: Patience,
+        retries: RetryPolicy,
         *,
         clock: Callable[[], datetime],
         tell: Callable[[str], object],
@@ -73,7 +73,7 @@ class Run:
             output: Where poems are kept.
             screen: Marks duplicates and copies; knows what is in the output.
             tally: Counts.
-            patience: Waits for the server.
+            retries: Waits for the server.
             clock: Tells when a poem was written.
             tell: Takes a line for the person who waits.
         """
@@ -81,7 +81,7 @@ class Run:
         self._output = output
         self._screen = screen
         self._tally = tally
-        self._patience = patience
+        self._retries = retries
         self._clock = clock
         self._tell = tell
         self._failed_in_a_row = 0
@@ -108,7 +108,7 @@ class Run:
     async def _work(self, queue: Iterator[Cell]) -> None:
         for cell in queue:
             try:
-                answer = await self._patience.ask(lambda cell=cell: self._ask(cell))
+                answer = await self._retries.ask(lambda cell=cell: self._ask(cell))
             except _OWN_FAULT as error:
                 self._note_failure(cell, error)
             else:

@@ -21,13 +21,13 @@ from verse_clients.errors import (
     ServerDownError,
     ServerTimeoutError,
 )
-from verse_clients.generate.patience import Patience
 from verse_clients.judge.budget import Budget
 from verse_clients.judge.dialect import Dialect, after_refusal, response_format
 from verse_clients.judge.judgments import Judgments
 from verse_clients.judge.pricing import Price, most_tokens
 from verse_clients.judge.questions import Manner, Question, key_of
 from verse_clients.judge.replies import read_ranking, read_scores
+from verse_clients.retries import RetryPolicy
 
 _OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
 """Errors that may concern one question alone."""
@@ -76,7 +76,7 @@ class Judge:
         model: str,
         server: Answerer,
         desk: Desk,
-        patience: Patience,
+        retries: RetryPolicy,
         *,
         price: Price | None,
         concurrency: int,
@@ -88,7 +88,7 @@ class Judge:
             model: What the server calls it.
             server: Where it is.
             desk: What it shares with the others.
-            patience: Waits for the server.
+            retries: Waits for the server.
             price: What it costs; None if nobody knows.
             concurrency: Questions at a time.
         """
@@ -97,7 +97,7 @@ class Judge:
         self.server = server
         self.price = price
         self._desk = desk
-        self._patience = patience
+        self._retries = retries
         known = desk.judgments.format_of(server.base_url, model)
         self._dialect = Dialect() if known is None else Dialect(format=known)
         self._seats = asyncio.Semaphore(concurrency)
@@ -151,7 +151,7 @@ class Judge:
         while True:
             form = dialect
             try:
-                answer = await self._patience.ask(lambda form=form: self._attempt(question, form))
+                answer = await self._retries.ask(lambda form=form: self._attempt(question, form))
             except BadRequestError as error:
                 lower = after_refusal(dialect, error)
                 if lower is None:

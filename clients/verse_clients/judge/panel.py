@@ -10,12 +10,12 @@ from typing import NamedTuple
 import msgspec
 
 from verse_clients.errors import InputError
-from verse_clients.generate.patience import Patience
 from verse_clients.judge.asking import Desk, Judge
 from verse_clients.judge.errors import LimitError
 from verse_clients.judge.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.judge.pricing import FREE, Price, price_of
 from verse_clients.openai_client import AsyncServer
+from verse_clients.retries import RetryPolicy
 
 DEFAULT_JUDGE = "base"
 DEFAULT_KEY = "OPENAI_API_KEY"
@@ -100,14 +100,14 @@ class Panel:
     def judges(self, desk: Desk) -> list[Judge]:
         """The judges at a desk. Those of one server wait for it together."""
         servers = {member.server.base_url: member.server for member in self.members}
-        patience = {base_url: self._patience(server) for base_url, server in servers.items()}
+        retries = {base_url: self._retries(server) for base_url, server in servers.items()}
         return [
             Judge(
                 member.name,
                 member.model,
                 member.server,
                 desk,
-                patience[member.server.base_url],
+                retries[member.server.base_url],
                 price=member.price,
                 concurrency=self._concurrency(member.server),
             )
@@ -137,7 +137,7 @@ class Panel:
             await member.server.close()
 
     def _server(self, seat: Seat) -> AsyncServer:
-        # The SDK's own retries are off: the budget counts each attempt, and `Patience` waits.
+        # The SDK's own retries are off: the budget counts each attempt, and `RetryPolicy` waits.
         return AsyncServer(
             seat.base_url,
             # Never the key of another server: AsyncServer would look for OPENAI_API_KEY.
@@ -151,13 +151,13 @@ class Panel:
             return self._manners.price
         return FREE if server.is_local else price_of(seat.model, server.base_url)
 
-    def _patience(self, server: AsyncServer) -> Patience:
-        return Patience(
+    def _retries(self, server: AsyncServer) -> RetryPolicy:
+        return RetryPolicy(
             self._manners.wait_seconds,
             now=time.monotonic,
             sleep=asyncio.sleep,
-            tell=self._tell,
-            most_tries=_LOCAL_TRIES if server.is_local else _REMOTE_TRIES,
+            report=self._tell,
+            max_tries=_LOCAL_TRIES if server.is_local else _REMOTE_TRIES,
         )
 
     def _concurrency(self, server: AsyncServer) -> int:

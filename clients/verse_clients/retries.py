@@ -1,7 +1,7 @@
-"""Waiting for a server that is away or busy: one pause for all requests, told in one line.
+"""Asking again: one policy for all that ask many things, with one pause for all requests.
 
-Pure but for the clock and the sleep that are passed in. The SDK's own retries are off, so nothing
-multiplies.
+Pure but for the clock and the sleep that are passed in. The SDK's own retries are off: they would
+multiply these, and they call nobody back, so that --max-calls and --max-cost would not count them.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,24 +18,24 @@ from verse_clients.errors import (
 
 T = TypeVar("T")
 
-_TRIES = 3
+MAX_TRIES = 3
 """Of one request that the server answers, but not with a poem."""
-_LONGEST_PAUSE_SECONDS = 15.0
+_MAX_PAUSE_SECONDS = 15.0
 _BETWEEN_TRIES_SECONDS = 1.0
-_WORTH_TELLING_SECONDS = 5.0
+_WORTH_REPORTING_SECONDS = 5.0
 _GOING_DOWN = (502, 503, 504)
 
-Verdict = Literal["pause", "again", "give up"]
+Step = Literal["pause", "again", "give up"]
 
 
-def verdict(error: ServerError, tries: int, most_tries: int = _TRIES) -> Verdict:
+def next_step(error: ServerError, tries: int, max_tries: int = MAX_TRIES) -> Step:
     """What to do after an error: let all requests pause, repeat this one, or give it up."""
     match error:
         case ServerDownError() | RateLimitedError():
             return "pause"
         case BrokenServerError() if error.status in _GOING_DOWN or error.retry_after_seconds:
             return "pause"
-        case BrokenServerError() | ServerTimeoutError() | NoCompletionError() if tries < most_tries:
+        case BrokenServerError() | ServerTimeoutError() | NoCompletionError() if tries < max_tries:
             return "again"
         case _:
             return "give up"
@@ -45,10 +45,10 @@ def pause_seconds(error: ServerError, pauses: int) -> float:
     """What the server asks for; else 1, 2, 4 and at last 15 seconds."""
     if error.retry_after_seconds is not None:
         return error.retry_after_seconds
-    return min(2.0 ** min(pauses, 10), _LONGEST_PAUSE_SECONDS)
+    return min(2.0 ** min(pauses, 10), _MAX_PAUSE_SECONDS)
 
 
-class Patience:
+class RetryPolicy:
     """Asks until there is an answer, or waiting makes no sense."""
 
     def __init__(
@@ -57,8 +57,8 @@ class Patience:
         *,
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        tell: Callable[[str], object],
-        most_tries: int = _TRIES,
+        report: Callable[[str], object],
+        max_tries: int = MAX_TRIES,
     ) -> None:
         """Be ready to wait.
 
@@ -66,18 +66,18 @@ class Patience:
             wait_seconds: The longest time without any answer.
             now: A clock, in seconds.
             sleep: Lets seconds pass.
-            tell: Takes a line for the person who waits.
-            most_tries: Of one request that the server answers, but not with what was asked for.
+            report: Takes a line for the person who waits.
+            max_tries: Of one request that the server answers, but not with what was asked for.
         """
-        self._most_tries = most_tries
+        self._max_tries = max_tries
         self._wait = wait_seconds
         self._now = now
         self._sleep = sleep
-        self._tell = tell
+        self._report = report
         self._resume = now()
         self._troubled_since: float | None = None
         self._pauses = 0
-        self._is_told = False
+        self._is_reported = False
 
     async def ask(self, request: Callable[[], Awaitable[T]]) -> T:
         """Make a request until it is answered.
@@ -93,7 +93,7 @@ class Patience:
                 answer = await request()
             except ServerError as error:
                 tries += 1
-                decided = verdict(error, tries, self._most_tries)
+                decided = next_step(error, tries, self._max_tries)
                 if decided == "give up":
                     raise
                 if decided == "again":
@@ -123,30 +123,30 @@ class Patience:
             raise error
         self._troubled_since = since
         self._pauses += 1
-        self._say(error, seconds)
+        self._report_pause(error, seconds)
         self._resume = max(self._resume, now + min(seconds, left))
 
-    def _say(self, error: ServerError, seconds: float) -> None:
+    def _report_pause(self, error: ServerError, seconds: float) -> None:
         """One line for an outage; one for each long pause that is asked for."""
         if error.retry_after_seconds is None:
-            if not self._is_told:
-                self._tell(f"{error} Waiting for it, {self._wait:.0f} s at most; Ctrl-C stops.")
-        elif self._now() + seconds > self._resume + _WORTH_TELLING_SECONDS:
-            self._tell(f"{error} Waiting {seconds:.0f} s, as it asks.")
+            if not self._is_reported:
+                self._report(f"{error} Waiting for it, {self._wait:.0f} s at most; Ctrl-C stops.")
+        elif self._now() + seconds > self._resume + _WORTH_REPORTING_SECONDS:
+            self._report(f"{error} Waiting {seconds:.0f} s, as it asks.")
         else:
             return
-        self._is_told = True
+        self._is_reported = True
 
     def _answered(self) -> None:
-        if self._is_told and self._now() >= self._resume:
-            self._tell("The server answers again.")
-            self._is_told = False
+        if self._is_reported and self._now() >= self._resume:
+            self._report("The server answers again.")
+            self._is_reported = False
         self._troubled_since = None
         self._pauses = 0
 
 
 def _too_long(error: ServerError, asked: float, wait: float) -> ServerError:
-    """The same error, which also tells that the server asks for more patience than there is."""
+    """The same error, which also says that the server asks for a longer wait than is allowed."""
     return type(error)(
         f"{error} It asks to wait {asked:.0f} s; --wait allows {wait:.0f} s.",
         status=error.status,

@@ -16,7 +16,7 @@ from verse_clients.errors import (
     UnauthorisedError,
     UnknownModelError,
 )
-from verse_clients.generate.patience import Patience, pause_seconds, verdict
+from verse_clients.retries import RetryPolicy, next_step, pause_seconds
 
 pytestmark = pytest.mark.anyio
 
@@ -30,8 +30,8 @@ class World:
         self.told: list[str] = []
         self.troubles = list(troubles)
         self.calls = 0
-        self.patience = Patience(
-            wait_seconds, now=lambda: self.time, sleep=self.sleep, tell=self.told.append
+        self.retries = RetryPolicy(
+            wait_seconds, now=lambda: self.time, sleep=self.sleep, report=self.told.append
         )
 
     async def sleep(self, seconds: float) -> None:
@@ -66,12 +66,12 @@ class World:
     ],
 )
 def test_waiting_is_for_what_time_mends(error: ServerError, decided: str) -> None:
-    assert verdict(error, 1) == decided
+    assert next_step(error, 1) == decided
 
 
 def test_a_request_is_repeated_twice_at_most_but_pauses_do_not_count() -> None:
-    assert verdict(BrokenServerError("x", status=500), 3) == "give up"
-    assert verdict(ServerDownError("x"), 99) == "pause"
+    assert next_step(BrokenServerError("x", status=500), 3) == "give up"
+    assert next_step(ServerDownError("x"), 99) == "pause"
 
 
 def test_pauses_grow_up_to_a_limit_unless_the_server_says() -> None:
@@ -82,7 +82,7 @@ def test_pauses_grow_up_to_a_limit_unless_the_server_says() -> None:
 
 async def test_an_outage_is_told_once_and_so_is_its_end() -> None:
     world = World(*[ServerDownError("Nobody there.")] * 4)
-    assert await world.patience.ask(world.request) == "诗"
+    assert await world.retries.ask(world.request) == "诗"
     assert world.time == 1 + 2 + 4 + 8
     assert world.told == [
         "Nobody there. Waiting for it, 100 s at most; Ctrl-C stops.",
@@ -93,20 +93,20 @@ async def test_an_outage_is_told_once_and_so_is_its_end() -> None:
 async def test_patience_ends_after_the_time_allowed_and_not_before() -> None:
     world = World(*[ServerDownError("Nobody there.")] * 99, wait_seconds=20)
     with pytest.raises(ServerDownError, match="Nobody there"):
-        await world.patience.ask(world.request)
+        await world.retries.ask(world.request)
     assert world.time == 20
 
 
 async def test_no_patience_is_none() -> None:
     world = World(ServerDownError("Nobody there."), wait_seconds=0)
     with pytest.raises(ServerDownError):
-        await world.patience.ask(world.request)
+        await world.retries.ask(world.request)
     assert (world.calls, world.slept) == (1, [])
 
 
 async def test_a_long_wait_the_server_asks_for_is_kept_and_shown() -> None:
     world = World(RateLimitedError("Busy.", retry_after_seconds=90))
-    assert await world.patience.ask(world.request) == "诗"
+    assert await world.retries.ask(world.request) == "诗"
     assert (world.calls, world.time) == (2, 90)
     assert world.told[0] == "Busy. Waiting 90 s, as it asks."
 
@@ -114,19 +114,19 @@ async def test_a_long_wait_the_server_asks_for_is_kept_and_shown() -> None:
 async def test_a_longer_wait_than_allowed_ends_at_once() -> None:
     world = World(RateLimitedError("Busy.", retry_after_seconds=101))
     with pytest.raises(RateLimitedError):
-        await world.patience.ask(world.request)
+        await world.retries.ask(world.request)
     assert (world.calls, world.time) == (1, 0)
 
 
 async def test_short_waits_are_not_worth_a_line() -> None:
     world = World(*[RateLimitedError("Busy.", retry_after_seconds=2)] * 3)
-    assert await world.patience.ask(world.request) == "诗"
+    assert await world.retries.ask(world.request) == "诗"
     assert world.told == []
 
 
 async def test_many_requests_share_one_pause_and_one_line() -> None:
     world = World(*[ServerDownError("Nobody there.")] * 8)
-    answers = await asyncio.gather(*(world.patience.ask(world.request) for _ in range(8)))
+    answers = await asyncio.gather(*(world.retries.ask(world.request) for _ in range(8)))
     assert answers == ["诗"] * 8
     assert world.calls == 16
     assert world.time == 1
@@ -135,9 +135,9 @@ async def test_many_requests_share_one_pause_and_one_line() -> None:
 
 async def test_an_outage_that_ended_begins_a_new_allowance() -> None:
     world = World(*[ServerDownError("x")] * 4, wait_seconds=16)
-    await world.patience.ask(world.request)
+    await world.retries.ask(world.request)
     world.troubles.extend([ServerDownError("x")] * 4)
-    await world.patience.ask(world.request)
+    await world.retries.ask(world.request)
     assert world.time == 30
 
 
@@ -147,5 +147,5 @@ async def test_an_outage_that_ended_begins_a_new_allowance() -> None:
 async def test_what_time_does_not_mend_is_handed_on(error: ServerError, calls: int) -> None:
     world = World(error, error, error)
     with pytest.raises(type(error)):
-        await world.patience.ask(world.request)
+        await world.retries.ask(world.request)
     assert world.calls == calls
