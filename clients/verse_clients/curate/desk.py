@@ -16,8 +16,7 @@ from verse_clients.curate.place import Place, keep_place, read_place
 from verse_clients.curate.session import Session
 from verse_clients.curate.store import Store
 from verse_clients.decisions import exports
-from verse_clients.decisions.items import Item
-from verse_clients.decisions.sources import past_decisions, read_items
+from verse_clients.decisions.sources import Item, past_decisions, read_items
 
 _SEED_LIMIT = 2**31
 

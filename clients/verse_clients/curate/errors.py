@@ -12,7 +12,7 @@ UserError
 """
 
 from verse.errors import UserError
-from verse_clients.decisions.errors import JournalError
+from verse_clients.decisions import JournalError
 
 
 class CurateError(UserError):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from verse.records import Decision
 from verse_clients.curate.place import Filter
 from verse_clients.curate.slots import Flag, Slot
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.journal import Replay
 
 _ACTION_OF_STATE = {"rejected": "reject", "skipped": "skip", "edited": "edit"}
 

@@ -9,8 +9,8 @@ from verse import verdicts
 from verse.records import Poem
 from verse.similarity import CopyIndex, NearDuplicates
 from verse_clients.curate.slots import Flag
-from verse_clients.decisions.errors import SourceError
-from verse_clients.decisions.items import Item
+from verse_clients.decisions import SourceError
+from verse_clients.decisions.sources import Item
 
 MIN_RUN = 8
 """A shared run of this many characters is shown; shorter ones are the language's own."""

@@ -17,8 +17,7 @@ from verse.prompt import Message
 from verse.records import Candidate
 from verse.thinking import holds_tag, split_thought
 from verse_clients.curate.errors import WriterError
-from verse_clients.decisions.items import Item
-from verse_clients.decisions.sources import read_items
+from verse_clients.decisions.sources import Item, read_items
 from verse_clients.prompt_variant import filled
 
 NUM_POEMS = 2

@@ -19,8 +19,8 @@ from types import MappingProxyType
 from verse.records import OrderName
 from verse.similarity import normalise, shingles
 from verse_clients.curate.slots import Slot
-from verse_clients.decisions.items import Item
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.journal import Replay
+from verse_clients.decisions.sources import Item
 
 _REPEAT_EVERY = 20
 _UNLIKE_TRIES = 6

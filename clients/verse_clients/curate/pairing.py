@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import combinations
 
-from verse_clients.decisions.items import Item
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.journal import Replay
+from verse_clients.decisions.sources import Item
 
 _MAX_COMPARISONS = 3
 """Of one poem: more tell little that is new."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from verse_clients.curate.slots import Slot
-from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import Item
 
 Test = Callable[[Slot], bool]
 

@@ -26,8 +26,8 @@ from verse_clients.curate.order import arrange, has_something_to_hide, is_blind_
 from verse_clients.curate.place import Filter, Place
 from verse_clients.curate.queue import Queue
 from verse_clients.curate.slots import Flag, Slot
-from verse_clients.decisions.items import Item
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.journal import Replay
+from verse_clients.decisions.sources import Item
 
 Plain = Literal["accept", "reject", "skip"]
 PairVerdict = Literal["left", "right", "tie", "both_bad"]

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import Item
 
 FlagKind = Literal["near", "copy", "cut"]
 

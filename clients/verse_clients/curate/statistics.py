@@ -6,9 +6,8 @@ from statistics import median
 from typing import NamedTuple
 
 from verse.records import Decision
-from verse_clients.decisions.items import Item
-from verse_clients.decisions.replay import IMPORTED, Replay
-from verse_clients.decisions.tally import Tally, is_verdict, tallies
+from verse_clients.decisions.journal import IMPORTED, AcceptanceTally, Replay, is_verdict, tallies
+from verse_clients.decisions.sources import Item
 
 _PACE_WINDOW = 20
 _PAUSE_SECONDS = 300.0
@@ -53,7 +52,7 @@ def per_minute(replay: Replay) -> float | None:
     return 60 / median(working) if working else None
 
 
-def by_source(replay: Replay) -> list[Tally]:
+def by_source(replay: Replay) -> list[AcceptanceTally]:
     """One tally per adapter and checkpoint, the most decided first."""
     return tallies(replay.verdicts(), lambda verdict: Item(candidate=verdict.candidate).source)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from verse import jsonl
 from verse.records import JournalEntry
 from verse_clients.curate.errors import LockedError
-from verse_clients.decisions.errors import JournalError
+from verse_clients.decisions import JournalError
 from verse_clients.decisions.journal import read_journal
 from verse_clients.file_lock import FileLock
 

@@ -12,7 +12,7 @@ from verse_clients.curate.place import Filter
 from verse_clients.curate.session import Session
 from verse_clients.curate.slots import Flag
 from verse_clients.curate.statistics import progress
-from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import Item
 
 _DONE = {"accept": "Accepted", "edit": "Accepted with changes", "reject": "Rejected",
          "skip": "Skipped", "rate": "Stars given"}  # fmt: skip

@@ -1,11 +1,31 @@
 """What the poet decided, and about what: read by all who learn from it.
 
-items     one poem as a file presents it
-sources   the files that hold poems      -> items
-journal   the file that holds decisions  -> entries
-replay    entries -> what counts now
-tally     what counts -> how often each source was accepted
-exports   entries -> training files and a book
+journal      the file that holds decisions  -> entries, and what counts of them
+seed_list    the original project's lists, read and written
+sources      the files that hold poems      -> items; those that hold decisions
+preferences  what counts                    -> pairs of a better and a worse poem
+exports      what counts                    -> training files and a book
 
 `verse curate` is the one that writes decisions. Names below import those above them at most.
+
+UserError
+└── DecisionsError
+    ├── SourceError    a file holds no poems that can be read
+    └── JournalError   the decisions cannot be opened or do not fit together
+
+`verse.cli` prints them, with exit code 2.
 """
+
+from verse.errors import UserError
+
+
+class DecisionsError(UserError):
+    """The root of what is told about poems and decisions in one sentence."""
+
+
+class SourceError(DecisionsError):
+    """A file holds no poems that can be read."""
+
+
+class JournalError(DecisionsError):
+    """The decisions cannot be opened or do not fit together."""

@@ -10,9 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from verse.records import Candidate, Decision
-from verse.verdicts import list_verdict
-from verse_clients.decisions.items import PAST, Item
+from verse.records import Decision
 
 
 class SeedPoem(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,18 +40,6 @@ def decode(content: bytes) -> list[SeedPoem] | None:
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
     return None
-
-
-def to_item(poem: SeedPoem, number: int) -> Item:
-    """A poem of the list as the queue takes it."""
-    candidate = Candidate(
-        theme=poem.image,
-        text=poem.response,
-        adapter=poem.adaptor or None,
-        sample=max(poem.inner_idx, 0),
-    )
-    verdict = list_verdict(accepted=poem.accepted, edited=poem.edited, deleted=poem.deleted)
-    return Item(candidate=candidate, number=number, past=PAST.get(verdict))
 
 
 def encode(decisions: Iterable[Decision]) -> bytes:

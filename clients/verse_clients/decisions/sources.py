@@ -10,19 +10,58 @@ Fields that are not known are passed over. What a row says of its acceptance is 
 `verse.verdicts`, as everywhere.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from verse import jsonl
-from verse.records import Candidate, Decision
-from verse.verdicts import VerdictError, read_verdict
-from verse_clients.decisions import seed_list
-from verse_clients.decisions.errors import SourceError
-from verse_clients.decisions.items import PAST, Item
-from verse_clients.decisions.replay import IMPORTED
+from verse.model_spelling import BASE
+from verse.records import Candidate, Decision, PairDecision
+from verse.verdicts import Verdict, VerdictError, list_verdict, read_verdict
+from verse_clients.decisions import JournalError, SourceError, seed_list
+from verse_clients.decisions.journal import IMPORTED, Replay, read_journal
+
+Past = Literal["accept", "edit", "reject"]
+_PAST: Mapping[Verdict | None, Past] = {
+    "accepted": "accept",
+    "edited": "edit",
+    "rejected": "reject",
+}
+"""What a verdict in a file is as a decision; all others leave it to the poet."""
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One poem as a file presents it."""
+
+    candidate: Candidate
+    number: int = 0
+    """Its place among all poems that were read, from 1."""
+    score: float | None = None
+    """The judges' total; higher is better."""
+    rank: int | None = None
+    """1 is the best."""
+    disagreement: float | None = None
+    """How far the judges are apart; higher is further."""
+    past: Past | None = None
+    """What its file says was decided about it."""
+
+    @property
+    def id(self) -> str:
+        """The candidate's."""
+        return self.candidate.id
+
+    @property
+    def adapter(self) -> str:
+        """The adapter's name; `base` for the base model alone."""
+        return self.candidate.adapter or BASE
+
+    @property
+    def source(self) -> str:
+        """Adapter and checkpoint in one, as a request would name them."""
+        return self.candidate.model
 
 
 class _Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,8 +134,14 @@ def _read(path: Path, first: int, *, with_empty: bool) -> list[Item]:
 
 
 def _seed_item(poem: seed_list.SeedPoem, number: int) -> Item:
-    item = seed_list.to_item(poem, number)
-    return msgspec.structs.replace(item, candidate=_with_plain_line_ends(item.candidate))
+    candidate = Candidate(
+        theme=poem.image,
+        text=poem.response,
+        adapter=poem.adaptor or None,
+        sample=max(poem.inner_idx, 0),
+    )
+    verdict = list_verdict(accepted=poem.accepted, edited=poem.edited, deleted=poem.deleted)
+    return Item(candidate=_with_plain_line_ends(candidate), number=number, past=_PAST.get(verdict))
 
 
 def _list_rows(content: bytes) -> list[msgspec.Raw]:
@@ -128,7 +173,7 @@ def _item(path: Path, place: int, row: msgspec.Raw, first: int) -> Item:
         judged = _ROW.decode(row)
         written = judged.candidate if bytes(judged.candidate) else row
         candidate = _CANDIDATE.decode(written)
-        past = PAST.get(read_verdict(written).verdict)
+        past = _PAST.get(read_verdict(written).verdict)
     except VerdictError as error:
         raise SourceError(f"{path}: poem {place}: {error}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -149,3 +194,31 @@ def _with_plain_line_ends(candidate: Candidate) -> Candidate:
         return candidate
     text = candidate.text.replace("\r\n", "\n").replace("\r", "\n")
     return msgspec.structs.replace(candidate, text=text)
+
+
+_NO_TIME = datetime.fromtimestamp(0, UTC)
+"""The list does not say when; the time of reading would make every export another one."""
+
+
+def read_decisions(paths: Iterable[Path]) -> list[Decision | PairDecision]:
+    """What stands in each file, one file after the other; the last word on a poem counts.
+
+    Raises:
+        JournalError: a file is missing, or holds no decisions.
+        SourceError: a list holds no poems.
+    """
+    return [entry for path in paths for entry in _read_decisions(path)]
+
+
+def _read_decisions(path: Path) -> list[Decision | PairDecision]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise JournalError(f"{path} cannot be read: {error.strerror}.") from error
+    if not seed_list.decode(content):
+        # Undo counts places within its own file, so each file is replayed by itself.
+        return list(Replay(read_journal(path)).standing())
+    past = past_decisions(read_items([path]), _NO_TIME)
+    if not past:
+        raise JournalError(f"{path} is a list of poems about which nothing was decided yet.")
+    return list(past)

@@ -9,9 +9,7 @@ import msgspec
 from verse import jsonl, verdicts
 from verse.prompt import Message
 from verse.records import Candidate, Origin, Poem
-from verse_clients.decisions.exports import accepted_poems
-from verse_clients.decisions.journal import read_journal
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.journal import Replay, accepted_poems, read_journal
 from verse_clients.errors import InputError
 from verse_clients.prompt_variant import PLACE
 

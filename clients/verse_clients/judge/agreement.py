@@ -13,7 +13,7 @@ import numpy as np
 
 from verse.records import Decision
 from verse.similarity import normalise
-from verse_clients.decisions.replay import Replay, is_blind
+from verse_clients.decisions.journal import Replay, is_blind
 from verse_clients.judge.criteria import CRITERIA, total
 from verse_clients.judge.figures import Estimate, auc, kappa
 from verse_clients.judge.ranked import Ranked, RankedPoem

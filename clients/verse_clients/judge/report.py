@@ -7,7 +7,7 @@ from statistics import median
 import msgspec
 
 from verse.records import JournalEntry
-from verse_clients.decisions.replay import Replay, is_blind, last_comparisons
+from verse_clients.decisions.journal import Replay, is_blind, last_comparisons
 from verse_clients.judge.agreement import (
     FINAL,
     Number,

@@ -8,8 +8,8 @@ import msgspec
 from verse.poem_split import PoemSplit, read_split
 from verse.records import Candidate, Decision, Poem
 from verse_clients.decisions import seed_list
-from verse_clients.decisions.gather import read_decisions
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.journal import Replay
+from verse_clients.decisions.sources import read_decisions
 from verse_clients.errors import InputError
 from verse_clients.refine import compare, filtering, wording
 from verse_clients.refine.convert import convert

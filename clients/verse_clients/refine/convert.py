@@ -12,8 +12,8 @@ import msgspec
 from verse.poem_split import PoemSplit
 from verse.records import JournalEntry, Poem, PreferencePair
 from verse.similarity import NearDuplicates
-from verse_clients.decisions import exports
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.journal import Replay, accepted_poems
+from verse_clients.decisions.preferences import preference_pairs
 from verse_clients.refine.guard import Guard, Kind, Limits, Refusal
 from verse_clients.refine.selection import Shares, select
 
@@ -72,13 +72,13 @@ def convert(
     originals = [poem for poem in poems if poem.origin == "poet"]
     training, valid = split.parts(originals) if split else (originals, [])
     guard = Guard(training, valid, limits)
-    offered = [p for p in poems if p.origin != "poet"] + list(exports.accepted_poems(replay))
+    offered = [p for p in poems if p.origin != "poet"] + list(accepted_poems(replay))
     learnable, refused = _learnable(offered, guard, limits)
     stars = {poem.source: replay.stars(poem.source) or 0 for poem in learnable}
     selection = select(training, learnable, stars, shares)
     refused |= {poem.id: Refusal("opening") for poem in selection.openings}
     refused |= {poem.id: Refusal("share") for poem in selection.surplus}
-    pairs, refused_pairs = _pairs(exports.preference_pairs(replay), guard)
+    pairs, refused_pairs = _pairs(preference_pairs(replay), guard)
     actions = Counter(verdict.action for verdict in replay.verdicts())
     return Harvest(
         originals=tuple(originals),

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
-from verse_clients.decisions.journal import read_journal
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.journal import Replay, read_journal
 from verse_clients.decisions.sources import read_items
 from verse_clients.refine import progress, runner
 from verse_clients.refine.errors import RoundError

@@ -7,8 +7,14 @@ import msgspec
 
 from verse.diversity import equal_samples
 from verse.records import Decision
-from verse_clients.decisions.replay import Replay, is_blind, last_comparisons
-from verse_clients.decisions.tally import Tally, overall, tallies
+from verse_clients.decisions.journal import (
+    AcceptanceTally,
+    Replay,
+    is_blind,
+    last_comparisons,
+    overall,
+    tallies,
+)
 from verse_clients.measures import Measures, Yardstick
 from verse_clients.report.gather import Round
 from verse_clients.report.verdict import Verdict, verdict
@@ -27,7 +33,7 @@ class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One round."""
 
     name: str
-    tally: Tally
+    tally: AcceptanceTally
     num_written: int
     measures: Measures | None
     """Of as many poems as the smallest round has; None where there are too few."""
@@ -36,8 +42,8 @@ class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """All rounds."""
 
-    overall: Tally
-    by: dict[str, list[Tally]]
+    overall: AcceptanceTally
+    by: dict[str, list[AcceptanceTally]]
     """Adapter, checkpoint, theme and variant, each with its tallies."""
     verdict: Verdict
     rounds: list[RoundFigures]

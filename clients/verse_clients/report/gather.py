@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from verse.records import Candidate, Decision, PairDecision
-from verse_clients.decisions.gather import read_decisions
+from verse_clients.decisions.sources import read_decisions
 from verse_clients.refine.errors import RoundError
 from verse_clients.refine.inputs import read_candidates, read_poems
 from verse_clients.refine.plan import PLAN_FILE, read_plan

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from verse_clients.decisions.tally import Tally
+from verse_clients.decisions.journal import AcceptanceTally
 from verse_clients.report.figures import RoundFigures
 
 ACCEPTED, EDITED, REJECTED, QUIET = "#3d8b66", "#c79a2b", "#9a8f8b", "#7a6fa8"
@@ -38,7 +38,7 @@ _WIDTH, _ROW = 7.2, 0.34
 _PROLOG = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
 
 
-def shares(tallies: Sequence[Tally]) -> str:
+def shares(tallies: Sequence[AcceptanceTally]) -> str:
     """Bars of what was accepted, edited and rejected, with the interval of what was taken."""
 
     def draw(figure: Figure) -> None:
@@ -60,7 +60,7 @@ def shares(tallies: Sequence[Tally]) -> str:
     return _svg("shares", draw, _height(len(tallies)))
 
 
-def blind(tallies: Sequence[Tally]) -> str:
+def blind(tallies: Sequence[AcceptanceTally]) -> str:
     """A point and its interval for each checkpoint."""
 
     def draw(figure: Figure) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from verse_clients.decisions.tally import Tally, wilson
+from verse_clients.decisions.journal import AcceptanceTally, wilson
 from verse_clients.report.figures import Figures, RoundFigures
 from verse_clients.report.verdict import Duel, percent_interval
 
@@ -32,11 +32,11 @@ def tables(figures: Figures) -> list[Table]:
     return found
 
 
-def _rows(tallies: Iterable[Tally]) -> list[tuple[str, ...]]:
+def _rows(tallies: Iterable[AcceptanceTally]) -> list[tuple[str, ...]]:
     return [_row(tally) for tally in tallies]
 
 
-def _row(tally: Tally) -> tuple[str, ...]:
+def _row(tally: AcceptanceTally) -> tuple[str, ...]:
     counts = (tally.accepted, tally.edited, tally.rejected)
     return (tally.name, str(tally.decided), *(_share(count, tally.decided) for count in counts))
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from verse.records import Decision, PairDecision
-from verse_clients.decisions.replay import is_blind
-from verse_clients.decisions.tally import Tally, tallies, wilson
+from verse_clients.decisions.journal import AcceptanceTally, is_blind, tallies, wilson
 
 MIN_DECISIONS = 10
 """Of one checkpoint, before it can be called anything."""
@@ -31,7 +30,7 @@ class Verdict(NamedTuple):
 
     sentence: str
     """In plain words."""
-    tallies: list[Tally]
+    tallies: list[AcceptanceTally]
     """By checkpoint, the highest share first; blind decisions alone."""
     duels: list[Duel]
     """By checkpoint, the most wins first; blind comparisons between different ones."""
@@ -69,7 +68,7 @@ def percent_interval(interval: tuple[float, float]) -> str:
     return f"{100 * interval[0]:.0f}-{100 * interval[1]:.0f} %"
 
 
-def _sentence(ranked: Sequence[Tally]) -> str:
+def _sentence(ranked: Sequence[AcceptanceTally]) -> str:
     if not ranked:
         return "No decision was made blind, so nothing can be said about checkpoints."
     known = [tally for tally in ranked if tally.decided >= MIN_DECISIONS]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from verse.records import Candidate
-from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import Item
 
 TEXTS = (
     "旧街的灯\n一盏一盏认出自己", "旧街的灯\n一盏一盏认出自已", "河不回头\n带走一点",

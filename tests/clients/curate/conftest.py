@@ -10,7 +10,7 @@ import pytest
 from verse.records import Candidate, JournalEntry
 from verse_clients.curate.place import Place
 from verse_clients.curate.session import Session
-from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import Item
 
 THEMES = ("雨", "河", "灯")
 LINES = (

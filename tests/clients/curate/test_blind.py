@@ -20,8 +20,8 @@ from verse_clients.curate.order import default_order, is_blind_order
 from verse_clients.curate.pairing import next_pair
 from verse_clients.curate.place import Filter, Place, keep_place
 from verse_clients.curate.session import Session
-from verse_clients.decisions.items import Item
-from verse_clients.decisions.replay import is_blind
+from verse_clients.decisions.journal import is_blind
+from verse_clients.decisions.sources import Item
 
 Step = Callable[[Session], object]
 ALL_ORDERS: tuple[OrderName, ...] = (

@@ -14,7 +14,7 @@ from verse.errors import UserError
 from verse.prompt import Message
 from verse.records import Candidate
 from verse_clients.curate.more import More, Written, more_file, read_more
-from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import Item
 from verse_clients.errors import ServerError
 from verse_clients.openai_client import Server
 

@@ -16,9 +16,9 @@ from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.pairing import next_pair
 from verse_clients.curate.place import Filter
 from verse_clients.curate.slots import Flag
-from verse_clients.decisions import tally
-from verse_clients.decisions.errors import SourceError
-from verse_clients.decisions.items import Item
+from verse_clients.decisions import SourceError
+from verse_clients.decisions.journal import overall
+from verse_clients.decisions.sources import Item
 
 chinese = st.text(st.sampled_from("雨河灯月雪，。\n 🌧𠮷"), max_size=30)
 
@@ -111,7 +111,7 @@ def test_tallies_name_the_source_and_add_up() -> None:
     assert {(t.name, t.accepted, t.edited, t.rejected) for t in tallies} == {
         ("xuzhimo@60", 1, 0, 0), ("hushi@80", 0, 1, 0), ("base@60", 0, 0, 1),
     }  # fmt: skip
-    assert tally.overall(session.replay.verdicts())[1:] == (1, 1, 1)
+    assert overall(session.replay.verdicts())[1:] == (1, 1, 1)
     assert statistics.running_share(session.replay) == [1, 1, pytest.approx(2 / 3)]
 
 

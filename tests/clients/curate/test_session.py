@@ -13,7 +13,7 @@ from verse_clients.curate.place import Filter, Place
 from verse_clients.curate.session import Session
 from verse_clients.curate.slots import Flag
 from verse_clients.curate.store import Store
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.journal import Replay
 
 Step = Callable[[Session], object]
 

@@ -16,9 +16,8 @@ from verse_clients.curate.place import (
     read_place,
 )
 from verse_clients.curate.store import Store
-from verse_clients.decisions.errors import JournalError
-from verse_clients.decisions.journal import read_journal
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions import JournalError
+from verse_clients.decisions.journal import Replay, read_journal
 
 
 def test_a_decision_is_in_the_file_when_write_returns(tmp_path: Path) -> None:

@@ -7,10 +7,8 @@ import pytest
 from tests.clients.curate.conftest import make_session
 from verse.records import Candidate, JournalEntry, PreferencePair, TrainingExample
 from verse_clients.curate.session import Session
-from verse_clients.decisions import exports
-from verse_clients.decisions.errors import DecisionsError
-from verse_clients.decisions.items import Item
-from verse_clients.decisions.sources import read_items
+from verse_clients.decisions import DecisionsError, exports
+from verse_clients.decisions.sources import Item, read_items
 
 
 def poem(theme: str, text: str) -> Item:

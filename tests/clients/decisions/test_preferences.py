@@ -12,8 +12,8 @@ from verse.records import Candidate, Decision, JournalEntry, PairDecision, Prefe
 from verse_clients.curate.place import Place
 from verse_clients.curate.session import PairVerdict, Session
 from verse_clients.decisions import exports
-from verse_clients.decisions.items import Item
-from verse_clients.decisions.replay import Replay
+from verse_clients.decisions.journal import Replay
+from verse_clients.decisions.sources import Item
 
 TEXTS = ("雨落在屋檐上了", "河不回头往前走", "灯一盏一盏亮起", "河不回头往前走")
 """Of one length and unlike each other, so that each pair of them teaches; one stands twice."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.curate.conftest import write_candidates
-from verse_clients.decisions.errors import SourceError
+from verse_clients.decisions import SourceError
 from verse_clients.decisions.sources import past_decisions, read_items
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -22,8 +22,8 @@ from verse_clients.curate.view.reading import Page
 from verse_clients.curate.view.sheet import Sheet
 from verse_clients.curate.view.statistics_window import StatisticsWindow
 from verse_clients.curate.view.type_window import TypeWindow
-from verse_clients.decisions.errors import DecisionsError
-from verse_clients.decisions.items import Item
+from verse_clients.decisions import DecisionsError
+from verse_clients.decisions.sources import Item
 
 _SEED_LIMIT = 2**31
 _INSPECT_SECONDS, _INSPECT_PAUSE_MS = 0.008, 12

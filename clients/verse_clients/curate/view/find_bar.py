@@ -8,7 +8,7 @@ from verse.records import OrderName
 from verse_clients.curate.place import Filter
 from verse_clients.curate.view.flow import Flow
 from verse_clients.curate.view.hints import Hint
-from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import Item
 
 _STATES = {
     "All poems": "all", "Undecided": "open", "Accepted": "accepted", "Edited": "edited",

@@ -7,7 +7,7 @@ from tkinter import Canvas, Misc
 from verse_clients.curate.view import fonts
 from verse_clients.curate.view.fonts import Fonts
 from verse_clients.curate.view.theme import Palette
-from verse_clients.decisions.tally import Tally
+from verse_clients.decisions.journal import AcceptanceTally
 
 
 class Plot(Canvas, ABC):
@@ -45,7 +45,7 @@ class Plot(Canvas, ABC):
 class Shares(Plot):
     """One bar per source: how often it was accepted, with the 95 % interval."""
 
-    def __init__(self, master: Misc, tallies: Sequence[Tally]) -> None:
+    def __init__(self, master: Misc, tallies: Sequence[AcceptanceTally]) -> None:
         """Make the plot for some sources."""
         super().__init__(master, 0)
         self._tallies = tallies

@@ -10,8 +10,7 @@ from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.plots import Columns, Course, Plot, Shares
 from verse_clients.curate.view.sheet import Sheet
 from verse_clients.curate.view.theme import Palette
-from verse_clients.decisions.replay import Replay
-from verse_clients.decisions.tally import Tally, overall
+from verse_clients.decisions.journal import AcceptanceTally, Replay, overall
 
 _COLUMNS = (
     ("source", "Source", 16), ("decided", "Decided", 8), ("accepted", "Accepted", 8),
@@ -62,7 +61,7 @@ class StatisticsWindow(Sheet):
         plot.pack(fill="x", padx=24)
         self._looks.add(plot, plot.paint)
 
-    def _table(self, tallies: list[Tally]) -> None:
+    def _table(self, tallies: list[AcceptanceTally]) -> None:
         table = ttk.Treeview(
             self._inside, columns=[name for name, _, _ in _COLUMNS], show="headings",
             height=len(tallies), selectmode="none", takefocus=False,
@@ -92,7 +91,7 @@ def _summary(session: Session) -> str:
     return " · ".join(parts)
 
 
-def _row(tally: Tally) -> tuple[str, ...]:
+def _row(tally: AcceptanceTally) -> tuple[str, ...]:
     low, high = tally.interval
     counts = (tally.decided, tally.accepted, tally.edited, tally.rejected)
     return (tally.name, *map(str, counts), f"{tally.share:.0%}", f"{low:.0%} – {high:.0%}")

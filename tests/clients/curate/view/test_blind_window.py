@@ -17,7 +17,7 @@ from verse_clients.curate.place import Place
 from verse_clients.curate.view.find_bar import FindBar
 from verse_clients.curate.view.hints import _HINTS  # pyright: ignore[reportPrivateUsage]
 from verse_clients.curate.view.pairs_window import PairsWindow
-from verse_clients.decisions.replay import is_blind
+from verse_clients.decisions.journal import is_blind
 
 pytestmark = pytest.mark.gui
 

@@ -21,7 +21,7 @@ from verse_clients.curate.view.sheet import Sheet
 from verse_clients.curate.view.statistics_window import StatisticsWindow
 from verse_clients.curate.view.theme import DARK, LIGHT
 from verse_clients.curate.view.type_window import TypeWindow
-from verse_clients.decisions.items import Item
+from verse_clients.decisions.sources import Item
 
 pytestmark = pytest.mark.gui
 
