@@ -56,26 +56,32 @@ _YES_NO = {"true": True, "yes": True, "false": False, "no": False}
 _WORD_KEYS = ("answer", "status", "verdict", "decision")
 _QUESTIONS = ("label", "kto_tag", "approved")
 _LIST_FLAGS = ("accepted", "edited", "deleted")
+_OF_THE_APP = ("edited", "deleted", "image")
 _PASSED_OVER = ("cancelled", "was_cancelled", "skipped", "was_skipped")
 _STRUCTURES = ("responses", "annotations", "rejected")
 _PRODIGY = ("_input_hash", "_task_hash")
 _LABEL_STUDIO = ("annotation_id", "lead_time")
 """Mark Label Studio's short form of JSON, where choices stand under names of the user's own."""
 
-_NEVER = (
+
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_NEVER = _words_of(
     "theme title text poem body response image messages prompt completion raw system input output "
     "instruction question chosen id source origin variant action finish_reason blocked "
     "题目 标题 主题 内容 正文 诗"
 )
 """Keys that hold no verdict, whatever words stand in a poem or its title."""
-_SOUNDING_NAMES = (
+_SOUNDING_NAMES = _words_of(
     "quality rating rated grade graded verdict decision status keep kept approve approved accept "
     "accepted reject rejected discard discarded good bad flag flagged vote votes review reviewed "
     "like liked dislike disliked thumbs usable exclude excluded include included skip skipped "
     "ignore ignored"
 )
 _SOUNDING_CHINESE = ("拒绝", "采用", "通过", "审核", "评价", "评级", "评分", "录用", "退稿", "合格")
-_SOUNDING_VALUES = "good bad poor great keep drop ok 好 差 坏 不好 合格 不合格"
+_SOUNDING_VALUES = _words_of("good bad poor great keep drop ok 好 差 坏 不好 合格 不合格")
 _SHOWN_CHARACTERS = 24
 
 
@@ -250,8 +256,9 @@ def _list_flags(row: _Row) -> Iterator[_Said]:
     flags = {key: _flag(key, row.get(key)) for key in _LIST_FLAGS}
     if "accepted" in row or flags["deleted"]:
         verdict = list_verdict(**flags)
-        # A file without `deleted` says no by `accepted: false`; with it, that is still open.
-        if verdict == "undecided" and "deleted" not in row and row["accepted"] is not None:
+        # Other files say no by `accepted: false`; in the app's it is as yet neither yes nor no.
+        is_no = verdict == "undecided" and row["accepted"] is not None
+        if is_no and not any(key in row for key in _OF_THE_APP):
             verdict = "rejected"
         key = "deleted" if flags["deleted"] else "accepted"
         yield _Said(verdict, _shown(key, row[key]))
@@ -296,7 +303,7 @@ def _label_studio(row: _Row) -> Iterator[_Said]:
     yield from _agreed(words, "annotations")
     if all(mark in row for mark in _LABEL_STUDIO):
         for key, value in row.items():
-            if key not in _NEVER.split():
+            if key not in _NEVER:
                 yield from _agreed([value, *_choices(value)], key)
 
 
@@ -348,7 +355,7 @@ def _unknown(row: _Row) -> Iterator[tuple[str, str]]:
     """Keys, those inside of `meta` too, that sound like a verdict and were not obeyed."""
     inner = _as(row.get("meta"), dict[str, Any]) or {}
     for key, value in {**row, **{f"meta.{key}": inner[key] for key in inner}}.items():
-        if not (key in _NEVER.split() or _is_obeyed(key, value) or value in (None, "", [], {})):
+        if not (key in _NEVER or _is_obeyed(key, value) or value in (None, "", [], {})):
             is_weight = key == "weight" and value != 1
             if is_weight or _name_sounds(key) or _value_sounds(value):
                 yield key, _text(value)
@@ -366,12 +373,12 @@ def _is_obeyed(key: str, value: object) -> bool:
 
 def _name_sounds(key: str) -> bool:
     parted = re.sub(r"([a-z])([A-Z])", r"\1 \2", key).casefold()
-    is_english = any(word in _SOUNDING_NAMES.split() for word in re.split(r"[^a-z]+", parted))
+    is_english = not _SOUNDING_NAMES.isdisjoint(re.split(r"[^a-z]+", parted))
     return is_english or any(word in key for word in _SOUNDING_CHINESE)
 
 
 def _value_sounds(value: object) -> bool:
-    return _word(value) is not None or _folded(value) in _SOUNDING_VALUES.split()
+    return _word(value) is not None or _folded(value) in _SOUNDING_VALUES
 
 
 def _word(value: object) -> Verdict | None:
@@ -396,6 +403,8 @@ def _boolean(key: str, value: object) -> bool:
 
 
 def _as(value: object, kind: type[T]) -> T | None:
+    if value is None:
+        return None
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:

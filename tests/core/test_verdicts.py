@@ -65,6 +65,8 @@ SAID: list[tuple[dict[str, Any], str | None]] = [
     ({"accepted": True, "edited": True, "deleted": True}, "rejected"),
     # such flags in other files
     ({"accepted": False}, "rejected"),
+    ({"accepted": False, "edited": True}, "undecided"),
+    ({"image": "河", "response": "水", "accepted": False}, "undecided"),
     ({"accepted": True}, "accepted"),
     ({"accepted": 0}, "rejected"),
     ({"accepted": "true"}, "accepted"),

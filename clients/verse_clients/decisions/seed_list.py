@@ -7,10 +7,13 @@ what is written, as its own tools expect it. In it, an edited poem holds the edi
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
 from verse.records import Decision
+from verse.verdicts import VerdictError, read_verdict
+from verse_clients.decisions import SourceError
 
 
 class SeedPoem(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +35,17 @@ class SeedPoem(msgspec.Struct, frozen=True, kw_only=True):
 _ENCODER = msgspec.json.Encoder()
 
 
-def decode(content: bytes) -> list[SeedPoem] | None:
-    """The poems of any of the three shapes; None if it is none of them."""
+def decode(content: bytes, path: Path) -> list[SeedPoem] | None:
+    """The poems of any of the three shapes; None if it is none of them.
+
+    Raises:
+        SourceError: what a poem says of its acceptance cannot be read for certain.
+    """
     for read in (_flat, _pairs, _themes):
         try:
             return read(content)
+        except VerdictError as error:
+            raise SourceError(f"{path}: {error}.") from error
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
     return None
@@ -49,7 +58,19 @@ def encode(decisions: Iterable[Decision]) -> bytes:
 
 
 def _flat(content: bytes) -> list[SeedPoem]:
-    return msgspec.json.decode(content, type=list[SeedPoem])
+    return [_entry(row) for row in msgspec.json.decode(content, type=list[msgspec.Raw])]
+
+
+def _entry(row: msgspec.Raw) -> SeedPoem:
+    """An entry whose flags say what all of the row says of its acceptance."""
+    poem = msgspec.json.decode(row, type=SeedPoem, strict=False)
+    verdict = read_verdict(row).verdict
+    return msgspec.structs.replace(
+        poem,
+        accepted=verdict in ("accepted", "edited"),
+        edited=verdict == "edited",
+        deleted=verdict == "rejected",
+    )
 
 
 def _pairs(content: bytes) -> list[SeedPoem]:

@@ -121,7 +121,7 @@ def _read(path: Path, first: int, *, with_empty: bool) -> list[Item]:
         raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
     if not content.strip():
         raise SourceError(f"{path} is empty; it should hold {_KINDS}.")
-    seeds = seed_list.decode(content)
+    seeds = seed_list.decode(content, path)
     if seeds is not None:
         items = [_seed_item(poem, number) for number, poem in enumerate(seeds, first)]
     else:
@@ -215,7 +215,7 @@ def _read_decisions(path: Path) -> list[Decision | PairDecision]:
         content = path.read_bytes()
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}.") from error
-    if not seed_list.decode(content):
+    if not seed_list.decode(content, path):
         # Undo counts places within its own file, so each file is replayed by itself.
         return list(Replay(read_journal(path)).standing())
     past = past_decisions(read_items([path]), _NO_TIME)

@@ -179,6 +179,36 @@ def test_convert_and_import_read_a_list_alike(accepted: bool, edited: bool, dele
     assert len(found[0]) == (2 if accepted and not deleted else 1)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{"accepted": 1}, {"accepted": "true", "deleted": "false"}, {"accepted": True, "label": True},
+     {"answer": "reject"}, {"accepted": False}],
+)  # fmt: skip
+def test_convert_and_import_read_other_verdicts_on_a_list_alike(keys: dict[str, object]) -> None:
+    from verse_trainer.data_set.importing import import_poems
+
+    rows = [{"image": "河", "response": own_text(80), "accepted": True},
+            {"image": "河", "response": own_text(81), **keys}]  # fmt: skip
+    source = Path("updated_overall_poems.json")
+    source.write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+    run("convert", "-i", str(source), "-o", "converted.jsonl")
+    import_poems([source], Path("imported.jsonl"))
+    found = [
+        [p.text for p in jsonl.read(Path(name), msgspec.json.Decoder(Poem))]
+        for name in ("converted.jsonl", "imported.jsonl")
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) == (2 if keys.get("accepted") else 1)
+
+
+def test_a_list_whose_keys_contradict_each_other_is_told() -> None:
+    rows = [{"image": "河", "response": own_text(80), "accepted": True, "label": False}]
+    source = Path("updated_overall_poems.json")
+    source.write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+    with pytest.raises(UserError, match="accepted: true and label: false contradict each other"):
+        run("convert", "-i", str(source), "-o", "converted.jsonl")
+
+
 def test_without_a_frozen_split_it_says_what_to_do() -> None:
     journal = write_lines(Path("decisions.jsonl"), [decision("题", own_text(70))])
     Path("data/split.json").unlink()

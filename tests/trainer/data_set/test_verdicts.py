@@ -92,6 +92,27 @@ def test_a_verdict_that_is_not_plain_is_refused_by_line(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("matter", "sentence"),
+    [
+        ("status: rejected", "1 rejected and left out"),
+        ("accepted: false", "1 rejected and left out"),
+        ('answer: "ignore"', "1 not decided on and left out"),
+        ("accepted: perhaps", "1 refused"),
+        ("quality: bad", "1 poem in Markdown named after its file"),
+        ("tags: bad, 河", "1 poem in Markdown named after its file"),
+    ],
+)
+def test_the_front_matter_of_a_text_is_obeyed_too(
+    matter: str, sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.md"
+    file.write_text(f"---\nauthor: 某某\n{matter}\n---\n{RIVER}\n", "utf-8")
+    report = import_poems([file], tmp_path / "poems.jsonl")
+    assert report.sentences == (f"{file}: {sentence}",)
+    assert len(report.doubts) == (matter == "quality: bad")
+
+
 def test_an_unknown_key_that_sounds_like_a_verdict_is_reported_once_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,8 +55,9 @@ _PLURAL = re.compile(r"\b(poem|row|record|conversation)s\b")
 
 def counted(count: int, kind: str) -> str:
     """`1 poem in text`, `2 poems in text`, for a kind in the plural."""
-    named = _PLURAL.sub(lambda plural: plural[1], kind) if count == 1 else kind
-    return f"{count} {named}"
+    if count == 1:
+        kind = _PLURAL.sub(lambda plural: plural[1], kind).replace(" their ", " its ")
+    return f"{count} {kind}"
 
 
 def doubts(unknown: Iterable[tuple[int, Iterable[tuple[str, str]]]]) -> Iterator[tuple[int, str]]:

@@ -11,6 +11,8 @@ What a poem is called, and so its theme:
 2. In a file of several poems that all begin so: a first line standing alone above a blank line.
 3. Else the file's name. A first line that repeats it is a title, too.
 
+The front matter is read for a verdict like a row of JSON (`verse.verdicts`).
+
 A heading with nothing under it, above deeper ones, is the title of a book and is passed over.
 """
 
@@ -20,14 +22,16 @@ from pathlib import Path
 
 import msgspec
 
+from verse.verdicts import Reading, VerdictError, read_verdict
 from verse_trainer.data_set.json_files import found_poem
-from verse_trainer.data_set.pieces import Found, Refused
+from verse_trainer.data_set.pieces import Found, LeftOut, Refused, Taken
 
 _RULE = re.compile(r"\s*([-*_])(\s*\1){2,}\s*")
 _HEADING = re.compile(r"(?P<level>#{1,6})\s+(?P<title>.*?)\s*#*\s*")
 _BRACKETED = re.compile(r"\s*《(?P<title>[^》]+)》\s*")
 _FRONT_MATTER = re.compile(r"---[ \t]*\n((?:[\w-]+[ \t]*:.*\n|[ \t-].*\n)*)---[ \t]*(?:\n|$)")
 _FRONT_TITLE = re.compile(r"^title[ \t]*:[ \t]*(['\"]?)(?P<title>.+?)\1[ \t]*$", re.MULTILINE)
+_FRONT_KEY = re.compile(r"^([\w-]+)[ \t]*:[ \t]*(?:['\"]?)(.+?)(?:['\"]?)[ \t]*$", re.MULTILINE)
 _MARKDOWN_SUFFIXES = (".md", ".markdown")
 
 
@@ -49,22 +53,39 @@ class _Piece(msgspec.Struct, frozen=True, kw_only=True):
 def read_text(text: str, path: Path) -> list[Found]:
     """What a file of plain text or Markdown holds."""
     kind = "poems in Markdown" if path.suffix.lower() in _MARKDOWN_SUFFIXES else "poems in text"
-    body, front_title, skipped = _without_front_matter(text)
-    name = front_title or path.stem
-    pieces = _without_book_titles(list(_pieces(body.split("\n"), first_line=skipped + 1)))
+    matter = _FRONT_MATTER.match(text)
+    head = matter[0] if matter else ""
+    try:
+        reading = read_verdict(msgspec.json.encode(dict(_FRONT_KEY.findall(head))))
+    except VerdictError as error:
+        return [Refused(path=path, line=1, problem=str(error))]
+    title = _FRONT_TITLE.search(head)
+    found = _read_body(
+        text[len(head) :].split("\n"),
+        first_line=head.count("\n") + 1,
+        name=title["title"] if title else path.stem,
+        kind=kind,
+        path=path,
+    )
+    return [_with_verdict(piece, reading) for piece in found]
+
+
+def _read_body(
+    lines: Sequence[str], *, first_line: int, name: str, kind: str, path: Path
+) -> list[Found]:
+    pieces = _without_book_titles(list(_pieces(lines, first_line)))
     pieces = [_with_plain_title(piece, name) for piece in pieces]
     if len(pieces) > 1 and all(piece.title or _stands_alone(piece) for piece in pieces):
         pieces = [_with_first_line_as_title(piece) for piece in pieces]
     return [_found(piece, name, kind, path) for piece in pieces]
 
 
-def _without_front_matter(text: str) -> tuple[str, str, int]:
-    """The text behind it, the title in it, and its number of lines."""
-    matter = _FRONT_MATTER.match(text)
-    if matter is None:
-        return text, "", 0
-    title = _FRONT_TITLE.search(matter[1])
-    return text[matter.end() :], title["title"] if title else "", matter[0].count("\n")
+def _with_verdict(piece: Found, reading: Reading) -> Found:
+    if not isinstance(piece, Taken):
+        return piece
+    if reading.is_left_out:
+        return LeftOut(path=piece.path, line=piece.line, reason=reading.reason)
+    return msgspec.structs.replace(piece, unknown=reading.unknown)
 
 
 def _pieces(lines: Sequence[str], first_line: int) -> Iterator[_Piece]:
