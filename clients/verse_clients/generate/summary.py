@@ -7,9 +7,9 @@ import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from verse.diversity import Diversity, diversity, equal_samples
 from verse.records import Candidate
 from verse_clients.copies import CopyLimits
+from verse_clients.measures import Diversity, diversity, equal_samples
 
 _SHOWN_COPIES = 10
 _SHOWN_RUN = 24

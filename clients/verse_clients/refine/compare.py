@@ -6,10 +6,9 @@ from pathlib import Path
 import msgspec
 
 from verse import jsonl
-from verse.diversity import equal_samples
 from verse.records import Candidate
 from verse_clients.markdown import cell
-from verse_clients.measures import Measures, Yardstick
+from verse_clients.measures import Measures, Yardstick, equal_samples
 
 _METRICS_FILE = "metrics.jsonl"
 

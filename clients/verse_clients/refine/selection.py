@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from verse.diversity import first_line
 from verse.records import Poem
 from verse.similarity import comparison_key
+from verse_clients.measures import first_line
 
 _PRECISION = 1_000_000
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from verse.diversity import first_line
+from verse_clients.measures import first_line
 from verse_clients.refine.convert import Harvest, Refused
 from verse_clients.refine.guard import Kind, Refusal
 from verse_clients.refine.selection import Shares

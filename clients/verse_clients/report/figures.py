@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import msgspec
 
-from verse.diversity import equal_samples
 from verse.records import Decision
 from verse_clients.decisions.journal import (
     AcceptanceTally,
@@ -15,7 +14,7 @@ from verse_clients.decisions.journal import (
     overall,
     tallies,
 )
-from verse_clients.measures import Measures, Yardstick
+from verse_clients.measures import Measures, Yardstick, equal_samples
 from verse_clients.report.gather import Round
 from verse_clients.report.verdict import Verdict, verdict
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from tests.clients.refine.conftest import decision, own_text
-from verse.diversity import first_line
 from verse.poem_split import PoemSplit
 from verse.records import Decision, PairDecision, Poem
 from verse.similarity import normalise
+from verse_clients.measures import first_line
 from verse_clients.refine.convert import Harvest, convert
 from verse_clients.refine.guard import Limits
 from verse_clients.refine.selection import Shares, by_claim, most_synthetic

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verse.diversity import Diversity, diversity, equal_samples, first_line
+from verse_clients.measures import Diversity, diversity, equal_samples, first_line
 
 COLLECTIONS = st.lists(st.text(alphabet="山水月亮风火 ，\n", max_size=40), max_size=12)
 
