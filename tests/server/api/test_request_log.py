@@ -45,6 +45,16 @@ def test_a_path_cannot_forge_a_line(client: Client, caplog: pytest.LogCaptureFix
     assert "\n" not in caplog.messages[0]
 
 
+@pytest.mark.parametrize("harmful", ["%1b[2J", "%C2%9b2J", "%E2%80%AE", "%07", "%0d"])
+def test_a_path_holds_nothing_that_a_terminal_would_obey(
+    client: Client, caplog: pytest.LogCaptureFixture, harmful: str
+) -> None:
+    client.get(f"/nope{harmful}")
+    (line,) = caplog.messages
+    assert line.isprintable()
+    assert "/nope" in line
+
+
 def test_probes_do_not_fill_the_log(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     client.get("/health")
     assert caplog.messages == []
