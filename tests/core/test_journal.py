@@ -329,7 +329,10 @@ def test_names_that_are_taken_are_passed_over(file: Path) -> None:
     assert file.with_name("poems.recovered.jsonl").read_text("utf-8") == "mine"
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.lists(st.sampled_from(["write", "remove", "replace", "cut", "unlock", "reopen"]), max_size=8)
 )

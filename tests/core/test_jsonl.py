@@ -19,7 +19,9 @@ SNOW = Poem(theme="雪", text="雪")
 # Lone surrogates are the one thing that JSON in UTF-8 cannot hold.
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 poems = st.builds(Poem, theme=texts, text=texts)
-in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_one_folder = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @pytest.fixture

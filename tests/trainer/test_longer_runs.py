@@ -181,7 +181,7 @@ CUTS = st.lists(
     deadline=None,
     phases=[Phase.generate],  # each example is several runs; there is no time to shrink one
     derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     cuts=CUTS,

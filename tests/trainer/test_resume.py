@@ -83,7 +83,9 @@ def uninterrupted(tiny_base: Any, tmp_path_factory: pytest.TempPathFactory) -> A
 
 @pytest.mark.slow
 @settings(
-    max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=10,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    derandomize=True,
 )
 @given(data=st.data())
 def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(

@@ -201,7 +201,7 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_refused(file: Path) -> None:
 @settings(
     deadline=None,
     max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(place=st.integers(0, 900), byte=st.integers(0, 255))
 def test_a_flipped_byte_in_the_header_is_a_refusal_or_nothing(

@@ -173,7 +173,10 @@ def test_a_path_that_is_not_there_stops_before_anything_is_written(tmp_path: Pat
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=50,
+)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
 def test_importing_again_adds_nothing_and_loses_nothing(
     tmp_path: Path, pairs: list[tuple[str, str]]

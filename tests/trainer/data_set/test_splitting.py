@@ -24,7 +24,8 @@ from verse_trainer.errors import DataSetError
 ROW = msgspec.json.Decoder(TrainingExample)
 WRITTEN = ("split.json", "train.jsonl", "valid.jsonl")
 in_one_folder = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=40,
 )
 
 piles = st.lists(
