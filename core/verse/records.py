@@ -153,6 +153,11 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """The judge's model name."""
     server: str
     """Base URL of the API."""
+    identity: str = ""
+    """What the server's list of models says of the model beyond its name; empty if it says no more.
+    Part of the key: behind one name and address another model may stand tomorrow."""
+    fingerprint: str | None = None
+    """`system_fingerprint` of the answer."""
     prompt: str
     """Name and version of the prompt file."""
     candidates: tuple[str, ...]

@@ -92,6 +92,8 @@ class Script:
     gate: threading.Event | None = None
     """If set, answers wait for it, all but the first `free_calls`."""
     free_calls: int = 0
+    list_failures: list[Failure] = field(default_factory=list[Failure])
+    """What the next looks at the models get, one each."""
 
 
 class FakeOpenAI(ThreadingHTTPServer):
@@ -179,6 +181,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self._refused():
+            return
+        if self.fake.script.list_failures:
+            self._error(self.fake.script.list_failures.pop(0))
             return
         listed = self.fake.script.models
         if self.path == "/v1/models":

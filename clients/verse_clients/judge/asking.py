@@ -19,10 +19,13 @@ from verse_clients.errors import (
     BrokenServerError,
     NoCompletionError,
     ServerDownError,
+    ServerError,
     ServerTimeoutError,
+    UnauthorisedError,
 )
 from verse_clients.judge.budget import Budget
 from verse_clients.judge.dialect import Dialect, after_refusal, response_format
+from verse_clients.judge.identity import NOT_NOW, Lister, identity_of
 from verse_clients.judge.judgments import Judgments
 from verse_clients.judge.pricing import Price, most_tokens
 from verse_clients.judge.questions import Manner, Question, key_of
@@ -37,7 +40,7 @@ _FAILED_IN_A_ROW = 5
 """So many without an answer between them are the server's trouble, not the poems'."""
 
 
-class Answerer(Protocol):
+class Answerer(Lister, Protocol):
     """Who is asked; see `openai_client.AsyncServer`."""
 
     base_url: str
@@ -103,6 +106,19 @@ class Judge:
         self._seats = asyncio.Semaphore(concurrency)
         self._proving = asyncio.Lock()
         self._failed_in_a_row = 0
+        earlier = desk.judgments.identity_of(server.base_url, model)
+        self._was_asked_before = earlier is not None
+        self.identity = earlier or ""
+        """Who answers to the name; until the server says it, who did the last time."""
+        self._is_identified = False
+
+    async def identify(self) -> None:
+        """Ask the server who it is; one that cannot say it now is asked again before a question."""
+        try:
+            self.identity = await identity_of(self.server, self.model)
+        except NOT_NOW:
+            return
+        self._is_identified = True
 
     def known(self, question: Question) -> Judgment | None:
         """The answer to a question that was asked before."""
@@ -127,6 +143,7 @@ class Judge:
             return await self._ask(question)
 
     async def _ask(self, question: Question) -> Judgment:
+        await self._check_identity()
         try:
             answer = await self._in_its_form(question)
         except _OWN_FAULT as error:
@@ -144,7 +161,23 @@ class Judge:
             prompt_tokens=answer.prompt_tokens or 0,
             completion_tokens=answer.completion_tokens or 0,
             request_id=answer.request_id,
+            fingerprint=answer.fingerprint,
         )
+
+    async def _check_identity(self) -> None:
+        """Before the first question, if the server did not answer when the run began."""
+        if self._is_identified:
+            return
+        try:
+            said = await self._patience.ask(lambda: identity_of(self.server, self.model))
+        except UnauthorisedError:
+            said = self.identity  # some keys may ask models and not list them
+        self._is_identified = True
+        assumed, self.identity = self.identity, said
+        if said != assumed and self._was_asked_before:
+            raise ServerError(
+                f"Another model than before answers to {self.model} at {self.server.base_url} now."
+            )
 
     async def _in_its_form(self, question: Question) -> Answer:
         dialect = self._dialect
@@ -199,6 +232,7 @@ class Judge:
             key=self._key(question),
             judge=self.model,
             server=self.server.base_url,
+            identity=self.identity,
             prompt=question.prompt,
             candidates=question.candidates,
             time=self._desk.clock(),
@@ -210,7 +244,7 @@ class Judge:
         return judgment
 
     def _key(self, question: Question) -> str:
-        return key_of(question, self.model, self.server.base_url, self._desk.manner)
+        return key_of(question, self.model, self.server.base_url, self._desk.manner, self.identity)
 
 
 def _trouble(answer: Answer) -> str | None:

@@ -24,6 +24,7 @@ class _Load(NamedTuple):
 def estimate(
     court: Court,
     members: Sequence[Member],
+    identities: Sequence[str],
     procedure: Procedure,
     manner: Manner,
     known: Container[str],
@@ -31,8 +32,8 @@ def estimate(
     """One line for each judge: calls, tokens, price."""
     questions = court.rubric_questions()
     lines: list[str] = []
-    for member in members:
-        keys = [key_of(q, member.model, member.server.base_url, manner) for q in questions]
+    for member, who in zip(members, identities, strict=True):
+        keys = [key_of(q, member.model, member.server.base_url, manner, who) for q in questions]
         missing = [q for q, key in zip(questions, keys, strict=True) if key not in known]
         rubric = _load(missing, len(missing))
         batch = questions[: procedure.size]

@@ -42,6 +42,7 @@ class Judgments:
         self._formats: dict[tuple[str, str], AnswerFormat] = {
             (j.server, j.judge): j.format for j in known if j.format is not None
         }
+        self._identities = identities(known)
         self._by_key = given(known, ask_again=ask_again)
         self._writing = asyncio.Lock()
 
@@ -62,6 +63,15 @@ class Judgments:
     def format_of(self, server: str, judge: str) -> AnswerFormat | None:
         """The form in which this judge answered last."""
         return self._formats.get((server, judge))
+
+    def identity_of(self, server: str, judge: str) -> str | None:
+        """Who answered under this name the last time; None if nobody did."""
+        return self._identities.get((server, judge))
+
+    def num_others(self, server: str, judge: str, identity: str) -> int:
+        """How many answers were given under this name by another model, or by nobody knows whom."""
+        others = (j for j in self._by_key.values() if (j.server, j.judge) == (server, judge))
+        return sum(judgment.identity != identity for judgment in others)
 
     async def add(self, judgment: Judgment) -> None:
         """Keep an answer; returns when it is on the disk.
@@ -101,6 +111,11 @@ def given(known: Iterable[Judgment], *, ask_again: bool) -> dict[str, Judgment]:
         for judgment in known
         if judgment.outcome == "judged" or not (ask_again or judgment.outcome == "failed")
     }
+
+
+def identities(known: Iterable[Judgment]) -> dict[tuple[str, str], str]:
+    """Who answered last, by server and name."""
+    return {(judgment.server, judgment.judge): judgment.identity for judgment in known}
 
 
 def read_judgments(path: Path) -> list[Judgment]:

@@ -72,13 +72,15 @@ def make_question(
     )
 
 
-def key_of(question: Question, judge: str, server: str, manner: Manner) -> str:
+def key_of(question: Question, judge: str, server: str, manner: Manner, identity: str = "") -> str:
     """Hash of all that can change the answer: 32 hex digits.
 
     In which form the answer is asked for (`dialect`) is no part of it: the server decides that.
+    `identity` counts only if it says something: answers to the name alone keep their keys.
     """
     words = [(message.role, message.content) for message in question.messages]
     parts = [judge, server, question.prompt, words, msgspec.structs.astuple(manner)]
+    parts += [identity] if identity else []
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 

@@ -1,5 +1,6 @@
 """One call of `verse judge`: from files of poems to the file of their ranking."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -12,16 +13,17 @@ from verse.records import Candidate, Judgment, Poem
 from verse_clients.errors import OutputError, ServerError, UnauthorisedError, UnfinishedError
 from verse_clients.generate.inputs import read_training
 from verse_clients.judge import inputs
-from verse_clients.judge.asking import Desk
+from verse_clients.judge.asking import Desk, Judge
 from verse_clients.judge.assemble import assemble
 from verse_clients.judge.budget import Budget
 from verse_clients.judge.court import Court, Procedure
 from verse_clients.judge.errors import NoVerdictError
 from verse_clients.judge.estimate import estimate
 from verse_clients.judge.filters import MIN_CHARACTERS, Filters
+from verse_clients.judge.identity import NOT_NOW, identity_of
 from verse_clients.judge.json_file import write_json
-from verse_clients.judge.judgments import Judgments, given, read_judgments
-from verse_clients.judge.panel import Manners, Panel, Seat
+from verse_clients.judge.judgments import Judgments, given, identities, read_judgments
+from verse_clients.judge.panel import Manners, Member, Panel, Seat
 from verse_clients.judge.progress import AnswerTally
 from verse_clients.judge.questions import Manner
 from verse_clients.judge.ranked import Ranked, check_output
@@ -113,14 +115,14 @@ class Session:
     async def describe(self) -> list[str]:
         """What `run` would ask, how long that is, and what it costs, in lines."""
         path, how = self._conduct.judgments, self._procedure
-        known = given(
-            read_judgments(path) if path.exists() else (), ask_again=self._conduct.ask_again
-        )
+        earlier = read_judgments(path) if path.exists() else []
+        known = given(earlier, ask_again=self._conduct.ask_again)
         court = Court([], self._survivors(), self._examples, how, lambda _: None)
         try:
+            who = [await _who(member, earlier) for member in self._panel.members]
             return [
                 f"{len(self._poems)} poems, {len(self._survivors())} of them to be judged.",
-                *estimate(court, self._panel.members, how, self._order.manner, known),
+                *estimate(court, self._panel.members, who, how, self._order.manner, known),
             ]
         finally:
             await self._panel.close()
@@ -130,11 +132,22 @@ class Session:
         tally = AnswerTally(budget=self._budget, now=now, begun=now())
         with LiveLine(self._console, tally.progress):
             judges = self._panel.judges(self._desk(judgments, tally.heard))
+            await asyncio.gather(*(judge.identify() for judge in judges))
+            self._tell_of_others(judges, judgments)
             court = Court(judges, self._survivors(), self._examples, self._procedure, tally.expect)
             await court.hear_rubric()
             if not court.not_asked:
                 await court.compare()
         return court
+
+    def _tell_of_others(self, judges: Sequence[Judge], judgments: Judgments) -> None:
+        for judge in judges:
+            others = judgments.num_others(judge.server.base_url, judge.model, judge.identity)
+            if others:
+                self._tell(
+                    f"{others} answers in {judgments.path} are by another model called "
+                    f"{judge.model}, or do not say by which; they stay there and do not count."
+                )
 
     def _desk(self, judgments: Judgments, heard: Callable[[Judgment], object]) -> Desk:
         return Desk(judgments, self._budget, self._order.manner, lambda: datetime.now(UTC), heard)
@@ -162,3 +175,11 @@ class Session:
 
     def _tell(self, line: str) -> None:
         terminal.show_line(self._console, line)
+
+
+async def _who(member: Member, earlier: Sequence[Judgment]) -> str:
+    """Who would answer; the one who did the last time if the server is away."""
+    try:
+        return await identity_of(member.server, member.model)
+    except NOT_NOW:
+        return identities(earlier).get((member.server.base_url, member.model), "")
