@@ -169,7 +169,7 @@ class Judge:
         if self._is_identified:
             return
         try:
-            said = await self._patience.ask(lambda: identity_of(self.server, self.model))
+            said = await self._retries.ask(lambda: identity_of(self.server, self.model))
         except UnauthorisedError:
             said = self.identity  # some keys may ask models and not list them
         self._is_identified = True
