@@ -82,8 +82,9 @@ def open_window(
 ) -> None:
     """Open the window (this is what `verse curate POEMS` does)."""
     from verse_clients.curate.desk import make_more, open_desk
-    from verse_clients.curate.flags import Inspector, read_training
     from verse_clients.curate.keymap import read_keymap
+    from verse_clients.generate.inputs import read_training
+    from verse_clients.screening import Inspector
 
     run = _view()
     journal = decisions or poems[0].with_name("decisions.jsonl")

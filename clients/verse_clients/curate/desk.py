@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from verse.records import OrderName
-from verse_clients.curate.flags import Inspector
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.more import More, Server, more_file, read_more
 from verse_clients.curate.order import default_order
@@ -17,6 +16,7 @@ from verse_clients.curate.session import Session
 from verse_clients.curate.store import Store
 from verse_clients.decisions import exports
 from verse_clients.decisions.sources import Item, past_decisions, read_items
+from verse_clients.screening import Inspector
 
 _SEED_LIMIT = 2**31
 

@@ -3,21 +3,23 @@
 from collections.abc import Sequence
 
 from verse.records import Decision
-from verse_clients.curate.place import Filter
-from verse_clients.curate.slots import Flag, Slot
+from verse_clients.curate.place import Filter, FlagName
+from verse_clients.curate.slots import Slot
 from verse_clients.decisions.journal import Replay
+from verse_clients.screening import Finding, Reason
 
+_REASONS: dict[FlagName, Reason] = {"near": "near", "copy": "copy", "cut": "truncated"}
 _ACTION_OF_STATE = {"rejected": "reject", "skipped": "skip", "edited": "edit"}
 
 
-def lets_through(filter_: Filter, slot: Slot, replay: Replay, flags: Sequence[Flag]) -> bool:
+def lets_through(filter_: Filter, slot: Slot, replay: Replay, flags: Sequence[Finding]) -> bool:
     """Whether a slot belongs to what the poet asked to see."""
     item = slot.item
     verdict = replay.verdict(item.id)
     return (
         (not filter_.theme or item.candidate.theme == filter_.theme)
         and (not filter_.adapter or item.adapter == filter_.adapter)
-        and (filter_.flag == "all" or any(flag.kind == filter_.flag for flag in flags))
+        and (filter_.flag == "all" or _REASONS[filter_.flag] in {flag.reason for flag in flags})
         and _has_state(filter_.state, verdict, replay.stars(item.id))
         and _holds(filter_.search, slot, verdict)
     )

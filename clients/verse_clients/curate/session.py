@@ -25,9 +25,10 @@ from verse_clients.curate.filters import lets_through
 from verse_clients.curate.order import arrange, has_something_to_hide, is_blind_order, neutral
 from verse_clients.curate.place import Filter, Place
 from verse_clients.curate.queue import Queue
-from verse_clients.curate.slots import Flag, Slot
+from verse_clients.curate.slots import Slot
 from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import Item
+from verse_clients.screening import Finding
 
 Plain = Literal["accept", "reject", "skip"]
 PairVerdict = Literal["left", "right", "tie", "both_bad"]
@@ -72,7 +73,7 @@ class Session:
         self._sitting = sitting
         self._hidden = place.blind
         self._is_blind_order = True
-        self._flags: dict[str, list[Flag]] = defaultdict(list)
+        self._flags: dict[str, list[Finding]] = defaultdict(list)
         self._seen = set(place.seen)
         self._numbers: dict[str, int] = {}
         self._queue = Queue()
@@ -129,7 +130,7 @@ class Session:
         verdict = self.replay.verdict(slot.item.id)
         return verdict is None or (slot.repeat and not verdict.repeat)
 
-    def flags(self, poem: str) -> Sequence[Flag]:
+    def flags(self, poem: str) -> Sequence[Finding]:
         """What is odd about a poem."""
         return self._flags.get(poem, ())
 
@@ -226,7 +227,7 @@ class Session:
 
     # What comes from outside
 
-    def add_flags(self, flags: Iterable[tuple[str, Flag]]) -> None:
+    def add_flags(self, flags: Iterable[tuple[str, Finding]]) -> None:
         """Take in what was found out about poems in the meantime."""
         for poem, flag in flags:
             if flag not in self._flags[poem]:

@@ -10,9 +10,9 @@ from verse.records import Decision, PairDecision
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.place import Filter
 from verse_clients.curate.session import Session
-from verse_clients.curate.slots import Flag
 from verse_clients.curate.statistics import progress
 from verse_clients.decisions.sources import Item
+from verse_clients.screening import Finding
 
 _DONE = {"accept": "Accepted", "edit": "Accepted with changes", "reject": "Rejected",
          "skip": "Skipped", "rate": "Stars given"}  # fmt: skip
@@ -110,12 +110,19 @@ def undone_line(decision: Decision | PairDecision | None, *, again: bool) -> str
     return f"{'Done again' if again else 'Taken back'}: {what}"
 
 
-def flag_line(flag: Flag, session: Session) -> str:
+def copy_line(copy: Finding) -> str:
+    """A copied run, or how much of the poem is made of pieces that are each short."""
+    if copy.run:
+        return f"{len(copy.run)} characters from {copy.other}"
+    return f"{copy.ratio:.0%} in pieces from {copy.other}"
+
+
+def flag_line(flag: Finding, session: Session) -> str:
     """A badge: what is odd about the poem."""
-    if flag.kind == "cut":
+    if flag.reason == "truncated":
         return "cut off by the token limit"
-    if flag.kind == "copy":
-        return f"{len(flag.run)} characters from {flag.other}"
+    if flag.reason == "copy":
+        return copy_line(flag)
     other = session.item(flag.other)
     number = f"No. {session.number(other.id)}" if other else "another"
     return f"same as {number}" if flag.ratio >= 1 else f"{flag.ratio:.0%} like {number}"

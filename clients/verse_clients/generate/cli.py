@@ -113,9 +113,9 @@ def _order(wanted: options.Wanted, draw: options.Draw) -> "Order":
 def _conduct(
     poems: Path, marking: options.Marking, asking: options.Asking, *, extend: bool
 ) -> "Conduct":
-    from verse_clients.copies import CopyLimits
     from verse_clients.generate.inputs import DEFAULT_TRAINING
     from verse_clients.generate.session import Conduct
+    from verse_clients.screening import CopyLimits
 
     usual = [DEFAULT_TRAINING] if DEFAULT_TRAINING.exists() else []
     return Conduct(

@@ -11,7 +11,7 @@ import msgspec
 
 from verse import terminal
 from verse.records import Candidate, Sampling
-from verse_clients.copies import CopyLimits
+from verse.similarity import NEAR
 from verse_clients.errors import OutputError, ServerError, UnfinishedError
 from verse_clients.generate import inputs
 from verse_clients.generate.catalogue import catalogue, check_base, choose_sources, settle
@@ -19,13 +19,13 @@ from verse_clients.generate.checkpoints import Selection
 from verse_clients.generate.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.generate.output import Output, check_plan
 from verse_clients.generate.plan import Cell, make_plan, missing
-from verse_clients.generate.screening import NEAR, Screen
 from verse_clients.generate.summary import RunFigures, thresholds
 from verse_clients.generate.tally import Tally
 from verse_clients.generate.writing import Run
 from verse_clients.openai_client import BATCH, AsyncServer
 from verse_clients.progress import LiveLine
 from verse_clients.retries import RetryPolicy
+from verse_clients.screening import CopyLimits, Limits, PoemMarker
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ class Session:
         self._order = order
         self._conduct = conduct
         self._console = terminal.console(stderr=True)
-        self._screen = _screen(conduct)
+        self._marker = _marker(conduct)
         self._retries = RetryPolicy(
             conduct.wait_seconds, now=time.monotonic, sleep=asyncio.sleep, report=self._tell
         )
@@ -207,14 +207,14 @@ class Session:
     async def _write_missing(self, output: Output, plan: Sequence[Cell]) -> None:
         self.poems = list(output.poems)
         for poem in self.poems:
-            self._screen.remember(poem)
+            self._marker.remember(poem)
         cells = missing(plan, self.poems)
         already = len(plan) - len(cells)
         tally = self._tally = Tally(total=len(plan), already=already, begun=time.monotonic())
         run = Run(
             self._server,
             output,
-            self._screen,
+            self._marker,
             tally,
             self._retries,
             clock=lambda: datetime.now(UTC),
@@ -255,7 +255,7 @@ def described(plan: Sequence[Cell], missing_: Sequence[Cell], path: Path) -> lis
     ]
 
 
-def _screen(conduct: Conduct) -> Screen:
+def _marker(conduct: Conduct) -> PoemMarker:
     accepted = [poem for path in conduct.accepted for poem in inputs.read_accepted(path)]
     training = inputs.read_training(conduct.training)
-    return Screen(training, accepted, near=conduct.near, limits=conduct.limits)
+    return PoemMarker(training, accepted, Limits(conduct.limits, conduct.near))

@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from verse.records import Candidate
-from verse_clients.copies import CopyLimits
 from verse_clients.measures import Diversity, diversity, equal_samples
+from verse_clients.screening import CopyLimits
 
 _SHOWN_COPIES = 10
 _SHOWN_RUN = 24

@@ -20,9 +20,9 @@ from verse_clients.errors import (
 from verse_clients.generate.cleaning import Cleaned, clean
 from verse_clients.generate.output import Output
 from verse_clients.generate.plan import Cell
-from verse_clients.generate.screening import Screen
 from verse_clients.generate.tally import Tally
 from verse_clients.retries import RetryPolicy
+from verse_clients.screening import PoemMarker
 
 _OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
 """Errors that may concern one poem alone; all others end the run."""
@@ -59,7 +59,7 @@ class Run:
         self,
         server: Writer,
         output: Output,
-        screen: Screen,
+        marker: PoemMarker,
         tally: Tally,
         retries: RetryPolicy,
         *,
@@ -71,7 +71,7 @@ class Run:
         Args:
             server: Who writes.
             output: Where poems are kept.
-            screen: Marks duplicates and copies; knows what is in the output.
+            marker: Marks duplicates and copies; knows what is in the output.
             tally: Counts.
             retries: Waits for the server.
             clock: Tells when a poem was written.
@@ -79,7 +79,7 @@ class Run:
         """
         self._server = server
         self._output = output
-        self._screen = screen
+        self._marker = marker
         self._tally = tally
         self._retries = retries
         self._clock = clock
@@ -128,7 +128,7 @@ class Run:
                 "poem; raise --max-tokens."
             ))  # fmt: skip
             return
-        poem = self._screen.marked(self._candidate(cell, answer, cleaned))
+        poem = self._marker.marked(self._candidate(cell, answer, cleaned))
         await self._output.write(poem)
         self._failed_in_a_row = 0
         self.poems.append(poem)

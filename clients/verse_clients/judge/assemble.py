@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from verse.records import Candidate
 from verse_clients.judge.court import Court
 from verse_clients.judge.criteria import mean_scores
-from verse_clients.judge.filters import Filtered
 from verse_clients.judge.fit import num_groups
-from verse_clients.judge.ranked import Ranked, RankedPoem, Use
+from verse_clients.judge.ranked import Ranked, RankedPoem, Use, exclusion
 from verse_clients.judge.ranking import Place, Rubric, num_comparisons, places
+from verse_clients.screening import Finding
 
 
 def assemble(
     poems: Sequence[Candidate],
-    filtered: Mapping[str, Filtered | None],
+    filtered: Mapping[str, Finding | None],
     court: Court,
     uses: Mapping[str, Use],
 ) -> Ranked:
@@ -30,7 +30,7 @@ def assemble(
     orders = [each.ranking for each in court.comparisons]
     compared = num_comparisons(orders)
     rows = [
-        RankedPoem(candidate=poem, filtered=filtered[poem.id], seen=uses.get(poem.id))
+        RankedPoem(candidate=poem, filtered=exclusion(filtered[poem.id]), seen=uses.get(poem.id))
         if poem.id not in standing
         else _row(poem, court.rubric, standing[poem.id], compared[poem.id], uses.get(poem.id))
         for poem in poems

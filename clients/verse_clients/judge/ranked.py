@@ -12,10 +12,25 @@ import msgspec
 from verse.records import AnswerFormat, Candidate, RubricScores
 from verse_clients.errors import InputError, OutputError
 from verse_clients.judge.criteria import MeanScores, Weights
-from verse_clients.judge.filters import Filtered
 from verse_clients.judge.json_file import read_json
+from verse_clients.screening import Finding, Reason
 
 Use = Literal["example", "calibration"]
+
+
+class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a poem was left out before a judge was asked."""
+
+    reason: Reason
+    detail: str = ""
+    """The line, the run, or the other poem it is about."""
+
+
+def exclusion(finding: Finding | None) -> Exclusion | None:
+    """A finding as the file has it."""
+    if finding is None:
+        return None
+    return Exclusion(reason=finding.reason, detail=f"{finding.other} {finding.run}".strip())
 
 
 class RankedPoem(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +53,7 @@ class RankedPoem(msgspec.Struct, frozen=True, kw_only=True):
     strength: float | None = None
     """Logits, from comparisons."""
     num_comparisons: int = 0
-    filtered: Filtered | None = None
+    filtered: Exclusion | None = None
     seen: Use | None = None
     """What else it was used for: then the judges' word about it proves nothing."""
 

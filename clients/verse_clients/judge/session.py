@@ -19,7 +19,6 @@ from verse_clients.judge.budget import Budget
 from verse_clients.judge.court import Court, Procedure
 from verse_clients.judge.errors import NoVerdictError
 from verse_clients.judge.estimate import estimate
-from verse_clients.judge.filters import MIN_CHARACTERS, Filters
 from verse_clients.judge.identity import NOT_NOW, identity_of
 from verse_clients.judge.json_file import write_json
 from verse_clients.judge.judgments import Judgments, given, identities, read_judgments
@@ -28,6 +27,7 @@ from verse_clients.judge.progress import AnswerTally
 from verse_clients.judge.questions import Manner
 from verse_clients.judge.ranked import Ranked, check_output
 from verse_clients.progress import LiveLine
+from verse_clients.screening import MIN_CHARACTERS, judge_screen
 
 _QUOTED = 160
 """Characters of an answer that could not be used."""
@@ -80,8 +80,8 @@ class Session:
         self._procedure = msgspec.structs.replace(order.procedure, weights=self._learned.weights)
         self._poems = inputs.read_poems(order.poems)
         self._examples: list[Poem] = inputs.read_examples(order.examples)
-        filters = Filters(read_training(order.training), min_characters=order.min_characters)
-        self._filtered = {poem.id: filters.look(poem) for poem in self._poems}
+        screen = judge_screen(read_training(order.training), order.min_characters)
+        self._filtered = {poem.id: screen.find(poem) for poem in self._poems}
         check_output(conduct.output, self._filtered)
         self._panel = Panel(order.judges, conduct.manners, self._tell)
         self._panel.check_limit(conduct.max_cost)

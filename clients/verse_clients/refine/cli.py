@@ -149,9 +149,8 @@ def filter_poems(
     """Leave out poems that are cut off, copied, or nearly another poem."""
     if source is None:
         return _run("filter", folder)
-    from verse_clients.copies import CopyLimits
     from verse_clients.refine import commands
-    from verse_clients.refine.guard import Limits
+    from verse_clients.screening import CopyLimits, Limits
 
     limits = Limits(CopyLimits(min(8, max_run), max_run, max_copied), max_likeness)
     poets = commands.PoetsFiles(poems=poems, split=None if without_split else split)
@@ -204,10 +203,9 @@ def convert(
     """Turn decisions into training rows and preference pairs."""
     if not decisions:
         return _run("convert", folder)
-    from verse_clients.copies import CopyLimits
     from verse_clients.refine import commands
-    from verse_clients.refine.guard import Limits
     from verse_clients.refine.selection import Shares
+    from verse_clients.screening import CopyLimits, Limits
 
     text = commands.run_convert(
         decisions,

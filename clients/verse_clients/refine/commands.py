@@ -13,10 +13,10 @@ from verse_clients.decisions.sources import read_decisions
 from verse_clients.errors import InputError
 from verse_clients.refine import compare, filtering, wording
 from verse_clients.refine.convert import convert
-from verse_clients.refine.guard import Guard, Limits
 from verse_clients.refine.inputs import read_candidates, read_poems
 from verse_clients.refine.next_set import lines, write_additional, write_file, write_next_set
 from verse_clients.refine.selection import Shares
+from verse_clients.screening import Guard, Limits
 
 
 class PoetsFiles(msgspec.Struct, frozen=True, kw_only=True):

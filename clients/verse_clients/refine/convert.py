@@ -14,15 +14,15 @@ from verse.records import JournalEntry, Poem, PreferencePair
 from verse.similarity import NearDuplicates
 from verse_clients.decisions.journal import Replay, accepted_poems
 from verse_clients.decisions.preferences import preference_pairs
-from verse_clients.refine.guard import Guard, Kind, Limits, Refusal
 from verse_clients.refine.selection import Shares, select
+from verse_clients.screening import Finding, Guard, Limits, Reason
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """A poem that was accepted and is not learned all the same, and why."""
 
     poem: Poem
-    why: Refusal
+    why: Finding
 
 
 class Harvest(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Harvest(msgspec.Struct, frozen=True, kw_only=True):
     pairs: tuple[PreferencePair, ...]
     refused: tuple[Refused, ...]
     """In the order of the decisions."""
-    refused_pairs: dict[Kind, int]
+    refused_pairs: dict[Reason, int]
     """Pairs left out, by reason."""
     num_rejected: int
     """Poems that the poet rejected."""
@@ -76,8 +76,8 @@ def convert(
     learnable, refused = _learnable(offered, guard, limits)
     stars = {poem.source: replay.stars(poem.source) or 0 for poem in learnable}
     selection = select(training, learnable, stars, shares)
-    refused |= {poem.id: Refusal("opening") for poem in selection.openings}
-    refused |= {poem.id: Refusal("share") for poem in selection.surplus}
+    refused |= {poem.id: Finding("opening") for poem in selection.openings}
+    refused |= {poem.id: Finding("share") for poem in selection.surplus}
     pairs, refused_pairs = _pairs(preference_pairs(replay), guard)
     actions = Counter(verdict.action for verdict in replay.verdicts())
     return Harvest(
@@ -99,13 +99,13 @@ def convert(
 
 def _learnable(
     offered: Sequence[Poem], guard: Guard, limits: Limits
-) -> tuple[list[Poem], dict[str, Refusal]]:
+) -> tuple[list[Poem], dict[str, Finding]]:
     """What may be learned, and by id what may not; of near-duplicates an edited one stays."""
-    refused: dict[str, Refusal] = {}
+    refused: dict[str, Finding] = {}
     taken = NearDuplicates(limits.ratio)
     kept: set[str] = set()
     for poem in sorted(_distinct(offered), key=lambda poem: poem.origin != "edited"):
-        why = guard.refusal(poem.text) or _near(taken, poem)
+        why = guard.find(poem.text) or _near(taken, poem)
         if why is None:
             taken.add(f"《{poem.theme}》 ({poem.id})", poem.text)
             kept.add(poem.id)
@@ -114,9 +114,9 @@ def _learnable(
     return [poem for poem in _distinct(offered) if poem.id in kept], refused
 
 
-def _near(taken: NearDuplicates, poem: Poem) -> Refusal | None:
+def _near(taken: NearDuplicates, poem: Poem) -> Finding | None:
     near = taken.find(poem.text)
-    return None if near is None else Refusal("twin", near.key, ratio=near.ratio)
+    return None if near is None else Finding("near", near.key, ratio=near.ratio)
 
 
 def _distinct(poems: Iterable[Poem]) -> Iterator[Poem]:
@@ -130,14 +130,14 @@ def _distinct(poems: Iterable[Poem]) -> Iterator[Poem]:
 
 def _pairs(
     pairs: Iterable[PreferencePair], guard: Guard
-) -> tuple[list[PreferencePair], dict[Kind, int]]:
+) -> tuple[list[PreferencePair], dict[Reason, int]]:
     """Pairs of which neither side takes over: a rejected copy would unlearn the poet's poem."""
     kept: list[PreferencePair] = []
-    refused: Counter[Kind] = Counter()
+    refused: Counter[Reason] = Counter()
     for pair in pairs:
-        why = guard.refusal(pair.chosen) or guard.refusal(pair.rejected)
+        why = guard.find(pair.chosen) or guard.find(pair.rejected)
         if why is None:
             kept.append(pair)
         else:
-            refused[why.kind] += 1
+            refused[why.reason] += 1
     return kept, dict(refused)

@@ -5,17 +5,15 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from verse.records import Candidate
-from verse.similarity import NearDuplicates
-from verse.thinking import holds_tag
-from verse_clients.refine.guard import Guard, Kind, Refusal
 from verse_clients.refine.wording import REASONS, because, counted
+from verse_clients.screening import Finding, Guard, Reason, round_screen
 
 
 class Filtered(NamedTuple):
     """What stays, and what does not and why, each in the order it came."""
 
     kept: list[Candidate]
-    left: list[tuple[Candidate, Refusal]]
+    left: list[tuple[Candidate, Finding]]
 
 
 def filter_candidates(
@@ -29,12 +27,12 @@ def filter_candidates(
         known: Poems that were decided in earlier rounds.
         max_ratio: Edit ratio from which two poems are nearly the same, 0 to 1.
     """
-    seen = NearDuplicates(max_ratio)
+    screen = round_screen(guard, max_ratio)
     for candidate in known:
-        seen.add(f"a poem decided before, 《{candidate.theme}》", candidate.text)
+        screen.know(f"a poem decided before, 《{candidate.theme}》", candidate.text)
     filtered = Filtered([], [])
     for candidate in candidates:
-        why = _reason(candidate, guard, seen)
+        why = screen.find(candidate, f"《{candidate.theme}》 {candidate.id}")
         if why is None:
             filtered.kept.append(candidate)
         else:
@@ -44,7 +42,7 @@ def filter_candidates(
 
 def summary(filtered: Filtered) -> str:
     """What was left out, and why, as Markdown."""
-    counts: Counter[Kind] = Counter(why.kind for _, why in filtered.left)
+    counts: Counter[Reason] = Counter(why.reason for _, why in filtered.left)
     lines = [f"# {counted(len(filtered.kept), 'poem')} stay", ""]
     lines += [
         f"- {counts[kind]} left out, {reason}" for kind, reason in REASONS.items() if counts[kind]
@@ -54,26 +52,3 @@ def summary(filtered: Filtered) -> str:
         for candidate, why in filtered.left
     ]
     return "\n".join(lines).rstrip() + "\n"
-
-
-_BLOCKED: dict[str, Kind] = {
-    "duplicate": "twin",
-    "copy": "copy",
-    "empty": "empty",
-    "thought": "thought",
-}
-
-
-def _reason(candidate: Candidate, guard: Guard, seen: NearDuplicates) -> Refusal | None:
-    if candidate.blocked is not None:  # by `verse generate`, whose limits may be others
-        other = candidate.duplicate_of or candidate.copied_from or ""
-        return Refusal(_BLOCKED[candidate.blocked], other, candidate.copied_run)
-    if candidate.finish_reason == "length":
-        return Refusal("cut")
-    if holds_tag(candidate.text):
-        return Refusal("thought")
-    why = guard.refusal(candidate.text)
-    if why is not None:
-        return why
-    twin = seen.add(f"《{candidate.theme}》 {candidate.id}", candidate.text)
-    return None if twin is None else Refusal("twin", twin.key, ratio=twin.ratio)

@@ -5,16 +5,16 @@ from collections.abc import Iterable
 
 from verse_clients.measures import first_line
 from verse_clients.refine.convert import Harvest, Refused
-from verse_clients.refine.guard import Kind, Refusal
 from verse_clients.refine.selection import Shares
+from verse_clients.screening import Finding, Reason
 
-REASONS: dict[Kind, str] = {
+REASONS: dict[Reason, str] = {
     "empty": "without text",
     "thought": "with a tag of a model's thinking in it",
-    "cut": "cut off by the token limit",
+    "truncated": "cut off by the token limit",
     "leak": "too near a poem of the valid set",
     "copy": "taken over from a poem of the training set",
-    "twin": "nearly the same as another poem",
+    "near": "nearly the same as another poem",
     "opening": "beginning with a line that has its share",
     "share": "more than the share of model-written poems allows",
 }
@@ -25,7 +25,7 @@ def summary(harvest: Harvest, shares: Shares) -> str:
     return "\n".join([*_taken(harvest, shares), *_left_out(harvest.refused), *_pairs(harvest)])
 
 
-def because(why: Refusal) -> str:
+def because(why: Finding) -> str:
     """One reason with its evidence."""
     if why.run:
         return f"{len(why.run)} characters are from {why.other}: {why.run}"
@@ -33,7 +33,7 @@ def because(why: Refusal) -> str:
         return f"{why.ratio:.0%} like {why.other}"
     if why.other:
         return f"like {why.other}"
-    return REASONS[why.kind]
+    return REASONS[why.reason]
 
 
 def counted(number: int, thing: str) -> str:
@@ -57,9 +57,9 @@ def _taken(harvest: Harvest, shares: Shares) -> list[str]:
 
 
 def _left_out(refused: Iterable[Refused]) -> list[str]:
-    by_kind: dict[Kind, list[Refused]] = {kind: [] for kind in REASONS}
+    by_kind: dict[Reason, list[Refused]] = {kind: [] for kind in REASONS}
     for one in refused:
-        by_kind[one.why.kind].append(one)
+        by_kind[one.why.reason].append(one)
     lines: list[str] = []
     for kind, left_out in by_kind.items():
         if left_out:

@@ -14,7 +14,6 @@ from tests.clients.curate.conftest import make_items, make_session, write_candid
 from verse.records import Candidate, Decision, OrderName, PairDecision
 from verse_clients.curate import wording
 from verse_clients.curate.desk import open_desk
-from verse_clients.curate.flags import Inspector
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.order import default_order, is_blind_order
 from verse_clients.curate.pairing import next_pair
@@ -22,6 +21,7 @@ from verse_clients.curate.place import Filter, Place, keep_place
 from verse_clients.curate.session import Session
 from verse_clients.decisions.journal import is_blind
 from verse_clients.decisions.sources import Item
+from verse_clients.screening import Inspector
 
 Step = Callable[[Session], object]
 ALL_ORDERS: tuple[OrderName, ...] = (
@@ -38,7 +38,7 @@ def _compare(session: Session) -> None:
 def _jump(session: Session) -> None:
     slot = session.current
     flags = session.flags(slot.item.id) if slot else ()
-    for flag in [flag for flag in flags if flag.kind == "near"][:1]:
+    for flag in [flag for flag in flags if flag.reason == "near"][:1]:
         session.go_to(flag.other)
 
 
@@ -87,7 +87,7 @@ def shown(session: Session) -> object:
         "source": wording.source_text(session, Keymap()),
         "last": wording.last_line(last if isinstance(last, Decision) else None, Keymap()),
         "badges": {
-            item.id: [(flag.kind, flag.other, wording.flag_line(flag, session))
+            item.id: [(flag.reason, flag.other, wording.flag_line(flag, session))
                       for flag in session.flags(item.id)]
             for item in session.items
         },
@@ -97,7 +97,7 @@ def shown(session: Session) -> object:
 
 def open_session(items: list[Item], seed: int) -> Session:
     session = make_session(items, place=Place(order=default_order(items), seed=seed))
-    session.add_flags(Inspector().flags(session.items))
+    session.add_flags(Inspector().findings(item.candidate for item in session.items))
     return session
 
 

@@ -11,14 +11,14 @@ from tests.clients.curate.conftest import go_to_repeat, make_items, make_session
 from verse.records import Candidate, Poem
 from verse_clients.curate import statistics, wording
 from verse_clients.curate.difference import difference, edit_distance
-from verse_clients.curate.flags import Inspector, read_training
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.pairing import next_pair
 from verse_clients.curate.place import Filter
-from verse_clients.curate.slots import Flag
-from verse_clients.decisions import SourceError
 from verse_clients.decisions.journal import overall
 from verse_clients.decisions.sources import Item
+from verse_clients.errors import InputError
+from verse_clients.generate.inputs import read_training
+from verse_clients.screening import Finding, Inspector
 
 chinese = st.text(st.sampled_from("雨河灯月雪，。\n 🌧𠮷"), max_size=30)
 
@@ -47,15 +47,18 @@ def test_flags_point_both_ways_and_name_the_training_poem() -> None:
         Item(candidate=Candidate(theme="月", text="今晚的月，薄得像一片药", sample=2)),
         Item(candidate=Candidate(theme="雪", text="雪", finish_reason="length")),
     ]
-    kinds = [(poem, flag.kind, flag.other) for poem, flag in inspector.flags(items)]
+    kinds = [
+        (poem, found.reason, found.other)
+        for poem, found in inspector.findings(item.candidate for item in items)
+    ]
     assert (items[0].id, "near", items[1].id) in kinds
     assert (items[1].id, "near", items[0].id) in kinds
     assert (items[0].id, "copy", "《夜航》") in kinds
-    assert (items[2].id, "cut", "") in kinds
+    assert (items[2].id, "truncated", "") in kinds
 
 
 def test_a_training_file_that_is_missing_is_told_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="No such file"):
+    with pytest.raises(InputError, match="No such file"):
         read_training([tmp_path / "none.jsonl"])
 
 
@@ -129,11 +132,16 @@ def test_repeats_tell_how_constant_the_poet_is() -> None:
 
 def test_a_badge_names_the_other_poem_and_how_alike_it_is() -> None:
     session = make_session()
-    near = Flag("near", session.items[3].id, 0.92)
+    near = Finding("near", session.items[3].id, ratio=0.92)
     assert wording.flag_line(near, session) == "92% like No. 4"
-    assert wording.flag_line(Flag("near", session.items[3].id, 1.0), session) == "same as No. 4"
-    copy = Flag("copy", "《夜航》", 0.5, "今晚的月薄得像一片药")
+    assert (
+        wording.flag_line(Finding("near", session.items[3].id, ratio=1.0), session)
+        == "same as No. 4"
+    )
+    copy = Finding("copy", "《夜航》", "今晚的月薄得像一片药", 0.5)
     assert wording.flag_line(copy, session) == "10 characters from 《夜航》"
+    stitched = Finding("copy", "《夜航》", ratio=0.6)
+    assert wording.flag_line(stitched, session) == "60% in pieces from 《夜航》"
 
 
 def test_the_last_decision_is_named_without_its_source() -> None:

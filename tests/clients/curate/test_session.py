@@ -11,9 +11,9 @@ from tests.clients.curate.conftest import Clock, go_to_repeat, make_items, make_
 from verse.records import Decision, JournalEntry, PairDecision
 from verse_clients.curate.place import Filter, Place
 from verse_clients.curate.session import Session
-from verse_clients.curate.slots import Flag
 from verse_clients.curate.store import Store
 from verse_clients.decisions.journal import Replay
+from verse_clients.screening import Finding
 
 Step = Callable[[Session], object]
 
@@ -300,7 +300,7 @@ def test_a_filter_shows_what_it_says(filter_: Filter, numbers: list[int]) -> Non
     session.decide("accept")
     session.edit("改过的诗")
     session.rate(3)
-    session.add_flags([(items[4].id, Flag("near", items[0].id, 0.9))])
+    session.add_flags([(items[4].id, Finding("near", items[0].id, ratio=0.9))])
     session.set_filter(filter_)
     assert [slot.item.number for slot in session.visible] == numbers
 

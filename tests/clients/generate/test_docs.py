@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from verse_clients.copies import CopyLimits
+from verse.similarity import NEAR
 from verse_clients.generate import cli
-from verse_clients.generate.screening import NEAR
 from verse_clients.generate.session import Conduct
+from verse_clients.screening import CopyLimits
 
 DOCS = (Path(__file__).parents[3] / "docs" / "generate.md").read_text("utf-8")
 GROUP = typer.main.get_command(cli.app)

@@ -14,10 +14,10 @@ from tests.clients.judge.simulated import poems
 from verse import cli, jsonl
 from verse.records import Candidate, Decision, JournalEntry, PairDecision, RubricScores, Undo
 from verse_clients.judge.criteria import mean_scores
-from verse_clients.judge.filters import Filtered
 from verse_clients.judge.json_file import write_json
 from verse_clients.judge.ranked import (
     Comparison,
+    Exclusion,
     JudgeSummary,
     Ranked,
     RankedPoem,
@@ -274,7 +274,7 @@ def test_what_filters_left_out_and_the_poet_took_is_told() -> None:
     candidates = poems(10)
     made = ranking(candidates[2:], lambda _: 3.0)
     left_out = tuple(
-        RankedPoem(candidate=poem, filtered=Filtered(reason="near")) for poem in candidates[:2]
+        RankedPoem(candidate=poem, filtered=Exclusion(reason="near")) for poem in candidates[:2]
     )
     changed = msgspec.structs.replace(made, poems=made.poems + left_out)
     found = make_report(changed, decisions(candidates, [True, False] * 5))

@@ -15,9 +15,9 @@ from verse.records import Decision, PairDecision, Poem
 from verse.similarity import normalise
 from verse_clients.measures import first_line
 from verse_clients.refine.convert import Harvest, convert
-from verse_clients.refine.guard import Limits
 from verse_clients.refine.selection import Shares, by_claim, most_synthetic
 from verse_clients.refine.wording import summary
+from verse_clients.screening import Limits
 
 ORIGINALS = [Poem(theme=f"题{number}", text=own_text(number)) for number in range(8)]
 SPLIT = PoemSplit(valid=tuple(poem.id for poem in ORIGINALS[6:]), share=0.25, seed=0)
@@ -129,20 +129,20 @@ def test_of_two_versions_nearly_the_same_the_edited_one_stays() -> None:
     edited = decision("河", own_text(51), "edit", final=text.replace("\n", "，\n") + "了")
     harvest = harvested([accepted, edited])
     assert [poem.origin for poem in harvest.additional] == ["edited"]
-    assert [one.why.kind for one in harvest.refused] == ["twin"]
+    assert [one.why.reason for one in harvest.refused] == ["near"]
 
 
 def test_a_poem_near_the_valid_set_is_a_leak_and_one_near_the_training_set_a_copy() -> None:
     leak = decision("题", ORIGINALS[7].text[:-1] + "变")
     copy = decision("题", ORIGINALS[0].text[:-1] + "变")
-    assert [one.why.kind for one in harvested([leak, copy]).refused] == ["leak", "copy"]
+    assert [one.why.reason for one in harvested([leak, copy]).refused] == ["leak", "copy"]
 
 
 def test_a_poem_cut_out_of_a_long_one_is_found_though_the_two_are_not_alike() -> None:
     long = Poem(theme="长", text=own_text(30, 200))
     entry = decision("短", long.text[40:52])
     harvest = convert([entry], [*ORIGINALS, long], SPLIT, SHARES, Limits())
-    assert [one.why.kind for one in harvest.refused] == ["copy"]
+    assert [one.why.reason for one in harvest.refused] == ["copy"]
 
 
 def test_a_rejected_copy_is_in_no_pair_since_that_would_unlearn_the_poets_poem() -> None:
@@ -165,7 +165,7 @@ def test_poems_of_models_from_earlier_rounds_count_towards_the_share() -> None:
     harvest = harvested(entries, [*ORIGINALS, *before])
     assert len(harvest.additional) == 6
     assert list(harvest.originals) == ORIGINALS
-    assert {one.why.kind for one in harvest.refused} == {"share"}
+    assert {one.why.reason for one in harvest.refused} == {"share"}
 
 
 def test_no_opening_line_gets_more_than_its_share_and_the_poets_own_count_first() -> None:
@@ -176,7 +176,7 @@ def test_no_opening_line_gets_more_than_its_share_and_the_poets_own_count_first(
     num_rows = len(harvest.training) + len(harvest.additional)
     openings = [first_line(p.text) for p in (*harvest.training, *harvest.additional)]
     assert sum(line.startswith("门开着") for line in openings) == num_rows // 5 == 2
-    assert Counter(one.why.kind for one in harvest.refused)["opening"] == 4
+    assert Counter(one.why.reason for one in harvest.refused)["opening"] == 4
 
 
 def test_the_cap_is_exact() -> None:

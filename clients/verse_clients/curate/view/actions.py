@@ -13,7 +13,6 @@ from verse_clients.curate.desk import Desk
 from verse_clients.curate.more import Written
 from verse_clients.curate.place import Filter
 from verse_clients.curate.session import Plain, Session
-from verse_clients.curate.slots import Flag
 from verse_clients.curate.view.background import Background
 from verse_clients.curate.view.help_window import HelpWindow
 from verse_clients.curate.view.looks import Looks
@@ -24,6 +23,7 @@ from verse_clients.curate.view.statistics_window import StatisticsWindow
 from verse_clients.curate.view.type_window import TypeWindow
 from verse_clients.decisions import DecisionsError
 from verse_clients.decisions.sources import Item
+from verse_clients.screening import Finding
 
 _SEED_LIMIT = 2**31
 _INSPECT_SECONDS, _INSPECT_PAUSE_MS = 0.008, 12
@@ -176,25 +176,26 @@ class Actions:
                 self._owner.root.after(_INSPECT_PAUSE_MS, self._inspect_some)
 
     def _inspect_until(self, end: float) -> None:
-        found: list[tuple[str, Flag]] = []
+        found: list[tuple[str, Finding]] = []
         try:
             while self._waiting and time.perf_counter() < end:
-                found.extend(self._owner.desk.inspector.flags([self._waiting.popleft()]))
+                poem = self._waiting.popleft().candidate
+                found.extend(self._owner.desk.inspector.findings([poem]))
         finally:
             self._take_flags(found)
 
-    def _take_flags(self, found: list[tuple[str, Flag]]) -> None:
+    def _take_flags(self, found: list[tuple[str, Finding]]) -> None:
         self._owner.session.add_flags(found)
         slot = self._owner.session.current
         if slot is not None and any(poem == slot.item.id for poem, _ in found):
             self._owner.refresh()
 
-    def jump(self, flag: Flag) -> None:
+    def jump(self, flag: Finding) -> None:
         """Go to what a poem resembles; from there the same key comes back."""
         session, slot = self._owner.session, self._owner.session.current
-        if flag.kind == "copy":
-            self._owner.say(f"{flag.other}: {flag.run}")
-        elif flag.kind == "near" and slot is not None:
+        if flag.reason == "copy":
+            self._owner.say(f"{flag.other}: {flag.run}" if flag.run else wording.copy_line(flag))
+        elif flag.reason == "near" and slot is not None:
             back = self._came_from
             self._came_from = slot.item.id
             session.go_to(back if back and back != slot.item.id else flag.other)
@@ -254,7 +255,7 @@ class Actions:
     def _jump_first(self) -> None:
         session, slot = self._owner.session, self._owner.session.current
         flags = session.flags(slot.item.id) if slot else ()
-        for flag in [flag for flag in flags if flag.kind != "cut"][:1]:
+        for flag in [flag for flag in flags if flag.reason != "truncated"][:1]:
             self.jump(flag)
 
     def _finished(self) -> str:

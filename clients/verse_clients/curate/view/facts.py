@@ -9,10 +9,10 @@ from verse.similarity import span_of
 from verse_clients.curate import wording
 from verse_clients.curate.desk import Desk
 from verse_clients.curate.session import Session
-from verse_clients.curate.slots import Flag
 from verse_clients.curate.view.actions import Actions
 from verse_clients.curate.view.flow import Flow
 from verse_clients.curate.view.hints import Hint
+from verse_clients.screening import Finding
 
 _NUM_STARS = 5
 
@@ -34,7 +34,7 @@ class Facts(ttk.Frame):
         super().__init__(master)
         self._owner = owner
         self._badges = Flow(self, "center")
-        self._shown_badges: Sequence[tuple[str, Flag]] = ()
+        self._shown_badges: Sequence[tuple[str, Finding]] = ()
         self._row = Flow(self, "center", gap=14)
         self._row.pack(fill="x")
         self._place = ttk.Label(self._row, style="Quiet.TLabel")
@@ -60,7 +60,7 @@ class Facts(ttk.Frame):
         """Which characters of the poem in view are copied."""
         slot = self._owner.session.current
         flags = self._owner.session.flags(slot.item.id) if slot else ()
-        return next((span_of(text, f.run) for f in flags if f.kind == "copy"), (0, 0))
+        return next((span_of(text, f.run) for f in flags if f.reason == "copy"), (0, 0))
 
     def set_width(self, width: int) -> None:
         """Break long lines."""
@@ -95,7 +95,7 @@ class Facts(ttk.Frame):
         self._row.add(self._source)
         Hint(self._source, "Show or hide adapter, checkpoint, score and rank.")
 
-    def _show_badges(self, flags: Sequence[Flag]) -> None:
+    def _show_badges(self, flags: Sequence[Finding]) -> None:
         session = self._owner.session
         badges = [(wording.flag_line(flag, session), flag) for flag in flags]
         if badges == self._shown_badges:
@@ -104,7 +104,7 @@ class Facts(ttk.Frame):
         self._badges.clear()
         key = self._owner.desk.keymap.shown("jump")
         for place, (text, flag) in enumerate(badges):
-            shown = f"{text} ({key})" if key and not place and flag.kind != "cut" else text
+            shown = f"{text} ({key})" if key and not place and flag.reason != "truncated" else text
             badge = ttk.Button(
                 self._badges, text=shown, style="Badge.TButton", takefocus=False,
                 command=lambda flag=flag: self._owner.actions.jump(flag),
@@ -117,9 +117,9 @@ class Facts(ttk.Frame):
             self._badges.pack_forget()
 
 
-def _hint(flag: Flag) -> str:
-    if flag.kind == "near":
+def _hint(flag: Finding) -> str:
+    if flag.reason == "near":
         return "Go to the poem it resembles; once more comes back."
-    if flag.kind == "copy":
-        return f"Taken over: {flag.run}"
+    if flag.reason == "copy":
+        return f"Taken over: {flag.run}" if flag.run else "Taken over in pieces of four characters."
     return "The model reached its token limit before the poem ended."

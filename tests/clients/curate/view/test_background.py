@@ -72,7 +72,7 @@ def test_a_poem_that_cannot_be_looked_at_keeps_no_other_from_it(
         return []
 
     bench.settle(lambda: not bench.window.actions._is_inspecting)  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(inspector, "flags", flags)
+    monkeypatch.setattr(inspector, "findings", flags)
     items = bench.window.session.items
     bench.window.actions.inspect(items)
     bench.settle(lambda: looked_at[1:] == [item.id for item in items[1:]])

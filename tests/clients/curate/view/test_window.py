@@ -15,13 +15,13 @@ from tests.clients.curate.view.conftest import Bench, MakeBench, Screen
 from verse.records import Candidate
 from verse_clients.curate.more import Written
 from verse_clients.curate.place import Filter, Place
-from verse_clients.curate.slots import Flag
 from verse_clients.curate.view.pairs_window import PairsWindow
 from verse_clients.curate.view.sheet import Sheet
 from verse_clients.curate.view.statistics_window import StatisticsWindow
 from verse_clients.curate.view.theme import DARK, LIGHT
 from verse_clients.curate.view.type_window import TypeWindow
 from verse_clients.decisions.sources import Item
+from verse_clients.screening import Finding
 
 pytestmark = pytest.mark.gui
 
@@ -80,7 +80,7 @@ def test_no_button_is_cut_off_at_1024_by_700(make_bench: MakeBench, percent: int
     root.geometry("1024x700+0+0")
     bench.settle(lambda: root.winfo_width() == 1024)
     other = bench.window.session.items[1].id
-    window.session.add_flags([(window.session.items[0].id, Flag("near", other, 0.9))])
+    window.session.add_flags([(window.session.items[0].id, Finding("near", other, ratio=0.9))])
     window.refresh()
     bench.settle(lambda: controls(root) >= 20)
     line = window.looks.fonts["VersePoem"].metrics("linespace")
@@ -387,7 +387,7 @@ def point_at(screen: Screen, bench: Bench, widget: tkinter.Misc) -> None:
 def test_tooltips_leave_nothing_behind(screen: Screen, make_bench: MakeBench) -> None:
     bench = make_bench(6)
     window, session = bench.window, bench.window.session
-    session.add_flags([(session.items[0].id, Flag("near", session.items[1].id, 0.9))])
+    session.add_flags([(session.items[0].id, Finding("near", session.items[1].id, ratio=0.9))])
     window.refresh()
     bench.settle()
     buttons = [w for w in widgets(bench.root) if isinstance(w, ttk.Button) and w.winfo_viewable()]
