@@ -61,7 +61,7 @@ def _facts(config: ServerConfig, port: int, base: BaseInfo, adapters: list[str])
         "address": f"{_address(config.host, port)}/v1",
         "base": base.id,
         "dtype": base.dtype,
-        "memory": f"{base.bytes / 1e6:,.0f} MB",
+        "weights": f"{base.bytes / 1e6:,.0f} MB",
         "context": f"{base.context_length} tokens",
         "sampling": _sampling(base.sampling),
         "adapters": ", ".join(adapters) or f"none in {config.engine.adapters}",
