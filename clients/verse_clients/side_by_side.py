@@ -22,7 +22,7 @@ from rich.text import Text
 
 from verse.atomic_file import replace_file
 from verse.prompt import Message
-from verse.terminal import console, show
+from verse.terminal import console, show, shown
 from verse_clients.answers import Answer
 from verse_clients.errors import InputError, NoCompletionError, OutputError
 
@@ -126,10 +126,13 @@ def read_themes(text: str) -> tuple[str, ...]:
     """Themes from a file, one a line, or from the text itself, with commas between them.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the file cannot be read.
     """
-    path = Path(text)
-    themes = path.read_text("utf-8-sig").splitlines() if _is_file(path) else _split(text)
+    from verse_clients.generate import inputs
+
+    if _is_file(Path(text)):
+        return tuple(inputs.read_themes(Path(text)))
+    themes = text.replace("，", ",").split(",")
     found = tuple(dict.fromkeys(theme.strip() for theme in themes if theme.strip()))
     if not found:
         raise InputError(f"There is no theme in {text!r}; write --themes 河,母亲 or name a file.")
@@ -247,14 +250,10 @@ def _heading(row: ThemeRow) -> str:
 
 
 def _escaped(text: str) -> str:
-    escaped = html.escape(text, quote=False)
+    escaped = html.escape(shown(text), quote=False)
     for character in "\\`*_[]|#~":
         escaped = escaped.replace(character, f"\\{character}")
     return "<br>".join(escaped.splitlines())
-
-
-def _split(text: str) -> list[str]:
-    return text.replace("，", ",").split(",")
 
 
 def _is_file(path: Path) -> bool:

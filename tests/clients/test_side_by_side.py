@@ -169,6 +169,24 @@ def test_themes_may_have_a_chinese_comma_and_must_be_there() -> None:
         read_themes(" , ")
 
 
+def test_a_file_of_themes_that_is_not_utf_8_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "themes.txt"
+    file.write_bytes("河\n母亲\n".encode("gbk"))
+    with pytest.raises(InputError, match="is not UTF-8"):
+        read_themes(str(file))
+
+
+def test_no_poem_moves_the_terminal(server: Answering, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(server, "a", "--themes", "河\x1b[2J\u202e") == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\u202e" not in printed
+    assert "河\\u001b[2J\\u202e" in printed
+    text = as_markdown(["m"], [ThemeRow("\x1b[2J", 0, (("\x9b1m",),))])
+    assert "\x1b" not in text
+    assert "\x9b" not in text
+
+
 def test_no_poem_becomes_markup() -> None:
     row = ThemeRow("a|b", 0, (("<b>*\n| x",), ()))
     text = as_markdown(["m", "n"], [row])
