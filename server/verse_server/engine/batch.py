@@ -22,12 +22,10 @@ from mlx_lm.generate import BatchGenerator, StopSequences
 from mlx_lm.models.cache import make_prompt_cache
 
 from verse.base_model import BaseModel
-from verse_server.engine.lora import LoraBank
-from verse_server.engine.prefix_cache import PrefixCache
-from verse_server.engine.roomy_cache import with_room
+from verse_server.engine.adapters.lora import LoraBank
+from verse_server.engine.kv_cache import PrefixCache, Seating, with_room
 from verse_server.engine.rows import Row, RowStates
-from verse_server.engine.sampler import Sampler
-from verse_server.engine.seating import Seating
+from verse_server.engine.sampling.sampler import Sampler
 
 _Finish = Literal["stop", "length"] | None
 

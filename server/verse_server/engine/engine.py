@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -11,8 +12,12 @@ from verse.base_model import BaseModel, BaseModelError, linear_shapes
 from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
 from verse.prompt import POEM_SYSTEM, Message, PromptError, PromptFormat, render
 from verse_server.config import EngineConfig
-from verse_server.engine.adapter_version import AdapterVersion
-from verse_server.engine.adapters import MlxAdapters
+from verse_server.engine.adapters.listing import AdapterVersion
+from verse_server.engine.adapters.lora import LoraBank
+from verse_server.engine.adapters.operations import MlxAdapters
+from verse_server.engine.adapters.registry import AdapterRegistry
+from verse_server.engine.adapters.residency import AdapterResidency
+from verse_server.engine.delivery import Mailbox
 from verse_server.engine.errors import (
     AdapterChangedError,
     EngineClosedError,
@@ -22,13 +27,8 @@ from verse_server.engine.errors import (
     PromptTooLongError,
     StartupError,
 )
-from verse_server.engine.grammar import Grammar, Grammars
 from verse_server.engine.job import Job
-from verse_server.engine.lora import LoraBank
-from verse_server.engine.mailbox import Mailbox
-from verse_server.engine.registry import AdapterRegistry
-from verse_server.engine.residency import AdapterResidency
-from verse_server.engine.sampling_defaults import sampling_defaults
+from verse_server.engine.sampling.grammar import Grammar, Grammars
 from verse_server.engine.types import (
     BaseInfo,
     EngineStats,
@@ -36,6 +36,7 @@ from verse_server.engine.types import (
     GenerationRequest,
     Health,
     ModelInfo,
+    SamplingParams,
     Target,
     WeightedAdapter,
 )
@@ -46,6 +47,7 @@ _STALLED_SECONDS = 120.0
 _PUBLISH_SECONDS = 3.0
 """How long a request follows an adapter that is being replaced under it."""
 _PUBLISH_PAUSE_SECONDS = 0.05
+_DEFAULT_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 class MlxEngine:
@@ -69,7 +71,7 @@ class MlxEngine:
             dtype=str(base.dtype).removeprefix("mlx.core."),
             bytes=base.bytes,
             created=int(max(file.stat().st_mtime for file in base.path.glob("model*.safetensors"))),
-            sampling=sampling_defaults(base.generation_config),
+            sampling=_sampling_defaults(base.generation_config),
             max_tokens=config.max_tokens,
         )
 
@@ -226,7 +228,6 @@ class MlxEngine:
         mailbox = Mailbox()
         job = Job(
             request=request,
-            loop=asyncio.get_running_loop(),
             mailbox=mailbox,
             digests=tuple(part.digest for part in request.target.parts),
             stop_tokens=tuple(self._specials[s] for s in stops if s in self._specials),
@@ -303,3 +304,26 @@ def _check_strengths(parts: Sequence[AdapterPart], versions: Sequence[AdapterVer
             "ask for it alone.",
             param="model",
         )
+
+
+def _sampling_defaults(generation_config: dict[str, Any]) -> SamplingParams:
+    """What a request gets that leaves these out, from the base's own config, as in vLLM.
+
+    Raises:
+        StartupError: one of them is not what it should be.
+    """
+    given = {
+        n: generation_config[n] for n in _DEFAULT_NAMES if generation_config.get(n) is not None
+    }
+    if generation_config.get("do_sample") is False:
+        given["temperature"] = 0.0
+    if given.get("top_k") == -1:
+        given["top_k"] = 0
+    try:
+        params = msgspec.convert(given, SamplingParams)
+    except msgspec.ValidationError as error:
+        raise StartupError(f"The model's generation_config.json is wrong: {error}.") from error
+    shares = all(0 <= share <= 1 for share in (params.top_p, params.min_p))
+    if not shares or params.top_k < 0 or params.temperature < 0 or params.repetition_penalty <= 0:
+        raise StartupError(f"The model's generation_config.json is out of bounds: {given}.")
+    return params

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from verse.base_model import BaseModel
-from verse_server.engine.lora import LoraBank
-from verse_server.engine.residency import AdapterResidency
+from verse_server.engine.adapters.lora import LoraBank
+from verse_server.engine.adapters.residency import AdapterResidency
 
 
 @dataclass(frozen=True)

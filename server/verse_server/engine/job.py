@@ -1,6 +1,5 @@
 """A request on its way through the engine, and its answers as they grow."""
 
-import asyncio
 import math
 import time
 from collections import deque
@@ -9,12 +8,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from verse_server.engine.batch import Drawn
+from verse_server.engine.delivery import Mailbox
 from verse_server.engine.errors import GenerationFailedError
-from verse_server.engine.grammar import Grammar
-from verse_server.engine.mailbox import Mailbox
 from verse_server.engine.rows import NotedLogprobs, Row
-from verse_server.engine.text import AnswerText
-from verse_server.engine.token_text import TokenTexts
+from verse_server.engine.sampling.grammar import Grammar
+from verse_server.engine.text import AnswerText, TokenTexts
 from verse_server.engine.types import (
     FinishReason,
     GenerationChunk,
@@ -29,7 +27,6 @@ class Job:
     """A request, and where its events go."""
 
     request: GenerationRequest
-    loop: asyncio.AbstractEventLoop
     mailbox: Mailbox
     digests: tuple[str, ...]
     stop_tokens: tuple[int, ...]

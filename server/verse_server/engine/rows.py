@@ -18,10 +18,9 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from verse_server.engine.grammar import Matcher
-from verse_server.engine.lora import SlotWeights
-from verse_server.engine.prefix_cache import Version
-from verse_server.engine.seating import Seating
+from verse_server.engine.adapters.lora import SlotWeights
+from verse_server.engine.kv_cache import Seating, Version
+from verse_server.engine.sampling.grammar import Matcher
 from verse_server.engine.types import SamplingParams
 
 

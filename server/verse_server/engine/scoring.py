@@ -15,11 +15,11 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from verse.base_model import BaseModel
+from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.job import Job
-from verse_server.engine.lora import LoraBank
-from verse_server.engine.prefix_cache import PrefixCache
+from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.rows import Row
-from verse_server.engine.token_text import TokenTexts
+from verse_server.engine.text import TokenTexts
 from verse_server.engine.types import TokenLogprob, TokenText
 
 _MAX_TOKENS = 256

@@ -17,7 +17,10 @@ import mlx.core as mx
 
 from verse.base_model import BaseModel, BaseModelError, load_base_model
 from verse_server.config import EngineConfig
+from verse_server.engine.adapters.lora import LoraBank
+from verse_server.engine.adapters.residency import AdapterResidency
 from verse_server.engine.batch import RowBatch
+from verse_server.engine.delivery import Outbox
 from verse_server.engine.errand import Errand, Owned
 from verse_server.engine.errors import (
     AdapterChangedError,
@@ -30,16 +33,12 @@ from verse_server.engine.errors import (
     QueueFullError,
 )
 from verse_server.engine.job import Answer, Job
-from verse_server.engine.lora import LoraBank
+from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.memory import kv_budget, limit_memory
-from verse_server.engine.outbox import Outbox
-from verse_server.engine.prefix_cache import PrefixCache
-from verse_server.engine.residency import AdapterResidency
 from verse_server.engine.rows import Row
 from verse_server.engine.scheduler import Pace, WaitingQueue
 from verse_server.engine.scoring import PromptScorer
-from verse_server.engine.text import AnswerText, Detokenizer
-from verse_server.engine.token_text import TokenTexts
+from verse_server.engine.text import AnswerText, Detokenizer, TokenTexts
 from verse_server.engine.types import EngineStats, GenerationRequest
 
 T = TypeVar("T")
@@ -240,7 +239,7 @@ class Worker:
         for errand in self._errands:
             errand.refuse(error)
         for job in left:
-            self._outbox.add(job, error)
+            self._outbox.add(job.mailbox, error)
         self._running.clear()
         self._unfinished.clear()
         self._outbox.send()
@@ -281,7 +280,7 @@ class Worker:
                 self._start(job)
             except _REFUSALS as error:
                 self._unfinished.discard(job)
-                self._outbox.add(job, error)
+                self._outbox.add(job.mailbox, error)
 
     def _can_run(self, job: Job) -> bool:
         """Whether there is room; also for what can never run, so that `_start` says so."""
@@ -307,7 +306,7 @@ class Worker:
         self._next_look = now + _LOOK_SECONDS
         for job in [job for job in self._unfinished.copy() if job.is_late(now)]:
             if self._forget(job):
-                self._outbox.add(job, DeadlineExceededError(job.seconds))
+                self._outbox.add(job.mailbox, DeadlineExceededError(job.seconds))
 
     def _start(self, job: Job) -> None:
         request = job.request
@@ -370,11 +369,11 @@ class Worker:
         try:
             chunks = [answer.begin(scored.prompt) for answer in job.answers]
         except GenerationFailedError as error:
-            self._outbox.add(job, error)
+            self._outbox.add(job.mailbox, error)
             self._forget(job)
             return
         for chunk in chunks:
-            self._outbox.add(job, chunk)
+            self._outbox.add(job.mailbox, chunk)
         if job.request.max_tokens:
             rows = [answer.row for answer in job.answers]
             self._batch.add(rows, job.request.max_tokens, job.stop_tokens)
@@ -393,12 +392,12 @@ class Worker:
             try:
                 chunk = answer.take(drawn)
             except GenerationFailedError as error:
-                self._outbox.add(answer.job, error)
+                self._outbox.add(answer.job.mailbox, error)
                 self._forget(answer.job)
                 continue
             if chunk is None:
                 continue
-            self._outbox.add(answer.job, chunk)
+            self._outbox.add(answer.job.mailbox, chunk)
             if chunk.finish_reason is not None:
                 self._retire(answer)
                 if drawn.finish_reason is None:  # a stop string: the batch does not know of it

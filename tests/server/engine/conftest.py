@@ -22,8 +22,8 @@ from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 from tests.server.engine.engine_requests import StartEngine  # noqa: E402
 from tests.server.engine.fixtures_files import BASE_MODULES, make_root  # noqa: E402
 from verse_server.config import EngineConfig  # noqa: E402
+from verse_server.engine.adapters.registry import AdapterRegistry  # noqa: E402
 from verse_server.engine.engine import MlxEngine  # noqa: E402
-from verse_server.engine.registry import AdapterRegistry  # noqa: E402
 
 VERSE_TINY = Path(__file__).parents[3] / "models" / "verse-tiny"
 CONFIG: dict[str, Any] = {

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from verse.adapter_files import ModuleShape
 from verse.model_spelling import AdapterPart
+from verse_server.engine.adapters.registry import AdapterRegistry
 from verse_server.engine.errors import AdapterIncompatibleError, ModelNotFoundError
-from verse_server.engine.registry import AdapterRegistry
 
 Q_PROJ = "model.layers.0.self_attn.q_proj"
 DOWN_PROJ = "model.layers.0.mlp.down_proj"

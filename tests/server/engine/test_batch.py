@@ -12,11 +12,11 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
 from verse.base_model import BaseModel, load_base_model
+from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.batch import RowBatch
-from verse_server.engine.lora import LoraBank
-from verse_server.engine.prefix_cache import PrefixCache
+from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.rows import Row, RowStates
-from verse_server.engine.sampler import Sampler
+from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.types import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)

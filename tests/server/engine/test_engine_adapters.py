@@ -19,8 +19,8 @@ from tests.server.engine.engine_requests import (
     until,
     write,
 )
-from verse_server.engine import residency
-from verse_server.engine.adapter_weights import AdapterWeights, load_weights
+from verse_server.engine.adapters import residency
+from verse_server.engine.adapters.lora import AdapterWeights, load_weights
 from verse_server.engine.errors import (
     AdapterChangedError,
     AdapterIncompatibleError,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from verse.base_model import BaseModel, load_base_model
-from verse_server.engine import grammar as grammar_module
 from verse_server.engine.errors import InvalidRequestError
-from verse_server.engine.grammar import Grammars, Matcher
+from verse_server.engine.sampling import grammar as grammar_module
+from verse_server.engine.sampling.grammar import Grammars, Matcher
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from verse_server.engine.json_schema import schema_excess
+from verse_server.engine.sampling.grammar import schema_excess
 
 
 def nested(levels: int) -> dict[str, Any]:

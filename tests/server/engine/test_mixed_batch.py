@@ -18,12 +18,16 @@ from tests.server.engine.peft_files import as_mlx, cut_rank, write_peft
 from verse.adapter_files import plan_adapter
 from verse.adapter_folder import read_adapter_folder
 from verse.base_model import BaseModel, load_base_model
-from verse_server.engine.adapter_weights import AdapterWeights, ModuleUpdate, load_weights
+from verse_server.engine.adapters.lora import (
+    AdapterWeights,
+    LoraBank,
+    ModuleUpdate,
+    SlotWeights,
+    load_weights,
+)
 from verse_server.engine.batch import RowBatch
-from verse_server.engine.lora import LoraBank, SlotWeights
-from verse_server.engine.prefix_cache import PrefixCache
+from verse_server.engine.kv_cache import PrefixCache, Seating
 from verse_server.engine.rows import Row
-from verse_server.engine.seating import Seating
 from verse_server.engine.types import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)

@@ -27,8 +27,8 @@ from tests.server.engine.fixtures_files import (
 from verse.adapter_digest import file_digest
 from verse.adapter_files import ModuleShape
 from verse.model_spelling import AdapterPart
+from verse_server.engine.adapters.registry import AdapterRegistry
 from verse_server.engine.errors import AdapterIncompatibleError
-from verse_server.engine.registry import AdapterRegistry
 from verse_server.engine.types import CheckpointInfo
 
 WEIGHTS = "adapters.safetensors"
@@ -139,7 +139,7 @@ def test_a_version_handed_out_is_found_by_its_digest(registry: AdapterRegistry) 
 def test_only_so_many_versions_are_remembered_and_the_last_asked_for_are_kept(
     registry: AdapterRegistry, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("verse_server.engine.registry._MAX_VERSIONS", 2)
+    monkeypatch.setattr("verse_server.engine.adapters.registry._MAX_VERSIONS", 2)
     first = digest(registry, "xuzhimo")
     second = digest(registry, "hushi")
     assert digest(registry, "xuzhimo") == first
@@ -278,7 +278,7 @@ def test_the_engine_thread_does_not_wait_while_a_large_file_is_hashed(
         assert go_on.wait(60)
         return file_digest(file)
 
-    monkeypatch.setattr("verse_server.engine.registry.file_digest", slow_digest)
+    monkeypatch.setattr("verse_server.engine.adapters.registry.file_digest", slow_digest)
     thread = threading.Thread(target=digest, args=(registry, "xuzhimo"))
     thread.start()
     assert hashing.wait(60)

@@ -27,8 +27,8 @@ from tests.server.engine.fixtures_files import (
 )
 from verse.adapter_files import ModuleShape, plan_adapter
 from verse.model_spelling import AdapterPart
+from verse_server.engine.adapters.registry import AdapterRegistry
 from verse_server.engine.errors import AdapterIncompatibleError
-from verse_server.engine.registry import AdapterRegistry
 
 WEIGHTS = "adapters.safetensors"
 
@@ -134,7 +134,7 @@ def test_files_that_change_while_they_are_read_make_no_version_of_two_halves(
         return planned
 
     with monkeypatch.context() as patch:
-        patch.setattr("verse_server.engine.registry.plan_adapter", publish_meanwhile)
+        patch.setattr("verse_server.engine.adapters.registry.plan_adapter", publish_meanwhile)
         assert "changed while they were read" in refusal(registry, "xuzhimo")
     assert registry.version(AdapterPart("xuzhimo")).plan.scale == 50.0
 

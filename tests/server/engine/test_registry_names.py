@@ -15,7 +15,7 @@ from tests.server.engine.fixtures_files import (
     write_adapter,
 )
 from verse.adapter_files import plan_adapter
-from verse_server.engine.registry import AdapterRegistry
+from verse_server.engine.adapters.registry import AdapterRegistry
 
 WEIGHTS = "adapters.safetensors"
 
@@ -68,7 +68,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(Path, "read_bytes", spy_read)
     monkeypatch.setattr(Path, "open", spy_open)
-    monkeypatch.setattr("verse_server.engine.registry.plan_adapter", spy_plan)
+    monkeypatch.setattr("verse_server.engine.adapters.registry.plan_adapter", spy_plan)
     return files
 
 

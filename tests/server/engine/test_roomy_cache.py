@@ -9,7 +9,7 @@ import pytest
 from mlx_lm.models.cache import BatchKVCache, KVCache, RotatingKVCache
 from numpy.typing import NDArray
 
-from verse_server.engine.roomy_cache import RoomyKVCache, with_room
+from verse_server.engine.kv_cache import RoomyKVCache, with_room
 
 HEADS, SIZE, MAX_ROWS = 2, 4, 20
 

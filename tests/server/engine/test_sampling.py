@@ -13,12 +13,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from verse.base_model import load_base_model
-from verse_server.engine import sampler
+from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.batch import RowBatch
-from verse_server.engine.lora import LoraBank
-from verse_server.engine.prefix_cache import PrefixCache
+from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.rows import Row
-from verse_server.engine.sampler import Sampler
+from verse_server.engine.sampling import sampler
+from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.types import SamplingParams
 
 VOCAB = 12

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verse_server.engine.seating import Seating
+from verse_server.engine.kv_cache import Seating
 
 # Each step: that many rows join, then those at these places (modulo what is there) leave.
 STEPS = st.lists(st.tuples(st.integers(0, 4), st.sets(st.integers(0, 20), max_size=4)), max_size=12)

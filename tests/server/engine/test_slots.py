@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from verse_server.engine.slots import SlotTable
+from verse_server.engine.adapters.residency import SlotTable
 
 DIGESTS = "abcdefgh"
 

@@ -18,7 +18,7 @@ from tests.server.engine.engine_requests import (
 )
 from verse_server.engine import engine as engine_module
 from verse_server.engine.errors import GenerationFailedError, InvalidRequestError
-from verse_server.engine.grammar import Matcher
+from verse_server.engine.sampling.grammar import Matcher
 from verse_server.engine.types import SamplingParams
 
 pytestmark = pytest.mark.anyio

@@ -1,21 +1,24 @@
-"""Keys and values of a batch that rows join and leave without moving the others.
+"""Keys and values: of a batch that rows join and leave, and of prompts seen before.
 
 mlx-lm's `BatchKVCache` copies the keys and values of all rows whenever one joins or leaves. When
 poems are written in bulk that happens at every other step; on two cores a join then cost more than
 a step. Here the buffers have rows to spare, a row that joins is written into one of them, and one
-that leaves is overwritten by the last (see `seating`). The arrays are in the order of the seats,
+that leaves is overwritten by the last (see `Seating`). The arrays are in the order of the seats,
 and so must be what the model computes; `batch` sees to it. What cannot be done in place is left to
 `BatchKVCache`.
+
+The poem prompt is the same for every theme, so most of a prompt has usually been computed already.
+`PrefixCache` keeps that. Its entries belong to what computed them, the adapters' digests and
+strengths, so a new version of an adapter never meets the keys and values of the old one.
+Engine thread only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
-from mlx_lm.models.cache import BatchKVCache, KVCache
-
-from verse_server.engine.seating import Seating, seats_for
+from mlx_lm.models.cache import BatchKVCache, KVCache, LRUPromptCache
 
 
 def with_room(entries: Sequence[Any], max_rows: int) -> list[Any] | None:
@@ -196,3 +199,96 @@ class RoomyKVCache(BatchKVCache):
         self.values = mx.pad(self.values[:, :, needed], after)
         self._idx -= self._start
         self._pad([p - self._start for p in self._padding])
+
+
+_SPARE = 4
+
+
+def seats_for(num_rows: int) -> int:
+    """How many seats so many rows have at most: one in four more, for who comes next."""
+    return num_rows + num_rows // _SPARE
+
+
+class Seating:
+    """Seats from 0 on, none empty."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.seats = list(range(num_rows))
+        """Of each row, in the batch's order."""
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether every row sits where it stands in the batch."""
+        return self.seats == list(range(len(self.seats)))
+
+    @property
+    def rows(self) -> list[int]:
+        """The row in each seat."""
+        return sorted(range(len(self.seats)), key=self.seats.__getitem__)
+
+    def join(self, seats: Iterable[int]) -> None:
+        """The rows of another batch, which sit so in it, sit down behind these."""
+        first = len(self.seats)
+        self.seats += [first + seat for seat in seats]
+
+    def leave(self, keep: Sequence[int]) -> list[int]:
+        """Only these rows stay, in this order.
+
+        Returns:
+            For each seat that is left, the one its row sat in before: another where a row left.
+        """
+        staying = [self.seats[row] for row in keep]
+        movers = sorted(seat for seat in staying if seat >= len(keep))
+        before = list(range(len(keep)))
+        for seat in sorted(set(before) - set(staying)):
+            before[seat] = movers.pop()
+        after = {old: new for new, old in enumerate(before)}
+        self.seats = [after[seat] for seat in staying]
+        return before
+
+
+Version = tuple[tuple[str, float], ...]
+"""(digest, strength) of each adapter; empty for the base."""
+
+_MIN_NEW_TOKENS = 16
+"""A prompt that adds fewer to what is known is not kept: computing them again is cheaper."""
+_MAX_ENTRIES = 4096
+
+
+class PrefixCache:
+    """Bounded in bytes; what was not used for longest goes first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries = cast(Any, LRUPromptCache(_MAX_ENTRIES, max_bytes))
+
+    @property
+    def num_bytes(self) -> int:
+        """Held now."""
+        return int(self._entries.nbytes)
+
+    def fetch(self, version: Version, tokens: Sequence[int]) -> tuple[list[Any] | None, int]:
+        """The cache entries of the longest beginning of `tokens` that is known.
+
+        Returns:
+            mlx-lm's cache list, or None, and how many tokens it covers.
+        """
+        if not tokens:
+            return None, 0
+        cache, rest = cast(
+            tuple[list[Any] | None, list[int]],
+            self._entries.fetch_nearest_cache(version, list(tokens)),
+        )
+        return cache, len(tokens) - len(rest)
+
+    def store(
+        self, version: Version, tokens: Sequence[int], cache: list[Any], num_known: int
+    ) -> None:
+        """Keep what was computed for `tokens`, of which the first `num_known` came from here."""
+        if len(tokens) - num_known < _MIN_NEW_TOKENS:
+            return
+        if sum(entry.nbytes for entry in cache) > self._max_bytes:
+            return
+        # Taken out of a batch they are not copied yet, and would keep all of that batch in memory.
+        mx.eval([entry.state for entry in cache])  # pyright: ignore[reportUnknownMemberType]
+        self._entries.insert_cache(version, list(tokens), cache)

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from verse.prompt import PromptFormat
+from verse_server.engine.delivery import Mailbox
 from verse_server.engine.errors import EngineClosedError
-from verse_server.engine.mailbox import Mailbox
 from verse_server.engine.types import FinishReason, GenerationChunk, Target, TokenLogprob
 
 pytestmark = pytest.mark.anyio

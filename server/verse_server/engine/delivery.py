@@ -1,10 +1,13 @@
-"""Chunks on their way from the engine to one reader, who may be slow.
+"""Chunks on their way from the engine thread to one reader, who may be slow.
 
-What one answer has to say is put together while nobody fetches it, so a reader who is behind finds
-fewer and longer chunks, and costs no more memory than the text itself.
+The engine thread makes one call per step and event loop. What one answer has to say is put together
+while nobody fetches it, so a reader who is behind finds fewer and longer chunks, and costs no more
+memory than the text itself.
 """
 
 import asyncio
+import logging
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -39,9 +42,10 @@ class _Pending:
 
 
 class Mailbox:
-    """Of one request. Both methods belong to the reader's event loop."""
+    """Of one request. Made, filled and read on the reader's event loop."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._pending: dict[int, _Pending] = {}
         self._error: EngineError | None = None
         self._filled = asyncio.Event()
@@ -67,3 +71,33 @@ class Mailbox:
         if not self._pending and self._error is None:
             self._filled.clear()
         return event
+
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outbox:
+    """Gathers the events of one step, by the loop they go to."""
+
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox, Event]]] = field(
+        default_factory=dict[asyncio.AbstractEventLoop, list[tuple[Mailbox, Event]]]
+    )
+
+    def add(self, mailbox: Mailbox, event: Event) -> None:
+        """Put an event with the others of its loop."""
+        self.by_loop.setdefault(mailbox.loop, []).append((mailbox, event))
+
+    def send(self) -> None:
+        """Deliver what is there, in one call per loop."""
+        for loop, events in self.by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, events)
+            except RuntimeError:  # the loop is closed: nobody waits there any more
+                _log.debug("dropped %d events of a closed loop", len(events))
+        self.by_loop.clear()
+
+
+def _deliver(events: list[tuple[Mailbox, Event]]) -> None:
+    for mailbox, event in events:
+        mailbox.put(event)

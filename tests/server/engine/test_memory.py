@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verse_server.engine.kv_budget import KvBudget, room_for_keys_and_values
+from verse_server.engine.memory import KvBudget, room_for_keys_and_values
 
 
 def test_rows_are_padded_to_the_longest_and_are_there_twice_while_the_batch_grows() -> None:

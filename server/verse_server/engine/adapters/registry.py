@@ -21,8 +21,14 @@ from verse.adapter_files import (
 )
 from verse.adapter_folder import AdapterFolder, signature
 from verse.model_spelling import AdapterPart
-from verse_server.engine.adapter_listing import AdapterListing, KnownFolder, settling
-from verse_server.engine.adapter_version import AdapterVersion, base_doubt, model_info
+from verse_server.engine.adapters.listing import (
+    AdapterListing,
+    AdapterVersion,
+    KnownFolder,
+    base_doubt,
+    model_info,
+    settling,
+)
 from verse_server.engine.errors import (
     AdapterIncompatibleError,
     InvalidRequestError,
