@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from verse.prompt import THEME_SLOT
 from verse.records import Candidate, Poem
 from verse.similarity import (
     NEAR,
@@ -29,7 +30,6 @@ from verse.similarity import (
     shingles,
 )
 from verse.thinking import holds_tag
-from verse_clients.prompt_variant import PLACE
 
 Reason = Literal[
     "empty", "short", "truncated", "thought", "repeated", "prompt", "latin", "leak", "copy", "near",
@@ -340,7 +340,7 @@ def prompt_leak(poem: Candidate) -> Finding | None:
     leak = _LEAK.search(poem.text)
     if leak:
         return Finding("prompt", run=leak[0].strip())
-    around = [normalise(part) for part in (poem.variant or "").split(PLACE)]
+    around = [normalise(part) for part in (poem.variant or "").split(THEME_SLOT)]
     runs = {
         run for part in around if len(part) >= _LEAKED_RUN for run in shingles(part, _LEAKED_RUN)
     }

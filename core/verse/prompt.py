@@ -22,6 +22,8 @@ import msgspec
 
 POEM_SYSTEM = "用户会给出一个主题，请按照给定的主题，切实准确简洁且情感丰富地写一首现代诗"
 QWEN_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+THEME_SLOT = "{theme}"
+"""Stands for the theme in a prompt variant."""
 
 Role = Literal["system", "user", "assistant"]
 FormatName = Literal["chat", "seed-chatml", "seed-generate"]
@@ -133,6 +135,13 @@ def render(
     guarded = [Message(m.role, _cut_apart(m.content, look_alike, marks.cut)) for m in messages]
     text = _frame(guarded, prompt_format, tokenizer, marks, add_generation_prompt)
     return _encode(text, specials, look_alike, marks, tokenizer)
+
+
+def fill_variant(variant: str | None, theme: str) -> str:
+    """What a user's turn says; None, or a variant with no place for it, is the theme alone."""
+    if variant is None or THEME_SLOT not in variant:
+        return theme
+    return variant.replace(THEME_SLOT, theme)
 
 
 def _specials(tokenizer: Tokenizer) -> dict[str, int]:

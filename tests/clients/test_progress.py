@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from verse.records import Candidate
-from verse_clients.generate.tally import Tally
+from verse_clients.generate.summary import RunTally
 from verse_clients.progress import LiveLine, RunProgress, duration
 
 
@@ -22,7 +22,7 @@ def test_it_is_shown_on_a_terminal_alone(is_terminal: bool) -> None:
 
 
 def test_the_figures_of_a_run_that_writes() -> None:
-    tally = Tally(total=5, already=1, begun=100.0)
+    tally = RunTally(total=5, already=1, begun=100.0)
     assert tally.progress(110.0) == RunProgress(
         1, 5, "0 poems/h, 0 tokens/s, 0 duplicates, 0 copies"
     )

@@ -13,12 +13,11 @@ from typing import NamedTuple, Protocol
 
 from verse import jsonl
 from verse.errors import UserError
-from verse.prompt import Message
+from verse.prompt import Message, fill_variant
 from verse.records import Candidate
 from verse.thinking import holds_tag, split_thought
 from verse_clients.curate.errors import WriterError
 from verse_clients.decisions.sources import Item, read_items
-from verse_clients.prompt_variant import filled
 
 NUM_POEMS = 2
 _SEED_LIMIT = 2**31
@@ -164,7 +163,7 @@ class More:
 
     def _one(self, server: Server, model: str, like: Item, number: int) -> Candidate:
         seed = self._rng.randrange(_SEED_LIMIT)
-        prompt = filled(like.candidate.variant, like.candidate.theme)
+        prompt = fill_variant(like.candidate.variant, like.candidate.theme)
         answer = server.write(model, [Message("user", prompt)], seed=seed)
         text = split_thought(answer.text).answer.strip("\n")
         own = self._model is None

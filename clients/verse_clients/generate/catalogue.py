@@ -1,22 +1,76 @@
 """What a server has, and which of it is meant by `--adapters` and `--checkpoints`.
 
-Our own server lists its adapters with their checkpoints. A foreign one lists names; each is asked
-as it is.
+Our own server lists its adapters with their checkpoints; `best`, `last`, `all`, `85`, `200-1200`
+and `every:2` choose among them. A foreign one lists names; each is asked as it is.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from verse.model_spelling import BASE, ModelSpellingError, parse_model
 from verse_clients.answers import ServedModel
 from verse_clients.errors import SelectionError
-from verse_clients.generate.checkpoints import PUBLISHED, Choice, Selection, choose
 from verse_clients.generate.plan import Source
 
 _SHOWN = 12
 
+PUBLISHED = "published"
+"""The weights under the adapter's own name."""
 
-class Adapter(NamedTuple):
+Choice = int | Literal["published", "best", "last"]
+"""`best` stays a name until the server says which step it is."""
+
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+_EVERY = re.compile(r"every:([1-9]\d{0,8})")
+
+
+class Interval(NamedTuple):
+    """The original project's spelling: every so many steps from a first one."""
+
+    first: int
+    step: int
+
+
+Selection = Sequence[str] | Interval
+
+
+def parse_checkpoints(text: str) -> Sequence[str]:
+    """Split a selection at its commas.
+
+    Raises:
+        SelectionError: a part of it is no way to name checkpoints.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts or [""]:
+        if part in (PUBLISHED, "best", "last", "all") or _EVERY.fullmatch(part):
+            continue
+        if not (found := _RANGE.fullmatch(part)) or int(found[2] or found[1]) < int(found[1]):
+            raise SelectionError(
+                f"{part!r} names no checkpoints; write best, last, all, published, "
+                "a step (200), a range (200-1200) or every:2, with commas between."
+            )
+    return parts
+
+
+def choose(selection: Selection, steps: Sequence[int], *, is_published: bool) -> list[Choice]:
+    """The checkpoints meant, of those there are; each once, in the order given, then by step.
+
+    Args:
+        selection: What `parse_checkpoints` gave, or an interval.
+        steps: Of the adapter, ascending.
+        is_published: Whether it has weights under its own name.
+    """
+    if isinstance(selection, Interval):
+        first, step = selection
+        return [found for found in steps if found >= first and (found - first) % step == 0]
+    chosen: list[Choice] = [
+        found for part in selection for found in _chosen(part, steps, is_published)
+    ]
+    return list(dict.fromkeys(chosen))
+
+
+class ServedAdapter(NamedTuple):
     """An adapter of our own server."""
 
     name: str
@@ -31,7 +85,7 @@ class Catalogue(NamedTuple):
 
     base: str | None
     """Id of the base model; None for a server that knows no adapters."""
-    adapters: dict[str, Adapter]
+    adapters: dict[str, ServedAdapter]
     names: tuple[str, ...]
     """All ids as listed."""
 
@@ -43,14 +97,14 @@ def catalogue(models: Iterable[ServedModel]) -> Catalogue:
     names = tuple(model.id for model in listed)
     if not bases:
         return Catalogue(None, {}, names)
-    adapters: dict[str, Adapter] = {}
+    adapters: dict[str, ServedAdapter] = {}
     for model in listed:
         if model.id not in bases:
             name, _, step = model.id.partition("@")
-            before = adapters.get(name, Adapter(name, (), False))
+            before = adapters.get(name, ServedAdapter(name, (), False))
             found = [int(step)] if step.isdigit() else [c.step for c in model.checkpoints]
             steps = tuple(sorted({*before.steps, *found}))
-            adapters[name] = Adapter(name, steps, before.is_published or not step)
+            adapters[name] = ServedAdapter(name, steps, before.is_published or not step)
     return Catalogue(bases[0], adapters, names)
 
 
@@ -62,7 +116,9 @@ def check_base(known: Catalogue, wanted: str) -> None:
     """
     if known.base is None:
         if wanted not in known.names:
-            raise SelectionError(f"The server has no model {wanted!r}; it has {_few(known.names)}.")
+            raise SelectionError(
+                f"The server has no model {wanted!r}; it has {_names(known.names)}."
+            )
     elif _last_name(wanted) not in (_last_name(known.base), BASE):
         raise SelectionError(
             f"The server's base is {known.base}, not {wanted}; start one with "
@@ -85,18 +141,20 @@ def choose_sources(known: Catalogue, wanted: Sequence[str], selection: Selection
     if known.base is None:
         return _foreign(known, wanted)
     if not wanted:
-        sources = [s for name in known.adapters for s in _of(known.adapters[name], selection)]
+        sources = [
+            s for name in known.adapters for s in _checkpoints_of(known.adapters[name], selection)
+        ]
         if not sources:
             raise SelectionError(
                 "The server has no adapter with such checkpoints; it has "
-                f"{_few(map(_described, known.adapters.values())) or 'no adapters'}."
+                f"{_names(map(_described, known.adapters.values())) or 'no adapters'}."
             )
         return sources
     found = [source for name in wanted for source in _named(known, name, selection)]
     return list(dict.fromkeys(found))
 
 
-async def settle(
+async def resolve_checkpoints(
     sources: Iterable[Source], find: Callable[[str], Awaitable[ServedModel]]
 ) -> list[Source]:
     """Replace `best` and `last` by the steps they are now, so that a rerun asks the same.
@@ -105,7 +163,7 @@ async def settle(
         sources: What is to be asked.
         find: Asks the server about a model; it raises for one that does not exist.
     """
-    settled: list[Source] = []
+    resolved: list[Source] = []
     for source in sources:
         if isinstance(source.checkpoint, str):
             found = (await find(source.model)).id
@@ -113,17 +171,17 @@ async def settle(
             source = Source(found, source.adapter, int(step) if step.isdigit() else None)  # noqa: PLW2901
         elif source.adapter is not None and set(source.adapter) & set("+:"):
             await find(source.model)
-        settled.append(source)
-    return list(dict.fromkeys(settled))
+        resolved.append(source)
+    return list(dict.fromkeys(resolved))
 
 
 def _foreign(known: Catalogue, wanted: Sequence[str]) -> list[Source]:
     names = wanted or (known.names if len(known.names) == 1 else ())
     if not names:
-        raise SelectionError(f"Name the models to ask with --adapters: {_few(known.names)}.")
+        raise SelectionError(f"Name the models to ask with --adapters: {_names(known.names)}.")
     for name in names:
         if name not in known.names:
-            raise SelectionError(f"The server has no model {name!r}; it has {_few(known.names)}.")
+            raise SelectionError(f"The server has no model {name!r}; it has {_names(known.names)}.")
     return [Source(name, name) for name in dict.fromkeys(names)]
 
 
@@ -133,7 +191,7 @@ def _named(known: Catalogue, wanted: str, selection: Selection) -> list[Source]:
     name = _last_name(wanted)
     if name in known.adapters:
         adapter = known.adapters[name]
-        sources = _of(adapter, selection)
+        sources = _checkpoints_of(adapter, selection)
         if not sources:
             raise SelectionError(f"None of these checkpoints is there: {_described(adapter)}.")
         return sources
@@ -150,14 +208,14 @@ def _spelled(known: Catalogue, name: str) -> Source:
         if part.name not in known.adapters:
             raise SelectionError(
                 f"The server has no adapter {part.name!r}; it has "
-                f"{_few(known.adapters) or 'none'}, and {BASE}."
+                f"{_names(known.adapters) or 'none'}, and {BASE}."
             )
     if len(parts) == 1 and parts[0].strength == 1:
         return Source(name, parts[0].name, parts[0].checkpoint)
     return Source(name, name)
 
 
-def _of(adapter: Adapter, selection: Selection) -> list[Source]:
+def _checkpoints_of(adapter: ServedAdapter, selection: Selection) -> list[Source]:
     chosen = choose(selection, adapter.steps, is_published=adapter.is_published)
     return [_source(adapter.name, choice) for choice in chosen]
 
@@ -168,12 +226,12 @@ def _source(name: str, choice: Choice) -> Source:
     return Source(f"{name}@{choice}", name, choice)
 
 
-def _described(adapter: Adapter) -> str:
+def _described(adapter: ServedAdapter) -> str:
     has = [PUBLISHED] if adapter.is_published else []
-    return f"{adapter.name} has {_few([*has, *map(str, adapter.steps)])}"
+    return f"{adapter.name} has {_names([*has, *map(str, adapter.steps)])}"
 
 
-def _few(names: Iterable[str]) -> str:
+def _names(names: Iterable[str]) -> str:
     shown = list(names)
     more = len(shown) - _SHOWN
     return ", ".join(shown[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
@@ -181,3 +239,18 @@ def _few(names: Iterable[str]) -> str:
 
 def _last_name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
+
+
+def _chosen(part: str, steps: Sequence[int], is_published: bool) -> Sequence[Choice]:
+    if part == PUBLISHED:
+        return [PUBLISHED] if is_published else []
+    if part == "all":
+        return steps
+    if part == "last":
+        return steps[-1:]
+    if part == "best":
+        return ["best"] if steps else []
+    if found := _EVERY.fullmatch(part):
+        return steps[int(found[1]) - 1 :: int(found[1])]
+    first, _, last = part.partition("-")
+    return [step for step in steps if int(first) <= step <= int(last or first)]

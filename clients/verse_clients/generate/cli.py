@@ -13,13 +13,12 @@ import typer
 from verse.terminal import show
 from verse_clients.errors import InputError, SelectionError
 from verse_clients.generate import options
-from verse_clients.option_groups import grouped
-from verse_clients.server_options import Json
+from verse_clients.options import Json, grouped
 
 if TYPE_CHECKING:
     from verse.records import Candidate
-    from verse_clients.generate.checkpoints import Selection
-    from verse_clients.generate.session import Conduct, Order, Session
+    from verse_clients.generate.catalogue import Selection
+    from verse_clients.generate.run import GenerationOptions, GenerationRun, PlanOptions
     from verse_clients.generate.summary import RunFigures
 
 _INTERRUPTED = 130
@@ -36,11 +35,11 @@ app = typer.Typer(
 @grouped
 def generate(
     context: typer.Context,
-    wanted: options.Wanted,
-    draw: options.Draw,
-    files: options.Files,
-    marking: options.Marking,
-    asking: options.Asking,
+    plan: options.PlanFlags,
+    sampling: options.SamplingFlags,
+    files: options.FileFlags,
+    marking: options.MarkingFlags,
+    server: options.ServerFlags,
     dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -48,21 +47,21 @@ def generate(
     if context.invoked_subcommand is not None:
         return
     from verse_clients.generate.formats import files_of
-    from verse_clients.generate.session import Session
+    from verse_clients.generate.run import GenerationRun
 
     poems, made, kind = files_of(files.output, files.format)
-    conduct = _conduct(poems, marking, asking, extend=files.extend)
-    session = Session(_order(wanted, draw), conduct, asking.base_url, asking.api_key)
+    how = _generation_options(poems, marking, server, extend=files.extend)
+    run = GenerationRun(_plan_options(plan, sampling), how, server.base_url, server.api_key)
     if dry_run:
-        show("\n".join(asyncio.run(session.describe())))
+        show("\n".join(asyncio.run(run.describe())))
         return
 
     def finish() -> None:
-        if session.poems:
-            _convert(session.poems, kind, made, with_blocked=files.with_blocked)
-            _show(session.poems, session.figures(), as_json=as_json)
+        if run.poems:
+            _convert(run.poems, kind, made, with_blocked=files.with_blocked)
+            _show(run.poems, run.figures(), as_json=as_json)
 
-    _carry_out(session, finish)
+    _carry_out(run, finish)
 
 
 @app.command()
@@ -90,44 +89,44 @@ def convert(
     _convert(read_candidates(poems), kind, output, with_blocked=with_blocked)
 
 
-def _order(wanted: options.Wanted, draw: options.Draw) -> "Order":
+def _plan_options(plan: options.PlanFlags, sampling: options.SamplingFlags) -> "PlanOptions":
     import msgspec
 
     from verse.records import Sampling
     from verse_clients.generate.inputs import read_variants
-    from verse_clients.generate.session import Order
+    from verse_clients.generate.run import PlanOptions
 
-    return Order(
-        themes=_themes(wanted.themes, wanted.words),
-        variants=[None] if wanted.variants is None else read_variants(wanted.variants),
-        adapters=[name for part in wanted.adapters.split(",") if (name := part.strip())],
-        selection=_selection(wanted.checkpoints, wanted.epoch_step, wanted.start_epoch),
-        base=wanted.model,
-        num_samples=wanted.num_samples,
-        seed=wanted.seed,
-        common_seeds=wanted.common_seeds,
-        sampling=Sampling(**msgspec.structs.asdict(draw)),
+    return PlanOptions(
+        themes=_themes(plan.themes, plan.words),
+        variants=[None] if plan.variants is None else read_variants(plan.variants),
+        adapters=[name for part in plan.adapters.split(",") if (name := part.strip())],
+        selection=_selection(plan.checkpoints, plan.epoch_step, plan.start_epoch),
+        base=plan.model,
+        num_samples=plan.num_samples,
+        seed=plan.seed,
+        common_seeds=plan.common_seeds,
+        sampling=Sampling(**msgspec.structs.asdict(sampling)),
     )
 
 
-def _conduct(
-    poems: Path, marking: options.Marking, asking: options.Asking, *, extend: bool
-) -> "Conduct":
+def _generation_options(
+    poems: Path, marking: options.MarkingFlags, server: options.ServerFlags, *, extend: bool
+) -> "GenerationOptions":
     from verse_clients.generate.inputs import DEFAULT_TRAINING
-    from verse_clients.generate.session import Conduct
+    from verse_clients.generate.run import GenerationOptions
     from verse_clients.screening import CopyLimits
 
     usual = [DEFAULT_TRAINING] if DEFAULT_TRAINING.exists() else []
-    return Conduct(
+    return GenerationOptions(
         poems=poems,
         extend=extend,
         training=usual if marking.training is None else marking.training,
         accepted=marking.accepted or [],
         near=marking.near,
         limits=CopyLimits(marking.copy_warn, marking.copy_block, marking.copy_share),
-        concurrency=asking.concurrency,
-        wait_seconds=asking.wait,
-        timeout_seconds=asking.timeout,
+        concurrency=server.concurrency,
+        wait_seconds=server.wait,
+        timeout_seconds=server.timeout,
     )
 
 
@@ -142,7 +141,7 @@ def _themes(file: Path | None, words: str | None) -> list[str]:
 
 
 def _selection(text: str | None, step: int | None, first: int | None) -> "Selection":
-    from verse_clients.generate.checkpoints import PUBLISHED, Interval, parse_checkpoints
+    from verse_clients.generate.catalogue import PUBLISHED, Interval, parse_checkpoints
 
     if step is None and first is None:
         return parse_checkpoints(PUBLISHED if text is None else text)
@@ -152,16 +151,16 @@ def _selection(text: str | None, step: int | None, first: int | None) -> "Select
     return Interval(step if first is None else first, step)
 
 
-def _carry_out(session: "Session", finish: Callable[[], None]) -> None:
+def _carry_out(run: "GenerationRun", finish: Callable[[], None]) -> None:
     is_stopped = False
     try:
-        asyncio.run(session.run())
+        asyncio.run(run.run())
     except KeyboardInterrupt:
         is_stopped = True
     finally:
         finish()
     if is_stopped:
-        show(session.so_far("Stopped."), stderr=True)
+        show(run.so_far("Stopped."), stderr=True)
         raise typer.Exit(_INTERRUPTED)
 
 

@@ -24,7 +24,7 @@ _SUFFIXES: dict[Format, str] = {
 }
 
 
-class SeedPoem(msgspec.Struct, frozen=True, kw_only=True):
+class OriginalPoem(msgspec.Struct, frozen=True, kw_only=True):
     """A poem as the original project's generator wrote it."""
 
     title: str
@@ -84,17 +84,17 @@ def encode(format_: Format, poems: Sequence[Candidate]) -> bytes:
     return "\n\n\n".join(f"{poem.theme}\n\n{poem.text}" for poem in poems).encode() + b"\n"
 
 
-def _by_theme(poems: Sequence[Candidate]) -> dict[str, list[SeedPoem]]:
+def _by_theme(poems: Sequence[Candidate]) -> dict[str, list[OriginalPoem]]:
     variants: dict[str | None, int] = {}
-    themes: dict[str, list[SeedPoem]] = defaultdict(list)
+    themes: dict[str, list[OriginalPoem]] = defaultdict(list)
     for poem in poems:
         number = variants.setdefault(poem.variant, len(variants))
-        themes[poem.theme].append(_seed_poem(poem, number))
+        themes[poem.theme].append(_original_poem(poem, number))
     return themes
 
 
-def _seed_poem(poem: Candidate, variant: int) -> SeedPoem:
-    return SeedPoem(
+def _original_poem(poem: Candidate, variant: int) -> OriginalPoem:
+    return OriginalPoem(
         title=poem.theme,
         checkpoint_number=poem.checkpoint if isinstance(poem.checkpoint, int) else None,
         checkpoint_path=_checkpoint_path(poem),

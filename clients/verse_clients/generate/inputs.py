@@ -7,11 +7,10 @@ from typing import TypeVar
 import msgspec
 
 from verse import jsonl, verdicts
-from verse.prompt import Message
+from verse.prompt import THEME_SLOT, Message
 from verse.records import Candidate, Origin, Poem
 from verse_clients.decisions.journal import Replay, accepted_poems, read_journal
 from verse_clients.errors import InputError
-from verse_clients.prompt_variant import PLACE
 
 DEFAULT_TRAINING = Path("data/poems.jsonl")
 
@@ -60,11 +59,11 @@ def read_variants(path: Path) -> list[str | None]:
     """
     lines = list(dict.fromkeys(_lines(path)))
     for line in lines:
-        if PLACE not in line:
-            raise InputError(f"{path}: {line!r} has no {PLACE} where the theme would stand.")
+        if THEME_SLOT not in line:
+            raise InputError(f"{path}: {line!r} has no {THEME_SLOT} where the theme would stand.")
     if not lines:
-        raise InputError(f"{path} is empty; write one way to ask a line, with {PLACE} in it.")
-    return [None if line == PLACE else line for line in lines]
+        raise InputError(f"{path} is empty; write one way to ask a line, with {THEME_SLOT} in it.")
+    return [None if line == THEME_SLOT else line for line in lines]
 
 
 def read_training(paths: Iterable[Path]) -> list[Poem]:

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from verse_clients.option_groups import Options
-from verse_clients.server_options import Pace, requests_at_once
+from verse_clients.options import OptionGroup, WaitOptions, requests_at_once
 
 LOCAL_CONCURRENCY = 32  # as many rows as `verse serve` has in a batch
 REMOTE_CONCURRENCY = 8
@@ -27,7 +26,7 @@ Poems = Annotated[Path, typer.Argument(help="A file of verse generate.")]
 Made = Annotated[Path, typer.Option("-o", "--output", help="The file to make.")]
 
 
-class Wanted(Options):
+class PlanFlags(OptionGroup):
     """Which poems: the plan but for sampling."""
 
     themes: Annotated[
@@ -82,7 +81,7 @@ class Wanted(Options):
     ] = None
 
 
-class Files(Options):
+class FileFlags(OptionGroup):
     """Where poems go."""
 
     output: Annotated[
@@ -95,7 +94,7 @@ class Files(Options):
     ] = False
 
 
-class Draw(Options):
+class SamplingFlags(OptionGroup):
     """How tokens are drawn; the names are those of `verse.records.Sampling`."""
 
     temperature: Annotated[
@@ -120,7 +119,7 @@ class Draw(Options):
     ] = 400
 
 
-class Marking(Options):
+class MarkingFlags(OptionGroup):
     """What counts as a duplicate or a copy."""
 
     training: Annotated[
@@ -151,7 +150,7 @@ class Marking(Options):
     ] = 0.5
 
 
-class Asking(Pace):
+class ServerFlags(WaitOptions):
     """Which server, and how it is asked."""
 
     concurrency: Annotated[int | None, requests_at_once(LOCAL_CONCURRENCY, REMOTE_CONCURRENCY)] = (

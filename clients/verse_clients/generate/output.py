@@ -14,7 +14,7 @@ from verse import jsonl
 from verse.journal import Journal
 from verse.records import Candidate
 from verse_clients.errors import InputError, OutputError
-from verse_clients.generate.plan import Cell, strangers
+from verse_clients.generate.plan import Cell, unexpected
 
 _DECODER = msgspec.json.Decoder(Candidate)
 
@@ -22,12 +22,12 @@ _DECODER = msgspec.json.Decoder(Candidate)
 class Output:
     """An open file of poems; this process is the only one that writes it."""
 
-    def __init__(self, path: Path, tell: Callable[[str], object]) -> None:
+    def __init__(self, path: Path, report: Callable[[str], object]) -> None:
         """Open the file, or begin it.
 
         Args:
             path: The file.
-            tell: Takes a line for the person who waits.
+            report: Takes a line for the person who waits.
 
         Raises:
             InputError: it holds something else.
@@ -46,8 +46,8 @@ class Output:
         """Where a last line that was cut off was moved to."""
         self.poems = list(self._journal.entries)
         """What was in it when it was opened."""
-        self._tell = tell
-        self._told: str | None = None
+        self._report = report
+        self._reported: str | None = None
         self._waiting: list[Candidate] = []
         self._flush: asyncio.Task[None] | None = None
 
@@ -86,7 +86,7 @@ class Output:
                 await self._flush
         await asyncio.to_thread(self._journal.write, *self._waiting)
         is_there = await asyncio.to_thread(self._journal.close)
-        self._tell_recovered()
+        self._report_recovered()
         if not is_there:
             raise self._refused()
 
@@ -94,14 +94,14 @@ class Output:
         while self._waiting:
             poems, self._waiting = self._waiting, []
             is_there = await asyncio.to_thread(self._journal.write, *poems)
-            self._tell_recovered()
+            self._report_recovered()
             if not is_there:
                 raise self._refused()
 
-    def _tell_recovered(self) -> None:
-        if self.recovered is not None and self.recovered != self._told:
-            self._tell(self.recovered)
-        self._told = self.recovered
+    def _report_recovered(self) -> None:
+        if self.recovered is not None and self.recovered != self._reported:
+            self._report(self.recovered)
+        self._reported = self.recovered
 
     def _refused(self) -> OutputError:
         reason = f"{self.path} cannot be written: {self._journal.problem}"
@@ -114,7 +114,7 @@ def check_plan(path: Path, plan: Iterable[Cell], written: Sequence[Candidate]) -
     Raises:
         OutputError: the file has poems that the plan does not ask for.
     """
-    others = strangers(plan, written)
+    others = unexpected(plan, written)
     if others:
         raise OutputError(
             f"{path} holds {len(others)} poems of another plan (such as one on "

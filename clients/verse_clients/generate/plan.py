@@ -8,9 +8,8 @@ needs to know.
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from verse.prompt import Message
+from verse.prompt import Message, fill_variant
 from verse.records import Candidate, Sampling, content_id
-from verse_clients.prompt_variant import filled
 
 _SEED_BITS = 31
 _SOURCES_AT_ONCE = 8
@@ -52,7 +51,7 @@ class Cell(NamedTuple):
     @property
     def messages(self) -> list[Message]:
         """What is sent; the system message is the adapter's own, which the server knows."""
-        return [Message("user", filled(self.variant, self.theme))]
+        return [Message("user", fill_variant(self.variant, self.theme))]
 
 
 def make_plan(
@@ -105,7 +104,7 @@ def missing(plan: Iterable[Cell], written: Iterable[Candidate]) -> list[Cell]:
     return [cell for cell in plan if cell.key not in there]
 
 
-def strangers(plan: Iterable[Cell], written: Iterable[Candidate]) -> list[Candidate]:
+def unexpected(plan: Iterable[Cell], written: Iterable[Candidate]) -> list[Candidate]:
     """Poems that the plan does not ask for."""
     asked = {cell.key for cell in plan}
     return [poem for poem in written if key_of(poem) not in asked]

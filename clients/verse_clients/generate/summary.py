@@ -1,4 +1,7 @@
-"""What became of a file of poems, by adapter and checkpoint: counts, copies, diversity."""
+"""What a run did and how fast, and what its poems are worth: counts, copies, diversity.
+
+The clock is passed in.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,14 +12,78 @@ from rich.table import Table
 
 from verse.records import Candidate
 from verse_clients.measures import Diversity, diversity, equal_samples
+from verse_clients.progress import RunProgress, duration
 from verse_clients.screening import CopyLimits
 
 _SHOWN_COPIES = 10
 _SHOWN_RUN = 24
 _SHOWN_LINE = 10
+_HOUR_SECONDS = 3600.0
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True):
+class RunTally(msgspec.Struct, kw_only=True):
+    """Counts of one run; poems of earlier runs count in `already` alone."""
+
+    total: int
+    """Poems of the plan."""
+    already: int = 0
+    """Of them, those that were there before."""
+    begun: float
+    """When the run began, in seconds of the caller's clock."""
+    written: int = 0
+    tokens: int = 0
+    """Of the poems written, as the server counted them."""
+    duplicates: int = 0
+    copies: int = 0
+    """Poems that take over a run worth telling; most of them are not blocked."""
+    blocked: int = 0
+    cut_off: int = 0
+    failed: int = 0
+    """Poems the server would not write."""
+
+    def count(self, poem: Candidate) -> None:
+        """Take a poem in that is on the disk."""
+        self.written += 1
+        self.tokens += poem.completion_tokens or 0
+        self.duplicates += poem.duplicate_of is not None
+        self.copies += poem.copied_from is not None
+        self.blocked += poem.blocked is not None
+        self.cut_off += poem.finish_reason == "length"
+
+    @property
+    def done(self) -> int:
+        """Poems of the plan that are on the disk."""
+        return self.already + self.written
+
+    def poems_per_hour(self, now: float) -> float:
+        """Of this run."""
+        return _HOUR_SECONDS * self.written / max(now - self.begun, 1e-9)
+
+    def tokens_per_second(self, now: float) -> float:
+        """Of this run."""
+        return self.tokens / max(now - self.begun, 1e-9)
+
+    def seconds_left(self, now: float) -> float | None:
+        """At the speed so far; None before the first poem."""
+        if not self.written:
+            return None
+        return (self.total - self.done - self.failed) * (now - self.begun) / self.written
+
+    def progress(self, now: float) -> RunProgress:
+        """For the live line."""
+        left = self.seconds_left(now)
+        parts = [
+            f"{self.poems_per_hour(now):.0f} poems/h",
+            f"{self.tokens_per_second(now):.0f} tokens/s",
+            f"{self.duplicates} duplicates",
+            f"{self.copies} copies",
+            f"{self.failed} failed" if self.failed else "",
+            "" if left is None else f"{duration(left)} left",
+        ]
+        return RunProgress(self.done, self.total, ", ".join(part for part in parts if part))
+
+
+class GroupFigures(msgspec.Struct, frozen=True, kw_only=True):
     """The poems of one adapter and checkpoint."""
 
     model: str
@@ -58,26 +125,26 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
     near: float
     """Edit ratio from which two poems counted as duplicates."""
     limits: CopyLimits
-    """From when on a copy was told, and blocked."""
+    """From when on a copy was reported, and blocked."""
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
+class GenerationSummary(msgspec.Struct, frozen=True, kw_only=True):
     """All groups, by name, and all copies."""
 
     run: RunFigures | None
     """None where nothing was written."""
-    groups: tuple[Group, ...]
+    groups: tuple[GroupFigures, ...]
     copies: tuple[CopyLine, ...]
 
 
-def summarise(poems: Iterable[Candidate], run: RunFigures | None = None) -> Summary:
+def summarise(poems: Iterable[Candidate], run: RunFigures | None = None) -> GenerationSummary:
     """Count and measure."""
     by_model: dict[str, list[Candidate]] = defaultdict(list)
     for poem in poems:
         by_model[poem.model].append(poem)
     texts = {model: [p.text for p in group if p.text] for model, group in by_model.items()}
     samples = equal_samples({model: found for model, found in texts.items() if found})
-    return Summary(
+    return GenerationSummary(
         run=run,
         groups=tuple(
             _group(model, by_model[model], samples.get(model, [])) for model in sorted(by_model)
@@ -88,15 +155,15 @@ def summarise(poems: Iterable[Candidate], run: RunFigures | None = None) -> Summ
     )
 
 
-def tables(summary: Summary) -> list[Table | str]:
+def tables(summary: GenerationSummary) -> list[Table | str]:
     """For a terminal or a file."""
     size = max((group.diversity.num_poems for group in summary.groups), default=0)
     title = f"Diversity of {size} poems each: distinct runs of 1 to 4 characters, and more"
     return [*_run(summary.run), _counts(summary), _measures(summary, title), *_copies(summary)]
 
 
-def _group(model: str, poems: list[Candidate], sample: list[str]) -> Group:
-    return Group(
+def _group(model: str, poems: list[Candidate], sample: list[str]) -> GroupFigures:
+    return GroupFigures(
         model=model,
         num_poems=len(poems),
         duplicates=sum(poem.duplicate_of is not None for poem in poems),
@@ -146,7 +213,7 @@ def _table(title: str | None = None) -> Table:
     return table
 
 
-def _counts(summary: Summary) -> Table:
+def _counts(summary: GenerationSummary) -> Table:
     table = _table()
     for name in ("poems", "duplicates", "copies", "blocked", "cut off", "characters"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -156,7 +223,7 @@ def _counts(summary: Summary) -> Table:
     return table
 
 
-def _measures(summary: Summary, title: str) -> Table:
+def _measures(summary: GenerationSummary, title: str) -> Table:
     table = _table(title)
     for name in ("dist-1", "-2", "-3", "-4", "repeated", "packed"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -174,7 +241,7 @@ def _measures(summary: Summary, title: str) -> Table:
     return table
 
 
-def _copies(summary: Summary) -> list[str]:
+def _copies(summary: GenerationSummary) -> list[str]:
     lines = [
         f"{copy.model} on {copy.theme} copies {copy.source}: {copy.run[:_SHOWN_RUN] or 'in pieces'}"
         f"{' (blocked)' if copy.is_blocked else ''}"

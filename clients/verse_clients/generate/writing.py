@@ -20,7 +20,7 @@ from verse_clients.errors import (
 from verse_clients.generate.cleaning import Cleaned, clean
 from verse_clients.generate.output import Output
 from verse_clients.generate.plan import Cell
-from verse_clients.generate.tally import Tally
+from verse_clients.generate.summary import RunTally
 from verse_clients.retries import RetryPolicy
 from verse_clients.screening import PoemMarker
 
@@ -52,7 +52,7 @@ class Writer(Protocol):
         ...
 
 
-class Run:
+class PoemWriter:
     """Writes the poems of a plan that are missing."""
 
     def __init__(
@@ -60,11 +60,11 @@ class Run:
         server: Writer,
         output: Output,
         marker: PoemMarker,
-        tally: Tally,
+        tally: RunTally,
         retries: RetryPolicy,
         *,
         clock: Callable[[], datetime],
-        tell: Callable[[str], object],
+        report: Callable[[str], object],
     ) -> None:
         """Be ready.
 
@@ -75,7 +75,7 @@ class Run:
             tally: Counts.
             retries: Waits for the server.
             clock: Tells when a poem was written.
-            tell: Takes a line for the person who waits.
+            report: Takes a line for the person who waits.
         """
         self._server = server
         self._output = output
@@ -83,7 +83,7 @@ class Run:
         self._tally = tally
         self._retries = retries
         self._clock = clock
-        self._tell = tell
+        self._report = report
         self._failed_in_a_row = 0
         self._digests = {_weights(poem): poem.digest for poem in output.poems}
         self.poems: list[Candidate] = []
@@ -140,14 +140,14 @@ class Run:
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= _FAILED_IN_A_ROW:
             raise error
-        self._tell(f"No poem on {cell.theme!r} by {cell.source.model}: {error}")
+        self._report(f"No poem on {cell.theme!r} by {cell.source.model}: {error}")
 
     def _compare_weights(self, poem: Candidate) -> None:
         """Poems of one name and different weights belong into different files."""
         before = self._digests.setdefault(_weights(poem), poem.digest)
         if before != poem.digest:
             self._digests[_weights(poem)] = poem.digest
-            self._tell(
+            self._report(
                 f"The weights of {poem.adapter or 'the base'} have changed since earlier poems of "
                 f"{self._output.path} were written; each poem's digest tells which is which."
             )

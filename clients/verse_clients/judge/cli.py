@@ -13,8 +13,7 @@ import typer
 from verse.terminal import show
 from verse_clients.errors import InputError
 from verse_clients.judge import options
-from verse_clients.option_groups import grouped
-from verse_clients.server_options import Json
+from verse_clients.options import Json, grouped
 
 if TYPE_CHECKING:
     from verse_clients.judge.pricing import Price

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from verse_clients.option_groups import Options
-from verse_clients.server_options import Pace, requests_at_once
+from verse_clients.options import OptionGroup, WaitOptions, requests_at_once
 
 LOCAL_CONCURRENCY = 4
 REMOTE_CONCURRENCY = 8
@@ -15,7 +14,7 @@ CompareBy = Literal["batches", "pairs", "none"]
 LanguageName = Literal["zh", "en"]
 
 
-class Subject(Options):
+class Subject(OptionGroup):
     """What is judged, and where the ranking goes."""
 
     poems: Annotated[
@@ -39,7 +38,7 @@ class Subject(Options):
     ] = 8
 
 
-class Judges(Options):
+class Judges(OptionGroup):
     """Who judges."""
 
     judges: Annotated[
@@ -70,7 +69,7 @@ class Judges(Options):
     ] = None
 
 
-class Manner(Options):
+class Manner(OptionGroup):
     """What a judge is told, and how it answers."""
 
     language: Annotated[
@@ -92,7 +91,7 @@ class Manner(Options):
     ] = 1500
 
 
-class Ranking(Options):
+class Ranking(OptionGroup):
     """How answers become a ranking."""
 
     weights: Annotated[
@@ -128,7 +127,7 @@ class Ranking(Options):
     seed: Annotated[int, typer.Option("--seed", help="Another one shuffles otherwise.")] = 0
 
 
-class Asking(Pace):
+class Asking(WaitOptions):
     """What is asked again, at what cost and speed."""
 
     cache: Annotated[

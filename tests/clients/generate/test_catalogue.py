@@ -5,8 +5,15 @@ import pytest
 
 from verse_clients.answers import ServedCheckpoint, ServedModel
 from verse_clients.errors import SelectionError
-from verse_clients.generate.catalogue import catalogue, check_base, choose_sources, settle
-from verse_clients.generate.checkpoints import Interval, choose, parse_checkpoints
+from verse_clients.generate.catalogue import (
+    Interval,
+    catalogue,
+    check_base,
+    choose,
+    choose_sources,
+    parse_checkpoints,
+    resolve_checkpoints,
+)
 from verse_clients.generate.plan import Source
 
 STEPS = (200, 400, 600, 800, 1000, 1200)
@@ -130,6 +137,6 @@ def test_best_and_last_become_the_steps_they_are_now() -> None:
         Source("hushi", "hushi"),
         Source("hushi:0.5", "hushi:0.5"),
     ]
-    settled = anyio.run(settle, sources, find)
+    settled = anyio.run(resolve_checkpoints, sources, find)
     assert settled == [Source("hushi@400", "hushi", 400), *sources[2:]]
     assert asked == ["hushi@best", "hushi:0.5"]

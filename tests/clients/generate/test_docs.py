@@ -8,7 +8,7 @@ import typer
 
 from verse.similarity import NEAR
 from verse_clients.generate import cli
-from verse_clients.generate.session import Conduct
+from verse_clients.generate.run import GenerationOptions
 from verse_clients.screening import CopyLimits
 
 DOCS = (Path(__file__).parents[3] / "docs" / "generate.md").read_text("utf-8")
@@ -35,8 +35,8 @@ def test_the_guide_tells_the_real_defaults() -> None:
         ("copy_warn", limits.warn),
         ("copy_block", limits.block),
         ("copy_share", limits.share),
-        ("wait", Conduct(poems=Path("x")).wait_seconds),
-        ("timeout", Conduct(poems=Path("x")).timeout_seconds),
+        ("wait", GenerationOptions(poems=Path("x")).wait_seconds),
+        ("timeout", GenerationOptions(poems=Path("x")).timeout_seconds),
         ("max_tokens", 400),
     ):
         assert defaults[name] == pytest.approx(value), name

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verse.records import Candidate, Sampling
-from verse_clients.generate.plan import Cell, Source, key_of, make_plan, missing, strangers
+from verse_clients.generate.plan import Cell, Source, key_of, make_plan, missing, unexpected
 
 NAMES = st.text(alphabet="山水风雨abc{}", min_size=1, max_size=4)
 THEMES = st.lists(NAMES, min_size=1, max_size=4, unique=True)
@@ -76,7 +76,7 @@ def test_what_is_written_is_not_missing_and_the_rest_is(
     poems = [written(plan[number]) for number in done]
     left = missing(plan, poems)
     assert left == [cell for number, cell in enumerate(plan) if number not in done]
-    assert strangers(plan, poems) == []
+    assert unexpected(plan, poems) == []
 
 
 @given(plans())
@@ -117,9 +117,9 @@ def test_another_seed_or_sampling_is_another_plan() -> None:
         return make_plan(["河"], source, [None], num_samples=1, sampling=sampling, seed=seed)
 
     poem = written(plan(0, Sampling())[0])
-    assert strangers(plan(0, Sampling()), [poem]) == []
-    assert strangers(plan(1, Sampling()), [poem]) == [poem]
-    assert strangers(plan(0, Sampling(temperature=0.5)), [poem]) == [poem]
+    assert unexpected(plan(0, Sampling()), [poem]) == []
+    assert unexpected(plan(1, Sampling()), [poem]) == [poem]
+    assert unexpected(plan(0, Sampling(temperature=0.5)), [poem]) == [poem]
 
 
 def test_a_run_that_stops_early_has_touched_every_theme_by_a_few_adapters() -> None:

@@ -6,15 +6,15 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from verse_clients.option_groups import Options, grouped
+from verse_clients.options import OptionGroup, grouped
 
 
-class Meal(Options):
+class Meal(OptionGroup):
     dish: Annotated[str, typer.Option("-d", "--dish", help="What is eaten.")] = "rice"
     guests: Annotated[list[str] | None, typer.Option("--guest")] = None
 
 
-class Place(Options):
+class Place(OptionGroup):
     table: Annotated[int, typer.Option(min=1)] = 4
 
 

@@ -14,21 +14,25 @@ from verse.records import Candidate, Sampling
 from verse.similarity import NEAR
 from verse_clients.errors import OutputError, ServerError, UnfinishedError
 from verse_clients.generate import inputs
-from verse_clients.generate.catalogue import catalogue, check_base, choose_sources, settle
-from verse_clients.generate.checkpoints import Selection
+from verse_clients.generate.catalogue import (
+    Selection,
+    catalogue,
+    check_base,
+    choose_sources,
+    resolve_checkpoints,
+)
 from verse_clients.generate.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.generate.output import Output, check_plan
 from verse_clients.generate.plan import Cell, make_plan, missing
-from verse_clients.generate.summary import RunFigures, thresholds
-from verse_clients.generate.tally import Tally
-from verse_clients.generate.writing import Run
+from verse_clients.generate.summary import RunFigures, RunTally, thresholds
+from verse_clients.generate.writing import PoemWriter
 from verse_clients.openai_client import BATCH, AsyncServer
 from verse_clients.progress import LiveLine
 from verse_clients.retries import RetryPolicy
 from verse_clients.screening import CopyLimits, Limits, PoemMarker
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for, read and checked."""
 
     themes: Sequence[str]
@@ -46,7 +50,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
 
 
-class Conduct(msgspec.Struct, frozen=True, kw_only=True):
+class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How it is to be done; nothing here changes a poem."""
 
     poems: Path
@@ -63,43 +67,43 @@ class Conduct(msgspec.Struct, frozen=True, kw_only=True):
     timeout_seconds: float = 600.0
 
 
-class Session:
+class GenerationRun:
     """Makes the plan, writes what is missing, and knows how far it came."""
 
     def __init__(
         self,
-        order: Order,
-        conduct: Conduct,
+        plan: PlanOptions,
+        options: GenerationOptions,
         base_url: str | None = None,
         api_key: str | None = None,
     ) -> None:
         """Read what a run needs to know; nothing is sent or written yet.
 
         Args:
-            order: What to write.
-            conduct: How.
+            plan: What to write.
+            options: How.
             base_url: The server; see `AsyncServer`.
             api_key: Its key.
 
         Raises:
             InputError: training or accepted poems cannot be read.
         """
-        self._order = order
-        self._conduct = conduct
+        self._plan_options = plan
+        self._options = options
         self._console = terminal.console(stderr=True)
-        self._marker = _marker(conduct)
+        self._marker = _marker(options)
         self._retries = RetryPolicy(
-            conduct.wait_seconds, now=time.monotonic, sleep=asyncio.sleep, report=self._tell
+            options.wait_seconds, now=time.monotonic, sleep=asyncio.sleep, report=self._report
         )
         # The SDK's own retries are off: `RetryPolicy` waits, and knows the plan.
         self._server = AsyncServer(
             base_url,
             api_key,
-            timeout_seconds=conduct.timeout_seconds,
+            timeout_seconds=options.timeout_seconds,
             max_retries=0,
             headers=BATCH,
         )
-        self._tally: Tally | None = None
+        self._tally: RunTally | None = None
         self._ended = 0.0
         self._output: Output | None = None
         self.poems: list[Candidate] = []
@@ -128,11 +132,11 @@ class Session:
             plan = await self.plan()
         finally:
             await self._server.close()
-        path = self._conduct.poems
+        path = self._options.poems
         written = inputs.read_candidates(path) if path.exists() else []
-        if not self._conduct.extend:
+        if not self._options.extend:
             check_plan(path, plan, written)
-        marks = thresholds(self._conduct.near, self._conduct.limits)
+        marks = thresholds(self._options.near, self._options.limits)
         return [*described(plan, missing(plan, written), path), marks]
 
     async def plan(self) -> list[Cell]:
@@ -142,25 +146,25 @@ class Session:
             ServerError: it refuses, or is away for too long.
             SelectionError: it has no such adapter or checkpoint.
         """
-        order = self._order
+        asked = self._plan_options
         known = catalogue(await self._retries.ask(self._server.models))
-        if order.base is not None:
-            check_base(known, order.base)
-        wanted = order.adapters
-        if known.base is None and not wanted and order.base is not None:
-            wanted = [order.base]
-        sources = choose_sources(known, wanted, order.selection)
-        sources = await settle(
+        if asked.base is not None:
+            check_base(known, asked.base)
+        wanted = asked.adapters
+        if known.base is None and not wanted and asked.base is not None:
+            wanted = [asked.base]
+        sources = choose_sources(known, wanted, asked.selection)
+        sources = await resolve_checkpoints(
             sources, lambda name: self._retries.ask(lambda: self._server.model(name))
         )
         return make_plan(
-            order.themes,
+            asked.themes,
             sources,
-            order.variants,
-            num_samples=order.num_samples,
-            sampling=order.sampling,
-            seed=order.seed,
-            common_seeds=order.common_seeds,
+            asked.variants,
+            num_samples=asked.num_samples,
+            sampling=asked.sampling,
+            seed=asked.seed,
+            common_seeds=asked.common_seeds,
         )
 
     def figures(self) -> RunFigures | None:
@@ -176,31 +180,31 @@ class Session:
             seconds=self._ended - tally.begun,
             poems_per_hour=tally.poems_per_hour(self._ended),
             tokens_per_second=tally.tokens_per_second(self._ended),
-            near=self._conduct.near,
-            limits=self._conduct.limits,
+            near=self._options.near,
+            limits=self._options.limits,
         )
 
     def so_far(self, why: str) -> str:
         """Why it stopped, how far it came, and how to go on."""
         if self._tally is None:
             return why
-        path = self._conduct.poems if self._output is None else self._output.path
+        path = self._options.poems if self._output is None else self._output.path
         there = f"{self._tally.done} of {self._tally.total} poems are in {path}"
         return f"{why} {there}; run the same command again to go on."
 
     async def _write(self, plan: Sequence[Cell]) -> None:
-        output = self._output = Output(self._conduct.poems, self._tell)
+        output = self._output = Output(self._options.poems, self._report)
         try:
             if output.torn is not None:
-                self._tell(f"A last line that was cut off is in {output.torn} now.")
-            if not self._conduct.extend:
+                self._report(f"A last line that was cut off is in {output.torn} now.")
+            if not self._options.extend:
                 check_plan(output.path, plan, output.poems)
             await self._write_missing(output, plan)
         finally:
             await output.close()
         if output.recovered is not None:
             raise OutputError(
-                f"{self._conduct.poems} was changed by another program during the run; "
+                f"{self._options.poems} was changed by another program during the run; "
                 f"all poems are in {output.path}."
             )
 
@@ -210,15 +214,15 @@ class Session:
             self._marker.remember(poem)
         cells = missing(plan, self.poems)
         already = len(plan) - len(cells)
-        tally = self._tally = Tally(total=len(plan), already=already, begun=time.monotonic())
-        run = Run(
+        tally = self._tally = RunTally(total=len(plan), already=already, begun=time.monotonic())
+        run = PoemWriter(
             self._server,
             output,
             self._marker,
             tally,
             self._retries,
             clock=lambda: datetime.now(UTC),
-            tell=self._tell,
+            report=self._report,
         )
         try:
             with LiveLine(self._console, lambda: tally.progress(time.monotonic())):
@@ -233,9 +237,9 @@ class Session:
 
     def _concurrency(self) -> int:
         usual = LOCAL_CONCURRENCY if self._server.is_local else REMOTE_CONCURRENCY
-        return self._conduct.concurrency or usual
+        return self._options.concurrency or usual
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         terminal.show_line(self._console, line)
 
 
@@ -255,7 +259,7 @@ def described(plan: Sequence[Cell], missing_: Sequence[Cell], path: Path) -> lis
     ]
 
 
-def _marker(conduct: Conduct) -> PoemMarker:
-    accepted = [poem for path in conduct.accepted for poem in inputs.read_accepted(path)]
-    training = inputs.read_training(conduct.training)
-    return PoemMarker(training, accepted, Limits(conduct.limits, conduct.near))
+def _marker(options: GenerationOptions) -> PoemMarker:
+    accepted = [poem for path in options.accepted for poem in inputs.read_accepted(path)]
+    training = inputs.read_training(options.training)
+    return PoemMarker(training, accepted, Limits(options.limits, options.near))
