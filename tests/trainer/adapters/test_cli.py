@@ -67,7 +67,7 @@ def test_list_shows_sound_adapters_and_says_what_is_wrong_with_the_others(
     )
     assert re.search(r"other +│ PEFT DoRA +│ 4 +│ 2 +│ - +│ - +│ - +│ someone/base", printed)
     assert "empty: adapter_config.json is missing." in printed
-    assert "a b: 'a b' is no name" in printed
+    assert "a b: 'a b' is not a valid adapter name" in printed
     assert "base: 'base' means the base model" in printed
     assert "link: it is a link" in printed
     assert "broken: adapter_config.json cannot be read" in printed

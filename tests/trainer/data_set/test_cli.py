@@ -29,7 +29,8 @@ def test_from_a_file_of_the_original_to_rows(
     assert "old.jsonl: 10 rows of the original project, 1 refused" in told.out
     assert "data/poems.jsonl: 10 new poems; 10 in all." in told.out
     assert told.err == (
-        "refused: old.jsonl:11: its text is no conversation: it does not begin with <|im_start|>.\n"
+        "refused: old.jsonl:11: its text is not a conversation: "
+        "it does not begin with <|im_start|>.\n"
     )
     assert main(["data", "split", "data", "--share", "0.1"]) == 0
     assert "9 poems for training, 1 for validation (10%)" in capsys.readouterr().out

@@ -99,7 +99,7 @@ def test_the_originals_poems_by_theme_are_a_models(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[object, str]] = {
-    "raw text": ({"text": "静夜\n<|end|>\n床前"}, "its text is no conversation"),
+    "raw text": ({"text": "静夜\n<|end|>\n床前"}, "its text is not a conversation"),
     "no theme": ({"poem": "水"}, "no theme or title"),
     "no poem": ({"title": "河"}, "it has no poem: its keys are title"),
     "an empty theme": ({"theme": " ", "text": "水"}, "its theme is empty"),
@@ -136,7 +136,7 @@ def test_a_row_that_is_no_poem_is_refused_by_line_and_the_rest_imported(
     [
         (b'[\n {"title": "a",\n "body"]', 3, "the JSON breaks off here"),
         ("水\n".encode() + "河水".encode("gbk"), 2, "not UTF-8"),
-        (b"PK\0\0", 1, "no file of text"),
+        (b"PK\0\0", 1, "not a text file"),
         (b" \n", 1, "empty"),
     ],
 )

@@ -153,7 +153,7 @@ def fuse(
     from verse_trainer.adapters.lookup import choose, parse_one
 
     fused = write(choose(adapters, parse_one(name)), model, output, keep_quantized=keep_quantized)
-    terminal.show(f"{fused.target}: {fused.num_modules} layers changed.")
+    terminal.show(f"{fused.target}: {_counted(fused.num_modules, 'layer')} changed.")
     terminal.show(f"Self-check: rounding took {fused.lost:.1%} of what the adapter does.")
 
 
@@ -176,6 +176,10 @@ def remove(
     terminal.show(f"Moved to {move_to_trash(adapters, path, datetime.now().astimezone())}")
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _confirmed(question: str) -> bool:
     try:
         return typer.confirm(question)
@@ -187,7 +191,7 @@ def _confirmed(question: str) -> bool:
 
 def _print_transfer(transfer: Any) -> None:
     terminal.show(
-        f"{transfer.target}: {transfer.num_modules} modules, rank {transfer.rank}, "
+        f"{transfer.target}: {_counted(transfer.num_modules, 'module')}, rank {transfer.rank}, "
         f"scale {transfer.scale:g}."
     )
     agreement = f"to {transfer.difference:.0e}" if transfer.difference else "exactly"

@@ -49,7 +49,7 @@ def check_name(name: str) -> str:
         raise AdapterError(f"{name!r} means the base model; choose another name.")
     if not is_adapter_name(name):
         raise AdapterError(
-            f"{name!r} is no name for an adapter: it must have 1 to 255 characters, no space, "
+            f"{name!r} is not a valid adapter name: it must have 1 to 255 characters, no space, "
             "/, \\, @, : or +, and no dot in front."
         )
     return name

@@ -115,7 +115,7 @@ def _poem_fault(path: Path, line: int, error: jsonl.JsonlError) -> Problem:
     problem, kind = error.problem.rstrip("."), "rejected"
     if not isinstance(error, verdicts.LeftOutError):
         kind = "other_format"
-        problem = f"this is no poem: {problem}; `verse data import` reads others"
+        problem = f"this is not a poem: {problem}; `verse data import` reads other formats"
     return Problem(kind=kind, path=path, line=line, message=problem)
 
 

@@ -177,7 +177,7 @@ def _read_text(content: bytes, path: Path) -> Iterable[Found]:
         line = content.count(b"\n", 0, error.start) + 1
         return [Refused(path=path, line=line, problem="this is not UTF-8; save the file as UTF-8")]
     if "\0" in text:
-        return [Refused(path=path, line=1, problem="this is no file of text")]
+        return [Refused(path=path, line=1, problem="this is not a text file")]
     return read_text(text.replace("\r\n", "\n").replace("\r", "\n"), path)
 
 

@@ -41,8 +41,8 @@ _NOT_POEMS = {
     "entry": "it is a decision; `verse curate export` turns decisions into rows",
     "candidate": "it is a judged candidate; decide on it with `verse curate`",
     "chosen": "it is a preference pair; `verse train --method dpo` reads those",
-    "adapter": "a model wrote it and nobody decided on it; do so with `verse curate`",
-    "sampling": "a model wrote it and nobody decided on it; do so with `verse curate`",
+    "adapter": "a model wrote it, and it is not decided on yet; do so with `verse curate`",
+    "sampling": "a model wrote it, and it is not decided on yet; do so with `verse curate`",
 }
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -140,7 +140,7 @@ def _begins_like_json(content: bytes) -> bool:
 
 
 def _broken(content: bytes, path: Path) -> Refused:
-    line, problem = 1, "it is no JSON"
+    line, problem = 1, "it is not JSON"
     try:
         json.loads(content)
     except json.JSONDecodeError as error:

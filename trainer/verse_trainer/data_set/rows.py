@@ -88,7 +88,7 @@ def _from_text(row: _Text) -> Conversation:
     try:
         turns = tuple(chatml.parse(row.text))
     except chatml.ChatmlError as error:
-        raise ShapeError(f"its text is no conversation: {error}") from error
+        raise ShapeError(f"its text is not a conversation: {error}") from error
     example = TrainingExample(messages=turns, source=row.source, origin=row.origin)
     shape = "seed" if chatml.has_seed_frame(row.text) else "chatml"
     return _checked(Conversation(example, shape))
@@ -122,7 +122,7 @@ class RowError(DataSetError):
         self.problem = problem
         self.is_verdict = is_verdict
         """The row itself says that it is not to be learned."""
-        hint = "" if is_verdict else "; `verse data import` reads poems in other shapes"
+        hint = "" if is_verdict else "; `verse data import` reads poems in other formats"
         super().__init__(f"{path}:{line}: {problem}{hint}.")
 
 
@@ -163,5 +163,5 @@ def _row(path: Path, line: int, raw: msgspec.Raw) -> DataRow | RowError:
     except VerdictError as error:
         return RowError(path, line, f"this row is not learned: {error}", is_verdict=True)
     except (ShapeError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        return RowError(path, line, f"this is no row of training: {error}")
+        return RowError(path, line, f"this is not a training row: {error}")
     return DataRow(example=example, path=path, line=line)
