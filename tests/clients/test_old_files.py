@@ -8,7 +8,7 @@ import pytest
 
 from verse import jsonl
 from verse.records import Candidate, Decision, PairDecision, Undo
-from verse_clients.curate.store import Store
+from verse_clients.curate.store import open_journal
 from verse_clients.decisions.journal import Replay, read_journal
 from verse_clients.generate.inputs import read_candidates
 from verse_clients.generate.output import Output
@@ -56,7 +56,7 @@ def test_judgments(folder: Path) -> None:
 
 def test_decisions(folder: Path) -> None:
     path = folder / "decisions.jsonl"
-    store = Store(path)
+    store = open_journal(path)
     assert list(map(type, store.entries)) == [Decision, Decision, Undo, PairDecision, Decision]
     assert store.entries == read_journal(path)
     [verdict] = Replay(store.entries).verdicts()

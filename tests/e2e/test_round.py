@@ -12,8 +12,8 @@ import pytest
 
 from tests.clients.fake_openai import Body, FakeOpenAI, Script, model
 from tests.e2e.conftest import ROOT, VERSE, Serve
-from verse_clients.curate.session import Session
-from verse_clients.curate.store import Store
+from verse_clients.curate.session import CurationSession
+from verse_clients.curate.store import open_journal
 from verse_clients.decisions.sources import read_items
 
 # Short: two steps teach nothing, but take every part of the way.
@@ -38,13 +38,13 @@ def verse(folder: Path, *words: str) -> str:
 
 def decide(poems: Path) -> None:
     """As the poet would in the window: accept, edit and reject in turn."""
-    store = Store(poems.with_name("decisions.jsonl"))
-    session = Session(
+    store = open_journal(poems.with_name("decisions.jsonl"))
+    session = CurationSession(
         read_items([poems]),
         store.entries,
         write=store.write,
         clock=lambda: datetime.now(UTC),
-        sitting="test",
+        session_id="test",
     )
     for number, item in enumerate(list(session.items)):
         if number % 3 == 1:

@@ -1,8 +1,48 @@
 """`verse curate`: the poet decides, by keyboard, and nothing is lost.
 
-store     the journal of decisions on the disk, written
-session   queue, cursor, decisions, undo; pure, with no window
-view      the windows; tkinter lives there and nowhere else
+keymap      which key does what
+queue       the poems in their order, those that the filter shows, and where the poet is
+order       the order of the queue, and of pairs to compare
+store       what is kept on the disk: the journal of decisions, and how the window was left
+session     decisions, undo, what is shown; pure, with no window and no disk
+statistics  figures about the decisions
+wording     the sentences of the window
+more        poems that a server is asked for
+app         puts the parts together from files
+view        the windows; tkinter lives there and nowhere else
 
-What is read, and what decisions become, stands in `verse_clients.decisions`.
+What is read, and what decisions become, is in `verse_clients.decisions`.
+
+UserError
+├── CurateError
+│   ├── KeymapError    the file with the keys says something impossible
+│   ├── DisplayError   there is no screen to open a window on
+│   └── WriterError    the server did not write new poems
+└── JournalError       see `verse_clients.decisions`
+    └── LockedError    another window has the decisions open
+
+`verse.cli` prints them, with exit code 2.
 """
+
+from verse.errors import UserError
+from verse_clients.decisions import JournalError
+
+
+class CurateError(UserError):
+    """The root of what `verse curate` tells in one sentence."""
+
+
+class LockedError(JournalError):
+    """Another window has the decisions open."""
+
+
+class KeymapError(CurateError):
+    """The file with the keys says something impossible."""
+
+
+class DisplayError(CurateError):
+    """There is no screen to open a window on."""
+
+
+class WriterError(CurateError):
+    """The server did not write new poems."""

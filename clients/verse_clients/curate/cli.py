@@ -11,8 +11,8 @@ from typer.core import TyperGroup
 
 from verse.records import OrderName
 from verse.terminal import show
-from verse_clients.curate.errors import CurateError
-from verse_clients.curate.place import Appearance
+from verse_clients.curate import CurateError
+from verse_clients.curate.store import Appearance
 
 
 class _OpensByDefault(TyperGroup):
@@ -81,7 +81,7 @@ def open_window(
     ] = None,
 ) -> None:
     """Open the window (this is what `verse curate POEMS` does)."""
-    from verse_clients.curate.desk import make_more, open_desk
+    from verse_clients.curate.app import make_more, open_app
     from verse_clients.curate.keymap import read_keymap
     from verse_clients.generate.inputs import read_training
     from verse_clients.screening import Inspector
@@ -89,10 +89,10 @@ def open_window(
     run = _view()
     journal = decisions or poems[0].with_name("decisions.jsonl")
     inspector = Inspector(read_training(training or ()))
-    desk = open_desk(poems, journal, read_keymap(keymap), order=order, show_source=show_source)
-    desk.inspector = inspector
-    desk.more = make_more(desk, base_url, api_key, model)
-    unsaved = run(desk, appearance=appearance, type_percent=type_percent)
+    app = open_app(poems, journal, read_keymap(keymap), order=order, show_source=show_source)
+    app.inspector = inspector
+    app.more = make_more(app, base_url, api_key, model)
+    unsaved = run(app, appearance=appearance, type_percent=type_percent)
     if unsaved:
         raise CurateError(f"{journal} could not be written; {unsaved} decisions are lost.")
 
@@ -111,7 +111,7 @@ def export(
     ] = "sft,pairs,rejected,list,chapbook",
 ) -> None:
     """Write training rows, preference pairs, rejected poems, the original's list and a book."""
-    from verse_clients.curate.desk import export_folder
+    from verse_clients.curate.app import export_folder
     from verse_clients.decisions import exports
     from verse_clients.decisions.journal import read_journal
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from verse_clients.curate.errors import KeymapError
+from verse_clients.curate import KeymapError
 
 
 class Action(NamedTuple):

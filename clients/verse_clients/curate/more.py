@@ -16,7 +16,8 @@ from verse.errors import UserError
 from verse.prompt import Message, fill_variant
 from verse.records import Candidate
 from verse.thinking import holds_tag, split_thought
-from verse_clients.curate.errors import WriterError
+from verse_clients.answers import Answer
+from verse_clients.curate import WriterError
 from verse_clients.decisions.sources import Item, read_items
 
 NUM_POEMS = 2
@@ -33,36 +34,7 @@ class Written(NamedTuple):
     """Whether the user named the model that was asked."""
 
 
-class Answer(Protocol):
-    """What a server says; see `openai_client.Answer`."""
-
-    @property
-    def text(self) -> str:
-        """The poem."""
-        ...
-
-    @property
-    def finish_reason(self) -> str:
-        """Why it ended."""
-        ...
-
-    @property
-    def prompt_tokens(self) -> int | None:
-        """What the prompt cost."""
-        ...
-
-    @property
-    def completion_tokens(self) -> int | None:
-        """What the poem cost."""
-        ...
-
-    @property
-    def fingerprint(self) -> str | None:
-        """Version of the weights."""
-        ...
-
-
-class Server(Protocol):
+class PoemServer(Protocol):
     """What is asked; see `openai_client.Server`."""
 
     base_url: str
@@ -81,7 +53,7 @@ class More:
 
     def __init__(
         self,
-        connect: Callable[[], Server],
+        connect: Callable[[], PoemServer],
         file: Path,
         model: str | None = None,
         rng: random.Random | None = None,
@@ -152,7 +124,7 @@ class More:
             raise WriterError(f"{server.base_url} {did} on {like.candidate.theme}.")
         return written
 
-    def _adapter(self, server: Server, like: Item) -> str:
+    def _adapter(self, server: PoemServer, like: Item) -> str:
         """The model asked for, the poem's own, or the first the server has."""
         if self._model or like.candidate.adapter:
             return self._model or like.source
@@ -161,7 +133,7 @@ class More:
             raise WriterError(f"{server.base_url} has no model.")
         return models[0]
 
-    def _one(self, server: Server, model: str, like: Item, number: int) -> Candidate:
+    def _one(self, server: PoemServer, model: str, like: Item, number: int) -> Candidate:
         seed = self._rng.randrange(_SEED_LIMIT)
         prompt = fill_variant(like.candidate.variant, like.candidate.theme)
         answer = server.write(model, [Message("user", prompt)], seed=seed)

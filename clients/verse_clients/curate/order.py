@@ -1,4 +1,4 @@
-"""The order of the queue. An order moves poems, it never drops one.
+"""The order of the queue, and of pairs to compare. An order moves poems, it never drops one.
 
 What a judge or a generator wrote stands in the order of its scores or sources, so the place in the
 file tells of both. An order that is to be read blind follows from the words of the poems alone.
@@ -10,15 +10,16 @@ again that was decided before: does the poet still think so?
 """
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import combinations
 from statistics import median
 from types import MappingProxyType
 
 from verse.records import OrderName
 from verse.similarity import normalise, shingles
-from verse_clients.curate.slots import Slot
+from verse_clients.curate.queue import Slot
 from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import Item
 
@@ -205,3 +206,41 @@ def _with_repeats(
 def _may_repeat(item: Item, replay: Replay) -> bool:
     verdict = replay.verdict(item.id)
     return verdict is not None and verdict.action != "skip" and not verdict.repeat
+
+
+_MAX_COMPARISONS = 3
+"""Of one poem: more tell little that is new."""
+
+Pair = tuple[Item, Item]
+
+
+def next_pair(items: Sequence[Item], replay: Replay, rng: random.Random) -> Pair | None:
+    """The next pair worth comparing, left and right by chance; None when all are compared."""
+    compared = {frozenset((pair.left.id, pair.right.id)) for pair in replay.pairs()}
+    times = Counter(poem for pair in compared for poem in pair)
+    for group in _comparable(items, replay):
+        pair = _least_compared(group, compared, times)
+        if pair is not None:
+            return pair if rng.random() < 0.5 else (pair[1], pair[0])
+    return None
+
+
+def _comparable(items: Sequence[Item], replay: Replay) -> list[list[Item]]:
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        verdict = replay.verdict(item.id)
+        if verdict is None or verdict.action != "reject":
+            groups[item.candidate.theme].append(item)
+    return list(groups.values())
+
+
+def _least_compared(
+    group: Sequence[Item], compared: set[frozenset[str]], times: Counter[str]
+) -> Pair | None:
+    ready = [item for item in group if times[item.id] < _MAX_COMPARISONS]
+    ready.sort(key=lambda item: times[item.id])
+    for one, other in combinations(ready, 2):
+        differs = one.candidate.text != other.candidate.text
+        if differs and frozenset((one.id, other.id)) not in compared:
+            return one, other
+    return None

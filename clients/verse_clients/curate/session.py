@@ -1,4 +1,4 @@
-"""One sitting: the queue, where the poet is in it, and what the poet does. No window, no disk.
+"""The poet at work: the queue, where the poet is in it, and what the poet does. No window, no disk.
 
 The order of events in every decision: write the entry (the caller's `write` brings it to the disk),
 take it into the state, move on. So what is shown next is shown after the last decision is safe.
@@ -18,14 +18,12 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
+from rapidfuzz.distance import Levenshtein
 
 from verse.records import Decision, JournalEntry, OrderName, PairDecision, Undo
-from verse_clients.curate.difference import edit_distance
-from verse_clients.curate.filters import lets_through
 from verse_clients.curate.order import arrange, has_something_to_hide, is_blind_order, neutral
-from verse_clients.curate.place import Filter, Place
-from verse_clients.curate.queue import Queue
-from verse_clients.curate.slots import Slot
+from verse_clients.curate.queue import Filter, Queue, Slot, lets_through
+from verse_clients.curate.store import WindowState
 from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding
@@ -36,7 +34,7 @@ Write = Callable[[JournalEntry], object]
 Clock = Callable[[], datetime]
 
 
-class Session:
+class CurationSession:
     """The poet at work on one set of poems."""
 
     def __init__(
@@ -46,39 +44,39 @@ class Session:
         *,
         write: Write,
         clock: Clock,
-        sitting: str = "",
-        place: Place | None = None,
+        session_id: str = "",
+        state: WindowState | None = None,
     ) -> None:
-        """Begin where `place` says, or after the last entry if that is newer.
+        """Begin where `state` says, or after the last entry if that is newer.
 
         Args:
             items: The poems; of those with the same id the first is taken.
             entries: The journal so far.
             write: Brings an entry to the disk.
             clock: The time, with its zone.
-            sitting: Name of this sitting in the journal.
-            place: Where the poet was; the first open poem if None.
+            session_id: Name of this session in the journal.
+            state: Where the poet was; the first open poem if None.
         """
-        place = place or Place()
+        state = state or WindowState()
         once = list({item.id: item for item in reversed(items)}.values())[::-1]
-        self.items = neutral(once, place.seed)
+        self.items = neutral(once, state.seed)
         self.replay = Replay(entries)
         self.num_entries_before = len(self.replay.entries)
-        self.order: OrderName = place.order
-        self.order_chosen = place.order_chosen
-        self.seed = place.seed
-        self.filter = _without_adapter(place.filter) if place.blind else place.filter
+        self.order: OrderName = state.order
+        self.order_chosen = state.order_chosen
+        self.seed = state.seed
+        self.filter = _without_adapter(state.filter) if state.blind else state.filter
         self._write = write
         self._clock = clock
-        self._sitting = sitting
-        self._hidden = place.blind
+        self._session_id = session_id
+        self._hidden = state.blind
         self._is_blind_order = True
         self._flags: dict[str, list[Finding]] = defaultdict(list)
-        self._seen = set(place.seen)
+        self._seen = set(state.seen)
         self._numbers: dict[str, int] = {}
         self._queue = Queue()
         self._arrange()
-        self._resume(place)
+        self._resume(state)
 
     # What is shown
 
@@ -177,7 +175,7 @@ class Session:
                 order="shuffle" if has_something_to_hide(self.items) else "file",
                 order_seed=self.seed,
                 time=self._clock(),
-                session=self._sitting,
+                session=self._session_id,
             )
         )
 
@@ -249,10 +247,10 @@ class Session:
         self._queue.insert(fresh)
         return fresh
 
-    def place(self) -> Place:
+    def state(self) -> WindowState:
         """Where the poet is."""
         slot = self.current
-        return Place(
+        return WindowState(
             poem=slot.item.id if slot else "",
             repeat=slot.repeat if slot else False,
             num_entries=len(self.replay.entries),
@@ -285,7 +283,7 @@ class Session:
             order_seed=self.seed,
             repeat=slot.repeat,
             time=self._clock(),
-            session=self._sitting,
+            session=self._session_id,
         )
 
     def _was_seen(self, poem: str) -> bool:
@@ -309,7 +307,7 @@ class Session:
     def _take_back(self, place: int | None) -> Decision | PairDecision | None:
         if place is None:
             return None
-        undo = Undo(undone=place, time=self._clock(), session=self._sitting)
+        undo = Undo(undone=place, time=self._clock(), session=self._session_id)
         self._record(undo)
         decision = self.replay.behind(undo)
         if isinstance(decision, Decision):
@@ -343,13 +341,13 @@ class Session:
     def _is_shown(self, slot: Slot) -> bool:
         return lets_through(self.filter, slot, self.replay, self.flags(slot.item.id))
 
-    def _resume(self, place: Place) -> None:
-        """Go to the kept place if it knows the whole journal, else to where the journal ends."""
+    def _resume(self, state: WindowState) -> None:
+        """Go to the kept poem if that was after the last entry, else to where the journal ends."""
         self._show()
         entries = self.replay.entries
         last = entries[-1] if entries else None
-        if last is None or place.num_entries == len(entries):
-            self._queue.find(place.poem, repeat=place.repeat)
+        if last is None or state.num_entries == len(entries):
+            self._queue.find(state.poem, repeat=state.repeat)
         elif isinstance(last, Decision) and last.action != "rate":
             self._queue.go_behind(last.candidate.id, self.is_open)
         else:
@@ -357,6 +355,11 @@ class Session:
             if isinstance(decision, Decision):
                 self.go_to(decision.candidate.id, repeat=decision.repeat)
         self._arrive()
+
+
+def edit_distance(original: str, edited: str) -> int:
+    """Characters to insert, delete or replace."""
+    return Levenshtein.distance(original, edited)
 
 
 def _without_adapter(filter_: Filter) -> Filter:

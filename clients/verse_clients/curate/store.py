@@ -1,94 +1,119 @@
-"""The journal on the disk: `decisions.jsonl`, only ever added to.
+"""What is kept on the disk: the journal of decisions, and how the window was left.
 
-A decision is on the disk when `write` returns, or else in memory, with `problem` saying why; the
-next `write` or `retry` brings both to the disk, in order. Opening puts a last line that was cut off
-into `decisions.jsonl.torn`.
+`decisions.jsonl` is only ever added to. The state of the window stands beside it, so that opening
+the journal again lands on the same poem; no decision depends on it.
 """
 
+import re
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from verse import jsonl
-from verse.records import JournalEntry
-from verse_clients.curate.errors import LockedError
+from verse.atomic_file import replace_file
+from verse.journal import Journal
+from verse.records import JournalEntry, OrderName
+from verse_clients.curate import LockedError
+from verse_clients.curate.queue import Filter
 from verse_clients.decisions import JournalError
-from verse_clients.decisions.journal import read_journal
-from verse_clients.file_lock import FileLock
+
+_DECODER = msgspec.json.Decoder(JournalEntry)
+Appearance = Literal["system", "light", "dark"]
+_DEFAULT_SIZE = (1080, 820)
+_TASK_BAR = 60
+_MIN_SEEN = 80
+"""Of a window at the screen's edge, in pixels."""
 
 
-class Store:
-    """An open journal; the only writer of its file."""
+class WindowState(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a window needs to look as it did."""
 
-    def __init__(self, path: Path) -> None:
-        """Open a journal, or begin one.
-
-        Raises:
-            LockedError: another window has it open.
-            JournalError: the file holds something else.
-        """
-        self.path = path
-        self.torn: Path | None = None
-        """Where a last line that was cut off was moved to."""
-        self.problem: str | None = None
-        """Why `num_waiting` entries are not on the disk."""
-        self._waiting: list[JournalEntry] = []
-        self._lock: FileLock | None = None
-        self._begin()
-        self.entries = read_journal(path) if path.exists() else []
-
-    @property
-    def num_waiting(self) -> int:
-        """Entries that are in memory only."""
-        return len(self._waiting)
-
-    def write(self, *entries: JournalEntry) -> bool:
-        """Bring entries, and those still waiting, to the disk.
-
-        Returns:
-            Whether all of them are there; `problem` says why not.
-        """
-        self._waiting.extend(entries)
-        return self.retry()
-
-    def retry(self) -> bool:
-        """Try again to bring what waits to the disk."""
-        if not self._waiting:
-            return True
-        try:
-            if self._lock is None:  # the disk refused until now
-                self._begin()
-            jsonl.append(self.path, *self._waiting)
-        except (OSError, jsonl.JsonlError, JournalError) as error:
-            self.problem = _reason(error)
-            return False
-        self._waiting.clear()
-        self.problem = None
-        return True
-
-    def close(self) -> bool:
-        """Try a last time, then let go; returns whether everything is on the disk."""
-        written = self.retry()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-        return written
-
-    def _begin(self) -> None:
-        """Take the lock and put a torn line aside, as far as the disk allows."""
-        try:
-            self.path.touch()
-        except OSError as error:
-            self.problem = _reason(error)
-        if not self.path.exists():
-            return
-        if self.path.is_dir():
-            raise JournalError(f"{self.path} is a folder; name a file for the decisions.")
-        try:
-            taken = LockedError(f"{self.path} is open in another window; close that first.")
-            self._lock = FileLock(self.path, taken)
-            self.torn = jsonl.set_torn_line_aside(self.path)
-        except OSError as error:
-            self.problem = _reason(error)
+    poem: str = ""
+    """Id of the poem that was shown."""
+    repeat: bool = False
+    num_entries: int = 0
+    """Length of the journal when this was kept; a longer journal knows better where to go on."""
+    order: OrderName = "file"
+    order_chosen: bool = False
+    """Whether the poet asked for the order; if not, the poems decide it."""
+    seed: int = 0
+    """Of the order, so that it comes out the same."""
+    filter: Filter = Filter()
+    blind: bool = True
+    """Whether sources are hidden."""
+    seen: tuple[str, ...] = ()
+    """Ids of the poems whose source was in view, as far as the journal does not say so itself."""
+    geometry: str = ""
+    type_percent: int = 100
+    appearance: Appearance = "system"
+    font: str = ""
+    """The family of the poems; empty for the best one installed."""
+    draft_of: str = ""
+    """Id of the poem that was being edited."""
+    draft: str = ""
+    """Its text so far."""
 
 
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+def state_file(journal: Path) -> Path:
+    """The file beside a journal that keeps the place."""
+    return journal.with_name(f"{journal.name}.place.json")
+
+
+def read_state(journal: Path) -> WindowState:
+    """The place kept beside a journal; the beginning when there is none that can be read."""
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(state_file(journal).read_bytes(), type=WindowState)
+    return WindowState()
+
+
+def keep_state(journal: Path, place: WindowState) -> bool:
+    """Keep the place; returns whether the disk took it. No decision depends on it."""
+    try:
+        replace_file(state_file(journal), _pretty(place))
+    except OSError:
+        return False
+    return True
+
+
+def fitting_geometry(kept: str, screen: tuple[int, int]) -> str:
+    """A window's last size and place (`900x700+40+60`), as far as the screen has room for them.
+
+    A window that has neither gets both: Tk only keeps track of a place that it was given.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)\+(-?\d+)\+(-?\d+)", kept)
+    if match:
+        width, height, x, y = (int(part) for part in match.groups())
+        width, height = min(width, screen[0]), min(height, screen[1])
+    else:
+        width = min(_DEFAULT_SIZE[0], screen[0])
+        height = min(_DEFAULT_SIZE[1], screen[1] - _TASK_BAR)
+        x, y = (screen[0] - width) // 2, (screen[1] - height) // 3
+    x = max(0, min(x, screen[0] - _MIN_SEEN))
+    y = max(0, min(y, screen[1] - _MIN_SEEN))
+    return f"{width}x{height}+{x}+{y}"
+
+
+def _pretty(place: WindowState) -> Iterable[bytes]:
+    yield msgspec.json.format(msgspec.json.encode(place), indent=2)
+    yield b"\n"
+
+
+def open_journal(path: Path) -> Journal[JournalEntry]:
+    """Open a journal, or begin one. What the disk refuses waits in memory.
+
+    Raises:
+        LockedError: another window has it open.
+        JournalError: the file holds something else, or cannot be read.
+    """
+    if path.is_dir():
+        raise JournalError(f"{path} is a folder; name a file for the decisions.")
+    in_use = LockedError(f"{path} is open in another window; close that first.")
+    try:
+        return Journal(path, _DECODER, in_use)
+    except jsonl.JsonlError as error:
+        raise JournalError(f"{error} It holds no decisions.") from error
+    except OSError as error:
+        raise JournalError(f"{path} cannot be read: {error.strerror}.") from error

@@ -1,15 +1,18 @@
-"""The sentences of the window, from what they are about.
+"""The sentences of the window, from what they are about, and how a change is marked.
 
 While sources are hidden, none of them follows from an adapter, a checkpoint, a score or a rank.
 """
 
 import re
 from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from rapidfuzz.distance import Levenshtein
 
 from verse.records import Decision, PairDecision
 from verse_clients.curate.keymap import Keymap
-from verse_clients.curate.place import Filter
-from verse_clients.curate.session import Session
+from verse_clients.curate.queue import Filter
+from verse_clients.curate.session import CurationSession
 from verse_clients.curate.statistics import progress
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding
@@ -21,7 +24,7 @@ _FLAGS = {"near": "near-duplicates", "copy": "copies", "cut": "cut off"}
 _MINUTES_PER_HOUR = 60
 
 
-def progress_line(session: Session) -> str:
+def progress_line(session: CurationSession) -> str:
     """How far the poet has come: `37 of 300 · 41 % accepted · 5.2 a minute · 50 min left`."""
     now = progress(session.items, session.replay)
     parts = [f"{now.decided} of {now.total}"]
@@ -36,7 +39,7 @@ def progress_line(session: Session) -> str:
     return " · ".join(parts)
 
 
-def place_line(session: Session) -> str:
+def position_line(session: CurationSession) -> str:
     """Which poem this is, and which ones are shown."""
     slot = session.current
     if slot is None:
@@ -65,7 +68,7 @@ def filter_line(filter_: Filter) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def source_text(session: Session, keymap: Keymap) -> str:
+def source_text(session: CurationSession, keymap: Keymap) -> str:
     """Where the current poem comes from, or how to see it."""
     if session.current is None:
         return ""
@@ -117,7 +120,7 @@ def copy_line(copy: Finding) -> str:
     return f"{copy.ratio:.0%} in pieces from {copy.other}"
 
 
-def flag_line(flag: Finding, session: Session) -> str:
+def flag_line(flag: Finding, session: CurationSession) -> str:
     """A badge: what is odd about the poem."""
     if flag.reason == "truncated":
         return "cut off by the token limit"
@@ -154,3 +157,36 @@ def _duration(minutes: float) -> str:
 def _first_line(text: str) -> str:
     line = next((line.strip() for line in text.split("\n") if line.strip()), "")
     return line if len(line) <= 12 else f"{line[:12]}…"
+
+
+Change = Literal["same", "deleted", "inserted"]
+
+
+class Piece(NamedTuple):
+    """A stretch of characters that met one fate."""
+
+    change: Change
+    text: str
+
+
+def difference(original: str, edited: str) -> list[Piece]:
+    """The shortest way from one text to the other, in reading order.
+
+    Without the inserted pieces it spells the original, without the deleted ones the edited text.
+    """
+    pieces: list[Piece] = []
+    deleted = inserted = ""
+    for step in Levenshtein.opcodes(original, edited):
+        old, new = original[step.src_start : step.src_end], edited[step.dest_start : step.dest_end]
+        if step.tag == "equal":
+            pieces += [*_changed(deleted, inserted), Piece("same", old)]
+            deleted = inserted = ""
+        else:
+            deleted, inserted = deleted + old, inserted + new
+    return [*pieces, *_changed(deleted, inserted)]
+
+
+def _changed(deleted: str, inserted: str) -> list[Piece]:
+    """One change reads best in one piece: what went, then what came."""
+    pieces = [Piece("deleted", deleted), Piece("inserted", inserted)]
+    return [piece for piece in pieces if piece.text]

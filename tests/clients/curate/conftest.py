@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from verse.records import Candidate, JournalEntry
-from verse_clients.curate.place import Place
-from verse_clients.curate.session import Session
+from verse_clients.curate.session import CurationSession
+from verse_clients.curate.store import WindowState
 from verse_clients.decisions.sources import Item
 
 THEMES = ("雨", "河", "灯")
@@ -19,7 +19,7 @@ LINES = (
 )  # fmt: skip
 
 MakeItems = Callable[..., list[Item]]
-MakeSession = Callable[..., Session]
+MakeSession = Callable[..., CurationSession]
 
 
 def poem_text(number: int) -> str:
@@ -59,15 +59,20 @@ def make_session(
     items: Sequence[Item] | int = 6,
     entries: Iterable[JournalEntry] = (),
     write: Callable[[JournalEntry], object] | None = None,
-    place: Place | None = None,
-) -> Session:
+    state: WindowState | None = None,
+) -> CurationSession:
     poems = make_items(items) if isinstance(items, int) else items
-    return Session(
-        poems, entries, write=write or (lambda _: None), clock=Clock(), sitting="test", place=place
+    return CurationSession(
+        poems,
+        entries,
+        write=write or (lambda _: None),
+        clock=Clock(),
+        session_id="test",
+        state=state,
     )
 
 
-def go_to_repeat(session: Session) -> None:
+def go_to_repeat(session: CurationSession) -> None:
     """Move to the first poem that is shown again and waits for an answer."""
     places = [p for p, s in enumerate(session.visible) if s.repeat and session.is_open(s)]
     session.move(places[0] - session.cursor)

@@ -13,36 +13,36 @@ from tests.clients.curate.blindness import Hidden, hidden, ranked_file
 from tests.clients.curate.conftest import make_items, make_session, write_candidates
 from verse.records import Candidate, Decision, OrderName, PairDecision
 from verse_clients.curate import wording
-from verse_clients.curate.desk import open_desk
+from verse_clients.curate.app import open_app
 from verse_clients.curate.keymap import Keymap
-from verse_clients.curate.order import default_order, is_blind_order
-from verse_clients.curate.pairing import next_pair
-from verse_clients.curate.place import Filter, Place, keep_place
-from verse_clients.curate.session import Session
+from verse_clients.curate.order import default_order, is_blind_order, next_pair
+from verse_clients.curate.queue import Filter
+from verse_clients.curate.session import CurationSession
+from verse_clients.curate.store import WindowState, keep_state
 from verse_clients.decisions.journal import is_blind
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Inspector
 
-Step = Callable[[Session], object]
+Step = Callable[[CurationSession], object]
 ALL_ORDERS: tuple[OrderName, ...] = (
     "file", "shuffle", "score", "disagreement", "theme", "active",
 )  # fmt: skip
 
 
-def _compare(session: Session) -> None:
+def _compare(session: CurationSession) -> None:
     pair = next_pair(session.items, session.replay, random.Random(1))
     if pair is not None:
         session.compare(*pair, "left")
 
 
-def _jump(session: Session) -> None:
+def _jump(session: CurationSession) -> None:
     slot = session.current
     flags = session.flags(slot.item.id) if slot else ()
     for flag in [flag for flag in flags if flag.reason == "near"][:1]:
         session.go_to(flag.other)
 
 
-def _more(session: Session) -> None:
+def _more(session: CurationSession) -> None:
     number = len(session.items)
     poem = Candidate(theme="雨", text=f"又一首{number}", id=f"more-{number}", adapter="xuzhimo")
     session.add_items([Item(candidate=poem, number=number + 1)])
@@ -71,7 +71,7 @@ STEPS: dict[str, Step] = {
 steps = st.lists(st.sampled_from(sorted(STEPS)), max_size=25)
 
 
-def shown(session: Session) -> object:
+def shown(session: CurationSession) -> object:
     """Every order, and every sentence that depends on the session."""
     last = session.replay.entries[-1] if session.replay.entries else None
     pair = next_pair(session.items, session.replay, random.Random(2))
@@ -82,7 +82,7 @@ def shown(session: Session) -> object:
         "items": [item.id for item in session.items],
         "themes": list(dict.fromkeys(item.candidate.theme for item in session.items)),
         "pair": pair and (pair[0].id, pair[1].id),
-        "place": wording.place_line(session),
+        "place": wording.position_line(session),
         "progress": wording.progress_line(session),
         "source": wording.source_text(session, Keymap()),
         "last": wording.last_line(last if isinstance(last, Decision) else None, Keymap()),
@@ -95,8 +95,8 @@ def shown(session: Session) -> object:
     }  # fmt: skip
 
 
-def open_session(items: list[Item], seed: int) -> Session:
-    session = make_session(items, place=Place(order=default_order(items), seed=seed))
+def open_session(items: list[Item], seed: int) -> CurationSession:
+    session = make_session(items, state=WindowState(order=default_order(items), seed=seed))
     session.add_flags(Inspector().findings(item.candidate for item in session.items))
     return session
 
@@ -133,7 +133,7 @@ def test_an_order_that_is_called_blind_does_not_follow_from_what_is_hidden(
     files = [ranked_file(attributes), ranked_file(exchanged)]
     assume(is_blind_order(order, files[0]))
     first, second = (
-        make_session(items, place=Place(order=order, seed=seed)).visible for items in files
+        make_session(items, state=WindowState(order=order, seed=seed)).visible for items in files
     )
     assert [slot.item.id for slot in first] == [slot.item.id for slot in second]
 
@@ -144,11 +144,11 @@ def test_files_that_tell_something_are_shuffled_and_others_are_not() -> None:
     assert default_order(make_items(30, mixed=True)) == "shuffle"
     ranked = [msgspec.structs.replace(item, rank=item.number) for item in alike]
     assert default_order(ranked) == "shuffle"
-    session = make_session(ranked, place=Place(order="shuffle", seed=1))
+    session = make_session(ranked, state=WindowState(order="shuffle", seed=1))
     ranks = [slot.item.rank for slot in session.visible]
     assert ranks != sorted(range(1, 31))
     assert sorted(slot.item.number for slot in session.visible) == list(range(1, 31))
-    other = make_session(ranked, place=Place(order="shuffle", seed=2))
+    other = make_session(ranked, state=WindowState(order="shuffle", seed=2))
     assert [slot.item.rank for slot in other.visible] != ranks
 
 
@@ -158,9 +158,9 @@ def test_in_an_order_that_tells_the_rank_no_decision_is_blind(order: OrderName) 
         msgspec.structs.replace(item, rank=item.number, score=5 - item.number / 10)
         for item in make_items(30)
     ]
-    session = make_session(ranked, place=Place(order=order))
+    session = make_session(ranked, state=WindowState(order=order))
     assert not session.blind
-    assert "not blind" in wording.place_line(session)
+    assert "not blind" in wording.position_line(session)
     session.decide("accept")
     [entry] = session.replay.entries
     assert isinstance(entry, Decision)
@@ -181,7 +181,7 @@ def test_a_source_once_in_view_stays_known_when_the_window_opens_again() -> None
     session.toggle_blind()
     session.move(1)
     session.toggle_blind()
-    again = make_session(place=session.place())
+    again = make_session(state=session.state())
     assert again.current == session.current
     again.decide("accept")
     again.decide("accept")
@@ -222,11 +222,11 @@ def test_a_changed_mind_is_blind_if_the_first_decision_was() -> None:
 def test_hiding_sources_takes_the_filter_by_adapter_away() -> None:
     items = make_items(9, mixed=True)
     by_adapter = Filter(adapter="hushi", state="open")
-    session = make_session(items, place=Place(blind=False, filter=by_adapter))
+    session = make_session(items, state=WindowState(blind=False, filter=by_adapter))
     assert session.filter == by_adapter
     session.toggle_blind()
     assert session.filter == Filter(state="open")
-    assert make_session(items, place=Place(filter=by_adapter)).filter == Filter(state="open")
+    assert make_session(items, state=WindowState(filter=by_adapter)).filter == Filter(state="open")
 
 
 def test_a_poem_asked_for_by_the_models_name_is_not_blind() -> None:
@@ -266,17 +266,17 @@ def test_a_ranked_file_opens_shuffled_even_where_an_older_window_kept_the_files_
     tmp_path: Path,
 ) -> None:
     journal = tmp_path / "decisions.jsonl"
-    keep_place(journal, Place(order="file"))
-    desk = open_desk([ranked_json(tmp_path)], journal, Keymap())
-    assert (desk.session.order, desk.session.blind) == ("shuffle", True)
-    shown_first = [slot.item.rank for slot in desk.session.visible]
-    desk.keep_place(desk.session.place())
-    desk.store.close()
-    again = open_desk([ranked_json(tmp_path)], journal, Keymap())
+    keep_state(journal, WindowState(order="file"))
+    app = open_app([ranked_json(tmp_path)], journal, Keymap())
+    assert (app.session.order, app.session.blind) == ("shuffle", True)
+    shown_first = [slot.item.rank for slot in app.session.visible]
+    app.keep_state(app.session.state())
+    app.journal.close()
+    again = open_app([ranked_json(tmp_path)], journal, Keymap())
     assert [slot.item.rank for slot in again.session.visible] == shown_first
     again.session.set_order("file")
-    again.keep_place(again.session.place())
-    again.store.close()
-    chosen = open_desk([ranked_json(tmp_path)], journal, Keymap())
+    again.keep_state(again.session.state())
+    again.journal.close()
+    chosen = open_app([ranked_json(tmp_path)], journal, Keymap())
     assert (chosen.session.order, chosen.session.blind) == ("file", False)
-    chosen.store.close()
+    chosen.journal.close()

@@ -6,12 +6,12 @@ from typer.testing import CliRunner
 from tests.clients.curate.conftest import make_session, write_candidates
 from verse.errors import UserError
 from verse_clients.curate.cli import app
-from verse_clients.curate.store import Store
+from verse_clients.curate.store import open_journal
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    store = Store(tmp_path / "decisions.jsonl")
+    store = open_journal(tmp_path / "decisions.jsonl")
     session = make_session(write=store.write)
     session.decide("accept")
     session.decide("reject")

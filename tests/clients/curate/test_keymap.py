@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from verse_clients.curate.errors import KeymapError
+from verse_clients.curate import KeymapError
 from verse_clients.curate.keymap import (
     ACTIONS,
     Keymap,

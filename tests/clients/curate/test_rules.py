@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from tests.clients.curate.conftest import go_to_repeat, make_items, make_session
 from verse.records import Candidate, Poem
 from verse_clients.curate import statistics, wording
-from verse_clients.curate.difference import difference, edit_distance
 from verse_clients.curate.keymap import Keymap
-from verse_clients.curate.pairing import next_pair
-from verse_clients.curate.place import Filter
+from verse_clients.curate.order import next_pair
+from verse_clients.curate.queue import Filter
+from verse_clients.curate.session import edit_distance
+from verse_clients.curate.wording import difference
 from verse_clients.decisions.journal import overall
 from verse_clients.decisions.sources import Item
 from verse_clients.errors import InputError
@@ -149,7 +150,7 @@ def test_the_last_decision_is_named_without_its_source() -> None:
     session.decide("accept")
     last = session.replay.verdict(session.items[0].id)
     assert wording.last_line(last, Keymap()) == "Accepted: 《雨》 第0首 · u takes it back"
-    assert "xuzhimo" not in wording.place_line(session)
+    assert "xuzhimo" not in wording.position_line(session)
 
 
 def test_a_filter_is_put_into_words() -> None:

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from tests.clients.curate.conftest import Clock, go_to_repeat, make_items, make_session
 from verse.records import Decision, JournalEntry, PairDecision
-from verse_clients.curate.place import Filter, Place
-from verse_clients.curate.session import Session
-from verse_clients.curate.store import Store
+from verse_clients.curate.queue import Filter
+from verse_clients.curate.session import CurationSession
+from verse_clients.curate.store import WindowState, open_journal
 from verse_clients.decisions.journal import Replay
 from verse_clients.screening import Finding
 
-Step = Callable[[Session], object]
+Step = Callable[[CurationSession], object]
 
 
-def _compare(session: Session) -> None:
+def _compare(session: CurationSession) -> None:
     session.compare(session.items[0], session.items[3], "left")
 
 
@@ -44,7 +44,7 @@ STEPS: dict[str, Step] = {
 actions = st.lists(st.sampled_from(sorted(STEPS)), max_size=40)
 
 
-def state_of(replay: Replay, session: Session) -> dict[str, object]:
+def state_of(replay: Replay, session: CurationSession) -> dict[str, object]:
     """What counts, without how it came about."""
     return {
         "verdicts": {i.id: v and (v.action, v.text) for i in session.items
@@ -54,7 +54,7 @@ def state_of(replay: Replay, session: Session) -> dict[str, object]:
     }  # fmt: skip
 
 
-def do_all(session: Session, names: list[str]) -> None:
+def do_all(session: CurationSession, names: list[str]) -> None:
     for name in names:
         STEPS[name](session)
 
@@ -107,24 +107,25 @@ def test_a_journal_cut_at_any_byte_opens_with_at_most_one_entry_gone(
 ) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "decisions.jsonl"
-        store = Store(path)
+        store = open_journal(path)
         session = make_session(write=store.write)
         do_all(session, names)
         store.close()
         whole = path.read_bytes()
         cut = round(share * len(whole))
         path.write_bytes(whole[:cut])
-        reopened = Store(path)
+        reopened = open_journal(path)
         complete = whole[:cut].count(b"\n")
         assert reopened.entries in (
             session.replay.entries[:complete],
             session.replay.entries[: complete + 1],
         )
+        num_entries = len(reopened.entries)
         assert reopened.write(Decision(
             action="skip", candidate=session.items[0].candidate, blind=True, time=Clock()()
         ))  # fmt: skip
         reopened.close()
-        assert len(Store(path).entries) == len(reopened.entries) + 1
+        assert len(open_journal(path).entries) == num_entries + 1
 
 
 @given(actions)
@@ -261,7 +262,7 @@ def test_undoing_a_repeat_returns_to_its_place_in_the_queue() -> None:
 
 
 def test_a_filter_by_adapter_gives_the_source_away() -> None:
-    session = make_session(make_items(6, mixed=True), place=Place(order="shuffle"))
+    session = make_session(make_items(6, mixed=True), state=WindowState(order="shuffle"))
     session.set_filter(Filter(adapter="hushi"))
     session.decide("accept")
     entry = session.replay.entries[-1]
@@ -306,7 +307,7 @@ def test_a_filter_shows_what_it_says(filter_: Filter, numbers: list[int]) -> Non
 
 
 def test_a_poem_just_decided_stays_in_a_filter_for_undecided_ones() -> None:
-    session = make_session(place=Place(filter=Filter(state="open")))
+    session = make_session(state=WindowState(filter=Filter(state="open")))
     session.decide("accept")
     session.move(-1)
     assert session.verdict is not None
@@ -316,26 +317,26 @@ def test_reopening_lands_on_the_kept_poem() -> None:
     session = make_session()
     session.decide("accept")
     session.move(3)
-    again = make_session(entries=session.replay.entries, place=session.place())
+    again = make_session(entries=session.replay.entries, state=session.state())
     assert again.current == session.current
 
 
 def test_a_journal_newer_than_the_kept_place_goes_on_behind_its_last_decision() -> None:
     session = make_session()
-    place = session.place()
+    state = session.state()
     session.decide("accept")
     session.decide("reject")
-    again = make_session(entries=session.replay.entries, place=place)
+    again = make_session(entries=session.replay.entries, state=state)
     assert again.current == session.current
     assert again.cursor == 2
 
 
 def test_a_kept_filter_for_undecided_poems_survives_a_newer_journal() -> None:
-    session = make_session(place=Place(filter=Filter(state="open")))
-    place = session.place()
+    session = make_session(state=WindowState(filter=Filter(state="open")))
+    state = session.state()
     session.move(2)
     session.decide("accept")
-    again = make_session(entries=session.replay.entries, place=place)
+    again = make_session(entries=session.replay.entries, state=state)
     assert again.filter == Filter(state="open")
     assert again.current == session.current
     assert again.current is not None
@@ -347,16 +348,16 @@ def test_a_journal_that_was_cut_opens_at_the_poem_whose_decision_is_gone() -> No
     session.decide("accept")
     lost = session.current
     session.decide("reject")
-    again = make_session(entries=session.replay.entries[:1], place=session.place())
+    again = make_session(entries=session.replay.entries[:1], state=session.state())
     assert again.current == lost
 
 
 def test_a_journal_that_ends_in_stars_opens_at_their_poem() -> None:
     session = make_session()
-    place = session.place()
+    state = session.state()
     session.decide("accept")
     session.rate(3)
-    again = make_session(entries=session.replay.entries, place=place)
+    again = make_session(entries=session.replay.entries, state=state)
     assert again.current == session.current
 
 
@@ -365,7 +366,7 @@ def test_a_journal_that_ends_in_an_undo_opens_at_the_undone_poem() -> None:
     session.decide("accept")
     session.decide("reject")
     session.undo()
-    again = make_session(entries=session.replay.entries, place=Place())
+    again = make_session(entries=session.replay.entries, state=WindowState())
     assert again.current == session.current
     assert again.cursor == 1
 
@@ -401,7 +402,7 @@ def test_times_of_the_journal_come_from_the_clock() -> None:
 
 
 def test_an_empty_queue_takes_keys_without_an_entry() -> None:
-    session = make_session(place=Place(filter=Filter(search="没有这样的诗")))
+    session = make_session(state=WindowState(filter=Filter(search="没有这样的诗")))
     do_all(session, ["accept", "edit", "rate", "next", "back"])
     assert session.current is None
     assert session.replay.entries == []

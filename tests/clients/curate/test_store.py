@@ -6,23 +6,23 @@ import pytest
 
 from tests.clients.curate.conftest import make_session
 from verse.records import Candidate, Undo
-from verse_clients.curate.errors import LockedError
-from verse_clients.curate.place import (
-    Filter,
-    Place,
+from verse_clients.curate import LockedError
+from verse_clients.curate.queue import Filter
+from verse_clients.curate.store import (
+    WindowState,
     fitting_geometry,
-    keep_place,
-    place_file,
-    read_place,
+    keep_state,
+    open_journal,
+    read_state,
+    state_file,
 )
-from verse_clients.curate.store import Store
 from verse_clients.decisions import JournalError
 from verse_clients.decisions.journal import Replay, read_journal
 
 
 def test_a_decision_is_in_the_file_when_write_returns(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    store = Store(path)
+    store = open_journal(path)
     session = make_session(write=store.write)
     session.decide("accept")
     assert read_journal(path) == session.replay.entries
@@ -30,11 +30,11 @@ def test_a_decision_is_in_the_file_when_write_returns(tmp_path: Path) -> None:
 
 def test_a_second_window_is_refused_until_the_first_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    first = Store(path)
+    first = open_journal(path)
     with pytest.raises(LockedError, match="open in another window"):
-        Store(path)
+        open_journal(path)
     first.close()
-    Store(path).close()
+    open_journal(path).close()
 
 
 def run_python(code: str, *arguments: Path) -> None:
@@ -45,24 +45,24 @@ def test_a_window_that_died_leaves_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     run_python(
         "import os, sys, pathlib\n"
-        "from verse_clients.curate.store import Store\n"
-        "store = Store(pathlib.Path(sys.argv[1]))\n"
+        "from verse_clients.curate.store import open_journal\n"
+        "store = open_journal(pathlib.Path(sys.argv[1]))\n"
         "os._exit(0)",
         path,
     )
     assert path.exists()
-    Store(path).close()
+    open_journal(path).close()
 
 
 def test_a_torn_last_line_is_put_aside(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    store = Store(path)
+    store = open_journal(path)
     session = make_session(write=store.write)
     session.decide("accept")
     session.decide("reject")
     store.close()
     path.write_bytes(path.read_bytes()[:-20])
-    again = Store(path)
+    again = open_journal(path)
     assert again.entries == session.replay.entries[:1]
     assert again.torn == path.with_name("decisions.jsonl.torn")
     assert path.with_name("decisions.jsonl.torn").exists()
@@ -72,13 +72,13 @@ def test_a_file_that_is_no_journal_is_refused_in_one_sentence(tmp_path: Path) ->
     path = tmp_path / "decisions.jsonl"
     path.write_text('{"theme": "雨"}\n{"theme": "雨"}\n', "utf-8")
     with pytest.raises(JournalError, match="holds no decisions"):
-        Store(path)
+        open_journal(path)
     assert path.read_text("utf-8").count("\n") == 2
 
 
 def test_a_folder_is_no_journal(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="is a folder"):
-        Store(tmp_path)
+        open_journal(tmp_path)
 
 
 def test_an_undo_of_something_that_does_not_come_before_is_refused() -> None:
@@ -92,7 +92,7 @@ def test_an_undo_of_something_that_does_not_come_before_is_refused() -> None:
 def test_what_the_disk_refuses_waits_in_memory_and_is_written_later(tmp_path: Path) -> None:
     folder, away = tmp_path / "work", tmp_path / "away"
     folder.mkdir()
-    store = Store(folder / "decisions.jsonl")
+    store = open_journal(folder / "decisions.jsonl")
     session = make_session(write=store.write)
     session.decide("accept")
     folder.rename(away)
@@ -111,12 +111,12 @@ import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from verse.records import Candidate, Decision
-from verse_clients.curate.store import Store
+from verse_clients.curate.store import open_journal
 from verse_clients.decisions.journal import read_journal
 
 NO_LIMIT = resource.RLIM_INFINITY
 path = Path(sys.argv[1])
-store = Store(path)
+store = open_journal(path)
 skip = Decision(
     action="skip", candidate=Candidate(theme="雨", text="雨"), blind=True, time=datetime.now(UTC)
 )
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_no_half_line_and_loses_nothing(tmp_path: Path) -> No
 
 
 def test_a_journal_that_cannot_be_begun_waits_too(tmp_path: Path) -> None:
-    store = Store(tmp_path / "missing" / "decisions.jsonl")
+    store = open_journal(tmp_path / "missing" / "decisions.jsonl")
     assert store.problem == "No such file or directory"
     session = make_session(write=store.write)
     session.decide("accept")
@@ -149,20 +149,22 @@ def test_a_journal_that_cannot_be_begun_waits_too(tmp_path: Path) -> None:
 
 def test_the_place_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     journal = tmp_path / "decisions.jsonl"
-    place = Place(poem="abc", filter=Filter(theme="雨"), geometry="900x700+10+20", blind=False)
-    assert keep_place(journal, place)
-    assert read_place(journal) == place
+    state = WindowState(
+        poem="abc", filter=Filter(theme="雨"), geometry="900x700+10+20", blind=False
+    )
+    assert keep_state(journal, state)
+    assert read_state(journal) == state
 
 
 def test_a_damaged_place_is_the_beginning(tmp_path: Path) -> None:
     journal = tmp_path / "decisions.jsonl"
-    place_file(journal).write_text("{half", "utf-8")
-    assert read_place(journal) == Place()
+    state_file(journal).write_text("{half", "utf-8")
+    assert read_state(journal) == WindowState()
 
 
 def test_a_decision_stands_alone_without_the_source_file(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    store = Store(path)
+    store = open_journal(path)
     session = make_session(write=store.write)
     session.edit("改过的")
     [entry] = read_journal(path)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.clients.curate.conftest import make_session
 from verse.records import Candidate, JournalEntry, PreferencePair, TrainingExample
-from verse_clients.curate.session import Session
+from verse_clients.curate.session import CurationSession
 from verse_clients.decisions import DecisionsError, exports
 from verse_clients.decisions.sources import Item, read_items
 
@@ -15,7 +15,7 @@ def poem(theme: str, text: str) -> Item:
     return Item(candidate=Candidate(theme=theme, text=text, adapter="hushi"))
 
 
-def decided() -> Session:
+def decided() -> CurationSession:
     session = make_session(
         [
             poem("雨", "雨落在屋檐\n像一封信"),

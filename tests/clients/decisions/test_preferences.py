@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.clients.curate.conftest import make_session
 from verse.records import Candidate, Decision, JournalEntry, PairDecision, PreferencePair
-from verse_clients.curate.place import Place
-from verse_clients.curate.session import PairVerdict, Session
+from verse_clients.curate.session import CurationSession, PairVerdict
+from verse_clients.curate.store import WindowState
 from verse_clients.decisions import exports
 from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import Item
@@ -31,14 +31,14 @@ def pairs(entries: Sequence[JournalEntry]) -> list[PreferencePair]:
     return [msgspec.json.decode(line, type=PreferencePair) for line in lines]
 
 
-class Desk:
+class Windows:
     """Windows on one journal, one after the other."""
 
     def __init__(self) -> None:
         self.session = self._open(())
 
-    def _open(self, entries: Sequence[JournalEntry]) -> Session:
-        return make_session(items(), entries, place=Place(order="file"))
+    def _open(self, entries: Sequence[JournalEntry]) -> CurationSession:
+        return make_session(items(), entries, state=WindowState(order="file"))
 
     def reopen(self) -> None:
         self.session = self._open(list(self.session.replay.entries))
@@ -55,28 +55,28 @@ class Desk:
         self.session.compare(known[f"poem-{left}"], known[f"poem-{right}"], verdict)
 
 
-Step = Callable[[Desk], object]
+Step = Callable[[Windows], object]
 poem_numbers = st.integers(0, len(TEXTS) - 1)
 verdicts: st.SearchStrategy[PairVerdict] = st.sampled_from(("left", "right", "tie", "both_bad"))
 
 
 def _decide(poem: int, action: str) -> Step:
-    return lambda desk: desk.decide(poem, action)
+    return lambda app: app.decide(poem, action)
 
 
 def _edit(poem: int, text: str) -> Step:
-    return lambda desk: desk.decide(poem, "edit", text)
+    return lambda app: app.decide(poem, "edit", text)
 
 
 def _prefer(left: int, steps: int, verdict: PairVerdict) -> Step:
-    return lambda desk: desk.prefer(left, (left + steps) % len(TEXTS), verdict)
+    return lambda app: app.prefer(left, (left + steps) % len(TEXTS), verdict)
 
 
 PLAIN: tuple[Step, ...] = (
-    lambda desk: desk.session.undo(),
-    lambda desk: desk.session.redo(),
-    lambda desk: desk.session.rate(3),
-    lambda desk: desk.reopen(),
+    lambda app: app.session.undo(),
+    lambda app: app.session.redo(),
+    lambda app: app.session.rate(3),
+    lambda app: app.reopen(),
 )
 steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(_decide, poem_numbers, st.sampled_from(("accept", "reject", "skip"))),
@@ -135,10 +135,10 @@ def expected(replay: Replay) -> set[tuple[str, str, str, str]]:
 def test_by_no_path_of_actions_a_pair_stands_beside_its_reverse(
     path: list[Step],
 ) -> None:
-    desk = Desk()
+    app = Windows()
     for step in path:
-        step(desk)
-    found = pairs(desk.session.replay.entries)
+        step(app)
+    found = pairs(app.session.replay.entries)
     by_text = {(pair.prompt, pair.chosen, pair.rejected) for pair in found}
     by_poem = {
         (pair.chosen_source, pair.rejected_source)
@@ -149,7 +149,7 @@ def test_by_no_path_of_actions_a_pair_stands_beside_its_reverse(
     assert not {(worse, better) for better, worse in by_poem} & by_poem
     # Nothing more is left out than that: the rest is what the entries say, word by word.
     exported = {(p.chosen_source, p.chosen, p.rejected_source, p.rejected) for p in found}
-    assert exported == expected(desk.session.replay)
+    assert exported == expected(app.session.replay)
 
 
 def said(found: Sequence[PreferencePair]) -> list[tuple[str, str, str | None]]:
@@ -157,42 +157,42 @@ def said(found: Sequence[PreferencePair]) -> list[tuple[str, str, str | None]]:
 
 
 def test_rejecting_the_winner_of_a_comparison_takes_its_word_back() -> None:
-    desk = Desk()
-    desk.prefer(0, 1, "left")
-    assert said(pairs(desk.session.replay.entries)) == [("poem-0", "poem-1", "compared")]
-    desk.decide(0, "reject")
-    desk.decide(1, "accept")
-    assert said(pairs(desk.session.replay.entries)) == [("poem-1", "poem-0", "accepted")]
-    desk.reopen()
-    desk.prefer(1, 0, "right")
-    assert said(pairs(desk.session.replay.entries)) == [("poem-0", "poem-1", "compared")]
-    desk.session.undo()
-    assert said(pairs(desk.session.replay.entries)) == [("poem-1", "poem-0", "accepted")]
+    app = Windows()
+    app.prefer(0, 1, "left")
+    assert said(pairs(app.session.replay.entries)) == [("poem-0", "poem-1", "compared")]
+    app.decide(0, "reject")
+    app.decide(1, "accept")
+    assert said(pairs(app.session.replay.entries)) == [("poem-1", "poem-0", "accepted")]
+    app.reopen()
+    app.prefer(1, 0, "right")
+    assert said(pairs(app.session.replay.entries)) == [("poem-0", "poem-1", "compared")]
+    app.session.undo()
+    assert said(pairs(app.session.replay.entries)) == [("poem-1", "poem-0", "accepted")]
 
 
 @pytest.mark.parametrize("verdict", ["tie", "both_bad"])
 def test_a_later_tie_leaves_no_pair(verdict: PairVerdict) -> None:
-    desk = Desk()
-    desk.decide(0, "accept")
-    desk.decide(1, "reject")
-    desk.prefer(0, 1, verdict)
-    assert pairs(desk.session.replay.entries) == []
+    app = Windows()
+    app.decide(0, "accept")
+    app.decide(1, "reject")
+    app.prefer(0, 1, verdict)
+    assert pairs(app.session.replay.entries) == []
 
 
 def test_an_edit_into_another_poems_words_meets_what_was_said_of_them() -> None:
-    desk = Desk()
-    desk.prefer(0, 2, "left")
-    desk.decide(0, "edit", TEXTS[2])
-    found = pairs(desk.session.replay.entries)
+    app = Windows()
+    app.prefer(0, 2, "left")
+    app.decide(0, "edit", TEXTS[2])
+    found = pairs(app.session.replay.entries)
     assert [(pair.chosen, pair.rejected) for pair in found] == [(TEXTS[2], TEXTS[0])]
 
 
 def test_two_poems_of_the_same_words_are_no_pair() -> None:
-    desk = Desk()
-    desk.prefer(1, 3, "left")
-    desk.decide(1, "accept")
-    desk.decide(3, "reject")
-    assert pairs(desk.session.replay.entries) == []
+    app = Windows()
+    app.prefer(1, 3, "left")
+    app.decide(1, "accept")
+    app.decide(3, "reject")
+    assert pairs(app.session.replay.entries) == []
 
 
 def test_a_contradicted_pair_takes_no_room_from_others() -> None:

@@ -4,19 +4,21 @@ import sys
 import tkinter
 from contextlib import suppress
 
-from verse_clients.curate.desk import Desk
-from verse_clients.curate.errors import DisplayError
-from verse_clients.curate.place import Appearance
+from verse_clients.curate import DisplayError
+from verse_clients.curate.app import CurationApp
+from verse_clients.curate.store import Appearance
 from verse_clients.curate.view.main_window import MainWindow
 
 _SWITCH_SECONDS = 0.0005
 
 
-def run(desk: Desk, appearance: Appearance | None = None, type_percent: int | None = None) -> int:
+def run(
+    app: CurationApp, appearance: Appearance | None = None, type_percent: int | None = None
+) -> int:
     """Open the window and stay until the poet closes it.
 
     Args:
-        desk: What to work on.
+        app: What to work on.
         appearance: Light or dark; as last time if None.
         type_percent: Size of the type; as last time if None.
 
@@ -29,16 +31,16 @@ def run(desk: Desk, appearance: Appearance | None = None, type_percent: int | No
     try:
         root = tkinter.Tk(className="Verse")
     except tkinter.TclError as error:
-        desk.store.close()
+        app.journal.close()
         raise DisplayError(
             f"verse curate needs a screen to open its window on ({error})."
         ) from error
     # Work in another thread, such as importing an SDK, must not hold up a key for long.
     sys.setswitchinterval(_SWITCH_SECONDS)
     window = MainWindow(
-        root, desk, appearance=appearance or desk.place.appearance, type_percent=type_percent
+        root, app, appearance=appearance or app.state.appearance, type_percent=type_percent
     )
     with suppress(KeyboardInterrupt):
         root.mainloop()
-    window.close_desk()
-    return desk.store.num_waiting
+    window.close_files()
+    return app.journal.num_waiting

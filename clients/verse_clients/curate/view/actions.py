@@ -9,10 +9,10 @@ from typing import Protocol, cast
 
 from verse.records import Decision, OrderName
 from verse_clients.curate import wording
-from verse_clients.curate.desk import Desk
+from verse_clients.curate.app import CurationApp
 from verse_clients.curate.more import Written
-from verse_clients.curate.place import Filter
-from verse_clients.curate.session import Plain, Session
+from verse_clients.curate.queue import Filter
+from verse_clients.curate.session import CurationSession, Plain
 from verse_clients.curate.view.background import Background
 from verse_clients.curate.view.help_window import HelpWindow
 from verse_clients.curate.view.looks import Looks
@@ -36,8 +36,8 @@ class Owner(Protocol):
     """What the actions need of the main window."""
 
     root: Tk
-    desk: Desk
-    session: Session
+    app: CurationApp
+    session: CurationSession
     looks: Looks
     background: Background
     page: Page
@@ -112,7 +112,7 @@ class Actions:
 
     def on_key(self, key: str) -> bool:
         """Do what a key stands for; returns whether it stands for anything."""
-        action = self._owner.desk.keymap.action(key)
+        action = self._owner.app.keymap.action(key)
         if action is not None:
             self.run(action)
         elif key in _SCROLL:
@@ -180,7 +180,7 @@ class Actions:
         try:
             while self._waiting and time.perf_counter() < end:
                 poem = self._waiting.popleft().candidate
-                found.extend(self._owner.desk.inspector.findings([poem]))
+                found.extend(self._owner.app.inspector.findings([poem]))
         finally:
             self._take_flags(found)
 
@@ -211,15 +211,15 @@ class Actions:
         self._make(kind)
 
     def _make(self, kind: type[Sheet]) -> None:
-        root, desk, looks = self._owner.root, self._owner.desk, self._owner.looks
+        root, app, looks = self._owner.root, self._owner.app, self._owner.looks
         if kind is PairsWindow:
-            PairsWindow(root, desk, looks, self._owner.refresh)
+            PairsWindow(root, app, looks, self._owner.refresh)
         elif kind is StatisticsWindow:
-            StatisticsWindow(root, desk.session, looks)
+            StatisticsWindow(root, app.session, looks)
         elif kind is TypeWindow:
             TypeWindow(root, looks, self.set_type)
         else:
-            HelpWindow(root, desk.keymap, looks)
+            HelpWindow(root, app.keymap, looks)
 
     def _decider(self, name: str) -> Callable[[], None]:
         action = cast("Plain", name)
@@ -269,7 +269,7 @@ class Actions:
 
     def _export(self) -> None:
         try:
-            written = self._owner.desk.export()
+            written = self._owner.app.export()
         except DecisionsError as error:
             self._owner.say(str(error))
         else:
@@ -278,9 +278,9 @@ class Actions:
 
     def _more(self) -> None:
         owner, slot = self._owner, self._owner.session.current
-        if slot is None or owner.desk.more is None:
+        if slot is None or owner.app.more is None:
             return
-        if owner.desk.more.ask(slot.item, owner.background.deliver(self._take_more)):
+        if owner.app.more.ask(slot.item, owner.background.deliver(self._take_more)):
             owner.say(f"Two more poems on 《{slot.item.candidate.theme}》 are being written …")
         else:
             owner.say("Poems are being written already; they come in a moment.")

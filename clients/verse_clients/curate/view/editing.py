@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from tkinter import Event, Misc, TclError, Text, ttk
 
-from verse_clients.curate.difference import difference, edit_distance
 from verse_clients.curate.keymap import show_key
+from verse_clients.curate.session import edit_distance
 from verse_clients.curate.view import fonts
 from verse_clients.curate.view.flow import Flow
 from verse_clients.curate.view.fonts import Fonts
 from verse_clients.curate.view.hints import Hint
 from verse_clients.curate.view.reading import scroll_by_bar
 from verse_clients.curate.view.theme import Palette
+from verse_clients.curate.wording import difference
 
 _QUIET_MS = 120
 """The difference follows the typing at this distance."""

@@ -7,8 +7,8 @@ from typing import Protocol
 from verse.records import Decision
 from verse.similarity import span_of
 from verse_clients.curate import wording
-from verse_clients.curate.desk import Desk
-from verse_clients.curate.session import Session
+from verse_clients.curate.app import CurationApp
+from verse_clients.curate.session import CurationSession
 from verse_clients.curate.view.actions import Actions
 from verse_clients.curate.view.flow import Flow
 from verse_clients.curate.view.hints import Hint
@@ -20,8 +20,8 @@ _NUM_STARS = 5
 class Owner(Protocol):
     """What the facts need of the main window."""
 
-    desk: Desk
-    session: Session
+    app: CurationApp
+    session: CurationSession
     actions: Actions
     last: Decision | None
 
@@ -48,12 +48,12 @@ class Facts(ttk.Frame):
         """Show what is known about the current poem."""
         owner, session = self._owner, self._owner.session
         slot = session.current
-        self._place.configure(text=wording.place_line(session))
+        self._place.configure(text=wording.position_line(session))
         given = (session.replay.stars(slot.item.id) if slot else None) or 0
         for number, star in enumerate(self._stars, 1):
             star.configure(text="★" if number <= given else "☆")
-        self._source.configure(text=wording.source_text(session, owner.desk.keymap))
-        self._last.configure(text=wording.last_line(owner.last, owner.desk.keymap))
+        self._source.configure(text=wording.source_text(session, owner.app.keymap))
+        self._last.configure(text=wording.last_line(owner.last, owner.app.keymap))
         self._show_badges(session.flags(slot.item.id) if slot else ())
 
     def copied_span(self, text: str) -> tuple[int, int]:
@@ -82,7 +82,7 @@ class Facts(ttk.Frame):
                 command=lambda name=name: self._owner.actions.run(name),
             )  # fmt: skip
             star.pack(side="left")
-            key = self._owner.desk.keymap.shown(name)
+            key = self._owner.app.keymap.shown(name)
             Hint(star, f"{number} of {_NUM_STARS} stars ({key})" if key else f"{number} stars")
             self._stars.append(star)
         self._row.add(cell)
@@ -102,7 +102,7 @@ class Facts(ttk.Frame):
             return
         self._shown_badges = badges
         self._badges.clear()
-        key = self._owner.desk.keymap.shown("jump")
+        key = self._owner.app.keymap.shown("jump")
         for place, (text, flag) in enumerate(badges):
             shown = f"{text} ({key})" if key and not place and flag.reason != "truncated" else text
             badge = ttk.Button(

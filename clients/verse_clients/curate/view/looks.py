@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from tkinter import Misc
 
-from verse_clients.curate.place import Appearance
+from verse_clients.curate.store import Appearance
 from verse_clients.curate.view import hints, theme
 from verse_clients.curate.view.appearance import system_is_dark
 from verse_clients.curate.view.fonts import Fonts

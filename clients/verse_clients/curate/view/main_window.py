@@ -9,8 +9,8 @@ import msgspec
 
 from verse.records import Decision
 from verse_clients.curate import wording
-from verse_clients.curate.desk import Desk
-from verse_clients.curate.place import Appearance, Place, fitting_geometry
+from verse_clients.curate.app import CurationApp
+from verse_clients.curate.store import Appearance, WindowState, fitting_geometry
 from verse_clients.curate.view import fonts, hints
 from verse_clients.curate.view.actions import Actions
 from verse_clients.curate.view.appearance import system_is_dark
@@ -36,12 +36,17 @@ class MainWindow:
     """Shows the session and passes keys on; holds no decision of its own."""
 
     def __init__(
-        self, root: Tk, desk: Desk, *, appearance: Appearance, type_percent: int | None = None
+        self,
+        root: Tk,
+        app: CurationApp,
+        *,
+        appearance: Appearance,
+        type_percent: int | None = None,
     ) -> None:
         """Build the window and show the poem the poet stopped at."""
-        self.root, self.desk, self.session = root, desk, desk.session
-        place = desk.place
-        self.looks = Looks(root, appearance, place.font, type_percent or place.type_percent)
+        self.root, self.app, self.session = root, app, app.session
+        state = app.state
+        self.looks = Looks(root, appearance, state.font, type_percent or state.type_percent)
         self.background = Background(root)
         self.last: Decision | None = None
         self._draft: tuple[str, str] = ("", "")
@@ -51,7 +56,7 @@ class MainWindow:
         self._asked_system = time.monotonic()
         self.actions = Actions(self)
         self._build()
-        self._open(place)
+        self._open(state)
 
     # Showing
 
@@ -147,21 +152,21 @@ class MainWindow:
         self.root.focus_set()
         self.refresh()
 
-    # Keeping the place
+    # Keeping the state
 
     def keep_soon(self) -> None:
-        """Remember the place in a moment; moving fast writes once."""
+        """Remember the state in a moment; moving fast writes once."""
         if self._keep_waiting is None:
             self._keep_waiting = self.root.after(_KEEP_MS, self.keep)
 
     def keep(self) -> None:
-        """Remember the place now."""
+        """Remember the state now."""
         self._keep_waiting = None
-        self.desk.keep_place(self._place())
+        self.app.keep_state(self._state())
 
-    def _place(self) -> Place:
+    def _state(self) -> WindowState:
         return msgspec.structs.replace(
-            self.session.place(),
+            self.session.state(),
             geometry=self.root.geometry(),
             type_percent=self.looks.fonts.percent,
             appearance=self.looks.appearance,
@@ -174,9 +179,9 @@ class MainWindow:
 
     def close(self) -> None:
         """Close, unless decisions would be lost: then say so first, and close when asked again."""
-        if self.desk.store.num_waiting and not self.desk.store.retry() and not self._gives_up:
+        if self.app.journal.num_waiting and not self.app.journal.retry() and not self._gives_up:
             self.say(
-                f"{wording.unsaved_line(self.desk.store.num_waiting, self.desk.store.problem)} "
+                f"{wording.unsaved_line(self.app.journal.num_waiting, self.app.journal.problem)} "
                 "Close once more to give them up."
             )
             self._gives_up = True
@@ -190,20 +195,20 @@ class MainWindow:
         self.root.tk.eval("foreach planned [after info] {after cancel $planned}")
         self.root.destroy()
 
-    def close_desk(self) -> None:
+    def close_files(self) -> None:
         """Let go of the files."""
-        self.desk.store.close()
+        self.app.journal.close()
 
     # Inside
 
     def _build(self) -> None:
         root = self.root
-        root.title(f"Verse · {self.desk.store.path.name}")
+        root.title(f"Verse · {self.app.journal.path.name}")
         root.minsize(*_MIN_SIZE)
         root.columnconfigure(0, weight=1)
         root.rowconfigure(4, weight=1)
         self.looks.paint()
-        self.top = TopBar(root, self.desk.keymap, self.actions.run)
+        self.top = TopBar(root, self.app.keymap, self.actions.run)
         self.top.grid(row=0, column=0, sticky="ew", padx=_MARGIN, pady=(8, 0))
         self.banner = ttk.Label(root, style="Banner.TLabel", anchor="center", justify="center")
         self.find_bar = FindBar(
@@ -218,7 +223,7 @@ class MainWindow:
         self.bottom.grid(row=5, column=0, sticky="ew", padx=_MARGIN, pady=(4, 8))
         self.facts = Facts(self.bottom, self)
         self.facts.pack(fill="x")
-        self.deciding = Deciding(self.bottom, self.desk.keymap, self.actions.run)
+        self.deciding = Deciding(self.bottom, self.app.keymap, self.actions.run)
         self.deciding.pack(fill="x", pady=(8, 0))
         self._bind()
 
@@ -237,10 +242,10 @@ class MainWindow:
         self.looks.add(self.page, lambda palette, _: self.page.paint(palette))
         self.looks.add(self.editor, self.editor.paint)
 
-    def _open(self, place: Place) -> None:
+    def _open(self, state: WindowState) -> None:
         screen = self.root.winfo_screenwidth(), self.root.winfo_screenheight()
-        self.root.geometry(fitting_geometry(place.geometry, screen))
-        notices = [*self.desk.notices]
+        self.root.geometry(fitting_geometry(state.geometry, screen))
+        notices = [*self.app.notices]
         font = fonts.missing_font_notice(self.looks.fonts.families)
         if font:
             notices.append(font)
@@ -248,9 +253,9 @@ class MainWindow:
             notices.append(f"Shown are: {wording.filter_line(self.session.filter)}.")
         self._message = " ".join(notices)
         slot = self.session.current
-        if place.draft_of and slot is not None and slot.item.id == place.draft_of:
-            self._draft = (place.draft_of, place.draft)
-            self.open_editor(place.draft)
+        if state.draft_of and slot is not None and slot.item.id == state.draft_of:
+            self._draft = (state.draft_of, state.draft)
+            self.open_editor(state.draft)
         self.refresh()
         self.actions.inspect(self.session.items)
         repeat(self.root, _RETRY_MS, self._retry)
@@ -273,8 +278,9 @@ class MainWindow:
         self.keep_soon()
 
     def _show_banner(self) -> None:
-        store = self.desk.store
-        parts = [wording.unsaved_line(store.num_waiting, store.problem), self._message]
+        journal = self.app.journal
+        unsaved = wording.unsaved_line(journal.num_waiting, journal.problem)
+        parts = [unsaved, journal.recovered or "", self._message]
         text = " ".join(part for part in parts if part)
         if self._gives_up:
             text = self._message
@@ -290,8 +296,8 @@ class MainWindow:
         return done / total if total else 0.0
 
     def _retry(self) -> None:
-        if self.desk.store.num_waiting:
-            self.desk.store.retry()
+        if self.app.journal.num_waiting:
+            self.app.journal.retry()
             self._show_banner()
 
     def _ask_system(self) -> None:

@@ -4,8 +4,8 @@ import random
 from collections.abc import Callable
 from tkinter import Misc, ttk
 
-from verse_clients.curate.desk import Desk
-from verse_clients.curate.pairing import Pair, next_pair
+from verse_clients.curate.app import CurationApp
+from verse_clients.curate.order import Pair, next_pair
 from verse_clients.curate.session import PairVerdict
 from verse_clients.curate.view import fonts
 from verse_clients.curate.view.flow import Flow
@@ -29,11 +29,11 @@ class PairsWindow(Sheet):
     """Shows pair after pair until all are compared; each answer is saved before the next pair."""
 
     def __init__(
-        self, owner: Misc, desk: Desk, looks: Looks, changed: Callable[[], object]
+        self, owner: Misc, app: CurationApp, looks: Looks, changed: Callable[[], object]
     ) -> None:
         """Open with the next pair; `changed` is called after every answer."""
         super().__init__(owner, "Verse · Pairs", 1080, 760)
-        self._desk, self._changed = desk, changed
+        self._app, self._changed = app, changed
         self._rng = random.Random()
         self._pair: Pair | None = None
         self._back: list[Pair] = []
@@ -59,7 +59,7 @@ class PairsWindow(Sheet):
         """Record an answer and show the next pair."""
         if self._pair is None:
             return
-        self._desk.session.compare(*self._pair, verdict)
+        self._app.session.compare(*self._pair, verdict)
         self._back.append(self._pair)
         self._changed()
         self._next()
@@ -68,7 +68,7 @@ class PairsWindow(Sheet):
         """Take the last answer of this window back and show its pair again."""
         if not self._back:
             return
-        self._desk.session.undo()
+        self._app.session.undo()
         self._pair = self._back.pop()
         self._changed()
         self._show()
@@ -92,7 +92,7 @@ class PairsWindow(Sheet):
     def _on_key(self, key: str) -> bool:
         if key in _BY_KEY:
             self.answer(_BY_KEY[key])
-        elif key == "u" or self._desk.keymap.action(key) == "undo":
+        elif key == "u" or self._app.keymap.action(key) == "undo":
             self.undo()
         elif key in _SCROLL:
             for page in self.pages:
@@ -102,12 +102,12 @@ class PairsWindow(Sheet):
         return True
 
     def _next(self) -> None:
-        session = self._desk.session
+        session = self._app.session
         self._pair = next_pair(session.items, session.replay, self._rng)
         self._show()
 
     def _show(self) -> None:
-        compared = sum(1 for _ in self._desk.session.replay.pairs())
+        compared = sum(1 for _ in self._app.session.replay.pairs())
         if self._pair is None:
             self._note.configure(text=f"{compared} pairs compared · there is no other pair")
             for page in self.pages:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from tkinter import Canvas, Misc, ttk
 
 from verse_clients.curate import statistics
-from verse_clients.curate.session import Session
+from verse_clients.curate.session import CurationSession
 from verse_clients.curate.view import fonts
 from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.plots import Columns, Course, Plot, Shares
@@ -24,7 +24,7 @@ _EDIT_BINS = ((1, 5), (6, 20), (21, 60), (61, None))
 class StatisticsWindow(Sheet):
     """Plots and a table; scrolls when the window is smaller than they are."""
 
-    def __init__(self, owner: Misc, session: Session, looks: Looks) -> None:
+    def __init__(self, owner: Misc, session: CurationSession, looks: Looks) -> None:
         """Show the figures of the moment."""
         super().__init__(owner, "Verse · Figures", 880, 780)
         self._looks = looks
@@ -76,7 +76,7 @@ class StatisticsWindow(Sheet):
         table.pack(fill="x", padx=24, pady=(10, 0))
 
 
-def _summary(session: Session) -> str:
+def _summary(session: CurationSession) -> str:
     replay = session.replay
     total = overall(replay.verdicts())
     if not total.decided:
@@ -97,7 +97,7 @@ def _row(tally: AcceptanceTally) -> tuple[str, ...]:
     return (tally.name, *map(str, counts), f"{tally.share:.0%}", f"{low:.0%} – {high:.0%}")
 
 
-def _edit_bins(session: Session) -> list[tuple[str, int]]:
+def _edit_bins(session: CurationSession) -> list[tuple[str, int]]:
     distances = statistics.edit_distances(session.replay)
     return [
         (

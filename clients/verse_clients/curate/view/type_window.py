@@ -4,7 +4,7 @@ from collections.abc import Callable
 from tkinter import Misc, StringVar, ttk
 from typing import cast
 
-from verse_clients.curate.place import Appearance
+from verse_clients.curate.store import Appearance
 from verse_clients.curate.view import fonts
 from verse_clients.curate.view.flow import Flow
 from verse_clients.curate.view.looks import Looks

@@ -14,10 +14,9 @@ import pytest
 
 from tests.clients.curate.conftest import make_session
 from verse.records import JournalEntry
-from verse_clients.curate.desk import Desk
+from verse_clients.curate.app import CurationApp
 from verse_clients.curate.keymap import Keymap
-from verse_clients.curate.place import Place, place_file
-from verse_clients.curate.store import Store
+from verse_clients.curate.store import WindowState, open_journal, state_file
 from verse_clients.curate.view.main_window import MainWindow
 from verse_clients.decisions.journal import read_journal
 
@@ -146,7 +145,7 @@ class App:
 
     def _let_it_settle(self, begin: float) -> None:
         """Until it has kept its place, which its event loop does first; not long if it cannot."""
-        place, end = place_file(self.journal), time.monotonic() + SETTLE_SECONDS
+        place, end = state_file(self.journal), time.monotonic() + SETTLE_SECONDS
         while not (place.exists() and place.stat().st_mtime >= begin) and time.monotonic() < end:
             time.sleep(0.02)
 
@@ -217,14 +216,14 @@ def make_bench(screen: Screen, tmp_path: Path) -> Iterator[MakeBench]:
 def bench_maker(screen: Screen, folder: Path) -> Generator[MakeBench]:
     made: list[Bench] = []
 
-    def make(items: object = 6, percent: int = 100, place: Place | None = None) -> Bench:
+    def make(items: object = 6, percent: int = 100, state: WindowState | None = None) -> Bench:
         folder.mkdir(exist_ok=True)
-        store = Store(folder / f"decisions{len(made) or ''}.jsonl")
-        session = make_session(items, store.entries, store.write, place)  # pyright: ignore
-        desk = Desk(session, store, Keymap(), place or Place())
+        store = open_journal(folder / f"decisions{len(made) or ''}.jsonl")
+        session = make_session(items, store.entries, store.write, state)  # pyright: ignore
+        app = CurationApp(session, store, Keymap(), state or WindowState())
         root = tkinter.Tk(screenName=screen.display)
         errors: list[BaseException] = []
-        window = MainWindow(root, desk, appearance="light", type_percent=percent)
+        window = MainWindow(root, app, appearance="light", type_percent=percent)
         root.report_callback_exception = lambda _k, error, _t: errors.append(error)
         bench = Bench(root, window, errors)
         made.append(bench)
@@ -233,6 +232,6 @@ def bench_maker(screen: Screen, folder: Path) -> Generator[MakeBench]:
 
     yield make
     for bench in made:
-        bench.window.desk.store.close()
+        bench.window.app.journal.close()
         bench.window.stop()
         assert bench.errors == []

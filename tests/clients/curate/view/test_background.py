@@ -40,7 +40,7 @@ def test_a_disk_that_cannot_even_be_asked_is_asked_again(
 ) -> None:
     monkeypatch.setattr("verse_clients.curate.view.main_window._RETRY_MS", 10)
     bench = make_bench(3)
-    store = bench.window.desk.store
+    store = bench.window.app.journal
     tries: list[int] = []
 
     def retry() -> bool:
@@ -61,7 +61,7 @@ def test_a_poem_that_cannot_be_looked_at_keeps_no_other_from_it(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make_bench(3)
-    inspector = bench.window.desk.inspector
+    inspector = bench.window.app.inspector
     looked_at: list[str] = []
 
     def flags(items: list[object]) -> list[object]:

@@ -13,7 +13,7 @@ from tests.clients.curate.view.conftest import Bench, MakeBench, Screen, bench_m
 from verse.records import Candidate, Decision
 from verse_clients.curate.more import Written
 from verse_clients.curate.order import default_order
-from verse_clients.curate.place import Place
+from verse_clients.curate.store import WindowState
 from verse_clients.curate.view.find_bar import FindBar
 from verse_clients.curate.view.hints import _HINTS  # pyright: ignore[reportPrivateUsage]
 from verse_clients.curate.view.pairs_window import PairsWindow
@@ -76,7 +76,7 @@ class NoServer:
 
 def look(bench: Bench) -> list[list[str]]:
     """All words after every action."""
-    bench.window.desk.more = NoServer()  # pyright: ignore
+    bench.window.app.more = NoServer()  # pyright: ignore
     bench.settle(lambda: any(bench.window.session.flags(i.id) for i in bench.window.session.items))
     bench.wait(0.3)
     seen: list[list[str]] = []
@@ -103,9 +103,9 @@ def test_the_same_poems_with_attributes_exchanged_show_the_same_words(
     exchanged = random.Random(4).sample(ATTRIBUTES, len(ATTRIBUTES))
     for attributes in (ATTRIBUTES, exchanged):
         items = ranked_file(attributes)
-        place = Place(order=default_order(items), seed=7)
+        state = WindowState(order=default_order(items), seed=7)
         with bench_maker(screen, tmp_path / str(len(seen))) as make:
-            seen.append(look(make(items, place=place)))
+            seen.append(look(make(items, state=state)))
     folders = [str(tmp_path / name) for name in ("0", "1")]
     plain = [[[word.replace(folder, "") for word in view] for view in views]
              for folder, views in zip(folders, seen, strict=True)]  # fmt: skip
@@ -119,7 +119,7 @@ def test_figures_by_source_and_adapters_are_there_only_while_sources_are(
     make_bench: MakeBench,
 ) -> None:
     items = ranked_file(ATTRIBUTES)
-    bench = make_bench(items, place=Place(order="shuffle", seed=7))
+    bench = make_bench(items, state=WindowState(order="shuffle", seed=7))
     bench.window.actions.run("accept")
     bench.window.actions.run("find")
     bench.window.actions.run("statistics")
@@ -144,7 +144,7 @@ def test_figures_by_source_and_adapters_are_there_only_while_sources_are(
 
 
 def test_the_window_says_when_an_order_is_not_blind_and_records_it(make_bench: MakeBench) -> None:
-    bench = make_bench(ranked_file(ATTRIBUTES), place=Place(order="shuffle", seed=7))
+    bench = make_bench(ranked_file(ATTRIBUTES), state=WindowState(order="shuffle", seed=7))
     bench.window.actions.run("accept")
     bench.window.actions.order("score")
     bench.settle()

@@ -10,7 +10,7 @@ import pytest
 from tests.clients.curate.conftest import write_candidates
 from tests.clients.curate.view.conftest import VERSE, App, Screen, StartApp, wait_until
 from verse.records import Decision, JournalEntry, Undo
-from verse_clients.curate.place import read_place
+from verse_clients.curate.store import read_state
 
 pytestmark = pytest.mark.gui
 
@@ -57,10 +57,10 @@ def test_killed_after_a_decision_it_opens_at_the_same_place(
     screen.keys("f")
     screen.type("2")
     screen.keys("Return")
-    wait_until(lambda: read_place(app.journal).filter.search == "2", "the filter to be kept")
+    wait_until(lambda: read_state(app.journal).filter.search == "2", "the filter to be kept")
     screen.keys("a", "r")  # 第2首, 第12首
     app.wait_for(2)
-    wait_until(lambda: read_place(app.journal).geometry.startswith("900x640"), "the size")
+    wait_until(lambda: read_state(app.journal).geometry.startswith("900x640"), "the size")
     before = app.geometry()
     app.kill()
 

@@ -14,12 +14,14 @@ from tests.clients.curate.conftest import make_items
 from tests.clients.curate.view.conftest import Bench, MakeBench, Screen
 from verse.records import Candidate
 from verse_clients.curate.more import Written
-from verse_clients.curate.place import Filter, Place
+from verse_clients.curate.queue import Filter
+from verse_clients.curate.store import WindowState
 from verse_clients.curate.view.pairs_window import PairsWindow
 from verse_clients.curate.view.sheet import Sheet
 from verse_clients.curate.view.statistics_window import StatisticsWindow
 from verse_clients.curate.view.theme import DARK, LIGHT
 from verse_clients.curate.view.type_window import TypeWindow
+from verse_clients.decisions.journal import read_journal
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding
 
@@ -191,8 +193,8 @@ def test_an_empty_edit_is_refused_and_stays_open(make_bench: MakeBench) -> None:
 
 
 def test_a_draft_survives_the_end_of_the_program(make_bench: MakeBench) -> None:
-    place = Place(poem=make_items(3)[1].id, draft_of=make_items(3)[1].id, draft="改到一半")
-    bench = make_bench(3, place=place)
+    state = WindowState(poem=make_items(3)[1].id, draft_of=make_items(3)[1].id, draft="改到一半")
+    bench = make_bench(3, state=state)
     assert bench.window.is_editing
     assert bench.window.editor.text.get("1.0", "end-1c") == "改到一半"
     bench.window.close_editor()
@@ -238,7 +240,7 @@ def test_a_near_duplicate_is_one_key_away_and_the_same_key_comes_back(
 
 
 def test_a_filter_that_shows_nothing_says_so(make_bench: MakeBench) -> None:
-    bench = make_bench(3, place=Place(filter=Filter(search="火车")))
+    bench = make_bench(3, state=WindowState(filter=Filter(search="火车")))
     assert bench.poem == "No poem matches the filter."
     bench.window.actions.run("accept")
     assert bench.window.session.replay.entries == []
@@ -254,11 +256,23 @@ def test_a_disk_that_refuses_is_told_and_tried_again(make_bench: MakeBench, tmp_
     bench.window.close()
     assert "Close once more to give them up" in bench.banner
     away.rename(tmp_path)
-    bench.settle(lambda: not bench.window.desk.store.num_waiting)
+    bench.settle(lambda: not bench.window.app.journal.num_waiting)
     bench.window.actions.run("next")
     bench.settle()
     assert bench.banner == ""
-    assert bench.window.desk.store.num_waiting == 0
+    assert bench.window.app.journal.num_waiting == 0
+
+
+def test_a_journal_removed_while_the_window_is_open_is_written_again(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
+    bench = make_bench(6)
+    bench.window.actions.run("accept")
+    (tmp_path / "decisions.jsonl").unlink()
+    bench.window.actions.run("reject")
+    bench.settle()
+    assert "was removed while it was in use; it was written again, with 2 lines" in bench.banner
+    assert len(read_journal(tmp_path / "decisions.jsonl")) == 2
 
 
 class FakeMore:
@@ -277,7 +291,7 @@ class FakeMore:
 def test_more_poems_come_next_and_a_server_that_is_down_is_told(make_bench: MakeBench) -> None:
     bench = make_bench(3)
     more = FakeMore()
-    bench.window.desk.more = more  # pyright: ignore
+    bench.window.app.more = more  # pyright: ignore
     bench.window.actions.run("more")
     assert "being written" in str(bench.window.banner.cget("text"))
     bench.window.actions.run("more")
@@ -340,7 +354,7 @@ def test_pairs_are_answered_by_keys_and_undone(make_bench: MakeBench) -> None:
 
 
 def test_the_figures_name_every_source_when_sources_are_shown(make_bench: MakeBench) -> None:
-    bench = make_bench(make_items(6, mixed=True), place=Place(blind=False))
+    bench = make_bench(make_items(6, mixed=True), state=WindowState(blind=False))
     for action in ("accept", "reject", "accept"):
         bench.window.actions.run(action)
     bench.window.actions.run("statistics")
