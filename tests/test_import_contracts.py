@@ -25,6 +25,15 @@ PLANTED = {
     "api knows the engine's records and errors, nothing behind them": (
         ("server/verse_server/api/planted.py", "import verse_server.engine.scheduler"),
     ),
+    "the trainer's commands on data and on adapters do not know each other": (
+        ("trainer/verse_trainer/data_set/planted.py", "import verse_trainer.adapters.lookup"),
+    ),
+    "inside verse data: rows and pieces, sources, what is made of them, what is said": (
+        ("trainer/verse_trainer/data_set/rows.py", "import verse_trainer.data_set.checks"),
+    ),
+    "inside verse adapters: lookup, facts and factors, conversions, what is said": (
+        ("trainer/verse_trainer/adapters/lookup.py", "import verse_trainer.adapters.factors"),
+    ),
     "mlx only in the engine, the trainer and core's base_model": (
         ("core/verse/planted.py", "import mlx.core as mx"),
         ("server/verse_server/serving.py", "from mlx_lm import load"),
