@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from verse.records import Candidate
 from verse_clients.judge.court import Court
-from verse_clients.judge.criteria import mean_scores
-from verse_clients.judge.fit import num_groups
-from verse_clients.judge.ranked import Ranked, RankedPoem, Use, exclusion
-from verse_clients.judge.ranking import Place, Rubric, num_comparisons, places
+from verse_clients.judge.ranked import Ranked, RankedPoem, Use, exclusion, mean_scores
+from verse_clients.judge.ranking import Place, Rubric, num_comparisons, num_groups, places
 from verse_clients.screening import Finding
 
 

@@ -18,10 +18,16 @@ from numpy.typing import NDArray
 from verse.records import JournalEntry
 from verse_clients.decisions.journal import Replay
 from verse_clients.errors import InputError
-from verse_clients.judge.agreement import blind_verdicts
-from verse_clients.judge.criteria import CRITERIA, LearnedWeights, Weights
-from verse_clients.judge.figures import Estimate, Flags, Floats, auc, auc_gain, folds
-from verse_clients.judge.ranked import Ranked
+from verse_clients.judge.metrics import (
+    Estimate,
+    Flags,
+    Floats,
+    auc,
+    auc_gain,
+    blind_verdicts,
+    folds,
+)
+from verse_clients.judge.ranked import CRITERIA, LearnedWeights, Ranked, Weights
 from verse_clients.judge.report import ENOUGH
 
 _optimize = cast(Any, scipy.optimize)  # has no types

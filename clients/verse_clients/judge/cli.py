@@ -16,7 +16,7 @@ from verse_clients.judge import options
 from verse_clients.options import Json, grouped
 
 if TYPE_CHECKING:
-    from verse_clients.judge.pricing import Price
+    from verse_clients.judge.costs import Price
     from verse_clients.judge.ranked import Ranked
     from verse_clients.judge.session import Conduct, Order, Session
 
@@ -85,8 +85,7 @@ def calibrate(
     """Learn from the poet's decisions what each criterion should count."""
     from verse_clients.decisions.journal import read_journal
     from verse_clients.judge.calibrate import learn, lines
-    from verse_clients.judge.json_file import write_json
-    from verse_clients.judge.ranked import read_ranked
+    from verse_clients.judge.ranked import read_ranked, write_json
 
     learned = learn(read_ranked(ranking), read_journal(decisions))
     write_json(output, learned)
@@ -99,7 +98,7 @@ def _order(
     manner: options.Manner,
     ranking: options.Ranking,
 ) -> "Order":
-    from verse_clients.judge import questions
+    from verse_clients.judge import prompts
     from verse_clients.judge.court import Procedure
     from verse_clients.judge.panel import seats
     from verse_clients.judge.session import Order
@@ -121,7 +120,7 @@ def _order(
             margin=ranking.margin,
             seed=ranking.seed,
         ),
-        manner=questions.Manner(temperature=manner.temperature, max_tokens=manner.max_tokens),
+        manner=prompts.Manner(temperature=manner.temperature, max_tokens=manner.max_tokens),
     )
 
 
@@ -160,7 +159,7 @@ def _show(ranked: "Ranked", output: Path, *, as_json: bool) -> None:
 
 
 def _price(text: str | None) -> "Price | None":
-    from verse_clients.judge.pricing import Price
+    from verse_clients.judge.costs import Price
 
     if text is None:
         return None

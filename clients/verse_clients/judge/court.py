@@ -13,15 +13,20 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from verse.records import Candidate, Judgment, Poem
-from verse_clients.judge import comparisons
-from verse_clients.judge.asking import Judge
-from verse_clients.judge.budget import BudgetSpentError
-from verse_clients.judge.criteria import Weights
-from verse_clients.judge.fit import DRAWS, Fit
-from verse_clients.judge.prompt_files import Language, read_prompt
-from verse_clients.judge.questions import MAX_BATCH, Question, make_question
-from verse_clients.judge.ranked import Comparison, JudgeSummary
-from verse_clients.judge.ranking import Rubric, fit_contested
+from verse_clients.judge.client import Judge
+from verse_clients.judge.costs import BudgetSpentError
+from verse_clients.judge.prompts import MAX_BATCH, Language, Question, make_question, read_prompt
+from verse_clients.judge.ranked import Comparison, JudgeSummary, Weights
+from verse_clients.judge.ranking import (
+    DRAWS,
+    Batch,
+    Fit,
+    Rubric,
+    contested_poems,
+    first_round,
+    fit_contested,
+    next_round,
+)
 
 _PLANNING_DRAWS = 40
 
@@ -108,8 +113,8 @@ class Court:
             OutputError: the disk refuses.
         """
         how = self._procedure
-        self.contested = comparisons.contested(self.rubric.totals(), how.keep, how.margin)
-        shown: dict[str, list[comparisons.Batch]] = defaultdict(list)
+        self.contested = contested_poems(self.rubric.totals(), how.keep, how.margin)
+        shown: dict[str, list[Batch]] = defaultdict(list)
         for number in range(how.rounds):
             plan = self._plan(number, shown)
             if not plan or self.not_asked:
@@ -140,27 +145,23 @@ class Court:
         used = [each.prompt for list_ in self._judgments.values() for each in list_]
         return tuple(dict.fromkeys(used))
 
-    def _plan(
-        self, number: int, shown: dict[str, list[comparisons.Batch]]
-    ) -> list[tuple[Judge, comparisons.Batch]]:
+    def _plan(self, number: int, shown: dict[str, list[Batch]]) -> list[tuple[Judge, Batch]]:
         fitted = self.fitted(_PLANNING_DRAWS)
         intervals = dict(zip(fitted.ids, fitted.intervals(), strict=True)) if fitted else {}
-        plan: list[tuple[Judge, comparisons.Batch]] = []
+        plan: list[tuple[Judge, Batch]] = []
         for judge in self._judges:
             rng = random.Random(f"{self._procedure.seed} {number} {judge.name}")
             if fitted is None:
-                batches = comparisons.first_round(self.contested, self._procedure.size, rng)
+                batches = first_round(self.contested, self._procedure.size, rng)
             else:
-                batches = comparisons.next_round(
-                    intervals, shown[judge.name], self._procedure.size, rng
-                )
+                batches = next_round(intervals, shown[judge.name], self._procedure.size, rng)
             plan.extend((judge, batch) for batch in batches)
         return plan
 
     async def _hear_orders(
         self,
-        plan: Sequence[tuple[Judge, comparisons.Batch]],
-        shown: dict[str, list[comparisons.Batch]],
+        plan: Sequence[tuple[Judge, Batch]],
+        shown: dict[str, list[Batch]],
     ) -> None:
         for judge, batch in plan:
             shown[judge.name].append(batch)

@@ -3,11 +3,11 @@
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from verse_clients.judge.comparisons import num_batches
+from verse_clients.judge.costs import FREE, Price, likely_tokens
 from verse_clients.judge.court import Court, Procedure
 from verse_clients.judge.panel import Member
-from verse_clients.judge.pricing import FREE, Price, likely_tokens
-from verse_clients.judge.questions import Manner, Question, key_of
+from verse_clients.judge.prompts import Manner, Question, key_of
+from verse_clients.judge.ranking import num_batches
 
 _LIKELY_ANSWER = {"rubric": 220, "ranking": 260}
 """Tokens that judges without hidden reasoning write."""

@@ -10,9 +10,7 @@ from verse.similarity import comparison_key
 from verse_clients.decisions.sources import read_items
 from verse_clients.errors import InputError
 from verse_clients.generate.inputs import read_training
-from verse_clients.judge.criteria import LearnedWeights, Weights
-from verse_clients.judge.json_file import read_json
-from verse_clients.judge.ranked import Use
+from verse_clients.judge.ranked import LearnedWeights, Use, Weights, read_json
 
 MAX_EXAMPLES = 8
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import msgspec
 
 from verse_clients.errors import InputError
-from verse_clients.judge.asking import Desk, Judge
+from verse_clients.judge.client import Desk, Judge
+from verse_clients.judge.costs import FREE, Price, price_of
 from verse_clients.judge.errors import LimitError
 from verse_clients.judge.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
-from verse_clients.judge.pricing import FREE, Price, price_of
 from verse_clients.openai_client import AsyncServer
 from verse_clients.retries import RetryPolicy
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from verse.records import JournalEntry
 from verse_clients.decisions.journal import Replay
 from verse_clients.errors import OutputError
-from verse_clients.judge.agreement import blind_verdicts, length_of
+from verse_clients.judge.metrics import blind_verdicts, length_of
 from verse_clients.judge.ranked import Ranked, RankedPoem
 from verse_clients.judge.report import Report
 

@@ -7,8 +7,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from verse.records import Judgment
-from verse_clients.judge.budget import Budget
-from verse_clients.judge.consistency import consistency
+from verse_clients.judge.costs import Budget
+from verse_clients.judge.metrics import consistency
 from verse_clients.judge.ranked import JudgeSummary, Ranked, RankedPoem
 from verse_clients.progress import RunProgress, duration
 

@@ -5,15 +5,105 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from verse.atomic_file import replace_file
 from verse.records import AnswerFormat, Candidate, RubricScores
 from verse_clients.errors import InputError, OutputError
-from verse_clients.judge.criteria import MeanScores, Weights
-from verse_clients.judge.json_file import read_json
 from verse_clients.screening import Finding, Reason
+
+CRITERIA = tuple(RubricScores.__struct_fields__)
+"""Names, in the order of the record."""
+HIGHEST = 5.0
+
+Weight = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What each criterion counts; only their proportions matter."""
+
+    theme_adherence: Weight = 1.0
+    poetic_quality: Weight = 1.0
+    fluency: Weight = 1.0
+    emotional_resonance: Weight = 1.0
+
+
+class MeanScores(msgspec.Struct, frozen=True, kw_only=True):
+    """The judges' mean for one poem, 0 to 5 each."""
+
+    theme_adherence: float
+    poetic_quality: float
+    fluency: float
+    emotional_resonance: float
+
+
+def mean_scores(scores: Iterable[RubricScores]) -> MeanScores:
+    """The mean of at least one judge's scores."""
+    rows = [msgspec.structs.astuple(score) for score in scores]
+    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    return MeanScores(**dict(zip(CRITERIA, means, strict=True)))
+
+
+def total(scores: RubricScores | MeanScores, weights: Weights) -> float:
+    """The weighted mean of the criteria, 0 to 5."""
+    factors = msgspec.structs.astuple(weights)
+    parts = zip(msgspec.structs.astuple(scores), factors, strict=True)
+    return sum(score * factor for score, factor in parts) / sum(factors)
+
+
+Interval = tuple[float, float, float]
+"""A figure, and where it lies with 95 % confidence."""
+
+
+class LearnedWeights(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of `verse judge calibrate`."""
+
+    weights: Weights
+    trained_on: tuple[str, ...] = ()
+    """Ids of the candidates whose decisions were used: they tell nothing about agreement."""
+    num_decisions: int = 0
+    auc_before: Interval | None = None
+    """With equal weights."""
+    auc_after: Interval | None = None
+    """With the weights that the other folds taught."""
+    gain: Interval | None = None
+
+
+T = TypeVar("T")
+
+
+def read_json(path: Path, kind: type[T], says: str) -> T:
+    """Read a file.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+        says: What to say of one that holds something else, behind its name.
+
+    Raises:
+        InputError: it is missing or something else.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} {says}: {error}.") from error
+
+
+def write_json(path: Path, value: msgspec.Struct) -> None:
+    """Replace a file.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    try:
+        replace_file(path, [msgspec.json.format(msgspec.json.encode(value)), b"\n"])
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
+
 
 Use = Literal["example", "calibration"]
 

@@ -17,9 +17,8 @@ import msgspec
 from verse.records import CriterionScore, RubricScores
 from verse.thinking import holds_tag, split_thought
 from verse_clients.judge import prose
-from verse_clients.judge.criteria import CRITERIA
-from verse_clients.judge.prompt_files import Kind
-from verse_clients.judge.questions import Question
+from verse_clients.judge.prompts import Kind, Question
+from verse_clients.judge.ranked import CRITERIA
 
 Object = dict[str, Any]
 

@@ -8,19 +8,22 @@ import msgspec
 
 from verse.records import JournalEntry
 from verse_clients.decisions.journal import Replay, is_blind, last_comparisons
-from verse_clients.judge.agreement import (
+from verse_clients.judge.metrics import (
     FINAL,
+    Consistency,
     Number,
+    Rate,
     Scorer,
     blind_verdicts,
+    consistency,
     fit_for_agreement,
     length_of,
+    plain_kappa,
     scorers,
+    spearman,
     total_of,
     totals,
 )
-from verse_clients.judge.consistency import Consistency, Rate, consistency
-from verse_clients.judge.figures import plain_kappa, spearman
 from verse_clients.judge.ranked import Ranked, RankedPoem
 
 ENOUGH = 50

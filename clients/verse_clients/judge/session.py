@@ -13,19 +13,17 @@ from verse.records import Candidate, Judgment, Poem
 from verse_clients.errors import OutputError, ServerError, UnauthorisedError, UnfinishedError
 from verse_clients.generate.inputs import read_training
 from verse_clients.judge import inputs
-from verse_clients.judge.asking import Desk, Judge
 from verse_clients.judge.assemble import assemble
-from verse_clients.judge.budget import Budget
+from verse_clients.judge.client import NOT_NOW, Desk, Judge, identity_of
+from verse_clients.judge.costs import Budget
 from verse_clients.judge.court import Court, Procedure
 from verse_clients.judge.errors import NoVerdictError
 from verse_clients.judge.estimate import estimate
-from verse_clients.judge.identity import NOT_NOW, identity_of
-from verse_clients.judge.json_file import write_json
 from verse_clients.judge.judgments import Judgments, given, identities, read_judgments
 from verse_clients.judge.panel import Manners, Member, Panel, Seat
 from verse_clients.judge.progress import AnswerTally
-from verse_clients.judge.questions import Manner
-from verse_clients.judge.ranked import Ranked, check_output
+from verse_clients.judge.prompts import Manner
+from verse_clients.judge.ranked import Ranked, check_output, write_json
 from verse_clients.progress import LiveLine
 from verse_clients.screening import MIN_CHARACTERS, judge_screen
 

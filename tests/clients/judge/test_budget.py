@@ -5,8 +5,14 @@ import asyncio
 import pytest
 
 from verse.prompt import Message
-from verse_clients.judge.budget import Budget, BudgetSpentError
-from verse_clients.judge.pricing import Price, likely_tokens, most_tokens, price_of
+from verse_clients.judge.costs import (
+    Budget,
+    BudgetSpentError,
+    Price,
+    likely_tokens,
+    most_tokens,
+    price_of,
+)
 
 
 @pytest.mark.anyio

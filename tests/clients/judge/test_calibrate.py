@@ -14,10 +14,15 @@ from verse import cli, jsonl
 from verse.records import RubricScores
 from verse_clients.errors import InputError
 from verse_clients.judge.calibrate import fit_weights, learn
-from verse_clients.judge.criteria import Weights, mean_scores
 from verse_clients.judge.inputs import read_weights
-from verse_clients.judge.json_file import write_json
-from verse_clients.judge.ranked import JudgeSummary, Ranked, RankedPoem
+from verse_clients.judge.ranked import (
+    JudgeSummary,
+    Ranked,
+    RankedPoem,
+    Weights,
+    mean_scores,
+    write_json,
+)
 
 Taste = Callable[[RubricScores], float]
 

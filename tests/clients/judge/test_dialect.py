@@ -3,7 +3,7 @@
 import pytest
 
 from verse_clients.errors import BadRequestError
-from verse_clients.judge.dialect import Dialect, after_refusal, response_format
+from verse_clients.judge.client import Dialect, after_refusal, response_format
 
 PROVEN = Dialect(is_proven=True)
 

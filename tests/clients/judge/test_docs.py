@@ -8,7 +8,7 @@ import typer
 from verse_clients.judge import cli
 from verse_clients.judge.court import Procedure
 from verse_clients.judge.panel import Manners
-from verse_clients.judge.questions import Manner
+from verse_clients.judge.prompts import Manner
 from verse_clients.screening import MIN_CHARACTERS
 
 DOCS = (Path(__file__).parents[3] / "docs" / "judge.md").read_text("utf-8")

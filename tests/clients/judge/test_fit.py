@@ -8,18 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clients.judge.simulated import gumbel
-from verse_clients.judge.comparisons import (
+from verse_clients.judge.metrics import consistency, spearman
+from verse_clients.judge.ranked import Comparison
+from verse_clients.judge.ranking import (
     Batch,
-    contested,
+    Fit,
+    contested_poems,
     first_round,
+    fit,
     next_round,
     num_batches,
+    num_groups,
+    places,
 )
-from verse_clients.judge.consistency import consistency
-from verse_clients.judge.figures import spearman
-from verse_clients.judge.fit import Fit, fit, num_groups
-from verse_clients.judge.ranked import Comparison
-from verse_clients.judge.ranking import places
 
 Order = Callable[[Batch], Batch]
 NUM_POEMS = 60
@@ -163,10 +164,10 @@ def test_one_batch_in_ten_is_an_earlier_one_reversed() -> None:
 
 def test_poems_near_the_line_are_contested() -> None:
     totals = {"a": 5.0, "b": 3.4, "c": 3.0, "d": 2.6, "e": 0.5}
-    assert contested(totals, keep=0.4, margin=1.0) == ["b", "c", "d"]
-    assert contested(totals, keep=0.0, margin=0.5) == []
-    assert contested(dict.fromkeys("abc", 3.0), keep=0.4, margin=0.0) == ["a", "b", "c"]
-    assert contested({}, keep=0.4, margin=1.0) == []
+    assert contested_poems(totals, keep=0.4, margin=1.0) == ["b", "c", "d"]
+    assert contested_poems(totals, keep=0.0, margin=0.5) == []
+    assert contested_poems(dict.fromkeys("abc", 3.0), keep=0.4, margin=0.0) == ["a", "b", "c"]
+    assert contested_poems({}, keep=0.4, margin=1.0) == []
 
 
 def test_compared_poems_share_out_the_places_and_scores_of_their_group() -> None:

@@ -29,8 +29,8 @@ from tests.clients.judge.simulated import first, is_ranking, noisy, poems, quali
 from verse import jsonl
 from verse.records import Candidate, Poem
 from verse_clients.decisions.sources import read_items
-from verse_clients.judge.figures import spearman
 from verse_clients.judge.judgments import read_judgments
+from verse_clients.judge.metrics import spearman
 from verse_clients.judge.ranked import Ranked
 
 VERSE = Path(sys.executable).with_name("verse")

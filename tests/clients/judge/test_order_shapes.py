@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clients.judge.simulated import poems
-from verse_clients.judge.prompt_files import read_prompt
-from verse_clients.judge.questions import make_question
+from verse_clients.judge.prompts import make_question, read_prompt
 from verse_clients.judge.replies import read_ranking
 
 FIVE = make_question(read_prompt("ranking", "zh"), poems(5))

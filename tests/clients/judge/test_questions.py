@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from tests.clients.judge.simulated import poems, shown
 from verse.records import Candidate, Poem, Sampling
-from verse_clients.judge.prompt_files import Kind, Language, fill, read_prompt
-from verse_clients.judge.questions import Manner, Question, key_of, make_question
+from verse_clients.judge.prompts import (
+    Kind,
+    Language,
+    Manner,
+    Question,
+    fill,
+    key_of,
+    make_question,
+    read_prompt,
+)
 
 TEXTS = st.text(min_size=1, max_size=60)
 

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from tests.clients.judge.simulated import poems
 from verse.records import RubricScores
-from verse_clients.judge.prompt_files import read_prompt
-from verse_clients.judge.questions import make_question
+from verse_clients.judge.prompts import make_question, read_prompt
 from verse_clients.judge.replies import read_ranking, read_scores, schema_of
 
 NAMES = ("theme_adherence", "poetic_quality", "fluency", "emotional_resonance")

@@ -13,8 +13,6 @@ from tests.clients.judge.conftest import decisions
 from tests.clients.judge.simulated import poems
 from verse import cli, jsonl
 from verse.records import Candidate, Decision, JournalEntry, PairDecision, RubricScores, Undo
-from verse_clients.judge.criteria import mean_scores
-from verse_clients.judge.json_file import write_json
 from verse_clients.judge.ranked import (
     Comparison,
     Exclusion,
@@ -22,6 +20,8 @@ from verse_clients.judge.ranked import (
     Ranked,
     RankedPoem,
     Use,
+    mean_scores,
+    write_json,
 )
 from verse_clients.judge.report import Report, make_report
 

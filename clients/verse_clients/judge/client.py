@@ -2,35 +2,131 @@
 
 An answer is judged, unparsed, refused, truncated or failed, and is kept in any case. Only what
 concerns all questions (a wrong key, an unknown model, a server that stays away) ends the run.
+
+Servers differ in `response_format` (json_schema, json_object, or none of it), some models want
+`max_completion_tokens` for `max_tokens`, and some take no `temperature`: the form is found out by
+asking, one step down at a time.
+
+Behind one name and address another model may stand tomorrow; `base` on port 8000 is whatever was
+started there. So an answer belongs to what the server's list says of the model beyond its name.
+When a model was listed (`created`) says nothing: several servers tell the time of the request.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from verse.prompt import Message
-from verse.records import Judgment
-from verse_clients.answers import Answer
+from verse.records import AnswerFormat, Judgment
+from verse_clients.answers import Answer, ServedModel
 from verse_clients.errors import (
     BadRequestError,
     BrokenServerError,
     NoCompletionError,
+    QuotaError,
+    RateLimitedError,
     ServerDownError,
     ServerError,
     ServerTimeoutError,
     UnauthorisedError,
+    UnknownModelError,
 )
-from verse_clients.judge.budget import Budget
-from verse_clients.judge.dialect import Dialect, after_refusal, response_format
-from verse_clients.judge.identity import NOT_NOW, Lister, identity_of
+from verse_clients.judge.costs import Budget, Price, most_tokens
 from verse_clients.judge.judgments import Judgments
-from verse_clients.judge.pricing import Price, most_tokens
-from verse_clients.judge.questions import Manner, Question, key_of
-from verse_clients.judge.replies import read_ranking, read_scores
+from verse_clients.judge.prompts import Kind, Manner, Question, key_of
+from verse_clients.judge.replies import read_ranking, read_scores, schema_of
 from verse_clients.retries import RetryPolicy
+
+_LOWER: dict[AnswerFormat, AnswerFormat] = {"json_schema": "json_object", "json_object": "text"}
+_NAMES_FORMAT = ("response_format", "json_schema", "json_object", "schema")
+_NOT_THE_FORM = ("context_length_exceeded", "content_policy_violation")
+
+
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+    """How one model of one server is asked."""
+
+    format: AnswerFormat = "json_schema"
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    takes_temperature: bool = True
+    is_proven: bool = False
+    """Whether it was answered once: then an unclear refusal is about the question."""
+
+
+def response_format(dialect: Dialect, kind: Kind) -> dict[str, Any] | None:
+    """The request's field; None to leave it out."""
+    match dialect.format:
+        case "json_schema":
+            schema = {"name": kind, "strict": True, "schema": schema_of(kind)}
+            return {"type": "json_schema", "json_schema": schema}
+        case "json_object":
+            return {"type": "json_object"}
+        case "text":
+            return None
+
+
+def after_refusal(dialect: Dialect, error: BadRequestError) -> Dialect | None:
+    """The form to try next; None if the refusal is not about the form."""
+    said = str(error).lower()
+    if "max_completion_tokens" in said and dialect.limit == "max_tokens":
+        return msgspec.structs.replace(dialect, limit="max_completion_tokens")
+    if "temperature" in said and dialect.takes_temperature:
+        return msgspec.structs.replace(dialect, takes_temperature=False)
+    names_format = any(name in said for name in _NAMES_FORMAT)
+    is_unclear = not dialect.is_proven and error.code not in _NOT_THE_FORM
+    if dialect.format != "text" and (names_format or is_unclear):
+        return msgspec.structs.replace(dialect, format=_LOWER[dialect.format])
+    return None
+
+
+NOT_NOW = (
+    ServerDownError, ServerTimeoutError, RateLimitedError, QuotaError, BrokenServerError,
+    UnauthorisedError,
+)  # fmt: skip
+"""Errors after which the server may say who it is another time, or with a key."""
+
+
+class Lister(Protocol):
+    """A server that lists its models; see `openai_client.AsyncServer`."""
+
+    async def models(self) -> list[ServedModel]:
+        """All of them."""
+        ...
+
+    async def model(self, name: str) -> ServedModel:
+        """One of them."""
+        ...
+
+
+async def identity_of(server: Lister, name: str) -> str:
+    """What a server says of a model beyond its name; empty if it says no more, or nothing.
+
+    Raises:
+        ServerError: one of `NOT_NOW`.
+    """
+    try:
+        found = await _listed(server, name)
+    except NOT_NOW:
+        raise
+    except ServerError:
+        return ""
+    if found is None:
+        return ""
+    said = {"id": found.id, "root": found.root, "digest": found.digest}
+    return " ".join(f"{key}={value}" for key, value in said.items() if value and value != name)
+
+
+async def _listed(server: Lister, name: str) -> ServedModel | None:
+    """A model by its name; else the only one there is, which answers to every name."""
+    try:
+        return await server.model(name)
+    except (UnknownModelError, NoCompletionError, BadRequestError):
+        models = await server.models()
+        named = [model for model in models if model.id == name]
+        return (named or models)[0] if named or len(models) == 1 else None
+
 
 _OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
 """Errors that may concern one question alone."""
