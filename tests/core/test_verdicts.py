@@ -234,6 +234,28 @@ def test_any_row_is_read_or_refused_and_never_breaks_the_reader(row: dict[str, A
     assert (reading.verdict is None) == (not reading.because)
 
 
+@given(
+    st.dictionaries(KEYS, JSON),
+    st.sampled_from(
+        [
+            {"answer": "reject"},
+            {"label": False},
+            {"deleted": True},
+            {"status": "discarded"},
+            {"weight": 0},
+            {"annotations": [choices("reject")]},
+            {"responses": [{"status": "discarded"}]},
+        ]
+    ),
+)
+def test_no_other_key_outvotes_a_rejection(row: dict[str, Any], no: dict[str, Any]) -> None:
+    try:
+        reading = read_verdict(encoded({**row, **no}))
+    except VerdictError:
+        return
+    assert reading.verdict == "rejected"
+
+
 def test_records_to_learn_from_are_scanned_with_those_left_out_as_errors(tmp_path: Path) -> None:
     file = tmp_path / "poems.jsonl"
     rows = [POEM, {**POEM, "accepted": False}, {"theme": "河"}, {**POEM, "label": 0}]
