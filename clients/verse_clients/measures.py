@@ -114,7 +114,7 @@ class Measures(msgspec.Struct, frozen=True, kw_only=True):
     poet's language is in them."""
 
 
-class Yardstick:
+class ReferenceSet:
     """Measures collections beside the same poems of the poet."""
 
     def __init__(self, training: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from tests.clients.judge.simulated import poems as ordinary_poems
 from tests.core.test_similarity import SIMPLIFIED, TRADITIONAL, pairs
 from verse.records import Candidate, Poem
 from verse.similarity import comparison_key, normalise, one_script, span_of
-from verse_clients.measures import Yardstick
+from verse_clients.measures import ReferenceSet
 from verse_clients.screening import (
     CopyCheck,
     CopyLimits,
@@ -129,7 +129,7 @@ def test_what_is_measured_with_does_not_leak_in_the_other_script() -> None:
     why = Guard(valid=[Poem(theme="河", text=SIMPLIFIED)]).find(TRADITIONAL)
     assert why is not None
     assert why.reason == "leak"
-    measured = Yardstick([SIMPLIFIED]).measure([TRADITIONAL])
+    measured = ReferenceSet([SIMPLIFIED]).measure([TRADITIONAL])
     assert (measured.copy_rate, measured.similarity) == (1, 1)
 
 

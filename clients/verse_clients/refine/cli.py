@@ -75,7 +75,7 @@ def start(
 ) -> None:
     """Begin a round: write its plan, which you can change before a step runs."""
     from verse_clients.refine import rounds
-    from verse_clients.refine.plan import Judge, Plan
+    from verse_clients.refine.plan import JudgePlan, Plan
 
     names = tuple(part.strip() for part in adapters.split(",") if part.strip())
     default = f"{names[0]}-r{rounds.next_number():02}" if names else ""
@@ -86,7 +86,7 @@ def start(
         variants=str(variants or ""),
         checkpoints=checkpoints,
         samples=samples,
-        judges=tuple(Judge(model=model) for model in judge or ()),
+        judges=tuple(JudgePlan(model=model) for model in judge or ()),
         base_url=base_url or "",
         preset=preset,
         poems=str(poems),
@@ -153,7 +153,7 @@ def filter_poems(
     from verse_clients.screening import CopyLimits, Limits
 
     limits = Limits(CopyLimits(min(8, max_run), max_run, max_copied), max_likeness)
-    poets = commands.PoetsFiles(poems=poems, split=None if without_split else split)
+    poets = commands.PoetFiles(poems=poems, split=None if without_split else split)
     show(commands.run_filter(source, output, poets, decided or [], limits))
     return None
 
@@ -204,15 +204,15 @@ def convert(
     if not decisions:
         return _run("convert", folder)
     from verse_clients.refine import commands
-    from verse_clients.refine.selection import Shares
+    from verse_clients.refine.convert import ShareLimits
     from verse_clients.screening import CopyLimits, Limits
 
     text = commands.run_convert(
         decisions,
         output,
         next_set,
-        commands.PoetsFiles(poems=poems, split=None if without_split else split),
-        Shares(max_synthetic=max_synthetic, max_opening=max_opening),
+        commands.PoetFiles(poems=poems, split=None if without_split else split),
+        ShareLimits(max_synthetic=max_synthetic, max_opening=max_opening),
         Limits(CopyLimits(min(8, max_run), max_run, max_copied), max_likeness),
         list_file,
     )
@@ -253,7 +253,7 @@ def compare(
         return _run("compare", folder)
     from verse_clients.refine import commands
 
-    poets = commands.PoetsFiles(poems=poems, split=None if without_split else split)
+    poets = commands.PoetFiles(poems=poems, split=None if without_split else split)
     figures = numbers or output.with_suffix(".numbers.json")
     show(commands.run_compare(sides, output, figures, poets, adapters_folder))
     return None

@@ -1,7 +1,12 @@
-"""What `filter`, `convert` and `compare` do on files: read, decide elsewhere, write, and report."""
+"""What `filter`, `convert` and `compare` do on files: read, decide elsewhere, write, and report.
 
-from collections.abc import Collection, Sequence
+The reports are Markdown, the same for the same input.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,15 +16,21 @@ from verse_clients.decisions import seed_list
 from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import read_decisions
 from verse_clients.errors import InputError
-from verse_clients.refine import compare, filtering, wording
-from verse_clients.refine.convert import convert
-from verse_clients.refine.inputs import read_candidates, read_poems
-from verse_clients.refine.next_set import lines, write_additional, write_file, write_next_set
-from verse_clients.refine.selection import Shares
-from verse_clients.screening import Guard, Limits
+from verse_clients.measures import first_line
+from verse_clients.refine import compare
+from verse_clients.refine.convert import ConversionResult, RefusedPoem, ShareLimits, convert
+from verse_clients.refine.files import (
+    lines,
+    read_candidates,
+    read_poems,
+    write_additional,
+    write_file,
+    write_next_set,
+)
+from verse_clients.screening import Finding, Guard, Limits, Reason, round_screen
 
 
-class PoetsFiles(msgspec.Struct, frozen=True, kw_only=True):
+class PoetFiles(msgspec.Struct, frozen=True, kw_only=True):
     """Where the poet's own poems are."""
 
     poems: Path
@@ -28,7 +39,7 @@ class PoetsFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_filter(
-    source: Path, output: Path, poets: PoetsFiles, decided: Sequence[Path], limits: Limits
+    source: Path, output: Path, poets: PoetFiles, decided: Sequence[Path], limits: Limits
 ) -> str:
     """Leave out poems that could not be learned; returns what was left out, in words.
 
@@ -37,12 +48,12 @@ def run_filter(
     """
     training, valid = _parts(poets)
     known = [e.candidate for e in read_decisions(decided) if isinstance(e, Decision)]
-    filtered = filtering.filter_candidates(
+    filtered = _filter_candidates(
         read_candidates(source), Guard(training, valid, limits), known, limits.ratio
     )
     if not filtered.kept:
-        raise InputError(f"No poem of {source} is left:\n{filtering.summary(filtered)}")
-    text = filtering.summary(filtered)
+        raise InputError(f"No poem of {source} is left:\n{_filter_summary(filtered)}")
+    text = _filter_summary(filtered)
     write_file(output, lines(filtered.kept))
     write_file(output.with_suffix(".md"), text.encode())
     return text
@@ -52,8 +63,8 @@ def run_convert(
     decisions: Sequence[Path],
     output: Path,
     folder: Path | None,
-    poets: PoetsFiles,
-    shares: Shares,
+    poets: PoetFiles,
+    shares: ShareLimits,
     limits: Limits,
     list_file: Path | None,
 ) -> str:
@@ -68,12 +79,12 @@ def run_convert(
             f"No decision stands in {', '.join(map(str, decisions))}; nothing is written."
         )
     poems = read_poems([poets.poems])
-    harvest = convert(entries, poems, split, shares, limits)
-    text = wording.summary(harvest, shares)
+    result = convert(entries, poems, split, shares, limits)
+    text = conversion_summary(result, shares)
     pairs = output.with_name(output.stem.removesuffix("_poems") + "_pairs.jsonl")
-    write_additional(harvest, output, pairs)
+    write_additional(result, output, pairs)
     if folder is not None:
-        write_next_set(harvest, split, folder)
+        write_next_set(result, split, folder)
     if list_file is not None:
         decided = [v for v in Replay(entries).verdicts() if v.action != "skip"]
         write_file(list_file, seed_list.encode(decided))
@@ -82,7 +93,7 @@ def run_convert(
 
 
 def run_compare(
-    sides: Sequence[Path], output: Path, numbers: Path, poets: PoetsFiles, adapters: Path
+    sides: Sequence[Path], output: Path, numbers: Path, poets: PoetFiles, adapters: Path
 ) -> str:
     """Mix the poems of several adapters for a blind look; returns the figures, in words.
 
@@ -122,7 +133,7 @@ def _name(path: Path, side: Sequence[Candidate]) -> str:
     return names.pop()
 
 
-def _split(poets: PoetsFiles) -> PoemSplit | None:
+def _split(poets: PoetFiles) -> PoemSplit | None:
     if poets.split is None:
         return None
     split = read_split(poets.split)
@@ -134,7 +145,132 @@ def _split(poets: PoetsFiles) -> PoemSplit | None:
     return split
 
 
-def _parts(poets: PoetsFiles) -> tuple[list[Poem], list[Poem]]:
+def _parts(poets: PoetFiles) -> tuple[list[Poem], list[Poem]]:
     originals = [poem for poem in read_poems([poets.poems]) if poem.origin == "poet"]
     split = _split(poets)
     return split.parts(originals) if split else (originals, [])
+
+
+class _Filtered(NamedTuple):
+    """What stays, and what does not and why, each in the order it came."""
+
+    kept: list[Candidate]
+    left: list[tuple[Candidate, Finding]]
+
+
+def _filter_candidates(
+    candidates: Iterable[Candidate], guard: Guard, known: Iterable[Candidate], max_ratio: float
+) -> _Filtered:
+    """Leave out what is cut off, copied, or nearly another poem.
+
+    Args:
+        candidates: What models wrote.
+        guard: Knows the poet's poems.
+        known: Poems that were decided in earlier rounds.
+        max_ratio: Edit ratio from which two poems are nearly the same, 0 to 1.
+    """
+    screen = round_screen(guard, max_ratio)
+    for candidate in known:
+        screen.know(f"a poem decided before, 《{candidate.theme}》", candidate.text)
+    filtered = _Filtered([], [])
+    for candidate in candidates:
+        why = screen.find(candidate, f"《{candidate.theme}》 {candidate.id}")
+        if why is None:
+            filtered.kept.append(candidate)
+        else:
+            filtered.left.append((candidate, why))
+    return filtered
+
+
+def _filter_summary(filtered: _Filtered) -> str:
+    """What was left out, and why, as Markdown."""
+    counts: Counter[Reason] = Counter(why.reason for _, why in filtered.left)
+    lines = [f"# {counted(len(filtered.kept), 'poem')} stay", ""]
+    lines += [
+        f"- {counts[kind]} left out, {reason}" for kind, reason in REASONS.items() if counts[kind]
+    ]
+    lines += [""] + [
+        f"- 《{candidate.theme}》 {candidate.id}: {because(why)}"
+        for candidate, why in filtered.left
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+REASONS: dict[Reason, str] = {
+    "empty": "without text",
+    "thought": "with a tag of a model's thinking in it",
+    "truncated": "cut off by the token limit",
+    "leak": "too near a poem of the valid set",
+    "copy": "taken over from a poem of the training set",
+    "near": "nearly the same as another poem",
+    "opening": "beginning with a line that has its share",
+    "share": "more than the share of model-written poems allows",
+}
+
+
+def conversion_summary(result: ConversionResult, shares: ShareLimits) -> str:
+    """The whole report, as Markdown."""
+    return "\n".join([*_taken(result, shares), *_left_out(result.refused), *_pairs(result)])
+
+
+def because(why: Finding) -> str:
+    """One reason with its evidence."""
+    if why.run:
+        return f"{len(why.run)} characters are from {why.other}: {why.run}"
+    if why.other and why.ratio:
+        return f"{why.ratio:.0%} like {why.other}"
+    if why.other:
+        return f"like {why.other}"
+    return REASONS[why.reason]
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 poem`, `2 poems`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _taken(result: ConversionResult, shares: ShareLimits) -> list[str]:
+    origins = Counter(poem.origin for poem in result.additional)
+    return [
+        "# What the next training set takes",
+        "",
+        f"- {counted(len(result.training), 'poem')} of the poet to learn from, "
+        f"{len(result.valid)} kept to measure with; all of them stay.",
+        f"- {counted(len(result.additional), 'poem')} that models wrote: "
+        f"{origins['accepted']} as they were, {origins['edited']} in the poet's version.",
+        f"- They make up {result.synthetic_share:.1%} of what is learned; "
+        f"at most {shares.max_synthetic:.1%} is allowed.",
+        f"- {counted(result.num_rejected, 'poem')} rejected, {result.num_skipped} not decided.",
+    ]
+
+
+def _left_out(refused: Iterable[RefusedPoem]) -> list[str]:
+    by_kind: dict[Reason, list[RefusedPoem]] = {kind: [] for kind in REASONS}
+    for one in refused:
+        by_kind[one.why.reason].append(one)
+    lines: list[str] = []
+    for kind, left_out in by_kind.items():
+        if left_out:
+            lines += ["", f"## Accepted and left out, since {REASONS[kind]}: {len(left_out)}", ""]
+            lines += [_line(one) for one in left_out]
+    return lines
+
+
+def _line(one: RefusedPoem) -> str:
+    evidence = f": {because(one.why)}" if one.why.other else ""
+    return f"- 《{one.poem.theme}》 {first_line(one.poem.text)} ({one.poem.source}){evidence}"
+
+
+def _pairs(result: ConversionResult) -> list[str]:
+    reasons = Counter(pair.reason for pair in result.pairs)
+    lines = [
+        "",
+        f"## {counted(len(result.pairs), 'preference pair')}",
+        "",
+        f"- {reasons['edited']} of the poet's version over the model's",
+        f"- {reasons['compared']} of poems compared side by side",
+        f"- {reasons['accepted']} of an accepted poem over a rejected one on the same theme",
+    ]
+    for kind, number in sorted(result.refused_pairs.items()):
+        lines.append(f"- {number} left out with a poem {REASONS[kind]}")
+    return [*lines, ""]

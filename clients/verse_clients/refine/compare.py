@@ -8,7 +8,7 @@ import msgspec
 from verse import jsonl
 from verse.records import Candidate
 from verse_clients.markdown import cell
-from verse_clients.measures import Measures, Yardstick, equal_samples
+from verse_clients.measures import Measures, ReferenceSet, equal_samples
 
 _METRICS_FILE = "metrics.jsonl"
 
@@ -25,7 +25,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     valid_step: int | None = None
 
 
-class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+class MetricsLine(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the trainer's metrics; only those of the valid set have a loss."""
 
     event: str = ""
@@ -33,7 +33,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     valid_loss: float | None = None
 
 
-_METRIC = msgspec.json.Decoder(Evaluated)
+_METRIC = msgspec.json.Decoder(MetricsLine)
 
 
 def blind_order(sides: Iterable[Sequence[Candidate]]) -> list[Candidate]:
@@ -59,16 +59,16 @@ def unmatched(sides: Collection[Sequence[Candidate]]) -> int:
 def sides(
     poems: Mapping[str, Sequence[Candidate]],
     training: Iterable[str],
-    losses: Mapping[str, Evaluated | None],
+    losses: Mapping[str, MetricsLine | None],
 ) -> list[Side]:
     """Measure each adapter; `losses` holds the best evaluation of those that have one."""
-    yardstick = Yardstick(training)
+    reference = ReferenceSet(training)
     samples = equal_samples({name: [p.text for p in side] for name, side in poems.items()})
-    return [_side(name, len(poems[name]), yardstick.measure(samples[name]), losses.get(name))
+    return [_side(name, len(poems[name]), reference.measure(samples[name]), losses.get(name))
             for name in poems]  # fmt: skip
 
 
-def best_evaluation(adapter: Path) -> Evaluated | None:
+def best_evaluation(adapter: Path) -> MetricsLine | None:
     """The evaluation with the lowest valid loss; None if the folder records none."""
     try:
         found = [record for _, record in jsonl.scan(adapter / _METRICS_FILE, _METRIC)]
@@ -103,7 +103,7 @@ def _asked(poem: Candidate) -> object:
     return poem.theme, poem.variant, poem.sample, poem.sampling, poem.seed
 
 
-def _side(name: str, num_poems: int, measures: Measures, best: Evaluated | None) -> Side:
+def _side(name: str, num_poems: int, measures: Measures, best: MetricsLine | None) -> Side:
     return Side(
         name=name,
         num_poems=num_poems,

@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 
 from verse.atomic_file import replace_file
+from verse.errors import UserError
 from verse.model_spelling import is_adapter_name
-from verse_clients.refine.errors import RoundError
 
 PLAN_FILE = "plan.toml"
 _PART = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -19,7 +19,11 @@ _SHARE = Annotated[float, msgspec.Meta(gt=0, le=1)]
 _COUNT = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Judge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RoundError(UserError):
+    """The folder is no round, or its plan says something impossible."""
+
+
+class JudgePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model that is asked to rank, and where it is."""
 
     model: str
@@ -55,7 +59,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Poems for each theme, adapter, checkpoint and variant."""
     base_url: str = ""
     """Empty: OPENAI_BASE_URL, or our own server."""
-    judges: tuple[Judge, ...] = ()
+    judges: tuple[JudgePlan, ...] = ()
     """None: the poet reads in the order of writing."""
     poems: str = "data/poems.jsonl"
     """The poet's own."""

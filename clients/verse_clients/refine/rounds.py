@@ -9,11 +9,16 @@ from filelock import lock_descriptor
 
 from verse_clients.decisions.journal import Replay, read_journal
 from verse_clients.decisions.sources import read_items
-from verse_clients.refine import progress, runner
-from verse_clients.refine.errors import RoundError
-from verse_clients.refine.plan import PLAN_FILE, Plan, check, read_plan, write_plan
-from verse_clients.refine.progress import Decided, StepState
-from verse_clients.refine.record import hashes, read_record
+from verse_clients.refine import runner
+from verse_clients.refine.plan import PLAN_FILE, Plan, RoundError, check, read_plan, write_plan
+from verse_clients.refine.record import (
+    Decided,
+    StepState,
+    hashes,
+    next_step,
+    read_record,
+    step_states,
+)
 from verse_clients.refine.runner import Program, Say
 from verse_clients.refine.steps import Step, compared_file, journal_file, queue_file, shown, steps
 
@@ -73,7 +78,7 @@ def look_at(folder: Path) -> list[StepState]:
     """
     plan = read_plan(folder)
     record = read_record(folder)
-    return progress.states(steps(plan, folder), record, hashes, _decided(plan, folder))
+    return step_states(steps(plan, folder), record, hashes, _decided(plan, folder))
 
 
 def advance(folder: Path, program: Program, say: Say) -> StepState | None:
@@ -88,7 +93,7 @@ def advance(folder: Path, program: Program, say: Say) -> StepState | None:
     """
     with _alone(folder, program) as program_here:
         while True:
-            state = progress.next_step(look_at(folder))
+            state = next_step(look_at(folder))
             if state is None or state.step.by_hand:
                 return state
             _announce(state, say)

@@ -2,28 +2,46 @@
 
 Standard output goes straight to the terminal, so progress bars live; standard error passes through
 here on its way.
+
+`verse train` never writes over an adapter. So a run that was stopped is resumed; one that learned
+from other rows, or by other commands, is set aside under another name; and a folder that this round
+did not make is left to the poet. `verse generate` asks only for what is missing. So poems for the
+comparison are set aside when the adapter that wrote them was trained again, or the plan has other
+commands for them.
 """
 
+import shlex
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
+from verse.errors import UserError
 from verse.poem_split import SPLIT_FILE
-from verse_clients.refine import again
-from verse_clients.refine.errors import RoundError, StepFailedError
-from verse_clients.refine.record import Hashes, Ran, hashes, read_record, write_record
+from verse_clients.refine.plan import RoundError
+from verse_clients.refine.record import (
+    Hashes,
+    RoundRecord,
+    StepRun,
+    hashes,
+    read_record,
+    write_record,
+)
 from verse_clients.refine.steps import Command, Step, shown
 
 _TAIL_LINES = 20
 _MAIN = "import sys; from verse.cli import main; sys.exit(main())"
 
 Say = Callable[[str], None]
+
+
+class StepFailedError(UserError):
+    """A command of a step ended with another exit code than 0."""
 
 
 class Program(NamedTuple):
@@ -44,11 +62,11 @@ def run_step(folder: Path, step: Step, program: Program, say: Say) -> None:
     inputs = hashes(step.inputs)
     _check_inputs(step, inputs)
     before = read_record(folder)
-    commands, notice = again.commands(step, before, inputs)
+    commands, notice = commands_to_run(step, before, inputs)
     if notice:
         say(notice)
     _make_folders(step, folder)
-    begun = Ran(step=step.name, commands=tuple(step.lines), inputs=inputs, started=_now())
+    begun = StepRun(step=step.name, commands=tuple(step.lines), inputs=inputs, started=_now())
     record = before.with_begun(begun)
     write_record(folder, record)
     exit_code, tail = _run_all(commands, program, say)
@@ -118,3 +136,77 @@ def _failure(step: Step, folder: Path, exit_code: int, tail: tuple[str, ...]) ->
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+_RUN_FILE = "run.json"
+"""The trainer's; without it there is nothing to resume."""
+
+StartMode = Literal["new", "resume", "aside", "foreign"]
+
+
+def start_mode(
+    step: Step, record: RoundRecord, inputs: Hashes, *, is_there: bool, is_run: bool
+) -> StartMode:
+    """How to run a step that makes an adapter. Pure.
+
+    Args:
+        step: As the plan has it now.
+        record: What this round has run.
+        inputs: What the step reads, as it is now.
+        is_there: Whether the folder exists.
+        is_run: Whether a training run in it can be resumed.
+    """
+    if step.adapter is None or not is_there:
+        return "new"
+    words = shlex.join(("--adapter-path", str(step.adapter)))
+    ours = [ran for ran in record.runs if ran.step == step.name and words in ran.commands[-1]]
+    if not ours:
+        return "foreign"
+    last = ours[-1]
+    same = last.exit != 0 and last.inputs == inputs and last.commands == tuple(step.lines)
+    return "resume" if same and is_run else "aside"
+
+
+def commands_to_run(
+    step: Step, record: RoundRecord, inputs: Hashes
+) -> tuple[tuple[Command, ...], str]:
+    """The commands to run now, and what the poet should know; moves what is outdated aside.
+
+    Raises:
+        RoundError: the folder is there and not from this round.
+        OSError: something cannot be moved.
+    """
+    folder = step.adapter
+    if folder is None:
+        return step.commands, _set_drafts_aside(step, record.last(step.name), inputs)
+    is_run = (folder / _RUN_FILE).exists()
+    mode = start_mode(step, record, inputs, is_there=folder.exists(), is_run=is_run)
+    if mode == "foreign":
+        raise RoundError(
+            f"{folder} is there already and not from this round; give the plan another new_adapter."
+        )
+    if mode == "aside":
+        aside = _free_name(folder)
+        folder.rename(aside)
+        return step.commands, f"What {folder} was before is kept as {aside}."
+    if mode == "resume":
+        return (*step.commands[:-1], (*step.commands[-1], "--resume")), ""
+    return step.commands, ""
+
+
+def _set_drafts_aside(step: Step, last: StepRun | None, inputs: Hashes) -> str:
+    if last is None or (last.inputs == inputs and last.commands == tuple(step.lines)):
+        return ""
+    told: list[str] = []
+    for draft in filter(Path.exists, step.drafts):
+        aside = _free_name(draft)
+        draft.rename(aside)
+        told.append(f"What {draft} was before is kept as {aside}.")
+    return "\n".join(told)
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return aside

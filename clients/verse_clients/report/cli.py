@@ -33,7 +33,7 @@ def report(
     ] = None,
 ) -> None:
     """Tell what was accepted, which checkpoint is best, and whether the poems narrow."""
-    from verse_clients.refine.next_set import write_file
+    from verse_clients.refine.files import write_file
     from verse_clients.report import pages
     from verse_clients.report.figures import figures
     from verse_clients.report.gather import gather

@@ -14,7 +14,7 @@ from verse_clients.decisions.journal import (
     overall,
     tallies,
 )
-from verse_clients.measures import Measures, Yardstick, equal_samples
+from verse_clients.measures import Measures, ReferenceSet, equal_samples
 from verse_clients.report.gather import Round
 from verse_clients.report.verdict import Verdict, verdict
 
@@ -108,7 +108,7 @@ def _measured(rounds: Sequence[Round]) -> dict[int, Measures]:
         if len(one.written) >= _MIN_POEMS
     }
     return {
-        int(number): Yardstick(rounds[int(number)].training).measure(sample)
+        int(number): ReferenceSet(rounds[int(number)].training).measure(sample)
         for number, sample in equal_samples(texts).items()
     }
 

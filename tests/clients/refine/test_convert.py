@@ -14,21 +14,26 @@ from verse.poem_split import PoemSplit
 from verse.records import Decision, PairDecision, Poem
 from verse.similarity import normalise
 from verse_clients.measures import first_line
-from verse_clients.refine.convert import Harvest, convert
-from verse_clients.refine.selection import Shares, by_claim, most_synthetic
-from verse_clients.refine.wording import summary
+from verse_clients.refine.commands import conversion_summary
+from verse_clients.refine.convert import (
+    ConversionResult,
+    ShareLimits,
+    by_claim,
+    convert,
+    most_synthetic,
+)
 from verse_clients.screening import Limits
 
 ORIGINALS = [Poem(theme=f"题{number}", text=own_text(number)) for number in range(8)]
 SPLIT = PoemSplit(valid=tuple(poem.id for poem in ORIGINALS[6:]), share=0.25, seed=0)
-SHARES = Shares(max_synthetic=0.5, max_opening=0.2)
+SHARES = ShareLimits(max_synthetic=0.5, max_opening=0.2)
 
 
 def harvested(
     entries: Sequence[Decision | PairDecision],
     poems: Sequence[Poem] = ORIGINALS,
-    shares: Shares = SHARES,
-) -> Harvest:
+    shares: ShareLimits = SHARES,
+) -> ConversionResult:
     return convert(entries, poems, SPLIT, shares, Limits())
 
 
@@ -74,30 +79,30 @@ def journals(draw: st.DrawFn) -> list[Decision]:
 def test_whatever_was_accepted_the_next_set_keeps_its_promises(
     entries: list[Decision], max_synthetic: float, max_opening: float
 ) -> None:
-    shares = Shares(max_synthetic=max_synthetic, max_opening=max_opening)
-    harvest = harvested(entries, shares=shares)
-    assert list(harvest.originals) == ORIGINALS
-    assert {*harvest.training, *harvest.valid} == {*ORIGINALS}
-    learned = [poem.text for poem in harvest.additional]
-    learned += [text for pair in harvest.pairs for text in (pair.chosen, pair.rejected)]
+    shares = ShareLimits(max_synthetic=max_synthetic, max_opening=max_opening)
+    result = harvested(entries, shares=shares)
+    assert list(result.originals) == ORIGINALS
+    assert {*result.training, *result.valid} == {*ORIGINALS}
+    learned = [poem.text for poem in result.additional]
+    learned += [text for pair in result.pairs for text in (pair.chosen, pair.rejected)]
     for text in learned:
         assert not any(taken_over(text, poem.text) for poem in ORIGINALS)
-    num_rows = len(harvest.training) + len(harvest.additional)
-    assert len(harvest.additional) <= max_synthetic * num_rows + 1e-6
-    openings = Counter(normalise(first_line(poem.text)) for poem in harvest.additional)
+    num_rows = len(result.training) + len(result.additional)
+    assert len(result.additional) <= max_synthetic * num_rows + 1e-6
+    openings = Counter(normalise(first_line(poem.text)) for poem in result.additional)
     assert all(count <= max(1, max_opening * num_rows + 1e-6) for count in openings.values())
 
 
 @given(journals())
 def test_every_accepted_poem_is_taken_or_refused_with_a_reason(entries: list[Decision]) -> None:
-    harvest = harvested(entries)
+    result = harvested(entries)
     accepted = {
         Poem(theme=e.candidate.theme, text=e.text or e.candidate.text).id
         for e in entries
         if e.action in ("accept", "edit")
     }
-    taken = {poem.id for poem in harvest.additional}
-    refused = {one.poem.id for one in harvest.refused}
+    taken = {poem.id for poem in result.additional}
+    refused = {one.poem.id for one in result.refused}
     assert taken | refused == accepted
     assert not taken & refused
 
@@ -106,7 +111,7 @@ def test_every_accepted_poem_is_taken_or_refused_with_a_reason(entries: list[Dec
 def test_the_same_decisions_give_the_same_harvest(entries: list[Decision]) -> None:
     one, other = harvested(entries), harvested(list(entries))
     assert msgspec.json.encode(one) == msgspec.json.encode(other)
-    assert summary(one, SHARES) == summary(other, SHARES)
+    assert conversion_summary(one, SHARES) == conversion_summary(other, SHARES)
 
 
 @given(journals())
@@ -127,9 +132,9 @@ def test_of_two_versions_nearly_the_same_the_edited_one_stays() -> None:
     text = own_text(50)
     accepted = decision("河", text)
     edited = decision("河", own_text(51), "edit", final=text.replace("\n", "，\n") + "了")
-    harvest = harvested([accepted, edited])
-    assert [poem.origin for poem in harvest.additional] == ["edited"]
-    assert [one.why.reason for one in harvest.refused] == ["near"]
+    result = harvested([accepted, edited])
+    assert [poem.origin for poem in result.additional] == ["edited"]
+    assert [one.why.reason for one in result.refused] == ["near"]
 
 
 def test_a_poem_near_the_valid_set_is_a_leak_and_one_near_the_training_set_a_copy() -> None:
@@ -141,8 +146,8 @@ def test_a_poem_near_the_valid_set_is_a_leak_and_one_near_the_training_set_a_cop
 def test_a_poem_cut_out_of_a_long_one_is_found_though_the_two_are_not_alike() -> None:
     long = Poem(theme="长", text=own_text(30, 200))
     entry = decision("短", long.text[40:52])
-    harvest = convert([entry], [*ORIGINALS, long], SPLIT, SHARES, Limits())
-    assert [one.why.reason for one in harvest.refused] == ["copy"]
+    result = convert([entry], [*ORIGINALS, long], SPLIT, SHARES, Limits())
+    assert [one.why.reason for one in result.refused] == ["copy"]
 
 
 def test_a_rejected_copy_is_in_no_pair_since_that_would_unlearn_the_poets_poem() -> None:
@@ -151,9 +156,9 @@ def test_a_rejected_copy_is_in_no_pair_since_that_would_unlearn_the_poets_poem()
         decision("题0", ORIGINALS[0].text, "reject"),
         decision("题0", own_text(61), "reject"),
     ]
-    harvest = harvested(entries)
-    assert [pair.rejected for pair in harvest.pairs] == [own_text(61)]
-    assert harvest.refused_pairs == {"copy": 1}
+    result = harvested(entries)
+    assert [pair.rejected for pair in result.pairs] == [own_text(61)]
+    assert result.refused_pairs == {"copy": 1}
 
 
 def test_poems_of_models_from_earlier_rounds_count_towards_the_share() -> None:
@@ -162,21 +167,21 @@ def test_poems_of_models_from_earlier_rounds_count_towards_the_share() -> None:
         for n in range(5)
     ]
     entries = [decision(f"新{n}", own_text(80 + n)) for n in range(5)]
-    harvest = harvested(entries, [*ORIGINALS, *before])
-    assert len(harvest.additional) == 6
-    assert list(harvest.originals) == ORIGINALS
-    assert {one.why.reason for one in harvest.refused} == {"share"}
+    result = harvested(entries, [*ORIGINALS, *before])
+    assert len(result.additional) == 6
+    assert list(result.originals) == ORIGINALS
+    assert {one.why.reason for one in result.refused} == {"share"}
 
 
 def test_no_opening_line_gets_more_than_its_share_and_the_poets_own_count_first() -> None:
     opened = [Poem(theme="门", text=f"门开着，\n{own_text(20)}")]
     entries = [decision(f"题{n}", f"门开着\n{own_text(40 + n)}") for n in range(5)]
     entries += [decision(f"别{n}", own_text(60 + n)) for n in range(4)]
-    harvest = harvested(entries, [*opened, *ORIGINALS], Shares(max_opening=0.2))
-    num_rows = len(harvest.training) + len(harvest.additional)
-    openings = [first_line(p.text) for p in (*harvest.training, *harvest.additional)]
+    result = harvested(entries, [*opened, *ORIGINALS], ShareLimits(max_opening=0.2))
+    num_rows = len(result.training) + len(result.additional)
+    openings = [first_line(p.text) for p in (*result.training, *result.additional)]
     assert sum(line.startswith("门开着") for line in openings) == num_rows // 5 == 2
-    assert Counter(one.why.reason for one in harvest.refused)["opening"] == 4
+    assert Counter(one.why.reason for one in result.refused)["opening"] == 4
 
 
 def test_the_cap_is_exact() -> None:
@@ -199,7 +204,7 @@ def test_every_theme_is_served_before_any_is_served_twice() -> None:
 
 def test_the_report_says_in_plain_words_what_was_refused_and_why() -> None:
     leak = decision("题", ORIGINALS[7].text)
-    text = summary(harvested([leak, decision("河", own_text(90))]), SHARES)
+    text = conversion_summary(harvested([leak, decision("河", own_text(90))]), SHARES)
     assert "6 poems of the poet to learn from, 2 kept to measure with" in text
     assert "1 poem that models wrote: 1 as they were, 0 in the poet's version." in text
     assert "## Accepted and left out, since too near a poem of the valid set: 1" in text

@@ -17,11 +17,9 @@ from verse import jsonl
 from verse.records import Decision, Poem
 from verse_clients.decisions.sources import read_items
 from verse_clients.refine import rounds
-from verse_clients.refine.errors import RoundError, StepFailedError
-from verse_clients.refine.plan import Extra, Judge, Plan, read_plan, write_plan
-from verse_clients.refine.progress import StepState
-from verse_clients.refine.record import read_record
-from verse_clients.refine.runner import Program
+from verse_clients.refine.plan import Extra, JudgePlan, Plan, RoundError, read_plan, write_plan
+from verse_clients.refine.record import StepState, read_record
+from verse_clients.refine.runner import Program, StepFailedError
 from verse_clients.refine.steps import steps
 
 STUB = Program(words=(sys.executable, "-S", str(Path(__file__).with_name("stub_verse.py"))))
@@ -39,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     poems = [Poem(theme=f"题{number}", text=own_text(number)) for number in range(8)]
     write_poets_files(tmp_path / "data", poems, num_valid=2)
     Path("data/themes.txt").write_text("题0\n题1\n", "utf-8")
-    plan = Plan(adapters=("old",), new_adapter="adapters/new", judges=(Judge(model="base"),))
+    plan = Plan(adapters=("old",), new_adapter="adapters/new", judges=(JudgePlan(model="base"),))
     return rounds.start_round(plan)
 
 
@@ -129,7 +127,9 @@ def test_a_changed_input_makes_its_step_and_those_behind_it_run_again(folder: Pa
 
 def test_a_changed_plan_makes_the_step_run_again_with_its_new_words(folder: Path) -> None:
     advance(folder)
-    write_plan(folder, msgspec.structs.replace(read_plan(folder), judges=(Judge(model="other"),)))
+    write_plan(
+        folder, msgspec.structs.replace(read_plan(folder), judges=(JudgePlan(model="other"),))
+    )
     assert state_of(folder)["judge"] == "changed"
     advance(folder)
     assert "--judge other" in Path("calls.log").read_text("utf-8").splitlines()[-1]
@@ -309,7 +309,7 @@ def test_without_a_judge_the_poet_reads_what_the_filter_left(folder: Path) -> No
 
 def test_judges_at_one_address_name_it_once_and_at_several_each_its_own(folder: Path) -> None:
     here, there = "http://here/v1", "http://there/v1"
-    judges = (Judge(model="base"), Judge(model="other", base_url=there))
+    judges = (JudgePlan(model="base"), JudgePlan(model="other", base_url=there))
     for some, urls in ((judges[:1], [here]), (judges, [here, there])):
         plan = msgspec.structs.replace(read_plan(folder), judges=some, base_url=here)
         words = next(step for step in steps(plan, folder) if step.name == "judge").commands[0]

@@ -1,43 +1,84 @@
-"""Writes what `convert` made: each file at once or not at all, and nothing that depends on when.
+"""What the steps read and write: a file that is wrong is one sentence, and each is written at once.
 
 Poems and the frozen split are what `verse data split` makes training rows of; pairs are rows
-already.
+already. Nothing that is written depends on when.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
+from verse import jsonl, verdicts
 from verse.atomic_file import replace_file
 from verse.poem_split import SPLIT_FILE, PoemSplit, write_split
-from verse.records import PreferencePair, content_id
+from verse.records import Candidate, Poem, PreferencePair, content_id
 from verse_clients.errors import InputError
-from verse_clients.refine.convert import Harvest
+from verse_clients.refine.convert import ConversionResult
+
+T = TypeVar("T")
+
+_POEM = msgspec.json.Decoder(Poem)
+_CANDIDATE = msgspec.json.Decoder(Candidate)
+
+
+def read_poems(paths: Iterable[Path]) -> list[Poem]:
+    """The poet's poems, those without text left out.
+
+    Raises:
+        InputError: a file is missing, or a line is no poem, or one that was rejected.
+    """
+    poems = [poem for path in paths for poem in _read(path, verdicts.scan(path, _POEM))]
+    return [poem for poem in poems if poem.text.strip()]
+
+
+def read_candidates(path: Path) -> list[Candidate]:
+    """What `verse generate` wrote; a last line that was cut off is passed over.
+
+    Raises:
+        InputError: the file is missing, or a line is no candidate.
+    """
+    return _read(path, jsonl.scan(path, _CANDIDATE))
+
+
+def _read(path: Path, scanned: Iterable[tuple[int, T | jsonl.JsonlError]]) -> list[T]:
+    records: list[T] = []
+    try:
+        for _, record in scanned:
+            if isinstance(record, jsonl.TornLineError):
+                break
+            if isinstance(record, jsonl.JsonlError):
+                raise InputError(str(record))
+            records.append(record)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    return records
+
 
 _VALID_THEMES = 10
 """Of so many themes, one is for measuring preferences."""
 
 
-def write_additional(harvest: Harvest, poems: Path, pairs: Path) -> None:
+def write_additional(result: ConversionResult, poems: Path, pairs: Path) -> None:
     """Write the poems that join the training set, and the preference pairs.
 
     Raises:
         InputError: a file cannot be written.
     """
-    write_file(poems, lines(harvest.additional))
-    write_file(pairs, lines(harvest.pairs))
+    write_file(poems, lines(result.additional))
+    write_file(pairs, lines(result.pairs))
 
 
-def write_next_set(harvest: Harvest, split: PoemSplit | None, folder: Path) -> None:
+def write_next_set(result: ConversionResult, split: PoemSplit | None, folder: Path) -> None:
     """Write a data folder: all poems, the split for `verse data split`, and pairs to prefer by.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    pairs, valid_pairs = _parts_by_theme(harvest.pairs)
+    pairs, valid_pairs = _parts_by_theme(result.pairs)
     files = {
-        "poems.jsonl": [*harvest.originals, *harvest.additional],
+        "poems.jsonl": [*result.originals, *result.additional],
         "pairs/train.jsonl": pairs,
         "pairs/valid.jsonl": valid_pairs,
     }
