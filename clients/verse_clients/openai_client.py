@@ -5,8 +5,8 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -67,10 +67,8 @@ class Server:
         Raises:
             ServerError: see there.
         """
-        try:
+        with _translating(self.base_url, "list of models"):
             return [model.id for model in self._client.models.list()]
-        except openai.OpenAIError as error:
-            raise _translated(error, self.base_url) from error
 
     def write(
         self,
@@ -87,16 +85,12 @@ class Server:
             ServerError: see there.
         """
         body = _given(seed=seed, temperature=temperature, max_tokens=max_tokens)
-        try:
+        with _translating(self.base_url, "chat completion"):
             return _answers(
                 self._client.chat.completions.create(
                     model=model, messages=_wire(messages), extra_body=body
                 )
             )[0]
-        except openai.OpenAIError as error:
-            raise _translated(error, self.base_url) from error
-        except _NO_COMPLETION as error:
-            raise NoCompletionError(f"{self.base_url} sent no chat completion.") from error
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -144,13 +138,9 @@ class AsyncServer:
         Raises:
             ServerError: see there.
         """
-        try:
+        with _translating(self.base_url, "list of models"):
             page = await self._client.models.list()
             return [msgspec.convert(model.model_dump(), ServedModel) for model in page.data]
-        except openai.OpenAIError as error:
-            raise _translated(error, self.base_url) from error
-        except _NO_COMPLETION as error:
-            raise NoCompletionError(f"{self.base_url} sent no list of models.") from error
 
     async def model(self, name: str) -> ServedModel:
         """One model by any spelling the server takes: `xuzhimo@best`.
@@ -158,13 +148,9 @@ class AsyncServer:
         Raises:
             ServerError: see there.
         """
-        try:
+        with _translating(self.base_url, "model"):
             model = await self._client.models.retrieve(name)
             return msgspec.convert(model.model_dump(), ServedModel)
-        except openai.OpenAIError as error:
-            raise _translated(error, self.base_url) from error
-        except _NO_COMPLETION as error:
-            raise NoCompletionError(f"{self.base_url} sent no model.") from error
 
     async def complete(
         self,
@@ -222,7 +208,7 @@ class AsyncServer:
     async def _complete(
         self, model: str, messages: Sequence[Message], body: dict[str, object]
     ) -> list[Answer]:
-        try:
+        with _translating(self.base_url, "chat completion"):
             return _answers(
                 await self._client.chat.completions.create(
                     model=model,
@@ -230,10 +216,6 @@ class AsyncServer:
                     extra_body=body,
                 )
             )
-        except openai.OpenAIError as error:
-            raise _translated(error, self.base_url) from error
-        except _NO_COMPLETION as error:
-            raise NoCompletionError(f"{self.base_url} sent no chat completion.") from error
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -285,6 +267,17 @@ def _answers(completion: ChatCompletion) -> list[Answer]:
     if not answers:
         raise IndexError("the completion has no choices")
     return answers
+
+
+@contextmanager
+def _translating(base_url: str, expected: str) -> Generator[None]:
+    """Make of whatever asking and reading ends in a sentence that names the server."""
+    try:
+        yield
+    except openai.OpenAIError as error:
+        raise _translated(error, base_url) from error
+    except _NO_COMPLETION as error:
+        raise NoCompletionError(f"{base_url} sent no {expected}.") from error
 
 
 def _translated(error: openai.OpenAIError, base_url: str) -> ServerError:

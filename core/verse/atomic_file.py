@@ -32,14 +32,17 @@ def replacing(path: Path) -> Generator[BinaryIO]:
     """
     target = path.resolve()
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    stream = os.fdopen(handle, "wb")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.close()
         Path(temporary).chmod(_mode_for(target))
         Path(temporary).replace(target)
     except BaseException:
+        with suppress(OSError):  # a full disk takes no last bytes, and must not hide the cause
+            stream.close()
         with suppress(OSError):
             Path(temporary).unlink()
         raise

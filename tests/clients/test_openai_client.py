@@ -21,7 +21,7 @@ from verse_clients.errors import (
     UnauthorisedError,
     UnknownModelError,
 )
-from verse_clients.openai_client import AsyncServer
+from verse_clients.openai_client import AsyncServer, Server
 
 pytestmark = pytest.mark.anyio
 ASKED = [Message("user", "河")]
@@ -159,3 +159,12 @@ async def test_a_server_on_this_machine_is_asked_once_more_by_itself(fake: FakeO
     assert (await server.complete("hushi", ASKED)).text
     assert fake.num_calls == 2
     await server.close()
+
+
+@pytest.mark.parametrize("body", [b'{"data": [5]}', b'{"data": 5}', b"<html>"])
+def test_a_list_that_is_none_of_models_is_one_sentence(fake: FakeOpenAI, body: bytes) -> None:
+    fake.script.list_failures.append(Failure(200, raw=body))
+    server = Server(fake.base_url)
+    with pytest.raises(NoCompletionError, match="sent no list of models"):
+        server.models()
+    server.close()

@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +89,26 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         replace_file(tmp_path / "nowhere" / "file", [b""])
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from verse.atomic_file import replacing
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+path = Path(sys.argv[1])
+try:
+    with replacing(path) as stream:
+        stream.write(b"x" * 100)
+        raise ValueError("the cause")
+except ValueError:
+    sys.exit([entry.name for entry in path.parent.iterdir()] != ["file"])
+"""
+
+
+def test_a_full_disk_does_not_hide_why_writing_was_given_up(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    code = [sys.executable, "-c", FULL_DISK, str(tmp_path / "file")]
+    assert subprocess.run(code, check=False, timeout=30).returncode == 0
+    assert (tmp_path / "file").read_bytes() == b"old"
