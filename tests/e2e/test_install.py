@@ -68,6 +68,13 @@ def test_a_command_of_another_part_tells_how_to_install_it(clients_bin: Path) ->
     )
 
 
+def test_models_are_compared_by_the_clients_alone(clients_bin: Path) -> None:
+    compare = (clients_bin / "verse", "adapters", "compare", "mine", "--themes", "河")
+    result = run(*compare, "--base-url", "http://127.0.0.1:9/v1")
+    assert result.returncode == 2
+    assert result.stderr == "No server answers at http://127.0.0.1:9/v1.\n"
+
+
 def test_help_works_with_one_part_alone(clients_bin: Path) -> None:
     result = run(clients_bin / "verse", "--help")
     assert result.returncode == 0
