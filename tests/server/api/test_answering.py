@@ -49,12 +49,25 @@ def token(text: str, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> Toke
 
 
 values = st.floats(-9, 0, allow_nan=False)
-tokens = st.builds(
-    token,
-    st.sampled_from("轻我走，a\n"),
-    values,
-    st.tuples(st.builds(token, st.just("了"), values)),
+top = st.tuples(st.builds(token, st.just("了"), values))
+frame = st.builds(
+    TokenLogprob, token=st.just("<|end|>"), bytes=st.just(()), logprob=values, top=top
 )
+"""A token that is reported and has no place in the text."""
+tokens = st.builds(token, st.sampled_from("轻我走，a\n"), values, top) | frame
+
+
+def text_of(parts: Sequence[TokenText]) -> str:
+    return b"".join(bytes(part.bytes) for part in parts).decode()
+
+
+def num_drawn(*writings: Written) -> int:
+    last = {
+        (number, chunk.index): chunk.completion_tokens
+        for number, writing in enumerate(writings)
+        for chunk in writing.chunks
+    }
+    return sum(last.values())
 
 
 @st.composite
@@ -80,7 +93,7 @@ def written(
             [
                 GenerationChunk(
                     index=index,
-                    text="".join(part.token for part in piece),
+                    text=text_of(piece),
                     target=TARGET,
                     completion_tokens=sum(map(len, texts[: number + 1])) + 1,
                     cached_tokens=2,
@@ -168,11 +181,13 @@ def plain(value: Any) -> Any:
 def test_a_chat_stream_put_together_is_the_whole_answer(
     data: st.DataObject, n: int, num_top: int | None
 ) -> None:
-    request, chunks = data.draw(written(0, n, num_top, scores=False))
+    writing = data.draw(written(0, n, num_top, scores=False))
+    request, chunks = writing
     engine = Script([chunks])
     whole, empty = whole_and_empty(ChatAnswers([request], engine))
     events = sent(ChatAnswers([request], engine), stream=True)
     assert plain(put_together(events, empty)) == plain(whole)
+    assert whole["usage"]["completion_tokens"] == num_drawn(writing)
     for choice in whole["choices"]:
         own = [chunk for chunk in chunks if chunk.index == choice["index"]]
         assert choice["message"]["content"] == "".join(chunk.text for chunk in own)
@@ -199,6 +214,7 @@ def test_a_completion_stream_put_together_is_the_whole_answer(
     assert plain(put_together(events, empty)) == plain(whole)
     usage = whole["usage"]
     assert usage["prompt_tokens"] == 3 * num_prompts
+    assert usage["completion_tokens"] == num_drawn(*prompts)
     assert usage["prompt_tokens_details"]["cached_tokens"] == 2 * num_prompts
     for choice in whole["choices"]:
         if choice["logprobs"] is None:
@@ -206,4 +222,4 @@ def test_a_completion_stream_put_together_is_the_whole_answer(
         # Each token stands in the text where its offset says.
         columns = choice["logprobs"]
         for text, offset in zip(columns["tokens"], columns["text_offset"], strict=True):
-            assert choice["text"].startswith(text, offset)
+            assert text == "<|end|>" or choice["text"].startswith(text, offset)
