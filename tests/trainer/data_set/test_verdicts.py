@@ -70,6 +70,67 @@ def test_what_is_undecided_elsewhere_is_left_out_and_counted(tool: str, tmp_path
     assert report.sentences == (f"{file}: 1 theme and poem record, 1 not decided on and left out",)
 
 
+def task(number: int, *annotations: dict[str, Any], **data: Any) -> dict[str, Any]:
+    """As Label Studio exports it in JSON."""
+    cancelled = sum(bool(one["was_cancelled"]) for one in annotations)
+    return {
+        "id": number,
+        "data": {"title": f"题{number}", "text": RIVER, **data},
+        "annotations": list(annotations),
+        "predictions": [],
+        "total_annotations": len(annotations) - cancelled,
+        "cancelled_annotations": cancelled,
+        "meta": {},
+    }
+
+
+def annotation(choice: str | None) -> dict[str, Any]:
+    value = {"from_name": "v", "type": "choices", "value": {"choices": [choice]}}
+    return {"result": [] if choice is None else [value], "was_cancelled": choice is None}
+
+
+def record(number: int, status: str, answer: str | None, **fields: Any) -> dict[str, Any]:
+    """As Argilla exports it in JSON."""
+    answers = {} if answer is None else {"kept": [{"value": answer, "user_id": "u"}]}
+    return {
+        "id": str(number),
+        "status": status,
+        "fields": {"theme": f"题{number}", "text": RIVER, **fields},
+        "metadata": {},
+        "suggestions": {},
+        "responses": answers,
+        "vectors": {},
+    }
+
+
+def test_whole_exports_of_label_studio_and_argilla_are_read(tmp_path: Path) -> None:
+    tasks = [
+        task(1, annotation("accept")),
+        task(2, annotation("Reject")),
+        task(3, annotation(None)),
+        task(4),
+        task(5, annotation("accept"), accepted=False),
+    ]
+    records = [
+        record(6, "completed", "accept"),
+        record(7, "completed", "reject"),
+        record(8, "pending", None),
+        record(9, "completed", None, deleted=True),
+    ]
+    for name, rows in (("tasks.json", tasks), ("records.json", records)):
+        (tmp_path / name).write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+    report = import_poems(
+        [tmp_path / "tasks.json", tmp_path / "records.json"], tmp_path / "p.jsonl"
+    )
+    assert (report.refused, report.doubts) == ((), ())
+    assert report.sentences == (
+        f"{tmp_path / 'tasks.json'}: 2 theme and poem records, 2 rejected and left out, "
+        "1 not decided on and left out",
+        f"{tmp_path / 'records.json'}: 1 theme and poem record, 2 rejected and left out, "
+        "1 not decided on and left out",
+    )
+
+
 def test_what_was_accepted_elsewhere_is_taken(tmp_path: Path) -> None:
     rows = [
         {"title": "河", "text": "一", "answer": "accept", "_task_hash": 1},

@@ -6,6 +6,8 @@ theme or title, with text, poem, body or response     a record
 messages; prompt and completion; ChatML in text       a conversation, see rows
 image and response, with accepted, edited, deleted    the original project's list
 title, body and checkpoint_path                       the original project's generation
+data; fields                                          one of these inside of Label Studio's task
+                                                      or Argilla's record
 entry; candidate; chosen and rejected; adapter        Verse's own files, refused by name:
 other commands read them
 
@@ -31,6 +33,8 @@ from verse_trainer.data_set.rows import (
 
 _THEME_KEYS = ("theme", "title")
 _TEXT_KEYS = ("text", "poem", "body", "response")
+_WRAPPERS = ("data", "fields")
+"""Label Studio's task and Argilla's record keep under these what they were given."""
 _CONVERSATION_KINDS = {
     "messages": "conversations",
     "completion": "prompt and completion rows",
@@ -187,13 +191,24 @@ def found_poem(kind: str, theme: str, text: str, path: Path, line: int) -> Found
 
 
 def _read(row: bytes | msgspec.Raw, path: Path, line: int) -> Found:
+    outer, reading = row, read_verdict(row)
+    row = _inner(outer)
+    if row is not outer and not reading.is_left_out:
+        reading = read_verdict(row)
     read = _reader(msgspec.json.decode(row, type=dict[str, msgspec.Raw]))
-    reading = read_verdict(row)
     is_open = read is _from_list and reading.verdict is None
     if is_open or reading.is_left_out:
         return LeftOut(path=path, line=line, reason=reading.reason)
     taken = _found(read(row, reading), path, line)
     return msgspec.structs.replace(taken, unknown=reading.unknown)
+
+
+def _inner(row: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
+    """What an annotation tool was given, out of what it keeps around it; else the row itself."""
+    keys = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
+    is_wrapped = not any(key in keys for key in (*_TEXT_KEYS, "messages", "prompt"))
+    inner = next((keys[key] for key in _WRAPPERS if key in keys), None) if is_wrapped else None
+    return row if inner is None or _object(inner) is None else inner
 
 
 def _reader(keys: Mapping[str, msgspec.Raw]) -> _Reader:
