@@ -1,4 +1,11 @@
-"""The windows of `verse curate`: widgets and bindings. What they mean is decided in `session`."""
+"""The windows of `verse curate`: widgets and bindings. What they mean is decided in `session`.
+
+main_window                        one poem; panels, find_bar, reading and editing are its parts
+pairs_window, statistics_window,   the windows beside it
+dialogs
+actions                            what every key does, in all of them
+theme, looks, widgets, background  what they are made of
+"""
 
 import sys
 import tkinter

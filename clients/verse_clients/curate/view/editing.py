@@ -5,12 +5,10 @@ from tkinter import Event, Misc, TclError, Text, ttk
 
 from verse_clients.curate.keymap import show_key
 from verse_clients.curate.session import edit_distance
-from verse_clients.curate.view import fonts
-from verse_clients.curate.view.flow import Flow
-from verse_clients.curate.view.fonts import Fonts
-from verse_clients.curate.view.hints import Hint
+from verse_clients.curate.view import theme
 from verse_clients.curate.view.reading import scroll_by_bar
-from verse_clients.curate.view.theme import Palette
+from verse_clients.curate.view.theme import Fonts, Palette
+from verse_clients.curate.view.widgets import Flow, Hint
 from verse_clients.curate.wording import difference
 
 _QUIET_MS = 120
@@ -79,7 +77,7 @@ class Editor(ttk.Frame):
     def _columns(self) -> None:
         self.rowconfigure(2, weight=1)
         self.columnconfigure((0, 1), weight=1, uniform="half")
-        self._theme = ttk.Label(self, style="Quiet.TLabel", font=fonts.THEME, anchor="center")
+        self._theme = ttk.Label(self, style="Quiet.TLabel", font=theme.THEME, anchor="center")
         self._theme.grid(row=0, column=0, columnspan=2, pady=(8, 6))
         self._count = ttk.Label(self, style="Quiet.TLabel")
         self._count.grid(row=1, column=0, sticky="w", padx=20, pady=(0, 4))
@@ -96,7 +94,7 @@ class Editor(ttk.Frame):
         frame.rowconfigure(0, weight=1)
         frame.columnconfigure(0, weight=1)
         text = Text(
-            frame, wrap="none", font=fonts.EDIT, borderwidth=0, highlightthickness=0, width=1,
+            frame, wrap="none", font=theme.EDIT, borderwidth=0, highlightthickness=0, width=1,
             height=1,
         )  # fmt: skip
         text.grid(row=0, column=0, sticky="nsew")

@@ -6,8 +6,7 @@ from typing import Any, cast
 
 from verse.records import OrderName
 from verse_clients.curate.queue import Filter
-from verse_clients.curate.view.flow import Flow
-from verse_clients.curate.view.hints import Hint
+from verse_clients.curate.view.widgets import Flow, Hint
 from verse_clients.decisions.sources import Item
 
 _STATES = {

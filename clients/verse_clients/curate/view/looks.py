@@ -1,13 +1,31 @@
 """How the windows look: palette, type, and everybody who has to know when one changes."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from tkinter import Misc
 
 from verse_clients.curate.store import Appearance
-from verse_clients.curate.view import hints, theme
-from verse_clients.curate.view.appearance import system_is_dark
-from verse_clients.curate.view.fonts import Fonts
-from verse_clients.curate.view.theme import DARK, LIGHT, Palette
+from verse_clients.curate.view import theme
+from verse_clients.curate.view.theme import DARK, LIGHT, Fonts, Palette
+from verse_clients.curate.view.widgets import paint_hints
+
+if sys.platform == "darwin":
+    _QUESTION = ("defaults", "read", "-g", "AppleInterfaceStyle")
+else:
+    _QUESTION = ("gsettings", "get", "org.gnome.desktop.interface", "color-scheme")
+
+
+def system_is_dark(seconds: float = 0.5) -> bool:
+    """Ask once; a desktop that cannot be asked counts as light."""
+    try:
+        answer = subprocess.run(
+            _QUESTION, capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "dark" in answer.stdout.lower()
+
 
 Painter = Callable[[Palette, Fonts], None]
 
@@ -37,7 +55,7 @@ class Looks:
     def paint(self) -> None:
         """Give everything its colours and distances."""
         theme.apply(self._root, self.palette, self.fonts)
-        hints.paint_all(self.palette)
+        paint_hints(self.palette)
         self._painters = [(w, paint) for w, paint in self._painters if w.winfo_exists()]
         for _, painter in self._painters:
             painter(self.palette, self.fonts)

@@ -11,19 +11,21 @@ from verse.records import Decision
 from verse_clients.curate import wording
 from verse_clients.curate.app import CurationApp
 from verse_clients.curate.store import Appearance, WindowState, fitting_geometry
-from verse_clients.curate.view import fonts, hints
+from verse_clients.curate.view import theme
 from verse_clients.curate.view.actions import Actions
-from verse_clients.curate.view.appearance import system_is_dark
 from verse_clients.curate.view.background import Background, repeat
 from verse_clients.curate.view.editing import Editor
-from verse_clients.curate.view.facts import Facts
 from verse_clients.curate.view.find_bar import FindBar
-from verse_clients.curate.view.fonts import Fonts
-from verse_clients.curate.view.keys import bind_keys, let_input_method_rest
-from verse_clients.curate.view.looks import Looks
+from verse_clients.curate.view.looks import Looks, system_is_dark
+from verse_clients.curate.view.panels import DecisionButtons, Facts, TopBar
 from verse_clients.curate.view.reading import Page
-from verse_clients.curate.view.theme import Palette
-from verse_clients.curate.view.toolbar import Deciding, TopBar
+from verse_clients.curate.view.theme import Fonts, Palette
+from verse_clients.curate.view.widgets import (
+    bind_keys,
+    hide_hints,
+    hide_hints_on_keys,
+    let_input_method_rest,
+)
 
 _MIN_SIZE = (560, 480)
 _KEEP_MS = 250
@@ -99,7 +101,7 @@ class MainWindow:
         slot = self.session.current
         if slot is None:
             return
-        hints.hide_all()
+        hide_hints()
         candidate = slot.item.candidate
         self.page.grid_remove()
         self.bottom.grid_remove()
@@ -133,7 +135,7 @@ class MainWindow:
     def open_find(self) -> None:
         """Show the bar with filters and put the cursor into the search."""
         self.offer_filters()
-        # Deciding keys are dead while typing, so their buttons make room.
+        # DecisionButtons keys are dead while typing, so their buttons make room.
         self.bottom.grid_remove()
         self.find_bar.grid(row=3, column=0, sticky="ew")
         self.find_bar.focus_search()
@@ -223,13 +225,13 @@ class MainWindow:
         self.bottom.grid(row=5, column=0, sticky="ew", padx=_MARGIN, pady=(4, 8))
         self.facts = Facts(self.bottom, self)
         self.facts.pack(fill="x")
-        self.deciding = Deciding(self.bottom, self.app.keymap, self.actions.run)
+        self.deciding = DecisionButtons(self.bottom, self.app.keymap, self.actions.run)
         self.deciding.pack(fill="x", pady=(8, 0))
         self._bind()
 
     def _bind(self) -> None:
         root = self.root
-        hints.hide_on_keys(root)
+        hide_hints_on_keys(root)
         bind_keys(root, self.actions.on_key)
         let_input_method_rest(root)
         root.protocol("WM_DELETE_WINDOW", self.close)
@@ -246,7 +248,7 @@ class MainWindow:
         screen = self.root.winfo_screenwidth(), self.root.winfo_screenheight()
         self.root.geometry(fitting_geometry(state.geometry, screen))
         notices = [*self.app.notices]
-        font = fonts.missing_font_notice(self.looks.fonts.families)
+        font = theme.missing_font_notice(self.looks.fonts.families)
         if font:
             notices.append(font)
         if self.session.filter != type(self.session.filter)():

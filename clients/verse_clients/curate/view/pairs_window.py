@@ -7,13 +7,10 @@ from tkinter import Misc, ttk
 from verse_clients.curate.app import CurationApp
 from verse_clients.curate.order import Pair, next_pair
 from verse_clients.curate.session import PairVerdict
-from verse_clients.curate.view import fonts
-from verse_clients.curate.view.flow import Flow
-from verse_clients.curate.view.hints import Hint
-from verse_clients.curate.view.keys import bind_keys
+from verse_clients.curate.view import theme
 from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.reading import Page
-from verse_clients.curate.view.sheet import Sheet
+from verse_clients.curate.view.widgets import Flow, Hint, Sheet, bind_keys
 
 _CHOICES: tuple[tuple[str, str, PairVerdict, str], ...] = (
     ("Left", "Left is better (←)", "left", "The left one is better."),
@@ -45,7 +42,7 @@ class PairsWindow(Sheet):
         columns.pack(fill="both", expand=True, padx=8)
         columns.rowconfigure(0, weight=1)
         columns.columnconfigure((0, 2), weight=1, uniform="half")
-        self.pages = [Page(columns, looks.fonts, fonts.EDIT, from_top=True) for _ in range(2)]
+        self.pages = [Page(columns, looks.fonts, theme.EDIT, from_top=True) for _ in range(2)]
         for column, page in zip((0, 2), self.pages, strict=True):
             page.grid(row=0, column=column, sticky="nsew", padx=8)
         ttk.Separator(columns, orient="vertical").grid(row=0, column=1, sticky="ns", pady=30)

@@ -2,9 +2,8 @@
 
 from tkinter import Event, Misc, Text, ttk
 
-from verse_clients.curate.view import fonts
-from verse_clients.curate.view.fonts import Fonts
-from verse_clients.curate.view.theme import Palette
+from verse_clients.curate.view import theme
+from verse_clients.curate.view.theme import Fonts, Palette
 
 _SPACING = 0.32
 """Between lines, as a share of the type's height."""
@@ -18,7 +17,7 @@ class Page(ttk.Frame):
     """Shows a theme and a poem; scrolls when the poem is longer or wider than the window."""
 
     def __init__(
-        self, master: Misc, font: Fonts, family: str = fonts.POEM, *, from_top: bool = False
+        self, master: Misc, font: Fonts, family: str = theme.POEM, *, from_top: bool = False
     ) -> None:
         """Make an empty page.
 
@@ -63,7 +62,7 @@ class Page(ttk.Frame):
             selectforeground=palette.ink,
             inactiveselectbackground=palette.selected,
         )
-        self.text.tag_configure("theme", foreground=palette.quiet, font=fonts.THEME)
+        self.text.tag_configure("theme", foreground=palette.quiet, font=theme.THEME)
         self.text.tag_configure("copied", underline=True, underlinefg=palette.seal)
         self._fill()
 
@@ -103,17 +102,17 @@ class Page(ttk.Frame):
 
     def _lay_out(self) -> None:
         """Put the poem in the middle as one block, so that indents keep their meaning."""
-        poem, theme = self._fonts[self._family], self._fonts[fonts.THEME]
+        poem, title = self._fonts[self._family], self._fonts[theme.THEME]
         width, height = self.text.winfo_width(), self.text.winfo_height()
         lines = self._poem.split("\n")
         block = max(poem.measure(line) for line in lines)
         between = round(poem.metrics("linespace") * _SPACING)
-        gap = round(theme.metrics("linespace") * 1.2)
-        used = theme.metrics("linespace") + gap + len(lines) * (poem.metrics("linespace") + between)
+        gap = round(title.metrics("linespace") * 1.2)
+        used = title.metrics("linespace") + gap + len(lines) * (poem.metrics("linespace") + between)
         free = height * _FROM_TOP if self._from_top else (height - used) * _OPTICAL_MIDDLE
         above = max(round(free), self._fonts.pixels(_MIN_MARGIN))
         margin = max((width - block) // 2, self._fonts.pixels(_MIN_MARGIN))
-        theme_margin = max((width - theme.measure(self._theme)) // 2, 0)
+        theme_margin = max((width - title.measure(self._theme)) // 2, 0)
         self.text.tag_configure("poem", lmargin1=margin, spacing3=between)
         self.text.tag_configure("theme", lmargin1=theme_margin, spacing1=above, spacing3=gap)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from verse_clients.curate.view.appearance import system_is_dark
-from verse_clients.curate.view.fonts import missing_font_notice
+from verse_clients.curate.view.looks import system_is_dark
+from verse_clients.curate.view.theme import missing_font_notice
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="asks gsettings")

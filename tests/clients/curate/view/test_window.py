@@ -16,11 +16,11 @@ from verse.records import Candidate
 from verse_clients.curate.more import Written
 from verse_clients.curate.queue import Filter
 from verse_clients.curate.store import WindowState
+from verse_clients.curate.view.dialogs import TypeWindow
 from verse_clients.curate.view.pairs_window import PairsWindow
-from verse_clients.curate.view.sheet import Sheet
 from verse_clients.curate.view.statistics_window import StatisticsWindow
 from verse_clients.curate.view.theme import DARK, LIGHT
-from verse_clients.curate.view.type_window import TypeWindow
+from verse_clients.curate.view.widgets import Sheet
 from verse_clients.decisions.journal import read_journal
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding
