@@ -1,14 +1,12 @@
-"""A report as pictures: agreement, ranks with their intervals, scores against length.
-
-Drawn without pyplot, which would look for a screen.
-"""
+"""A report as pictures: agreement, ranks with their intervals, scores against length."""
+# matplotlib's stubs leave keyword arguments without types.
+# pyright: reportUnknownMemberType=false
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from verse.records import JournalEntry
 from verse_clients.decisions.journal import Replay
@@ -16,11 +14,11 @@ from verse_clients.errors import OutputError
 from verse_clients.judge.metrics import blind_verdicts, length_of
 from verse_clients.judge.ranked import Ranked, RankedPoem
 from verse_clients.judge.report import Report
+from verse_clients.plotting import IntervalRow, draw_intervals, write_png
 
 _COLOURS = {True: "#2a7f62", False: "#b4443c", None: "#8a8a8a"}
 _WORDS = {True: "taken", False: "rejected", None: "not decided blind"}
 _KIND_COLOURS = {"judge": "#2b4c7e", "criterion": "#567ebb", "baseline": "#8a8a8a"}
-_DOTS_PER_INCH = 120
 
 Taken = dict[str, bool]
 
@@ -34,38 +32,24 @@ def draw(
         OutputError: the disk refuses.
     """
     taken = blind_verdicts(Replay(entries)).taken
-    plots: dict[str, Callable[[Any], bool]] = {
+    plots: dict[str, Callable[[Axes], bool]] = {
         "agreement.png": lambda axes: _agreement(axes, report),
         "ranks.png": lambda axes: _ranks(axes, ranked, taken),
         "length.png": lambda axes: _length(axes, ranked, taken),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [path for name, plot in plots.items() if (path := _write(folder / name, plot))]
+        return [path for name, plot in plots.items() if (path := write_png(folder / name, plot))]
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}.") from error
 
 
-def _write(path: Path, plot: Callable[[Any], bool]) -> Path | None:
-    figure = cast(Any, Figure(figsize=(8, 5), layout="constrained"))
-    FigureCanvasAgg(figure)
-    if not plot(figure.add_subplot()):
-        return None
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
-    return path
-
-
-def _agreement(axes: Any, report: Report) -> bool:
-    for place, scorer in enumerate(report.scorers):
-        value, low, high = scorer.auc
-        colour = _KIND_COLOURS[scorer.kind]
-        axes.plot([low, high], [place, place], color=colour, linewidth=2)
-        axes.plot([value], [place], "o", color=colour)
+def _agreement(axes: Axes, report: Report) -> bool:
+    rows = [IntervalRow(s.name, *s.auc, _KIND_COLOURS[s.kind]) for s in report.scorers]
+    draw_intervals(axes, rows)
     axes.axvline(0.5, color="black", linestyle=":", linewidth=1)
-    axes.set_yticks(range(len(report.scorers)), [scorer.name for scorer in report.scorers])
-    axes.invert_yaxis()
     axes.set_xlabel("ROC-AUC with the poet's blind decisions; 0.5 is chance")
-    return bool(report.scorers)
+    return bool(rows)
 
 
 def _ranks(axes: Any, ranked: Ranked, taken: Taken) -> bool:

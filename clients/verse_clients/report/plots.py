@@ -1,48 +1,25 @@
-"""Plots as SVG to stand in a page: text stays text, so the browser's fonts set Chinese names.
-
-Lines and letters take the colour of the page's own text, light or dark.
-"""
+"""What was accepted, by checkpoint and round by round, as SVG for the page."""
 # matplotlib's stubs leave keyword arguments without types.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false
 
-import io
-import re
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from verse_clients.decisions.journal import AcceptanceTally
+from verse_clients.plotting import INK, IntervalRow, draw_intervals, draw_rows, svg
 from verse_clients.report.figures import RoundFigures
 
 ACCEPTED, EDITED, REJECTED, QUIET = "#3d8b66", "#c79a2b", "#9a8f8b", "#7a6fa8"
-_INK = "#010203"
-"""Stands for the page's own colour of text until the plot is in the page."""
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "verse",
-    "text.parse_math": False,  # a dollar sign in a name is no formula
-    "font.family": "sans-serif",
-    "font.size": 10,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), _INK),
-    **dict.fromkeys(("xtick.color", "ytick.color"), _INK),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-_WIDTH, _ROW = 7.2, 0.34
-"""Inches."""
-_PROLOG = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
+_INCHES_A_ROW = 0.34
 
 
 def shares(tallies: Sequence[AcceptanceTally]) -> str:
     """Bars of what was accepted, edited and rejected, with the interval of what was taken."""
 
-    def draw(figure: Figure) -> None:
-        axes = _percent_axes(figure, [f"{t.name} ({t.decided})" for t in tallies])
+    def draw(axes: Axes) -> None:
+        draw_rows(axes, [f"{tally.name} ({tally.decided})" for tally in tallies])
+        _percent(axes)
         start = [0.0] * len(tallies)
         for name, colour, counts in (
             ("unedited", ACCEPTED, [t.accepted for t in tallies]),
@@ -54,31 +31,26 @@ def shares(tallies: Sequence[AcceptanceTally]) -> str:
             start = [a + b for a, b in zip(start, width, strict=True)]
         for place, tally in enumerate(tallies):
             low, high = (100 * end for end in tally.interval)
-            axes.plot((low, high), (place, place), color=_INK, linewidth=1.2)
+            axes.plot((low, high), (place, place), color=INK, linewidth=1.2)
         _legend(axes)
 
-    return _svg("shares", draw, _height(len(tallies)))
+    return svg("shares", draw, _height(len(tallies)))
 
 
 def blind(tallies: Sequence[AcceptanceTally]) -> str:
     """A point and its interval for each checkpoint."""
 
-    def draw(figure: Figure) -> None:
-        axes = _percent_axes(figure, [f"{tally.name} ({tally.decided})" for tally in tallies])
-        for place, tally in enumerate(tallies):
-            low, high = (100 * end for end in tally.interval)
-            axes.plot((low, high), (place, place), color=ACCEPTED, linewidth=2)
-            axes.plot([100 * tally.share], [place], "o", color=ACCEPTED, markersize=7)
-        axes.set_xlabel("accepted, of blind decisions, %")
+    def draw(axes: Axes) -> None:
+        draw_intervals(axes, [_estimate(tally) for tally in tallies])
+        _percent(axes, "accepted, of blind decisions, %")
 
-    return _svg("blind", draw, _height(len(tallies)))
+    return svg("blind", draw, _height(len(tallies)))
 
 
 def course(rounds: Sequence[RoundFigures]) -> str:
     """What was taken, how varied, how like the poet, and how much copied, round by round."""
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
+    def draw(axes: Axes) -> None:
         places = range(len(rounds))
         axes.set_xticks(places, [one.name for one in rounds])
         axes.set_ylim(0, 104)
@@ -93,7 +65,7 @@ def course(rounds: Sequence[RoundFigures]) -> str:
         _line(axes, "copies", REJECTED, [m and m.copy_rate for m in measured])
         _legend(axes)
 
-    return _svg("course", draw, 3.2)
+    return svg("course", draw, 3.2)
 
 
 def _line(axes: Axes, name: str, colour: str, values: Sequence[float | None]) -> None:
@@ -102,13 +74,14 @@ def _line(axes: Axes, name: str, colour: str, values: Sequence[float | None]) ->
     axes.plot(places, heights, "o-", color=colour, label=name, markersize=5)
 
 
-def _percent_axes(figure: Figure, names: Sequence[str]) -> Axes:
-    axes = figure.add_subplot()
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+def _estimate(tally: AcceptanceTally) -> IntervalRow:
+    low, high = (100 * end for end in tally.interval)
+    return IntervalRow(f"{tally.name} ({tally.decided})", 100 * tally.share, low, high, ACCEPTED)
+
+
+def _percent(axes: Axes, label: str = "%") -> None:
     axes.set_xlim(0, 100)
-    axes.set_xlabel("%")
-    return axes
+    axes.set_xlabel(label)
 
 
 def _legend(axes: Axes) -> None:
@@ -116,20 +89,4 @@ def _legend(axes: Axes) -> None:
 
 
 def _height(num_rows: int) -> float:
-    return 1.2 + _ROW * max(num_rows, 1)
-
-
-def _svg(name: str, draw: Callable[[Figure], None], height: float) -> str:
-    """Draw and make it fit to stand in a page beside others."""
-    stream = io.StringIO()
-    with rc_context(_STYLE), warnings.catch_warnings():
-        # Its own fonts lack Chinese, and need not have it.
-        warnings.simplefilter("ignore", UserWarning)
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    svg = _PROLOG.sub("", stream.getvalue()).strip().replace(_INK, "currentColor")
-    for reference in ('id="', "url(#", 'href="#'):
-        svg = svg.replace(reference, f"{reference}{name}-")
-    return svg
+    return 1.2 + _INCHES_A_ROW * max(num_rows, 1)

@@ -14,10 +14,9 @@ from verse import jsonl
 from verse.errors import UserError
 from verse.records import Candidate, Decision, JournalEntry, PairDecision, Poem, Undo
 from verse_clients.report.cli import app
-from verse_clients.report.figures import figures
+from verse_clients.report.figures import figures, verdict
 from verse_clients.report.gather import Round, gather
 from verse_clients.report.pages import html, markdown
-from verse_clients.report.verdict import verdict
 
 
 def decisions(model: str, *counts: int, blind: bool = True, start: int = 0) -> list[Decision]:
