@@ -130,7 +130,7 @@ class RetryPolicy:
         """One line for an outage; one for each long pause that is asked for."""
         if error.retry_after_seconds is None:
             if not self._is_reported:
-                self._report(f"{error} Waiting for it, {self._wait:.0f} s at most; Ctrl-C stops.")
+                self._report(f"{error} Waiting up to {self._wait:.0f} s for it; Ctrl-C stops.")
         elif self._now() + seconds > self._resume + _WORTH_REPORTING_SECONDS:
             self._report(f"{error} Waiting {seconds:.0f} s, as it asks.")
         else:

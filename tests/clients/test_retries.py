@@ -85,7 +85,7 @@ async def test_an_outage_is_told_once_and_so_is_its_end() -> None:
     assert await world.retries.ask(world.request) == "诗"
     assert world.time == 1 + 2 + 4 + 8
     assert world.told == [
-        "Nobody there. Waiting for it, 100 s at most; Ctrl-C stops.",
+        "Nobody there. Waiting up to 100 s for it; Ctrl-C stops.",
         "The server answers again.",
     ]
 

@@ -48,7 +48,7 @@ def parse_checkpoints(text: str) -> Sequence[str]:
         if not (found := _RANGE.fullmatch(part)) or int(found[2] or found[1]) < int(found[1]):
             raise SelectionError(
                 f"{part!r} names no checkpoints; write best, last, all, published, "
-                "a step (200), a range (200-1200) or every:2, with commas between."
+                "a step (200), a range (200-1200) or every:2, separated by commas."
             )
     return parts
 
@@ -193,7 +193,7 @@ def _named(known: Catalogue, wanted: str, selection: Selection) -> list[Source]:
         adapter = known.adapters[name]
         sources = _checkpoints_of(adapter, selection)
         if not sources:
-            raise SelectionError(f"None of these checkpoints is there: {_described(adapter)}.")
+            raise SelectionError(f"None of these checkpoints exists: {_described(adapter)}.")
         return sources
     return [_spelled(known, name)]
 

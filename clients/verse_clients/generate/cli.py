@@ -66,7 +66,7 @@ def generate(
 
 @app.command()
 def report(poems: options.Poems, as_json: Json = False) -> None:
-    """Tell what a file of poems is worth, by adapter and checkpoint: copies, diversity."""
+    """Report copies and diversity of a file of poems, by adapter and checkpoint."""
     from verse_clients.generate.inputs import read_candidates
 
     _show(read_candidates(poems), as_json=as_json)
@@ -79,7 +79,7 @@ def convert(
     format_: options.Format = None,
     with_blocked: options.WithBlocked = False,
 ) -> None:
-    """Make the original project's JSON, Markdown or plain text of a file of poems."""
+    """Convert a file of poems to the original project's JSON, Markdown or plain text."""
     from verse_clients.generate.formats import format_of
     from verse_clients.generate.inputs import read_candidates
 
@@ -136,7 +136,7 @@ def _themes(file: Path | None, words: str | None) -> list[str]:
     themes = [] if file is None else read_themes(file)
     themes += [] if words is None else words.split()
     if not themes:
-        raise InputError("Name themes: --themes FILE with one a line, or -p 'WORD WORD'.")
+        raise InputError("Name themes: --themes FILE with one per line, or -p 'WORD WORD'.")
     return list(dict.fromkeys(themes))
 
 

@@ -40,19 +40,19 @@ _ENTRY = msgspec.json.Decoder(_Entry)
 
 
 def read_themes(path: Path) -> list[str]:
-    """Read themes, one a line, each once.
+    """Read themes, one per line, each once.
 
     Raises:
         InputError: the file is missing, empty or not UTF-8.
     """
     themes = list(dict.fromkeys(_lines(path)))
     if not themes:
-        raise InputError(f"{path} is empty; write one theme a line into it.")
+        raise InputError(f"{path} is empty; write one theme per line.")
     return themes
 
 
 def read_variants(path: Path) -> list[str | None]:
-    """Read prompt variants, one a line; None is the theme alone.
+    """Read prompt variants, one per line; None is the theme alone.
 
     Raises:
         InputError: the file is missing, empty or not UTF-8, or a line has no place for the theme.
@@ -60,9 +60,9 @@ def read_variants(path: Path) -> list[str | None]:
     lines = list(dict.fromkeys(_lines(path)))
     for line in lines:
         if THEME_SLOT not in line:
-            raise InputError(f"{path}: {line!r} has no {THEME_SLOT} where the theme would stand.")
+            raise InputError(f"{path}: {line!r} has no {THEME_SLOT} in it.")
     if not lines:
-        raise InputError(f"{path} is empty; write one way to ask a line, with {THEME_SLOT} in it.")
+        raise InputError(f"{path} is empty; write one prompt per line, with {THEME_SLOT} in it.")
     return [None if line == THEME_SLOT else line for line in lines]
 
 

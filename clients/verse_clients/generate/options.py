@@ -16,24 +16,24 @@ Format = Annotated[
     typer.Option(
         "--format",
         show_default="by the ending: .json seed, .md markdown, .txt text",
-        help="What is made of the poems besides.",
+        help="Another file to make of the poems as well.",
     ),
 ]
 WithBlocked = Annotated[
-    bool, typer.Option("--with-blocked", help="Copies, duplicates and empty poems too.")
+    bool, typer.Option("--with-blocked", help="Include copies, duplicates and empty poems.")
 ]
-Poems = Annotated[Path, typer.Argument(help="A file of verse generate.")]
-Made = Annotated[Path, typer.Option("-o", "--output", help="The file to make.")]
+Poems = Annotated[Path, typer.Argument(help="A file written by verse generate.")]
+Made = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
 
 
 class PlanFlags(OptionGroup):
     """Which poems: the plan but for sampling."""
 
     themes: Annotated[
-        Path | None, typer.Option("--themes", help="A file with one theme a line.")
+        Path | None, typer.Option("--themes", help="A file with one theme per line.")
     ] = None
     words: Annotated[
-        str | None, typer.Option("-p", "--prompts", help="Themes, with spaces or lines between.")
+        str | None, typer.Option("-p", "--prompts", help="Themes, separated by spaces or newlines.")
     ] = None
     adapters: Annotated[
         str,
@@ -41,7 +41,7 @@ class PlanFlags(OptionGroup):
             "-a",
             "--adapters",
             show_default="all",
-            help="Names or folders, with commas between; `base` is the base alone.",
+            help="Names or folders, separated by commas; `base` is the base model.",
         ),
     ] = ""
     checkpoints: Annotated[
@@ -49,35 +49,38 @@ class PlanFlags(OptionGroup):
         typer.Option(
             "--checkpoints",
             show_default="published",
-            help="published, best, last, all, a step, 200-1200 or every:2, with commas between.",
+            help="published, best, last, all, a step, 200-1200 or every:2; several with commas.",
         ),
     ] = None
     epoch_step: Annotated[
         int | None,
-        typer.Option(
-            "-e", "--epoch-step", min=1, help="Checkpoints so many steps from each other."
-        ),
+        typer.Option("-e", "--epoch-step", min=1, help="Only checkpoints this many steps apart."),
     ] = None
     start_epoch: Annotated[
-        int | None, typer.Option("--start-epoch", min=0, help="Checkpoints from this step on.")
+        int | None, typer.Option("--start-epoch", min=0, help="Only checkpoints from this step on.")
     ] = None
     variants: Annotated[
         Path | None,
-        typer.Option("--variants", help="A file with one way to ask a line; {theme} is the theme."),
+        typer.Option(
+            "--variants", help="A file with one prompt per line; {theme} stands for the theme."
+        ),
     ] = None
     num_samples: Annotated[
-        int, typer.Option("-n", "--num-samples", min=1, help="Poems of each kind.")
+        int,
+        typer.Option("-n", "--num-samples", min=1, help="Poems per theme, prompt and checkpoint."),
     ] = 1
-    seed: Annotated[int, typer.Option("--seed", help="Another one asks for other poems.")] = 0
+    seed: Annotated[int, typer.Option("--seed", help="Another seed gives other poems.")] = 0
     common_seeds: Annotated[
         bool,
         typer.Option(
-            "--common-seeds", help="The same seeds for all adapters, so that they compare."
+            "--common-seeds", help="Use the same seeds for all adapters, to compare them."
         ),
     ] = False
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="The base that must be served, or a foreign model."),
+        typer.Option(
+            "-m", "--model", help="The base the server must have, or a model of another server."
+        ),
     ] = None
 
 
@@ -85,7 +88,10 @@ class FileFlags(OptionGroup):
     """Where poems go."""
 
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="The file; a bare name makes .jsonl and .json.")
+        Path,
+        typer.Option(
+            "-o", "--output", help="The file; a name without an ending makes .jsonl and .json."
+        ),
     ] = Path("poems.jsonl")
     format: Format = None
     with_blocked: WithBlocked = False
@@ -102,17 +108,24 @@ class SamplingFlags(OptionGroup):
         typer.Option("--temperature", min=0, max=2, help="0 always takes the likeliest token."),
     ] = None
     top_p: Annotated[
-        float | None, typer.Option("--top-p", min=0, max=1, help="Likeliest tokens up to this sum.")
+        float | None,
+        typer.Option(
+            "--top-p", min=0, max=1, help="Sample from the likeliest tokens up to this probability."
+        ),
     ] = None
     top_k: Annotated[
-        int | None, typer.Option("--top-k", min=-1, help="So many likeliest tokens.")
+        int | None,
+        typer.Option("--top-k", min=-1, help="Sample from this many likeliest tokens; -1 for all."),
     ] = None
     min_p: Annotated[
-        float | None, typer.Option("--min-p", min=0, max=1, help="Least share of the likeliest.")
+        float | None,
+        typer.Option(
+            "--min-p", min=0, max=1, help="Least probability, relative to the likeliest token."
+        ),
     ] = None
     repetition_penalty: Annotated[
         float | None,
-        typer.Option("--repetition-penalty", min=0.01, max=10, help="Above 1, less of the same."),
+        typer.Option("--repetition-penalty", min=0.01, max=10, help="Above 1, less repetition."),
     ] = None
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", min=1, help="A longer poem is cut off and marked.")
@@ -132,14 +145,15 @@ class MarkingFlags(OptionGroup):
     ] = None
     accepted: Annotated[
         list[Path] | None,
-        typer.Option("--accepted", help="decisions.jsonl, or poems, that must not be repeated."),
+        typer.Option("--accepted", help="decisions.jsonl or poems that must not be repeated."),
     ] = None
     near: Annotated[
-        float, typer.Option("--near", min=0, max=1, help="Poems so much alike are duplicates.")
+        float,
+        typer.Option("--near", min=0, max=1, help="Poems at least this similar are duplicates."),
     ] = 0.8
     copy_warn: Annotated[
         int,
-        typer.Option("--copy-warn", min=4, help="Copied characters in a row worth telling."),
+        typer.Option("--copy-warn", min=4, help="Copied characters in a row worth reporting."),
     ] = 8
     copy_block: Annotated[
         int,
@@ -167,7 +181,7 @@ class ServerFlags(WaitOptions):
     ] = None
     api_key: Annotated[
         str | None,
-        typer.Option("--api-key", envvar="OPENAI_API_KEY", help="Its key, if it wants one."),
+        typer.Option("--api-key", envvar="OPENAI_API_KEY", help="Its API key, if it needs one."),
     ] = None
 
 

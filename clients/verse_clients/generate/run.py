@@ -190,13 +190,13 @@ class GenerationRun:
             return why
         path = self._options.poems if self._output is None else self._output.path
         there = f"{self._tally.done} of {self._tally.total} poems are in {path}"
-        return f"{why} {there}; run the same command again to go on."
+        return f"{why} {there}; run the same command again to continue."
 
     async def _write(self, plan: Sequence[Cell]) -> None:
         output = self._output = Output(self._options.poems, self._report)
         try:
             if output.torn is not None:
-                self._report(f"A last line that was cut off is in {output.torn} now.")
+                self._report(f"The last line was cut off; it is in {output.torn} now.")
             if not self._options.extend:
                 check_plan(output.path, plan, output.poems)
             await self._write_missing(output, plan)
@@ -233,7 +233,8 @@ class GenerationRun:
             self._ended = time.monotonic()
             self.poems += run.poems
         if tally.failed:
-            raise UnfinishedError(self.so_far(f"{tally.failed} poems could not be written."))
+            number = f"{tally.failed} poem{'' if tally.failed == 1 else 's'}"
+            raise UnfinishedError(self.so_far(f"{number} could not be written."))
 
     def _concurrency(self) -> int:
         usual = LOCAL_CONCURRENCY if self._server.is_local else REMOTE_CONCURRENCY

@@ -189,9 +189,9 @@ def _copy_line(poem: Candidate) -> CopyLine:
 def _run(run: RunFigures | None) -> list[str]:
     if run is None:
         return []
-    there = f"{run.done} of {run.total} poems are there"
+    there = f"{run.done} of {run.total} poems are done"
     if not run.written:
-        return [f"{there}, none of them from this run."]
+        return [f"{there}, none of them by this run."]
     return [
         f"{there}, {run.written} of them written in {run.seconds:.1f} s: "
         f"{run.poems_per_hour:.0f} poems/h, {run.tokens_per_second:.0f} tokens/s.",
@@ -202,8 +202,9 @@ def _run(run: RunFigures | None) -> list[str]:
 def thresholds(near: float, limits: CopyLimits) -> str:
     """What counts as a duplicate or a copy, in words."""
     return (
-        f"Duplicates are alike by {near:.0%}; copies have {limits.warn} characters in a row from a "
-        f"training poem, and are blocked from {limits.block}, or {limits.share:.0%} of the poem."
+        f"Poems that are {near:.0%} similar count as duplicates, {limits.warn} characters in a row "
+        f"from a training poem as a copy; a copy of {limits.block} characters, or of "
+        f"{limits.share:.0%} of the poem, is blocked."
     )
 
 

@@ -212,7 +212,7 @@ def test_a_server_that_goes_away_is_waited_for(capfd: pytest.CaptureFixture[str]
         assert codes == [0]
         assert second.num_calls == 24 - 5
     said = capfd.readouterr().err
-    assert said.count(f"No server answers at http://127.0.0.1:{port}/v1. Waiting for it") == 1
+    assert said.count(f"No server answers at http://127.0.0.1:{port}/v1. Waiting up to") == 1
     assert said.count("The server answers again.") == 1
     assert len({poem.seed for poem in poems_in("poems.jsonl")}) == 24
 
@@ -245,7 +245,7 @@ def test_a_long_wait_is_shown_and_one_beyond_the_limit_ends_the_run(
     assert verse_generate(fake, *options) == 2
     said = capfd.readouterr().err.strip()
     assert "answered 429: slow down It asks to wait 900 s; --wait allows 60 s." in said
-    assert said.endswith("1 of 3 poems are in poems.jsonl; run the same command again to go on.")
+    assert said.endswith("1 of 3 poems are in poems.jsonl; run the same command again to continue.")
     assert verse_generate(fake, *options) == 0
     assert fake.num_calls == 2 + 2
 
@@ -257,7 +257,7 @@ def test_a_poem_the_server_will_not_write_is_told_and_the_others_are_written(
     assert verse_generate(fake, "-a", "hushi") == 2
     said = capfd.readouterr().err
     assert "No poem on '" in said
-    assert "1 poems could not be written. 2 of 3 poems are in poems.jsonl" in said
+    assert "1 poem could not be written. 2 of 3 poems are in poems.jsonl" in said
     assert verse_generate(fake, "-a", "hushi") == 0
 
 
@@ -384,7 +384,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     said = capfd.readouterr().out
     assert "hushi: 6 poems\nbase: 6 poems\n" in said
     assert "2 models x 3 themes x 1 variants x 2 samples = 12 poems; 3 of them are in" in said
-    assert "Duplicates are alike by 80%; copies have 8 characters in a row" in said
+    assert "Poems that are 80% similar count as duplicates, 8 characters in a row from" in said
     assert fake.num_calls == calls
     assert num_lines(Path("poems.jsonl")) == 3
 
