@@ -22,6 +22,10 @@ PLANTED = {
         ("server/verse_server/protocol/planted.py", "import verse_server.api.streaming"),
         ("server/verse_server/config.py", "import verse_server.engine.types"),
     ),
+    "inside the api: controllers over answers over what both stand on": (
+        ("server/verse_server/api/errors.py", "import verse_server.api.streaming"),
+        ("server/verse_server/api/models.py", "import verse_server.api.completions"),
+    ),
     "api knows the engine's records and errors, nothing behind them": (
         ("server/verse_server/api/planted.py", "import verse_server.engine.scheduler"),
     ),
