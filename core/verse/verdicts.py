@@ -16,7 +16,7 @@ These keys are known to hold a verdict:
 Where that is not plain, the row is refused by name (`VerdictError`) and nothing is guessed: a value
 that is none of these, 0 or 1 as a `label` (it may be a class), keys that contradict each other.
 What CSV makes of a boolean ("False", 1) is read as one where only a boolean makes sense. null means
-"not decided" under a key that asks a question, and nothing under a flag.
+"not decided" under a key that asks for a verdict, and nothing under a flag, a status or a weight.
 
 `edited` alone decides nothing. The app that writes it lists as accepted what has `accepted` and not
 `deleted`, and its editor sets `edited` and leaves `accepted` as it was. So an edited poem that is
@@ -225,11 +225,19 @@ def _decoded(
 
 def _words(row: _Row) -> Iterator[_Said]:
     for key in _WORD_KEYS:
-        if key in row and (verdict := _word(row[key])):
+        if key in row and (verdict := _worded(key, row[key])):
             yield _Said(verdict, _shown(key, row[key]))
     answer = row.get("answer")
     if any(mark in row for mark in _PRODIGY) and answer is not None and not _word(answer):
         raise VerdictError(f"{_shown('answer', answer)} is none of accept, reject and ignore")
+
+
+def _worded(key: str, value: object) -> Verdict | None:
+    if value is None and key != "status":
+        return "undecided"
+    if isinstance(value, bool) and key in ("verdict", "decision"):
+        return "accepted" if value else "rejected"
+    return _word(value)
 
 
 def _questions(row: _Row) -> Iterator[_Said]:
@@ -363,8 +371,10 @@ def _unknown(row: _Row) -> Iterator[tuple[str, str]]:
 
 def _is_obeyed(key: str, value: object) -> bool:
     """Whether all that the key can say was read; odd words and weights are not."""
-    if key in _WORD_KEYS or key == "label":
-        return _folded(value) in _WORDS or _folded(value) in _ANSWERED
+    if key in _WORD_KEYS:
+        return _worded(key, value) is not None or _folded(value) in _ANSWERED
+    if key == "label":
+        return not isinstance(value, str) or _folded(value) in (*_WORDS, *_YES_NO)
     if key == "weight":
         return isinstance(value, int | float) and value <= 0
     known = (*_QUESTIONS, *_LIST_FLAGS, *_PASSED_OVER, *_STRUCTURES)
