@@ -18,7 +18,7 @@ from verse_clients.options import Json, grouped
 if TYPE_CHECKING:
     from verse_clients.judge.costs import Price
     from verse_clients.judge.ranked import Ranked
-    from verse_clients.judge.session import Conduct, Order, Session
+    from verse_clients.judge.run import JudgingOptions, JudgingRun, JudgingRunOptions
 
 _INTERRUPTED = 130
 
@@ -34,24 +34,26 @@ app = typer.Typer(
 @grouped
 def judge(
     context: typer.Context,
-    subject: options.Subject,
-    judges: options.Judges,
-    manner: options.Manner,
-    ranking: options.Ranking,
-    asking: options.Asking,
+    files: options.JudgingFileFlags,
+    judges: options.JudgeFlags,
+    prompt: options.PromptFlags,
+    ranking: options.RankingFlags,
+    requests: options.JudgingRequestFlags,
     dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Let judges order poems, and tell how far they agree with the poet."""
     if context.invoked_subcommand is not None:
         return
-    from verse_clients.judge.session import Session
+    from verse_clients.judge.run import JudgingRun
 
-    session = Session(_order(subject, judges, manner, ranking), _conduct(subject.output, asking))
+    run = JudgingRun(
+        _judging_options(files, judges, prompt, ranking), _run_options(files.output, requests)
+    )
     if dry_run:
-        show("\n".join(asyncio.run(session.describe())))
+        show("\n".join(asyncio.run(run.describe())))
         return
-    _show(_carry_out(session), subject.output, as_json=as_json)
+    _show(_carry_out(run), files.output, as_json=as_json)
 
 
 @app.command()
@@ -66,14 +68,13 @@ def report(
     from verse_clients.decisions.journal import read_journal
     from verse_clients.judge.plots import draw
     from verse_clients.judge.ranked import read_ranked
-    from verse_clients.judge.report import make_report
-    from verse_clients.judge.report_tables import tables
+    from verse_clients.judge.report import make_report, report_tables
 
     ranked = read_ranked(ranking)
     entries = read_journal(decisions)
     made = make_report(ranked, entries)
     paths = draw(ranked, entries, made, output or ranking.with_name("judge-report"))
-    show_json(made) if as_json else show_parts((*tables(made), *map(str, paths)))
+    show_json(made) if as_json else show_parts((*report_tables(made), *map(str, paths)))
 
 
 @app.command()
@@ -92,60 +93,60 @@ def calibrate(
     show("\n".join([*lines(learned), str(output)]))
 
 
-def _order(
-    subject: options.Subject,
-    judges: options.Judges,
-    manner: options.Manner,
-    ranking: options.Ranking,
-) -> "Order":
-    from verse_clients.judge import prompts
-    from verse_clients.judge.court import Procedure
-    from verse_clients.judge.panel import seats
-    from verse_clients.judge.session import Order
+def _judging_options(
+    files: options.JudgingFileFlags,
+    judges: options.JudgeFlags,
+    prompt: options.PromptFlags,
+    ranking: options.RankingFlags,
+) -> "JudgingOptions":
+    from verse_clients.judge.judges import judge_specs
+    from verse_clients.judge.pipeline import PipelineOptions
+    from verse_clients.judge.prompts import JudgeSampling
+    from verse_clients.judge.run import JudgingOptions
 
-    return Order(
-        poems=subject.poems or [Path("poems.jsonl")],
-        training=subject.training or [],
-        examples=manner.examples,
+    return JudgingOptions(
+        poems=files.poems or [Path("poems.jsonl")],
+        training=files.training or [],
+        examples=prompt.examples,
         weights=ranking.weights,
-        min_characters=subject.min_characters,
-        judges=seats(
+        min_characters=files.min_characters,
+        judges=judge_specs(
             judges.judges or [], judges.base_urls or [], judges.key_names or [], judges.keys or []
         ),
-        procedure=Procedure(
-            language=manner.language,
+        pipeline=PipelineOptions(
+            language=prompt.language,
             rounds=0 if ranking.compare == "none" else ranking.rounds,
             size=2 if ranking.compare == "pairs" else ranking.batch_size,
             keep=ranking.keep,
             margin=ranking.margin,
             seed=ranking.seed,
         ),
-        manner=prompts.Manner(temperature=manner.temperature, max_tokens=manner.max_tokens),
+        sampling=JudgeSampling(temperature=prompt.temperature, max_tokens=prompt.max_tokens),
     )
 
 
-def _conduct(output: Path, asking: options.Asking) -> "Conduct":
-    from verse_clients.judge.panel import Manners
-    from verse_clients.judge.session import Conduct
+def _run_options(output: Path, requests: options.JudgingRequestFlags) -> "JudgingRunOptions":
+    from verse_clients.judge.judges import ConnectionOptions
+    from verse_clients.judge.run import JudgingRunOptions
 
-    return Conduct(
+    return JudgingRunOptions(
         output=output,
-        cache=asking.cache,
-        ask_again=asking.ask_again,
-        max_calls=asking.max_calls,
-        max_cost=asking.max_cost,
-        manners=Manners(
-            concurrency=asking.concurrency,
-            wait_seconds=asking.wait,
-            timeout_seconds=asking.timeout,
-            price=_price(asking.price),
+        cache=requests.cache,
+        ask_again=requests.ask_again,
+        max_calls=requests.max_calls,
+        max_cost=requests.max_cost,
+        connection=ConnectionOptions(
+            concurrency=requests.concurrency,
+            wait_seconds=requests.wait,
+            timeout_seconds=requests.timeout,
+            price=_price(requests.price),
         ),
     )
 
 
-def _carry_out(session: "Session") -> "Ranked":
+def _carry_out(run: "JudgingRun") -> "Ranked":
     try:
-        return asyncio.run(session.run())
+        return asyncio.run(run.run())
     except KeyboardInterrupt:
         show("Stopped; run the same command again to go on.", stderr=True)
         raise typer.Exit(_INTERRUPTED) from None
@@ -153,9 +154,9 @@ def _carry_out(session: "Session") -> "Ranked":
 
 def _show(ranked: "Ranked", output: Path, *, as_json: bool) -> None:
     from verse.terminal import show_json, show_parts
-    from verse_clients.judge.progress import tables
+    from verse_clients.judge.report import ranking_tables
 
-    show_json(ranked) if as_json else show_parts((*tables(ranked), str(output)))
+    show_json(ranked) if as_json else show_parts((*ranking_tables(ranked), str(output)))
 
 
 def _price(text: str | None) -> "Price | None":

@@ -36,13 +36,26 @@ from verse_clients.errors import (
 )
 from verse_clients.judge.costs import Budget, Price, most_tokens
 from verse_clients.judge.judgments import Judgments
-from verse_clients.judge.prompts import Kind, Manner, Question, key_of
+from verse_clients.judge.prompts import JudgeSampling, Kind, Question, key_of
 from verse_clients.judge.replies import read_ranking, read_scores, schema_of
 from verse_clients.retries import RetryPolicy
 
 _LOWER: dict[AnswerFormat, AnswerFormat] = {"json_schema": "json_object", "json_object": "text"}
 _NAMES_FORMAT = ("response_format", "json_schema", "json_object", "schema")
 _NOT_THE_FORM = ("context_length_exceeded", "content_policy_violation")
+
+
+NOT_NOW = (
+    ServerDownError, ServerTimeoutError, RateLimitedError, QuotaError, BrokenServerError,
+    UnauthorisedError,
+)  # fmt: skip
+"""Errors after which the server may say who it is another time, or with a key."""
+_OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
+"""Errors that may concern one question alone."""
+_MAY_COST = (NoCompletionError, ServerTimeoutError)
+"""Errors after which the server may have done, and charged for, the work."""
+_FAILED_IN_A_ROW = 5
+"""So many without an answer between them are the server's trouble, not the poems'."""
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,14 +94,7 @@ def after_refusal(dialect: Dialect, error: BadRequestError) -> Dialect | None:
     return None
 
 
-NOT_NOW = (
-    ServerDownError, ServerTimeoutError, RateLimitedError, QuotaError, BrokenServerError,
-    UnauthorisedError,
-)  # fmt: skip
-"""Errors after which the server may say who it is another time, or with a key."""
-
-
-class Lister(Protocol):
+class ModelLister(Protocol):
     """A server that lists its models; see `openai_client.AsyncServer`."""
 
     async def models(self) -> list[ServedModel]:
@@ -100,7 +106,7 @@ class Lister(Protocol):
         ...
 
 
-async def identity_of(server: Lister, name: str) -> str:
+async def identity_of(server: ModelLister, name: str) -> str:
     """What a server says of a model beyond its name; empty if it says no more, or nothing.
 
     Raises:
@@ -118,7 +124,7 @@ async def identity_of(server: Lister, name: str) -> str:
     return " ".join(f"{key}={value}" for key, value in said.items() if value and value != name)
 
 
-async def _listed(server: Lister, name: str) -> ServedModel | None:
+async def _listed(server: ModelLister, name: str) -> ServedModel | None:
     """A model by its name; else the only one there is, which answers to every name."""
     try:
         return await server.model(name)
@@ -128,15 +134,7 @@ async def _listed(server: Lister, name: str) -> ServedModel | None:
         return (named or models)[0] if named or len(models) == 1 else None
 
 
-_OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
-"""Errors that may concern one question alone."""
-_MAY_COST = (NoCompletionError, ServerTimeoutError)
-"""Errors after which the server may have done, and charged for, the work."""
-_FAILED_IN_A_ROW = 5
-"""So many without an answer between them are the server's trouble, not the poems'."""
-
-
-class Answerer(Lister, Protocol):
+class ChatServer(ModelLister, Protocol):
     """Who is asked; see `openai_client.AsyncServer`."""
 
     base_url: str
@@ -155,12 +153,12 @@ class Answerer(Lister, Protocol):
         ...
 
 
-class Desk(NamedTuple):
+class JudgeContext(NamedTuple):
     """What all judges of a run share."""
 
     judgments: Judgments
     budget: Budget
-    manner: Manner
+    sampling: JudgeSampling
     clock: Callable[[], datetime]
     heard: Callable[[Judgment], object]
     """Told of each new answer."""
@@ -173,8 +171,8 @@ class Judge:
         self,
         name: str,
         model: str,
-        server: Answerer,
-        desk: Desk,
+        server: ChatServer,
+        context: JudgeContext,
         retries: RetryPolicy,
         *,
         price: Price | None,
@@ -186,7 +184,7 @@ class Judge:
             name: What reports call it.
             model: What the server calls it.
             server: Where it is.
-            desk: What it shares with the others.
+            context: What it shares with the others.
             retries: Waits for the server.
             price: What it costs; None if nobody knows.
             concurrency: Questions at a time.
@@ -195,14 +193,14 @@ class Judge:
         self.model = model
         self.server = server
         self.price = price
-        self._desk = desk
+        self._context = context
         self._retries = retries
-        known = desk.judgments.format_of(server.base_url, model)
+        known = context.judgments.format_of(server.base_url, model)
         self._dialect = Dialect() if known is None else Dialect(format=known)
-        self._seats = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(concurrency)
         self._proving = asyncio.Lock()
         self._failed_in_a_row = 0
-        earlier = desk.judgments.identity_of(server.base_url, model)
+        earlier = context.judgments.identity_of(server.base_url, model)
         self._was_asked_before = earlier is not None
         self.identity = earlier or ""
         """Who answers to the name; until the server says it, who did the last time."""
@@ -218,7 +216,7 @@ class Judge:
 
     def known(self, question: Question) -> Judgment | None:
         """The answer to a question that was asked before."""
-        return self._desk.judgments.find(self._key(question))
+        return self._context.judgments.find(self._key(question))
 
     async def ask(self, question: Question) -> Judgment:
         """The answer to a question: the one that is known, or a new one, which is on the disk.
@@ -230,7 +228,7 @@ class Judge:
         """
         if (known := self.known(question)) is not None:
             return known
-        async with self._seats:
+        async with self._slots:
             if not self._dialect.is_proven:
                 # The first question goes alone: which form the server takes is found out once.
                 async with self._proving:
@@ -291,15 +289,15 @@ class Judge:
                 return answer
 
     async def _attempt(self, question: Question, dialect: Dialect) -> Answer:
-        manner, budget = self._desk.manner, self._desk.budget
-        most = self._cost(most_tokens(question.messages), manner.max_tokens)
+        sampling, budget = self._context.sampling, self._context.budget
+        most = self._cost(most_tokens(question.messages), sampling.max_tokens)
         await budget.reserve(most)
-        limit: dict[str, Any] = {dialect.limit: manner.max_tokens}
+        limit: dict[str, Any] = {dialect.limit: sampling.max_tokens}
         try:
             answer = await self.server.complete(
                 self.model,
                 question.messages,
-                temperature=manner.temperature if dialect.takes_temperature else None,
+                temperature=sampling.temperature if dialect.takes_temperature else None,
                 response_format=response_format(dialect, question.kind),
                 **limit,
             )
@@ -331,16 +329,18 @@ class Judge:
             identity=self.identity,
             prompt=question.prompt,
             candidates=question.candidates,
-            time=self._desk.clock(),
+            time=self._context.clock(),
             **_verdict(question, trouble, fields["reply"]),
             **fields,
         )
-        await self._desk.judgments.add(judgment)
-        self._desk.heard(judgment)
+        await self._context.judgments.add(judgment)
+        self._context.heard(judgment)
         return judgment
 
     def _key(self, question: Question) -> str:
-        return key_of(question, self.model, self.server.base_url, self._desk.manner, self.identity)
+        return key_of(
+            question, self.model, self.server.base_url, self._context.sampling, self.identity
+        )
 
 
 def _trouble(answer: Answer) -> str | None:

@@ -5,10 +5,14 @@ Prices are from genai-prices' offline table, tokens are estimated by counting ch
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from verse.prompt import Message
+from verse.records import Judgment
+from verse_clients.progress import RunProgress, duration
 
 _MILLION = 1_000_000
 _CHINESE = re.compile(r"[\u2e80-\uffef]")
@@ -114,3 +118,39 @@ class Budget:
     def _fits(self, most: float) -> bool:
         total = self.cost + self._set_aside + most
         return not self._is_full() and (self._max_cost is None or total <= self._max_cost)
+
+
+class AnswerTally(msgspec.Struct, kw_only=True):
+    """Counts the answers of one run."""
+
+    budget: Budget
+    now: Callable[[], float]
+    """A clock, in seconds."""
+    begun: float
+    total: int = 0
+    """Answers that are to come, those that came among them."""
+    done: int = 0
+    tokens: int = 0
+    troubles: int = 0
+    """Answers that could not be used."""
+
+    def expect(self, number: int) -> None:
+        """So many more answers will come."""
+        self.total += number
+
+    def heard(self, judgment: Judgment) -> None:
+        """Count a new answer."""
+        self.done += 1
+        self.tokens += judgment.prompt_tokens + judgment.completion_tokens
+        self.troubles += judgment.outcome != "judged"
+
+    def progress(self) -> RunProgress:
+        """For the live line."""
+        seconds = self.now() - self.begun
+        parts = [
+            f"{self.tokens / max(seconds, 0.001):.0f} tokens/s",
+            f"${self.budget.cost:.4f}" if self.budget.cost else "",
+            f"{self.troubles} not usable" if self.troubles else "",
+            f"{duration(seconds * (self.total / self.done - 1))} left" if self.done else "",
+        ]
+        return RunProgress(self.done, self.total, ", ".join(part for part in parts if part))

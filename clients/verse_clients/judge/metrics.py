@@ -34,6 +34,16 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
+_MUCH = 1.5
+"""Times chance from which picking the first is worth a warning."""
+_ENOUGH_CALLS = 10
+FINAL = "ranking"
+"""Name of the scorer that is the ranking itself."""
+_FEWEST_OF_A_KIND = 2
+Kind = Literal["judge", "criterion", "baseline"]
+Number = Callable[[RankedPoem], float | None]
+
+
 class Estimate(NamedTuple):
     """A figure, and where it lies with 95 % confidence."""
 
@@ -137,11 +147,6 @@ def _estimate(value: float, drawn: Floats) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-_MUCH = 1.5
-"""Times chance from which picking the first is worth a warning."""
-_ENOUGH_CALLS = 10
-
-
 class Rate(NamedTuple):
     """So many of so many."""
 
@@ -198,14 +203,6 @@ def _flips(comparisons: Sequence[Comparison]) -> Rate:
             seen += len(wins) * len(losses)
             flipped += sum(win == loss for win in wins for loss in losses)
     return Rate(flipped, seen)
-
-
-FINAL = "ranking"
-"""Name of the scorer that is the ranking itself."""
-_FEWEST_OF_A_KIND = 2
-
-Kind = Literal["judge", "criterion", "baseline"]
-Number = Callable[[RankedPoem], float | None]
 
 
 class Scorer(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ CompareBy = Literal["batches", "pairs", "none"]
 LanguageName = Literal["zh", "en"]
 
 
-class Subject(OptionGroup):
+class JudgingFileFlags(OptionGroup):
     """What is judged, and where the ranking goes."""
 
     poems: Annotated[
@@ -38,7 +38,7 @@ class Subject(OptionGroup):
     ] = 8
 
 
-class Judges(OptionGroup):
+class JudgeFlags(OptionGroup):
     """Who judges."""
 
     judges: Annotated[
@@ -69,7 +69,7 @@ class Judges(OptionGroup):
     ] = None
 
 
-class Manner(OptionGroup):
+class PromptFlags(OptionGroup):
     """What a judge is told, and how it answers."""
 
     language: Annotated[
@@ -91,7 +91,7 @@ class Manner(OptionGroup):
     ] = 1500
 
 
-class Ranking(OptionGroup):
+class RankingFlags(OptionGroup):
     """How answers become a ranking."""
 
     weights: Annotated[
@@ -127,7 +127,7 @@ class Ranking(OptionGroup):
     seed: Annotated[int, typer.Option("--seed", help="Another one shuffles otherwise.")] = 0
 
 
-class Asking(WaitOptions):
+class JudgingRequestFlags(WaitOptions):
     """What is asked again, at what cost and speed."""
 
     cache: Annotated[

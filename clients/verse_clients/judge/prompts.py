@@ -36,6 +36,12 @@ _SECTION = re.compile(r"^<!-- (\w+) -->\n", re.MULTILINE)
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
+_LETTERS = "CDFGHJKLMNPQRTVWXYZ"
+"""Neither A and B, which read like marks, nor vowels, nor S, which reads like 5."""
+_MARK_DIGITS = 6
+MAX_BATCH = len(_LETTERS)
+
+
 class PromptFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file, by its sections."""
 
@@ -64,12 +70,6 @@ def fill(template: str, **fields: str) -> str:
     return _FIELD.sub(lambda found: fields[found[1]], template)
 
 
-_LETTERS = "CDFGHJKLMNPQRTVWXYZ"
-"""Neither A and B, which read like marks, nor vowels, nor S, which reads like 5."""
-_MARK_DIGITS = 6
-MAX_BATCH = len(_LETTERS)
-
-
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of a judge."""
 
@@ -83,7 +83,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What the judge calls them."""
 
 
-class Manner(msgspec.Struct, frozen=True, kw_only=True):
+class JudgeSampling(msgspec.Struct, frozen=True, kw_only=True):
     """How a judge is asked; all of it may change the answer."""
 
     temperature: float | None = 0.0
@@ -121,14 +121,16 @@ def make_question(
     )
 
 
-def key_of(question: Question, judge: str, server: str, manner: Manner, identity: str = "") -> str:
+def key_of(
+    question: Question, judge: str, server: str, sampling: JudgeSampling, identity: str = ""
+) -> str:
     """Hash of all that can change the answer: 32 hex digits.
 
     In which form the answer is asked for (`dialect`) is no part of it: the server decides that.
     `identity` counts only if it says something: answers to the name alone keep their keys.
     """
     words = [(message.role, message.content) for message in question.messages]
-    parts = [judge, server, question.prompt, words, msgspec.structs.astuple(manner)]
+    parts = [judge, server, question.prompt, words, msgspec.structs.astuple(sampling)]
     parts += [identity] if identity else []
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 

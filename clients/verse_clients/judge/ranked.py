@@ -21,6 +21,12 @@ HIGHEST = 5.0
 Weight = Annotated[float, msgspec.Meta(ge=0)]
 
 
+Interval = tuple[float, float, float]
+"""A figure, and where it lies with 95 % confidence."""
+T = TypeVar("T")
+Use = Literal["example", "calibration"]
+
+
 class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What each criterion counts; only their proportions matter."""
 
@@ -53,10 +59,6 @@ def total(scores: RubricScores | MeanScores, weights: Weights) -> float:
     return sum(score * factor for score, factor in parts) / sum(factors)
 
 
-Interval = tuple[float, float, float]
-"""A figure, and where it lies with 95 % confidence."""
-
-
 class LearnedWeights(msgspec.Struct, frozen=True, kw_only=True):
     """A file of `verse judge calibrate`."""
 
@@ -69,9 +71,6 @@ class LearnedWeights(msgspec.Struct, frozen=True, kw_only=True):
     auc_after: Interval | None = None
     """With the weights that the other folds taught."""
     gain: Interval | None = None
-
-
-T = TypeVar("T")
 
 
 def read_json(path: Path, kind: type[T], says: str) -> T:
@@ -103,9 +102,6 @@ def write_json(path: Path, value: msgspec.Struct) -> None:
         replace_file(path, [msgspec.json.format(msgspec.json.encode(value)), b"\n"])
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-Use = Literal["example", "calibration"]
 
 
 class Exclusion(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,6 +42,14 @@ _BOUNDS = (2.5, 97.5)
 Floats = NDArray[np.float64]
 
 
+Interval = tuple[float, float]
+Batch = tuple[str, ...]
+"""Ids in the order in which a judge sees them."""
+_REVERSED_SHARE = 0.1
+_SHUFFLES = 20
+"""Tries for a new order; only few poems have so few."""
+
+
 class Fit(NamedTuple):
     """What is known about the poems' order."""
 
@@ -179,7 +187,7 @@ class Rubric:
         return pstdev(totals) if len(totals) > 1 else None
 
 
-class Place(NamedTuple):
+class RankedPosition(NamedTuple):
     """Where a poem stands."""
 
     rank: int
@@ -188,16 +196,16 @@ class Place(NamedTuple):
     strength: float | None = None
 
 
-def places(totals: Mapping[str, float], fitted: Fit | None) -> dict[str, Place]:
+def positions(totals: Mapping[str, float], fitted: Fit | None) -> dict[str, RankedPosition]:
     """Where each poem stands that has a total.
 
     Poems that were compared stand in the order of their strengths, where their totals put them as a
     group; they share out the group's totals as scores. The others keep the order of their totals.
     """
     by_total = sorted(totals, key=lambda id_: -totals[id_])  # ties stay in the order of the files
-    standing = {id_: Place(rank, totals[id_]) for rank, id_ in enumerate(by_total, 1)}
+    found = {id_: RankedPosition(rank, totals[id_]) for rank, id_ in enumerate(by_total, 1)}
     if fitted is None:
-        return standing
+        return found
     compared = set(fitted.ids)
     group = [id_ for id_ in by_total if id_ in compared]
     ahead = sum(id_ not in compared and totals[id_] > totals[group[0]] for id_ in by_total)
@@ -205,8 +213,8 @@ def places(totals: Mapping[str, float], fitted: Fit | None) -> dict[str, Place]:
     for id_, rank, strength, (low, high) in rows:
         score = totals[group[rank - 1]]
         interval = (ahead + low, ahead + high)
-        standing[id_] = Place(ahead + rank, score, interval, float(strength))
-    return standing
+        found[id_] = RankedPosition(ahead + rank, score, interval, float(strength))
+    return found
 
 
 def fit_contested(
@@ -226,15 +234,6 @@ def fit_contested(
 def num_comparisons(orders: Sequence[Sequence[str]]) -> Counter[str]:
     """In how many orders each poem is."""
     return Counter(id_ for order in orders for id_ in order)
-
-
-Interval = tuple[float, float]
-Batch = tuple[str, ...]
-"""Ids in the order in which a judge sees them."""
-
-_REVERSED_SHARE = 0.1
-_SHUFFLES = 20
-"""Tries for a new order; only few poems have so few."""
 
 
 def contested_poems(totals: Mapping[str, float], keep: float, margin: float) -> list[str]:

@@ -1,10 +1,16 @@
-"""How far judges agree with this poet, with each other and with themselves. Pure."""
+"""How far judges agree with this poet, with each other and with themselves, in figures and tables.
 
-from collections.abc import Iterable, Mapping, Sequence
+The tables at the end of a run are here too. They do not say where poems come from: the poet decides
+blind.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from statistics import median
 
 import msgspec
+from rich.console import RenderableType
+from rich.table import Table
 
 from verse.records import JournalEntry
 from verse_clients.decisions.journal import Replay, is_blind, last_comparisons
@@ -24,10 +30,14 @@ from verse_clients.judge.metrics import (
     total_of,
     totals,
 )
-from verse_clients.judge.ranked import Ranked, RankedPoem
+from verse_clients.judge.ranked import JudgeSummary, Ranked, RankedPoem
 
 ENOUGH = 50
 """Decisions; with fewer, an AUC of 0.75 has a standard error of more than 0.07."""
+
+
+_SHOWN = 10
+_LINE_CHARACTERS = 24
 
 
 class JudgeFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +49,7 @@ class JudgeFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Spearman's correlation of its totals with the poems' lengths."""
 
 
-class Between(msgspec.Struct, frozen=True, kw_only=True):
+class JudgeAgreement(msgspec.Struct, frozen=True, kw_only=True):
     """How far two judges agree."""
 
     one: str
@@ -67,7 +77,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Of the poems the filters left out and the poet decided: those the poet took."""
     scorers: tuple[Scorer, ...] = ()
     judges: tuple[JudgeFigures, ...] = ()
-    between: tuple[Between, ...] = ()
+    between: tuple[JudgeAgreement, ...] = ()
     pairs: Rate
     """Of the poems the poet compared side by side: where the ranking says the same."""
     length: float | None
@@ -123,13 +133,13 @@ def _length_correlation(poems: Iterable[RankedPoem], number: Number) -> float | 
     return spearman([value for value, _ in rows], [length for _, length in rows])
 
 
-def _between(ranked: Ranked) -> Iterable[Between]:
+def _between(ranked: Ranked) -> Iterable[JudgeAgreement]:
     for one, other in combinations(totals(ranked).items(), 2):
         both = ((one[1](poem), other[1](poem)) for poem in ranked.poems)
         rows = [(a, b) for a, b in both if a is not None and b is not None]
         if rows:
             firsts, seconds = [a for a, _ in rows], [b for _, b in rows]
-            yield Between(
+            yield JudgeAgreement(
                 one=one[0],
                 other=other[0],
                 num_poems=len(rows),
@@ -181,3 +191,127 @@ def _taste(all_: Sequence[Scorer], number: int) -> str:
     if best.auc.low <= 0.5:
         return "No single criterion tells this poet's taste."
     return f"What tells this poet's taste best is {best.name}: AUC {best.auc}."
+
+
+def report_tables(report: Report) -> Iterator[RenderableType]:
+    """The verdict first, then what it rests on."""
+    yield report.verdict
+    yield _decision_counts(report)
+    if report.scorers:
+        yield _agreement_table(report)
+        yield report.taste
+    yield _consistency_table(report)
+    for judge in report.judges:
+        if judge.consistency.prefers_first:
+            picks = judge.consistency
+            yield (
+                f"{judge.name} puts the poem shown first in the first place in "
+                f"{picks.first_picks.share:.0%} of its calls, by chance it would be "
+                f"{picks.chance:.0%}: its comparisons mean little."
+            )
+    if report.between:
+        yield _agreement_of_judges(report)
+    if report.length is not None:
+        yield f"Longer poems rank higher with a correlation of {report.length:+.2f}."
+    if report.pairs.total:
+        yield f"Side by side, the ranking agrees with the poet in {report.pairs}."
+
+
+def _decision_counts(report: Report) -> str:
+    parts = [f"{report.num_decisions} decisions count, {report.num_taken} of them took the poem."]
+    left_out = {
+        "not made blind, or before the order shown was recorded": report.num_not_blind,
+        "on poems the judging itself used": report.num_used,
+        "on poems without a score here": report.num_elsewhere,
+    }
+    told = ", ".join(f"{number} {why}" for why, number in left_out.items() if number)
+    if told:
+        parts.append(f"Left out: {told}.")
+    if report.filtered_taken.total:
+        filtered = report.filtered_taken
+        parts.append(f"Of {filtered.total} filtered poems the poet took {filtered.hits}.")
+    return " ".join(parts)
+
+
+def _agreement_table(report: Report) -> Table:
+    table = Table("agreement with the poet", "", "AUC", "kappa")
+    for scorer in report.scorers:
+        table.add_row(scorer.name, scorer.kind, str(scorer.auc), str(scorer.kappa))
+    return table
+
+
+def _consistency_table(report: Report) -> Table:
+    table = Table("judge", "picks the first", "by chance", "flips", "with length")
+    for judge in report.judges:
+        own = judge.consistency
+        table.add_row(
+            judge.name,
+            str(own.first_picks),
+            f"{own.chance:.0%}" if own.first_picks.total else "-",
+            str(own.flips),
+            _signed(judge.length),
+        )
+    return table
+
+
+def _agreement_of_judges(report: Report) -> Table:
+    table = Table("judges", "poems", "Spearman", "kappa")
+    for pair in report.between:
+        names = f"{pair.one}, {pair.other}"
+        table.add_row(names, str(pair.num_poems), _signed(pair.spearman), f"{pair.kappa:.2f}")
+    return table
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def ranking_tables(ranked: Ranked) -> Iterator[RenderableType]:
+    """What a run came to. Where poems come from is not told: the poet decides blind."""
+    if ranked.filtered:
+        reasons = ", ".join(f"{count} {name}" for name, count in ranked.filtered.items())
+        yield f"Left out before judging: {reasons}."
+    yield _outcome_table(ranked)
+    yield _best_table(ranked.poems)
+    yield from ranked.notes
+
+
+def outcomes_of(summary: JudgeSummary) -> str:
+    """`60 judged, 2 unparsed`."""
+    return ", ".join(f"{count} {name}" for name, count in summary.outcomes.items()) or "not asked"
+
+
+def rank_of(poem: RankedPoem) -> str:
+    """`3 (1-7)`, or `3` if it was not compared."""
+    if poem.rank is None:
+        return "-"
+    if poem.rank_low is None or poem.rank_high is None:
+        return str(poem.rank)
+    return f"{poem.rank} ({poem.rank_low}-{poem.rank_high})"
+
+
+def _outcome_table(ranked: Ranked) -> Table:
+    table = Table("judge", "answers", "tokens", "cost", "picks the first", "by chance", "flips")
+    for judge in ranked.judges:
+        own = consistency(ranked.comparisons, judge.name)
+        tokens = judge.prompt_tokens + judge.completion_tokens
+        cost = "unpriced" if judge.cost is None else f"${judge.cost:.4f}"
+        table.add_row(
+            judge.name,
+            outcomes_of(judge),
+            str(tokens),
+            cost,
+            str(own.first_picks),
+            f"{own.chance:.0%}" if own.first_picks.total else "-",
+            str(own.flips),
+        )
+    return table
+
+
+def _best_table(poems: tuple[RankedPoem, ...]) -> Table:
+    table = Table("rank", "score", "theme", "first line")
+    for poem in poems[:_SHOWN]:
+        first = poem.candidate.text.strip().split("\n")[0][:_LINE_CHARACTERS]
+        score = "-" if poem.score is None else f"{poem.score:.2f}"
+        table.add_row(rank_of(poem), score, poem.candidate.theme, first)
+    return table

@@ -14,7 +14,6 @@ from verse import cli, jsonl
 from verse.records import RubricScores
 from verse_clients.errors import InputError
 from verse_clients.judge.calibrate import fit_weights, learn
-from verse_clients.judge.inputs import read_weights
 from verse_clients.judge.ranked import (
     JudgeSummary,
     Ranked,
@@ -23,6 +22,7 @@ from verse_clients.judge.ranked import (
     mean_scores,
     write_json,
 )
+from verse_clients.judge.run import read_weights
 
 Taste = Callable[[RubricScores], float]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import typer
 
 from verse_clients.judge import cli
-from verse_clients.judge.court import Procedure
-from verse_clients.judge.panel import Manners
-from verse_clients.judge.prompts import Manner
+from verse_clients.judge.judges import ConnectionOptions
+from verse_clients.judge.pipeline import PipelineOptions
+from verse_clients.judge.prompts import JudgeSampling
 from verse_clients.screening import MIN_CHARACTERS
 
 DOCS = (Path(__file__).parents[3] / "docs" / "judge.md").read_text("utf-8")
@@ -28,7 +28,7 @@ def test_the_guide_names_every_option_and_no_other() -> None:
 
 def test_guide_help_and_code_tell_the_same_defaults() -> None:
     defaults = {param.name: param.default for param in GROUP.params}
-    how, manner, manners = Procedure(), Manner(), Manners()
+    how, sampling, connection = PipelineOptions(), JudgeSampling(), ConnectionOptions()
     for name, value in (
         ("min_characters", MIN_CHARACTERS),
         ("batch_size", how.size),
@@ -36,10 +36,10 @@ def test_guide_help_and_code_tell_the_same_defaults() -> None:
         ("keep", how.keep),
         ("margin", how.margin),
         ("seed", how.seed),
-        ("temperature", manner.temperature),
-        ("max_tokens", manner.max_tokens),
-        ("wait", manners.wait_seconds),
-        ("timeout", manners.timeout_seconds),
+        ("temperature", sampling.temperature),
+        ("max_tokens", sampling.max_tokens),
+        ("wait", connection.wait_seconds),
+        ("timeout", connection.timeout_seconds),
     ):
         assert defaults[name] == value, name
         row = next(line for line in DOCS.splitlines() if f"| `--{name.replace('_', '-')}`" in line)

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import msgspec
 
 from verse_clients.errors import InputError
-from verse_clients.judge.client import Desk, Judge
+from verse_clients.judge.client import Judge, JudgeContext
 from verse_clients.judge.costs import FREE, Price, price_of
-from verse_clients.judge.errors import LimitError
 from verse_clients.judge.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.openai_client import AsyncServer
 from verse_clients.retries import RetryPolicy
@@ -24,7 +23,7 @@ _LOCAL_TRIES = 2  # a server on this machine does the whole work again
 _REMOTE_TRIES = 3
 
 
-class Seat(NamedTuple):
+class JudgeSpec(NamedTuple):
     """One judge as the command line names it."""
 
     model: str
@@ -40,7 +39,7 @@ class Seat(NamedTuple):
         return self.given_key or os.environ.get(self.key_name)
 
 
-class Member(NamedTuple):
+class ResolvedJudge(NamedTuple):
     """One judge, with all that is known about it before it is asked."""
 
     name: str
@@ -50,7 +49,7 @@ class Member(NamedTuple):
     price: Price | None
 
 
-class Manners(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How servers are treated; nothing here changes an answer."""
 
     concurrency: int | None = None
@@ -61,12 +60,12 @@ class Manners(msgspec.Struct, frozen=True, kw_only=True):
     """For all judges, in place of the table's."""
 
 
-def seats(
+def judge_specs(
     models: Sequence[str],
     base_urls: Sequence[str],
     key_names: Sequence[str],
     given_keys: Sequence[str] = (),
-) -> list[Seat]:
+) -> list[JudgeSpec]:
     """Pair judges with servers and keys: one each, or one for all.
 
     Raises:
@@ -78,82 +77,85 @@ def seats(
     urls = _one_each(base_urls, len(named), "--base-url") or [None] * len(named)
     keys = _one_each(key_names, len(named), "--key-env") or [DEFAULT_KEY] * len(named)
     given = _one_each(given_keys, len(named), "--api-key") or [None] * len(named)
-    return [Seat(*row) for row in zip(named, urls, keys, given, strict=True)]
+    return [JudgeSpec(*row) for row in zip(named, urls, keys, given, strict=True)]
 
 
-class Panel:
+class JudgePool:
     """The judges, with their servers."""
 
     def __init__(
-        self, named: Sequence[Seat], manners: Manners, tell: Callable[[str], object]
+        self,
+        named: Sequence[JudgeSpec],
+        connection: ConnectionOptions,
+        tell: Callable[[str], object],
     ) -> None:
         """Connect to nobody yet; `tell` takes a line for the person who waits."""
-        self._manners = manners
+        self._connection = connection
         self._tell = tell
-        self._seats = named
-        servers = [self._server(seat) for seat in named]
-        self.members = [
-            Member(name, seat.model, server, self._price(seat, server))
-            for name, seat, server in zip(_names(named, servers), named, servers, strict=True)
+        self._specs = named
+        servers = [self._server(spec) for spec in named]
+        self.resolved = [
+            ResolvedJudge(name, spec.model, server, self._price(spec, server))
+            for name, spec, server in zip(_names(named, servers), named, servers, strict=True)
         ]
 
-    def judges(self, desk: Desk) -> list[Judge]:
-        """The judges at a desk. Those of one server wait for it together."""
-        servers = {member.server.base_url: member.server for member in self.members}
+    def judges(self, context: JudgeContext) -> list[Judge]:
+        """The judges at a context. Those of one server wait for it together."""
+        servers = {judge.server.base_url: judge.server for judge in self.resolved}
         retries = {base_url: self._retries(server) for base_url, server in servers.items()}
         return [
             Judge(
-                member.name,
-                member.model,
-                member.server,
-                desk,
-                retries[member.server.base_url],
-                price=member.price,
-                concurrency=self._concurrency(member.server),
+                judge.name,
+                judge.model,
+                judge.server,
+                context,
+                retries[judge.server.base_url],
+                price=judge.price,
+                concurrency=self._concurrency(judge.server),
             )
-            for member in self.members
+            for judge in self.resolved
         ]
 
     def check_limit(self, max_cost: float | None) -> None:
         """See that all prices are known if dollars are counted.
 
         Raises:
-            LimitError: one is not.
+            InputError: one is not.
         """
-        for member in self.members:
-            if max_cost is not None and member.price is None:
-                raise LimitError(
-                    f"--max-cost cannot be kept: nobody knows the price of {member.model}; "
+        for judge in self.resolved:
+            if max_cost is not None and judge.price is None:
+                raise InputError(
+                    f"--max-cost cannot be kept: nobody knows the price of {judge.model}; "
                     "give --price, or use --max-calls."
                 )
 
     def missing_key(self) -> str | None:
         """The first variable that should hold a key and does not; None if all are set."""
-        return next((seat.key_name for seat in self._seats if not seat.key), None)
+        return next((spec.key_name for spec in self._specs if not spec.key), None)
 
     async def close(self) -> None:
         """Let go of all servers."""
-        for member in self.members:
-            await member.server.close()
+        for judge in self.resolved:
+            await judge.server.close()
 
-    def _server(self, seat: Seat) -> AsyncServer:
+    def _server(self, spec: JudgeSpec) -> AsyncServer:
         # The SDK's own retries are off: the budget counts each attempt, and `RetryPolicy` waits.
         return AsyncServer(
-            seat.base_url,
+            spec.base_url,
             # Never the key of another server: AsyncServer would look for OPENAI_API_KEY.
-            seat.key or _NO_KEY,
-            timeout_seconds=self._manners.timeout_seconds,
+            spec.key or _NO_KEY,
+            timeout_seconds=self._connection.timeout_seconds,
             max_retries=0,
         )
 
-    def _price(self, seat: Seat, server: AsyncServer) -> Price | None:
-        if self._manners.price is not None:
-            return self._manners.price
-        return FREE if server.is_local else price_of(seat.model, server.base_url)
+    def _price(self, spec: JudgeSpec, server: AsyncServer) -> Price | None:
+        if self._connection.price is not None:
+            return self._connection.price
+        return FREE if server.is_local else price_of(spec.model, server.base_url)
 
     def _retries(self, server: AsyncServer) -> RetryPolicy:
         return RetryPolicy(
-            self._manners.wait_seconds,
+            self._connection.wait_seconds,
             now=time.monotonic,
             sleep=asyncio.sleep,
             report=self._tell,
@@ -162,15 +164,15 @@ class Panel:
 
     def _concurrency(self, server: AsyncServer) -> int:
         usual = LOCAL_CONCURRENCY if server.is_local else REMOTE_CONCURRENCY
-        return self._manners.concurrency or usual
+        return self._connection.concurrency or usual
 
 
-def _names(named: Sequence[Seat], servers: Sequence[AsyncServer]) -> list[str]:
+def _names(named: Sequence[JudgeSpec], servers: Sequence[AsyncServer]) -> list[str]:
     """The model, and where it is if several servers have it."""
-    times = Counter(seat.model for seat in named)
+    times = Counter(spec.model for spec in named)
     names = [
-        seat.model if times[seat.model] == 1 else f"{seat.model} at {server.base_url}"
-        for seat, server in zip(named, servers, strict=True)
+        spec.model if times[spec.model] == 1 else f"{spec.model} at {server.base_url}"
+        for spec, server in zip(named, servers, strict=True)
     ]
     if len(set(names)) < len(names):
         raise InputError("One judge is named twice; a second opinion needs another one.")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tests.clients.judge.simulated import poems, shown
 from verse.records import Candidate, Poem, Sampling
 from verse_clients.judge.prompts import (
+    JudgeSampling,
     Kind,
     Language,
-    Manner,
     Question,
     fill,
     key_of,
@@ -114,11 +114,11 @@ class Changed:
     examples: list[Poem] = field(default_factory=list[Poem])
     judge: str = "a"
     server: str = "http://a/v1"
-    manner: Manner = field(default_factory=Manner)
+    sampling: JudgeSampling = field(default_factory=JudgeSampling)
 
     def key(self) -> str:
         question = ranking(self.candidates, examples=self.examples)
-        return key_of(question, self.judge, self.server, self.manner)
+        return key_of(question, self.judge, self.server, self.sampling)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ class Changed:
         Changed(examples=[Poem(theme="灯", text="灯亮了")]),
         Changed(judge="b"),
         Changed(server="http://b/v1"),
-        Changed(manner=Manner(temperature=1.0)),
-        Changed(manner=Manner(max_tokens=9)),
+        Changed(sampling=JudgeSampling(temperature=1.0)),
+        Changed(sampling=JudgeSampling(max_tokens=9)),
     ],
 )
 def test_whatever_can_change_the_answer_changes_the_key(change: Changed) -> None:

@@ -19,7 +19,7 @@ from verse_clients.judge.ranking import (
     next_round,
     num_batches,
     num_groups,
-    places,
+    positions,
 )
 
 Order = Callable[[Batch], Batch]
@@ -173,7 +173,7 @@ def test_poems_near_the_line_are_contested() -> None:
 def test_compared_poems_share_out_the_places_and_scores_of_their_group() -> None:
     totals = {"top": 5.0, "a": 3.2, "b": 3.1, "c": 3.0, "low": 1.0}
     fitted = fit(["a", "b", "c"], [("c", "b", "a")] * 20)
-    standing = places(totals, fitted)
+    standing = positions(totals, fitted)
     assert {id_: place.rank for id_, place in standing.items()} == {
         "top": 1, "c": 2, "b": 3, "a": 4, "low": 5,
     }  # fmt: skip

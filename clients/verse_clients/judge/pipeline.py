@@ -2,13 +2,13 @@
 
 What is asked in a round follows only from what earlier rounds answered, in the plan's order and
 never in the order of arrival. So a run that was killed asks the same questions again, and finds the
-answers it had.
+answers it had. At the end there is one row a poem, in the order of their ranks.
 """
 
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -16,22 +16,39 @@ from verse.records import Candidate, Judgment, Poem
 from verse_clients.judge.client import Judge
 from verse_clients.judge.costs import BudgetSpentError
 from verse_clients.judge.prompts import MAX_BATCH, Language, Question, make_question, read_prompt
-from verse_clients.judge.ranked import Comparison, JudgeSummary, Weights
+from verse_clients.judge.ranked import (
+    Comparison,
+    JudgeSummary,
+    Ranked,
+    RankedPoem,
+    Use,
+    Weights,
+    exclusion,
+    mean_scores,
+)
 from verse_clients.judge.ranking import (
     DRAWS,
     Batch,
     Fit,
+    RankedPosition,
     Rubric,
     contested_poems,
     first_round,
     fit_contested,
     next_round,
+    num_comparisons,
+    num_groups,
+    positions,
 )
+from verse_clients.screening import Finding
 
 _PLANNING_DRAWS = 40
 
 
-class Procedure(msgspec.Struct, frozen=True, kw_only=True):
+MAX_SIZE = MAX_BATCH
+
+
+class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How poems are judged."""
 
     language: Language = "zh"
@@ -47,10 +64,7 @@ class Procedure(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
-MAX_SIZE = MAX_BATCH
-
-
-class Court:
+class JudgingPipeline:
     """Judges, poems, and what was said so far."""
 
     def __init__(
@@ -58,7 +72,7 @@ class Court:
         judges: Sequence[Judge],
         poems: Sequence[Candidate],
         examples: Sequence[Poem],
-        procedure: Procedure,
+        options: PipelineOptions,
         expect: Callable[[int], object],
     ) -> None:
         """Nothing is asked yet.
@@ -67,16 +81,16 @@ class Court:
             judges: Who is asked; each the same.
             poems: What no filter left out.
             examples: Poems that show the poet's taste.
-            procedure: How.
+            options: How.
             expect: Told how many new answers a stage will bring.
         """
         self._judges = judges
         self._poems = {poem.id: poem for poem in poems}
         self._examples = examples
-        self._procedure = procedure
+        self._options = options
         self._expect = expect
         self._judgments: dict[str, list[Judgment]] = {judge.name: [] for judge in judges}
-        self.rubric = Rubric(procedure.weights)
+        self.rubric = Rubric(options.weights)
         self.comparisons: list[Comparison] = []
         self.contested: list[str] = []
         self.not_asked = 0
@@ -84,15 +98,15 @@ class Court:
 
     def rubric_questions(self) -> list[Question]:
         """One about each poem."""
-        prompt = read_prompt("rubric", self._procedure.language)
+        prompt = read_prompt("rubric", self._options.language)
         return [make_question(prompt, [poem], self._examples) for poem in self._poems.values()]
 
     def ranking_question(self, batch: Sequence[str]) -> Question:
         """One about a batch, in its order."""
-        prompt = read_prompt("ranking", self._procedure.language)
+        prompt = read_prompt("ranking", self._options.language)
         return make_question(prompt, [self._poems[id_] for id_ in batch], self._examples)
 
-    async def hear_rubric(self) -> None:
+    async def score_all(self) -> None:
         """Ask every judge about every poem.
 
         Raises:
@@ -112,14 +126,14 @@ class Court:
             ServerError: asking on makes no sense.
             OutputError: the disk refuses.
         """
-        how = self._procedure
+        how = self._options
         self.contested = contested_poems(self.rubric.totals(), how.keep, how.margin)
         shown: dict[str, list[Batch]] = defaultdict(list)
         for number in range(how.rounds):
             plan = self._plan(number, shown)
             if not plan or self.not_asked:
                 break
-            await self._hear_orders(plan, shown)
+            await self._collect_orders(plan, shown)
 
     def fitted(self, num_draws: int = DRAWS) -> Fit | None:
         """Strengths of the contested poems; None before a comparison."""
@@ -150,15 +164,15 @@ class Court:
         intervals = dict(zip(fitted.ids, fitted.intervals(), strict=True)) if fitted else {}
         plan: list[tuple[Judge, Batch]] = []
         for judge in self._judges:
-            rng = random.Random(f"{self._procedure.seed} {number} {judge.name}")
+            rng = random.Random(f"{self._options.seed} {number} {judge.name}")
             if fitted is None:
-                batches = first_round(self.contested, self._procedure.size, rng)
+                batches = first_round(self.contested, self._options.size, rng)
             else:
-                batches = next_round(intervals, shown[judge.name], self._procedure.size, rng)
+                batches = next_round(intervals, shown[judge.name], self._options.size, rng)
             plan.extend((judge, batch) for batch in batches)
         return plan
 
-    async def _hear_orders(
+    async def _collect_orders(
         self,
         plan: Sequence[tuple[Judge, Batch]],
         shown: dict[str, list[Batch]],
@@ -212,3 +226,84 @@ def _summary(judge: Judge, judgments: Sequence[Judgment]) -> JudgeSummary:
         completion_tokens=completion_tokens,
         cost=None if price is None else price.of(prompt_tokens, completion_tokens),
     )
+
+
+def assemble(
+    poems: Sequence[Candidate],
+    filtered: Mapping[str, Finding | None],
+    pipeline: JudgingPipeline,
+    uses: Mapping[str, Use],
+) -> Ranked:
+    """Make the ranking of what was said.
+
+    Args:
+        poems: All of them, in the order of the files.
+        filtered: Why each was left out; None if it was not.
+        pipeline: What was said about the others.
+        uses: What poems were used for beside being judged.
+    """
+    ranked_positions = positions(pipeline.rubric.totals(), pipeline.fitted())
+    orders = [each.ranking for each in pipeline.comparisons]
+    compared = num_comparisons(orders)
+    rows = [
+        RankedPoem(candidate=poem, filtered=exclusion(filtered[poem.id]), seen=uses.get(poem.id))
+        if poem.id not in ranked_positions
+        else _row(
+            poem, pipeline.rubric, ranked_positions[poem.id], compared[poem.id], uses.get(poem.id)
+        )
+        for poem in poems
+    ]
+    reasons = Counter(found.reason for found in filtered.values() if found)
+    return Ranked(
+        prompts=pipeline.prompts(),
+        weights=pipeline.rubric.weights,
+        judges=pipeline.summaries(),
+        filtered=dict(sorted(reasons.items())),
+        notes=tuple(_notes(pipeline, orders)),
+        comparisons=tuple(pipeline.comparisons),
+        poems=tuple(sorted(rows, key=_by_rank)),
+    )
+
+
+def _row(
+    poem: Candidate, rubric: Rubric, position: RankedPosition, compared: int, use: Use | None
+) -> RankedPoem:
+    by_judge = rubric.by_judge(poem.id)
+    low, high = position.interval or (None, None)
+    return RankedPoem(
+        candidate=poem,
+        score=round(position.score, 4),
+        rank=position.rank,
+        rank_low=low,
+        rank_high=high,
+        disagreement=rubric.disagreement(poem.id),
+        total=rubric.total(poem.id),
+        rubric=mean_scores(by_judge.values()),
+        by_judge=by_judge,
+        strength=position.strength,
+        num_comparisons=compared,
+        seen=use,
+    )
+
+
+def _notes(pipeline: JudgingPipeline, orders: Sequence[Sequence[str]]) -> list[str]:
+    notes: list[str] = []
+    if pipeline.not_asked:
+        notes.append(
+            f"A limit was reached: {pipeline.not_asked} questions were not asked; "
+            "run again with a higher one to go on."
+        )
+    if troubles := pipeline.troubles():
+        found = ", ".join(f"{count} {name}" for name, count in sorted(troubles.items()))
+        notes.append(f"Answers that count for nothing: {found}.")
+    if orders and (groups := num_groups(pipeline.contested, orders)) > 1:
+        notes.append(
+            f"The comparisons fall into {groups} groups that were never compared with each "
+            "other; ranks across them rest on the rubric alone."
+        )
+    return notes
+
+
+def _by_rank(poem: RankedPoem) -> tuple[bool, bool, int]:
+    """Ranked poems first, then those without an answer, then those left out."""
+    return (poem.filtered is not None, poem.rank is None, poem.rank or 0)
