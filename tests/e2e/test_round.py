@@ -98,7 +98,7 @@ def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served(
     assert queue is not None, asked
     assert judge.num_calls == len(read_items([folder / queue[1]]))
     decide(folder / queue[1])
-    assert "rounds/01 is over" in verse(folder, "refine")
+    assert "rounds/01 is complete" in verse(folder, "refine")
 
     made = folder / "rounds" / "01"
     rows = (made / "data" / "train.jsonl").read_text("utf-8").splitlines()

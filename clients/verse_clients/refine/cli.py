@@ -13,16 +13,19 @@ from verse.terminal import show
 _ROUND = typer.Option("--round", show_default="the newest in rounds/", help="A round's folder.")
 _Round = Annotated[Path | None, _ROUND]
 _Poems = Annotated[Path, typer.Option("--poems", help="The poet's own poems.")]
-_Split = Annotated[Path, typer.Option("--split", help="Which of them are kept to measure with.")]
-_WithoutSplit = Annotated[
-    bool, typer.Option("--without-split", help="No poem is kept to measure with.")
+_Split = Annotated[
+    Path, typer.Option("--split", help="The split that says which of them validate.")
 ]
-_MaxRun = Annotated[int, typer.Option(min=1, help="So many characters in a row are a copy.")]
+_WithoutSplit = Annotated[
+    bool, typer.Option("--without-split", help="Keep no poem for validation.")
+]
+_MaxRun = Annotated[int, typer.Option(min=1, help="This many characters in a row count as a copy.")]
 _MaxCopied = Annotated[
-    float, typer.Option(min=0, max=1, help="So is this much of a poem in one run.")
+    float, typer.Option(min=0, max=1, help="So does this share of a poem taken from one source.")
 ]
 _MaxLikeness = Annotated[
-    float, typer.Option(min=0.01, max=1, help="Poems as alike as this are the same.")
+    float,
+    typer.Option(min=0.01, max=1, help="Poems with at least this edit ratio count as the same."),
 ]
 _POEMS = Path("data/poems.jsonl")
 _SPLIT = Path("data/split.json")
@@ -41,31 +44,43 @@ def main(context: typer.Context, folder: _Round = None) -> None:
     if context.invoked_subcommand is None:
         next_steps(folder)
     elif folder is not None:
-        raise typer.BadParameter("say it behind the step, as in verse refine status --round NN")
+        raise typer.BadParameter("put --round after the step, as in verse refine status --round NN")
 
 
 @app.command()
 def start(
-    adapters: Annotated[str, typer.Option(help="Those that write, as in xuzhimo,hushi.")],
+    adapters: Annotated[str, typer.Option(help="Adapters that write, as in xuzhimo,hushi.")],
     name: Annotated[
         str | None,
-        typer.Option("--name", show_default="the first adapter's with -rNN", help="The new one's."),
+        typer.Option(
+            "--name", show_default="the first adapter's with -rNN", help="Name of the new adapter."
+        ),
     ] = None,
-    themes: Annotated[Path, typer.Option(help="One theme a line.")] = Path("data/themes.txt"),
+    themes: Annotated[Path, typer.Option(help="A file with one theme a line.")] = Path(
+        "data/themes.txt"
+    ),
     variants: Annotated[
-        Path | None, typer.Option(show_default="the theme alone", help="Ways to ask, one a line.")
+        Path | None,
+        typer.Option(show_default="the theme alone", help="A file with one prompt a line."),
     ] = None,
-    checkpoints: Annotated[str, typer.Option(help="As verse generate has it.")] = "best",
-    samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Poems of each.")] = 4,
+    checkpoints: Annotated[
+        str, typer.Option(help="Which checkpoints write, as in verse generate.")
+    ] = "best",
+    samples: Annotated[
+        int,
+        typer.Option(
+            "-n", "--samples", min=1, help="Poems for each theme, adapter and checkpoint."
+        ),
+    ] = 4,
     judge: Annotated[
         list[str] | None,
-        typer.Option(show_default="none", help="A model that ranks; give it once for each."),
+        typer.Option(show_default="none", help="A model that ranks the poems; repeat it for more."),
     ] = None,
     base_url: Annotated[
         str | None, typer.Option(show_default="as verse generate", help="The server's address.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="What to train by, as verse train -c.")
+        str, typer.Option(help="What to train with, as in verse train -c.")
     ] = "verse-tiny",
     poems: _Poems = _POEMS,
     split: _Split = _SPLIT,
@@ -73,7 +88,7 @@ def start(
         float, typer.Option(min=0, max=0.99, help="Share of model-written poems at most.")
     ] = 0.5,
 ) -> None:
-    """Begin a round: write its plan, which you can change before a step runs."""
+    """Start a round: write its plan, which you can edit before a step runs."""
     from verse_clients.refine import rounds
     from verse_clients.refine.plan import JudgePlan, Plan
 
@@ -101,7 +116,7 @@ def start(
 
 @app.command("next")
 def next_steps(folder: _Round = None) -> None:
-    """Do the next steps of a round until you are needed."""
+    """Run the next steps of a round, up to the one that needs you."""
     from verse_clients.refine import rounds
     from verse_clients.refine.runner import Program
 
@@ -112,7 +127,7 @@ def next_steps(folder: _Round = None) -> None:
 
 @app.command()
 def status(folder: _Round = None) -> None:
-    """Show where each step of a round stands, and the very commands."""
+    """Show the state of each step of a round, and the commands it runs."""
     from verse_clients.refine import rounds
 
     place = folder or rounds.newest_round()
@@ -132,14 +147,15 @@ def filter_poems(
         Path | None,
         typer.Option("-i", "--input", show_default="the step of the round", help="Poems."),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Those that stay.")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The poems that remain.")] = Path(
         "filtered.jsonl"
     ),
     poems: _Poems = _POEMS,
     split: _Split = _SPLIT,
     without_split: _WithoutSplit = False,
     decided: Annotated[
-        list[Path] | None, typer.Option(help="Decisions of earlier rounds; what is like them goes.")
+        list[Path] | None,
+        typer.Option(help="Decisions of earlier rounds; poems like theirs are left out."),
     ] = None,
     max_run: _MaxRun = 13,
     max_copied: _MaxCopied = 0.5,
@@ -175,9 +191,9 @@ def convert(
             help="Journals, or the original project's updated_overall_poems.json; oldest first.",
         ),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The poems that are taken.")
-    ] = Path("data/additional_poems.jsonl"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The poems to learn from.")] = Path(
+        "data/additional_poems.jsonl"
+    ),
     next_set: Annotated[
         Path | None,
         typer.Option("--next", show_default="none", help="Folder for the whole next training set."),
@@ -231,14 +247,14 @@ def compare(
     sides: Annotated[
         list[Path] | None,
         typer.Argument(
-            show_default="the step of the round", help="Poems of each adapter, a file each."
+            show_default="the step of the round", help="Poems, one file for each adapter."
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="All of them, mixed.")] = Path(
-        "compare.jsonl"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="All poems, in mixed order.")
+    ] = Path("compare.jsonl"),
     numbers: Annotated[
-        Path | None, typer.Option(show_default="OUTPUT.numbers.json", help="What was measured.")
+        Path | None, typer.Option(show_default="OUTPUT.numbers.json", help="File for the figures.")
     ] = None,
     poems: _Poems = _POEMS,
     split: _Split = _SPLIT,

@@ -76,7 +76,7 @@ def run_convert(
     entries, split = read_decisions(decisions), _split(poets)
     if not entries:
         raise InputError(
-            f"No decision stands in {', '.join(map(str, decisions))}; nothing is written."
+            f"There are no decisions in {', '.join(map(str, decisions))}; nothing was written."
         )
     poems = read_poems([poets.poems])
     result = convert(entries, poems, split, shares, limits)
@@ -103,7 +103,9 @@ def run_compare(
     training, _ = _parts(poets)
     poems = {_name(path, side): side for path in sides if (side := read_candidates(path))}
     if len(poems) < 2:
-        raise InputError("There are not two adapters to compare in these files.")
+        raise InputError(
+            "These files hold poems of fewer than two adapters; name one file for each."
+        )
     found = compare.sides(
         poems,
         [poem.text for poem in training],
@@ -121,8 +123,8 @@ def _chance(sides: Collection[Sequence[Candidate]]) -> str:
         return ""
     return (
         f"\n{unmatched} of {total} poems have no counterpart of the same theme, variant, sampling "
-        "and seed, so chance has a part in these figures; `verse generate --common-seeds` lets all "
-        "adapters write alike.\n"
+        "and seed, so these figures are partly chance; `verse generate --common-seeds` gives all "
+        "adapters the same seeds.\n"
     )
 
 
@@ -139,8 +141,8 @@ def _split(poets: PoetFiles) -> PoemSplit | None:
     split = read_split(poets.split)
     if split is None:
         raise InputError(
-            f"{poets.split} is missing, so nobody knows which poems are measured with; run "
-            "`verse data split` first, or say --without-split."
+            f"{poets.split} is missing, so it is not known which poems validate; run "
+            "`verse data split` first, or pass --without-split."
         )
     return split
 
@@ -185,9 +187,9 @@ def _filter_candidates(
 def _filter_summary(filtered: _Filtered) -> str:
     """What was left out, and why, as Markdown."""
     counts: Counter[Reason] = Counter(why.reason for _, why in filtered.left)
-    lines = [f"# {counted(len(filtered.kept), 'poem')} stay", ""]
+    lines = [f"# {counted(len(filtered.kept), 'poem')} kept", ""]
     lines += [
-        f"- {counts[kind]} left out, {reason}" for kind, reason in REASONS.items() if counts[kind]
+        f"- {counts[kind]} left out: {reason}" for kind, reason in REASONS.items() if counts[kind]
     ]
     lines += [""] + [
         f"- 《{candidate.theme}》 {candidate.id}: {because(why)}"
@@ -197,13 +199,13 @@ def _filter_summary(filtered: _Filtered) -> str:
 
 
 REASONS: dict[Reason, str] = {
-    "empty": "without text",
-    "thought": "with a tag of a model's thinking in it",
+    "empty": "no text",
+    "thought": "a tag of a model's thinking in it",
     "truncated": "cut off by the token limit",
-    "leak": "too near a poem of the valid set",
-    "copy": "taken over from a poem of the training set",
+    "leak": "too close to a poem of the valid set",
+    "copy": "copied from a poem of the training set",
     "near": "nearly the same as another poem",
-    "opening": "beginning with a line that has its share",
+    "opening": "an opening line that has reached its share",
     "share": "more than the share of model-written poems allows",
 }
 
@@ -251,7 +253,7 @@ def _left_out(refused: Iterable[RefusedPoem]) -> list[str]:
     lines: list[str] = []
     for kind, left_out in by_kind.items():
         if left_out:
-            lines += ["", f"## Accepted and left out, since {REASONS[kind]}: {len(left_out)}", ""]
+            lines += ["", f"## Accepted but left out: {REASONS[kind]} ({len(left_out)})", ""]
             lines += [_line(one) for one in left_out]
     return lines
 
@@ -272,5 +274,5 @@ def _pairs(result: ConversionResult) -> list[str]:
         f"- {reasons['accepted']} of an accepted poem over a rejected one on the same theme",
     ]
     for kind, number in sorted(result.refused_pairs.items()):
-        lines.append(f"- {number} left out with a poem {REASONS[kind]}")
+        lines.append(f"- {number} left out: {REASONS[kind]}")
     return [*lines, ""]

@@ -97,7 +97,7 @@ def read_plan(folder: Path) -> Plan:
         plan = msgspec.toml.decode(path.read_bytes(), type=Plan)
     except FileNotFoundError:
         raise RoundError(
-            f"{folder} is no round: it has no {PLAN_FILE}; `verse refine start` begins one."
+            f"{folder} is no round: it has no {PLAN_FILE}; start one with `verse refine start`."
         ) from None
     except OSError as error:
         raise RoundError(f"{path} cannot be read: {error.strerror}.") from error
@@ -114,14 +114,14 @@ def check(plan: Plan, place: str) -> None:
         RoundError: one sentence that begins with `place`.
     """
     if not plan.adapters:
-        raise RoundError(f"{place}: adapters names none, so nobody writes.")
+        raise RoundError(f"{place}: adapters is empty; name at least one that writes.")
     if not is_adapter_name(plan.new_name):
         raise RoundError(f"{place}: {plan.new_adapter!r} cannot be the name of an adapter.")
     addresses = [bool(judge.base_url or plan.base_url) for judge in plan.judges]
     if any(addresses) and not all(addresses):
         raise RoundError(f"{place}: some judges have a base_url and some have none; give all one.")
     if plan.new_name in plan.adapters:
-        raise RoundError(f"{place}: new_adapter must be another one than those that write.")
+        raise RoundError(f"{place}: new_adapter must not be one of the adapters that write.")
 
 
 def write_plan(folder: Path, plan: Plan) -> Path:

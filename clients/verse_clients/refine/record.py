@@ -174,7 +174,7 @@ def _state(step: Step, ran: StepRun | None, look: Look) -> StepState:
     if ran is None:
         return StepState(step, "open")
     if ran.finished is None:
-        return StepState(step, "stopped", "it was stopped before its end")
+        return StepState(step, "stopped", "it was interrupted")
     if ran.exit != 0:
         return StepState(step, "failed", f"exit code {ran.exit}")
     change = _change(step, ran, look)
@@ -187,7 +187,7 @@ def _change(step: Step, ran: StepRun, look: Look) -> str:
     now = look(step.inputs)
     for path, content in now.items():
         if ran.inputs.get(path) != content:
-            return f"{path} is another one than it was"
+            return f"{path} has changed"
     gone = [path for path, content in look(step.outputs).items() if content is None]
     return f"{gone[0]} is gone" if gone else ""
 

@@ -33,7 +33,7 @@ def newest_round(rounds: Path = ROUNDS) -> Path:
     """
     found = _numbered(rounds)
     if not found:
-        raise RoundError(f"There is no round in {rounds} yet; `verse refine start` begins one.")
+        raise RoundError(f"There is no round in {rounds} yet; start one with `verse refine start`.")
     return found[max(found)]
 
 
@@ -110,7 +110,7 @@ def run_one(folder: Path, name: str, program: Program, say: Say) -> None:
     with _alone(folder, program) as program_here:
         state = next(state for state in look_at(folder) if state.step.name == name)
         if state.is_settled:
-            say(f"{name} is done already; nothing has changed since.")
+            say(f"{name} is already done; nothing has changed since.")
             return
         _announce(state, say)
         runner.run_step(folder, state.step, program_here, say)
@@ -134,9 +134,9 @@ def listing(found: Sequence[StepState]) -> str:
 def farewell(folder: Path) -> str:
     """What is left to do at the end of a round."""
     return (
-        f"{folder} is over. Read both adapters blind, with\n"
+        f"{folder} is complete. Compare both adapters blind with\n"
         f"    verse curate {compared_file(folder)}\n"
-        "and see how the rounds fare with `verse report`; `verse refine start` begins the next."
+        "and all rounds with `verse report`; `verse refine start` starts the next one."
     )
 
 
@@ -155,7 +155,7 @@ def _alone(folder: Path, program: Program) -> Generator[Program]:
     handle = os.open(folder / PLAN_FILE, os.O_RDONLY)
     try:
         if not lock_descriptor(handle, blocking=False):
-            raise RoundError(f"Another process works on {folder}; wait for it, or end it.")
+            raise RoundError(f"Another process is working on {folder}; wait for it, or end it.")
         yield program._replace(keep_open=(handle,))
     finally:
         os.close(handle)  # what the command holds stays locked

@@ -82,7 +82,7 @@ def _check_inputs(step: Step, inputs: Hashes) -> None:
     missing = [path for path, content in inputs.items() if content is None]
     if missing:
         hint = "; `verse data split` makes it" if Path(missing[0]).name == SPLIT_FILE else ""
-        raise RoundError(f"The step {step.name} needs {missing[0]}, which is not there{hint}.")
+        raise RoundError(f"The step {step.name} needs {missing[0]}, which does not exist{hint}.")
 
 
 def _make_folders(step: Step, folder: Path) -> None:
@@ -183,12 +183,12 @@ def commands_to_run(
     mode = start_mode(step, record, inputs, is_there=folder.exists(), is_run=is_run)
     if mode == "foreign":
         raise RoundError(
-            f"{folder} is there already and not from this round; give the plan another new_adapter."
+            f"{folder} exists already and is not from this round; change new_adapter in the plan."
         )
     if mode == "aside":
         aside = _free_name(folder)
         folder.rename(aside)
-        return step.commands, f"What {folder} was before is kept as {aside}."
+        return step.commands, f"The earlier {folder} is kept as {aside}."
     if mode == "resume":
         return (*step.commands[:-1], (*step.commands[-1], "--resume")), ""
     return step.commands, ""
@@ -201,7 +201,7 @@ def _set_drafts_aside(step: Step, last: StepRun | None, inputs: Hashes) -> str:
     for draft in filter(Path.exists, step.drafts):
         aside = _free_name(draft)
         draft.rename(aside)
-        told.append(f"What {draft} was before is kept as {aside}.")
+        told.append(f"The earlier {draft} is kept as {aside}.")
     return "\n".join(told)
 
 

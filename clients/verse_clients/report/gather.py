@@ -39,9 +39,7 @@ def gather(paths: Sequence[Path], training: Iterable[Path]) -> list[Round]:
     rounds = [one for path in paths for one in _read(path, own)]
     if not any(one.entries for one in rounds):
         places = ", ".join(map(str, paths))
-        raise RoundError(
-            f"Nothing was decided yet in {places}; `verse curate` is the place for it."
-        )
+        raise RoundError(f"There are no decisions in {places} yet; make some with `verse curate`.")
     return rounds
 
 

@@ -64,8 +64,8 @@ def test_the_filter_keeps_what_could_be_learned_and_says_what_it_left(folder: Pa
     kept = jsonl.read(folder / "filtered.jsonl", msgspec.json.Decoder(Candidate))
     assert [poem.text for poem in kept] == [fresh, other]
     for line in (
-        "# 2 poems stay", "1 left out, cut off by", "1 left out, too near a poem of the valid",
-        "2 left out, taken over", "1 left out, nearly the same", "1 left out, without text",
+        "# 2 poems kept", "1 left out: cut off by", "1 left out: too close to a poem of the valid",
+        "2 left out: copied from", "1 left out: nearly the same", "1 left out: no text",
         "like 《别处》",
     ):  # fmt: skip
         assert line in result.output
@@ -83,7 +83,7 @@ def test_a_poem_with_a_models_thinking_in_it_is_left_out(folder: Path) -> None:
     marked = Candidate(theme="题", text=own_text(55), blocked="thought")
     found = f"{own_text(56)}\n<think>再想想"
     write_lines(folder / "poems.jsonl", [*candidates(own_text(50), found), marked])
-    assert "2 left out, with a tag of a model's thinking in it" in run_step(folder, "filter").output
+    assert "2 left out: a tag of a model's thinking in it" in run_step(folder, "filter").output
 
 
 def test_poems_like_those_decided_before_are_not_shown_again(folder: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_list_whose_keys_contradict_each_other_is_told() -> None:
 def test_without_a_frozen_split_it_says_what_to_do() -> None:
     journal = write_lines(Path("decisions.jsonl"), [decision("题", own_text(70))])
     Path("data/split.json").unlink()
-    with pytest.raises(UserError, match="run `verse data split` first, or say --without-split"):
+    with pytest.raises(UserError, match="run `verse data split` first, or pass --without-split"):
         run("convert", "-i", str(journal), "-o", "out.jsonl")
     assert not Path("out.jsonl").exists()
     run("convert", "-i", str(journal), "-o", "out.jsonl", "--without-split")
@@ -228,7 +228,7 @@ def test_without_a_frozen_split_it_says_what_to_do() -> None:
         ("data/poems.jsonl", '{"theme": "河", "text": "水", "label": false}\n', "was rejected"),
         ("data/split.json", "{}", "is not a split"),
         ("decisions.jsonl", "诗\n诗\n", "It holds no decisions"),
-        ("decisions.jsonl", '{"entry":"decision","acti', "No decision stands in decisions.jsonl"),
+        ("decisions.jsonl", '{"entry":"decision","acti', "There are no decisions in decisions.jsonl"),
     ],
 )
 def test_a_wrong_file_is_told_in_one_sentence(
@@ -285,7 +285,7 @@ def test_adapters_that_were_not_asked_alike_are_told(folder: Path) -> None:
 
 def test_a_comparison_needs_two_adapters(folder: Path) -> None:
     write_lines(Path("one.jsonl"), candidates(own_text(40)))
-    with pytest.raises(UserError, match="not two adapters"):
+    with pytest.raises(UserError, match="fewer than two adapters"):
         run("compare", "one.jsonl", "one.jsonl")
 
 
@@ -302,4 +302,4 @@ def test_start_writes_a_plan_that_can_be_read_and_shows_the_commands(folder: Pat
 def test_a_round_is_named_behind_the_step() -> None:
     result = CliRunner().invoke(app, ["--round", "rounds/01", "status"])
     assert result.exit_code == 2
-    assert "say it behind the step" in result.output
+    assert "put --round after the step" in result.output

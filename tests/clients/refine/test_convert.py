@@ -207,5 +207,5 @@ def test_the_report_says_in_plain_words_what_was_refused_and_why() -> None:
     text = conversion_summary(harvested([leak, decision("河", own_text(90))]), SHARES)
     assert "6 poems of the poet to learn from, 2 kept to measure with" in text
     assert "1 poem that models wrote: 1 as they were, 0 in the poet's version." in text
-    assert "## Accepted and left out, since too near a poem of the valid set: 1" in text
+    assert "## Accepted but left out: too close to a poem of the valid set (1)" in text
     assert "100% like 《题7》" in text

@@ -179,7 +179,7 @@ def test_a_command_that_outlives_its_killed_parent_keeps_the_round_to_itself(fol
     process.kill()
     process.wait()
     assert not _is_free(folder)
-    with pytest.raises(RoundError, match="Another process works on rounds/01"):
+    with pytest.raises(RoundError, match="Another process is working on rounds/01"):
         advance(folder)
     Path("slow-generate").unlink()
     wait_for(lambda: _lines(folder / "poems.jsonl") == 6)
@@ -286,7 +286,7 @@ def test_an_adapter_that_is_not_from_this_round_is_left_alone(folder: Path) -> N
     advance(folder)
     decide(folder)
     Path("adapters/new").mkdir(parents=True)
-    with pytest.raises(RoundError, match="not from this round; give the plan another"):
+    with pytest.raises(RoundError, match="not from this round; change new_adapter"):
         advance(folder)
     assert not list(Path("adapters/new").iterdir())
 
@@ -322,7 +322,7 @@ def test_a_step_whose_input_is_missing_says_which(folder: Path) -> None:
         rounds.run_one(folder, "judge", STUB, silent)
     Path("data/split.json").unlink()
     with pytest.raises(
-        RoundError, match=r"data/split.json, which is not there; `verse data split`"
+        RoundError, match=r"data/split.json, which does not exist; `verse data split`"
     ):
         advance(folder)
 
@@ -344,8 +344,8 @@ def test_the_next_round_remembers_what_was_decided_before(folder: Path) -> None:
     [
         (None, "is no round: it has no plan.toml"),
         ('adapters = ["a"]\nnew_adapter = "adapters/b"\ntheme = "x"\n', "unknown field `theme`"),
-        ('adapters = []\nnew_adapter = "adapters/b"\n', "adapters names none"),
-        ('adapters = ["a"]\nnew_adapter = "adapters/a"\n', "must be another one"),
+        ('adapters = []\nnew_adapter = "adapters/b"\n', "adapters is empty"),
+        ('adapters = ["a"]\nnew_adapter = "adapters/a"\n', "must not be one of the adapters"),
         ('adapters = ["a"]\nnew_adapter = "adapters/b@3"\n', "cannot be the name"),
         (
             'adapters = ["a"]\nnew_adapter = "adapters/b"\n[[judges]]\nmodel = "m"\n'
@@ -372,7 +372,7 @@ def test_a_broken_record_is_told_and_left_alone(folder: Path) -> None:
 
 
 def test_without_a_round_it_says_how_to_begin_one(tmp_path: Path) -> None:
-    with pytest.raises(RoundError, match="`verse refine start` begins one"):
+    with pytest.raises(RoundError, match="start one with `verse refine start`"):
         rounds.newest_round(tmp_path / "none")
 
 

@@ -316,5 +316,5 @@ def test_a_folder_without_rounds_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no round"):
         gather([tmp_path], [])
     make_round(tmp_path / "01", tmp_path / "none.jsonl")
-    with pytest.raises(UserError, match="Nothing was decided yet"):
+    with pytest.raises(UserError, match="There are no decisions in"):
         gather([tmp_path], [])
