@@ -95,6 +95,8 @@ def open_window(
     unsaved = run(app, appearance=appearance, type_percent=type_percent)
     if unsaved:
         raise CurateError(f"{journal} could not be written; {unsaved} decisions are lost.")
+    if app.journal.recovered is not None:
+        raise CurateError(app.journal.recovered)
 
 
 @app.command()

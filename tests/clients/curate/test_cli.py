@@ -5,8 +5,11 @@ from typer.testing import CliRunner
 
 from tests.clients.curate.conftest import make_session, write_candidates
 from verse.errors import UserError
+from verse_clients.curate import cli
+from verse_clients.curate.app import CurationApp
 from verse_clients.curate.cli import app
 from verse_clients.curate.store import open_journal
+from verse_clients.decisions.journal import read_journal
 
 
 @pytest.fixture
@@ -82,3 +85,20 @@ def test_poem_files_are_never_written(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="needs a screen"):
         run(poems)
     assert (poems.read_bytes(), poems.stat().st_mtime_ns) == before
+
+
+def test_a_journal_that_was_removed_meanwhile_is_told_when_the_window_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decide_twice(app: CurationApp, **_: object) -> int:
+        app.session.decide("accept")
+        app.journal.path.unlink()
+        app.session.decide("reject")
+        app.journal.close()
+        return app.journal.num_waiting
+
+    monkeypatch.setattr(cli, "_view", lambda: decide_twice)
+    poems = write_candidates(tmp_path / "poems.jsonl", 3)
+    with pytest.raises(UserError, match=r"decisions\.jsonl was removed while it was in use"):
+        run("open", poems)
+    assert len(read_journal(tmp_path / "decisions.jsonl")) == 2
