@@ -228,7 +228,7 @@ def test_without_a_frozen_split_it_says_what_to_do() -> None:
         ("data/poems.jsonl", '{"theme": "河", "text": "水", "label": false}\n', "was rejected"),
         ("data/split.json", "{}", "is not a split"),
         ("decisions.jsonl", "诗\n诗\n", "It holds no decisions"),
-        ("decisions.jsonl", '{"entry":"decision","acti', "There are no decisions in decisions.jsonl"),
+        ("decisions.jsonl", '{"entry":"decision","acti', "There are no decisions in"),
     ],
 )
 def test_a_wrong_file_is_told_in_one_sentence(
