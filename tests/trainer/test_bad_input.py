@@ -9,11 +9,12 @@ import pytest
 
 from tests.trainer.runs import POEMS, Runs, chat, files_of, write_data, write_rows
 from verse.errors import UserError
-from verse_trainer import run, stepper
+from verse_trainer import run
 from verse_trainer.config import LoraConfig, ScheduleConfig
 from verse_trainer.errors import ConfigError, DataSetError, TrainingError
 from verse_trainer.events import Event, Saved, Stepped, Stopped
 from verse_trainer.run_record import read_record
+from verse_trainer.step import Stepper
 from verse_trainer.training_state import read_state
 
 
@@ -100,13 +101,13 @@ def test_arguments_that_mlx_does_not_take(runs: Runs, changes: dict[str, Any]) -
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = stepper.Stepper.step
+    real = Stepper.step
 
     def step(self: Any, number: int, *args: Any, **keys: Any) -> Any:
         result = real(self, number, *args, **keys)
         return result._replace(loss=float("nan")) if number == 7 else result
 
-    monkeypatch.setattr(stepper.Stepper, "step", step)
+    monkeypatch.setattr(Stepper, "step", step)
     sentence = sentence_of(runs, TrainingError)
     assert "no number any more after step 6" in sentence
     assert "the checkpoint of step 4 and those before are whole" in sentence

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from verse_trainer.config_checks import OPTIMIZER_ARGUMENTS
+from verse_trainer.config_load import resolve_config
 from verse_trainer.errors import ConfigError
-from verse_trainer.settling import settle
 
 
 def refusal(file_keys: dict[str, Any], **flags: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        settle(file_keys, flags, "my.yaml")
+        resolve_config(file_keys, flags, "my.yaml")
     return str(caught.value)
 
 
@@ -35,21 +35,24 @@ def test_the_optimizers_arguments_are_mlxs() -> None:
 )
 def test_mlx_lms_keys_that_have_no_place_are_refused_with_what_to_do(key: str) -> None:
     assert "`verse data import`" in refusal({key: "x"})
-    assert settle({key: None}, {}).notices == ()
+    assert resolve_config({key: None}, {}).notices == ()
 
 
 def test_config_inside_a_file_is_said_not_to_be_read() -> None:
-    assert settle({"config": "a.yaml"}, {}, "b.json").notices == (
+    assert resolve_config({"config": "a.yaml"}, {}, "b.json").notices == (
         "`config` in b.json names the file it was made from; it is not read.",
     )
-    assert settle({"config": None}, {}).notices == ()
+    assert resolve_config({"config": None}, {}).notices == ()
 
 
 def test_only_a_flag_can_trust_a_models_code() -> None:
     assert "give --trust-remote-code" in refusal({"trust_remote_code": True})
-    assert settle({"trust_remote_code": True}, {"trust_remote_code": True}).config.trust_remote_code
+    assert resolve_config(
+        {"trust_remote_code": True}, {"trust_remote_code": True}
+    ).config.trust_remote_code
     assert (
-        settle({"trust_remote_code": True}, {"trust_remote_code": False}).config.train is not False
+        resolve_config({"trust_remote_code": True}, {"trust_remote_code": False}).config.train
+        is not False
     )
 
 
@@ -84,7 +87,7 @@ def test_schedules_that_mlx_does_not_have_are_refused(
 
 
 def test_what_is_not_used_is_said() -> None:
-    settled = settle(
+    settled = resolve_config(
         {
             "optimizer_config": {"adam": {"eps": 1e-6}, "sgd": {}, "adamw": None},
             "project_name": "poems",

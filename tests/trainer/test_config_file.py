@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from verse_trainer.config_file import read_config_file
+from verse_trainer.config_load import read_config_file
 from verse_trainer.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ from verse_trainer.config import LoraConfig, TrainConfig
 from verse_trainer.dpo import DpoObjective, EncodedPair
 from verse_trainer.errors import DataSetError
 from verse_trainer.events import Evaluated, TrainReport
-from verse_trainer.loss import TokenLoss, collate
+from verse_trainer.objective import TokenLoss, collate
 
 
 def dpo(runs: Runs, **changes: Any) -> TrainConfig:

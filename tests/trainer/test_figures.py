@@ -16,6 +16,7 @@ from verse_trainer import events, lora, run
 from verse_trainer.events import (
     Evaluated,
     Event,
+    Forecast,
     Sampled,
     Started,
     Stepped,
@@ -23,7 +24,6 @@ from verse_trainer.events import (
 )
 from verse_trainer.forecasting import forecast
 from verse_trainer.loop import Outcome, TrainingLoop
-from verse_trainer.messages import Forecast
 from verse_trainer.prepared import MeasuredStep, PreparedRun
 from verse_trainer.run_record import RunRecord, base_revision, read_record
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from tests.trainer.runs import Runs, files_of, pairs, weights_of, write_data, write_rows
 from verse_trainer import records, run
-from verse_trainer.cadence import make_cadence
 from verse_trainer.config import TrainConfig
 from verse_trainer.events import Evaluated, Event, Stepped, TrainReport
 from verse_trainer.run import Outcome
 from verse_trainer.run_record import read_record
+from verse_trainer.steps import make_cadence
 
 LAST = "{:07d}_adapters.safetensors"
 

@@ -9,7 +9,7 @@ from mlx_lm.models import qwen2
 
 from tests.trainer.runs import MODEL
 from verse_trainer.encoding import EncodedRow
-from verse_trainer.loss import TargetBatch, TokenLoss, collate
+from verse_trainer.objective import TargetBatch, TokenLoss, collate
 
 
 def row(ids: list[int], targets: list[int]) -> EncodedRow:

@@ -18,14 +18,14 @@ from tests.core.tokenizer import QWEN3_ADDED, QWEN3_TEMPLATE, make_tokenizer
 from tests.trainer.runs import Runs, files_of, fresh, read_weights, write_data
 from verse.prompt import Message, render
 from verse_trainer import loop, lora
-from verse_trainer.batches import BatchPlan, padded
 from verse_trainer.config import LoraConfig, ScheduleConfig, TrainConfig
+from verse_trainer.config_load import resolve_config
 from verse_trainer.encoding import Encoder
 from verse_trainer.errors import ConfigError
 from verse_trainer.events import Evaluated, Saved, Started, Stepped, TrainReport
-from verse_trainer.loss import collate
-from verse_trainer.optimizers import make_optimizer
-from verse_trainer.settling import settle
+from verse_trainer.objective import collate
+from verse_trainer.step import make_optimizer
+from verse_trainer.steps import BatchPlan, padded
 
 LENGTHS = [20, 150, 25, 160, 30, 140, 22, 155, 28, 145]
 
@@ -128,10 +128,10 @@ def test_trap_8_the_threshold_of_the_cache_arrives(
 def test_trap_9_parts_of_lora_parameters_may_be_missing_and_names_must_mean_something(
     runs: Runs,
 ) -> None:
-    settled = settle({"lora_parameters": {"rank": 4, "scale": 3.0}}, {}).config
+    settled = resolve_config({"lora_parameters": {"rank": 4, "scale": 3.0}}, {}).config
     assert settled.lora_parameters == LoraConfig(rank=4, scale=3.0)
     with pytest.raises(ConfigError, match="learning_rte"):
-        settle({"learning_rte": 1e-4}, {})
+        resolve_config({"learning_rte": 1e-4}, {})
     with pytest.raises(ConfigError, match=r"did you mean self_attn\.q_proj"):
         runs.prepare(runs.config(lora_parameters=LoraConfig(keys=("q_proj",))))
     everything = lora.adapt(fresh(runs.base).model, TrainConfig(num_layers=0))

@@ -8,8 +8,8 @@ import pytest
 
 from verse_trainer.config import LoraConfig, ScheduleConfig, TrainConfig
 from verse_trainer.estimate import MemoryEstimate
+from verse_trainer.events import Forecast
 from verse_trainer.forecasting import never_seen_by_mlx_lm, seconds_left
-from verse_trainer.messages import Forecast
 from verse_trainer.preflight import describe, duration, gigabytes
 
 FORECAST = Forecast(

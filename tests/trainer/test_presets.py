@@ -13,11 +13,10 @@ from tests.trainer.architectures import (
     tiny_model,
 )
 from verse_trainer.command import read_config
-from verse_trainer.config import TrainConfig
+from verse_trainer.config import TrainConfig, find_config, preset_names, presets_folder
 from verse_trainer.errors import ConfigError
 from verse_trainer.estimate import Architecture, Quantization, estimate
 from verse_trainer.preflight import describe, gigabytes
-from verse_trainer.presets import find_config, preset_names, presets_folder
 
 PROJECT = Path(__file__).parents[2]
 NAMES = [

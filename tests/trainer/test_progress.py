@@ -8,13 +8,15 @@ from verse_trainer import events
 from verse_trainer.config import TrainConfig
 from verse_trainer.events import (
     Evaluated,
+    Finished,
+    Loading,
     Sampled,
     Saved,
     Started,
     Stepped,
+    TrainMessage,
     TrainReport,
 )
-from verse_trainer.messages import Finished, Loading, Message
 from verse_trainer.progress import ProgressView
 
 REPORT = TrainReport(
@@ -42,7 +44,7 @@ def evaluated(step: int, is_best: bool = True) -> Evaluated:
     return Evaluated(step=step, valid_loss=2.25, standard_error=0.05, seconds=1, is_best=is_best)
 
 
-def shown(*messages: Message, terminal: bool = False) -> str:
+def shown(*messages: TrainMessage, terminal: bool = False) -> str:
     stream = io.StringIO()
     out = console(file=stream, force_terminal=terminal, width=200, color_system=None)
     with ProgressView(TrainConfig(), out) as view:

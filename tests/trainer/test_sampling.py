@@ -5,11 +5,11 @@ import pytest
 
 from tests.trainer.runs import Runs, fresh
 from verse.prompt import FormatName, PromptFormat
-from verse_trainer.sampling import Sampler
+from verse_trainer.evaluation import PoemSampler
 
 
-def sampler(runs: Runs, format_: FormatName = "chat", text: str = "") -> Sampler:
-    return Sampler(
+def sampler(runs: Runs, format_: FormatName = "chat", text: str = "") -> PoemSampler:
+    return PoemSampler(
         fresh(runs.base), PromptFormat(format=format_), [("poem-1", text)], max_tokens=24, seed=3
     )
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import typer
 
 from verse_trainer import cli
-from verse_trainer.cadence import DEFAULT_EPOCHS
 from verse_trainer.command import read_config
-from verse_trainer.presets import find_config, preset_names
+from verse_trainer.config import find_config, preset_names
+from verse_trainer.steps import DEFAULT_EPOCHS
 
 PROJECT = Path(__file__).parents[2]
 GUIDE = (PROJECT / "docs" / "train.md").read_text("utf-8")
@@ -61,10 +61,10 @@ def test_every_command_in_the_guide_is_understood() -> None:
 
 
 def test_keys_named_in_the_guide_exist() -> None:
-    from verse_trainer.flags import HELP
-    from verse_trainer.settling import settle
+    from verse_trainer.cli import HELP
+    from verse_trainer.config_load import resolve_config
 
     for key in re.findall(r"`([a-z]+_[a-z_]+)`", GUIDE):
         assert key in {*HELP, "lora_parameters", "lr_schedule", "optimizer_config", "hf_dataset"}
     example = {"optimizer_config": {"adamw": {"bias_correction": False}}}
-    assert settle(example, {}).notices == ()
+    assert resolve_config(example, {}).notices == ()

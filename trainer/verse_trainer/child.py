@@ -1,9 +1,9 @@
-"""The process that trains: `python -m verse_trainer.child`, started by `supervision.py`.
+"""The process that trains: `python -m verse_trainer.child`, started by `supervise.py`.
 
 It is a process of its own because a Metal out-of-memory aborts it and gradient checkpointing
-patches a class for good. It reads one Order from its input and writes messages to its output. The
-end of its input, which also comes when the other process dies, asks it to save and stop, as does
-SIGTERM. Before the first step there is nothing to save, so it stops at once.
+patches a class for good. It reads one TrainRequest from its input and writes messages to its
+output. The end of its input, which also comes when the other process dies, asks it to save and
+stop, as does SIGTERM. Before the first step there is nothing to save, so it stops at once.
 """
 
 import os
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from verse.errors import UserError
+from verse_trainer.events import Failed, Finished, Forecast, Loading, TrainMessage, TrainRequest
 from verse_trainer.forecasting import forecast
-from verse_trainer.messages import Failed, Finished, Forecast, Loading, Message, Order
 
 if TYPE_CHECKING:
     from verse.base_model import BaseModel
     from verse_trainer.run import PreparedRun
 
-Send = Callable[[Message], None]
+Send = Callable[[TrainMessage], None]
 _MISTAKE = 2
 _LOADING_STEP = 0.05
 
@@ -51,15 +51,15 @@ class StopRequest:
 
 
 def main() -> int:
-    """Run one order."""
+    """Run one request."""
     channel = _own_output()
     stop = StopRequest()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the other's business
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.ask())
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    request = msgspec.json.decode(sys.stdin.buffer.readline(), type=TrainRequest)
     threading.Thread(target=_ask_at_end_of_input, args=(stop,), daemon=True).start()
 
-    def send(message: Message) -> None:
+    def send(message: TrainMessage) -> None:
         try:
             channel.write(msgspec.json.encode(message) + b"\n")
             channel.flush()
@@ -67,7 +67,7 @@ def main() -> int:
             stop.ask()
 
     try:
-        _run(order, send, stop)
+        _run(request, send, stop)
     except UserError as error:
         send(Failed(sentence=str(error)))
         return _MISTAKE
@@ -93,18 +93,18 @@ def _ask_at_end_of_input(stop: StopRequest) -> None:
     stop.ask()
 
 
-def _run(order: Order, send: Send, stop: StopRequest) -> None:
+def _run(request: TrainRequest, send: Send, stop: StopRequest) -> None:
     from verse_trainer import run
 
-    run.check(order.config)
-    base = _load(order, send)
-    if not order.config.train:
-        if not order.dry_run:
-            run.test(order.config, base, send)
+    run.check(request.config)
+    base = _load(request, send)
+    if not request.config.train:
+        if not request.dry_run:
+            run.test(request.config, base, send)
         return
-    prepared = run.prepare(order.config, base)
+    prepared = run.prepare(request.config, base)
     send(_forecast(prepared))
-    if order.dry_run:
+    if request.dry_run:
         return
     stop.training_begins()
     outcome = run.train(prepared, send, stop)
@@ -120,7 +120,7 @@ def _run(order: Order, send: Send, stop: StopRequest) -> None:
     )
 
 
-def _load(order: Order, send: Send) -> "BaseModel":
+def _load(request: TrainRequest, send: Send) -> "BaseModel":
     from verse.base_model import load_base_model
 
     shown = -1.0
@@ -131,7 +131,7 @@ def _load(order: Order, send: Send) -> "BaseModel":
             shown = share
             send(Loading(share=share))
 
-    config = order.config
+    config = request.config
     return load_base_model(config.model, show, trust_remote_code=config.trust_remote_code)
 
 

@@ -1,4 +1,4 @@
-"""What `verse train` does: settle the configuration, have it trained, and show how it goes."""
+"""What `verse train` does: resolve the configuration, have it trained, and show how it goes."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -7,17 +7,15 @@ from typing import Any
 import msgspec
 
 from verse.terminal import console, show
-from verse_trainer.config_file import read_config_file
-from verse_trainer.ending import MISTAKE, Seen, verdict
+from verse_trainer.config import TrainConfig, find_config
+from verse_trainer.config_checks import services
+from verse_trainer.config_load import ResolvedConfig, read_config_file, resolve_config
 from verse_trainer.errors import TrainerError
-from verse_trainer.messages import Failed, Message, Order
-from verse_trainer.presets import find_config
+from verse_trainer.events import Evaluated, Failed, TrainMessage, TrainReport, TrainRequest
 from verse_trainer.progress import ProgressView
-from verse_trainer.reporting import service_reporter
-from verse_trainer.settling import Settled, settle
-from verse_trainer.supervision import supervise
+from verse_trainer.supervise import MISTAKE, Seen, exit_status, supervise
 
-Show = Callable[[Message], None]
+Show = Callable[[TrainMessage], None]
 
 
 def run_command(
@@ -45,14 +43,14 @@ def run_command(
     report = None if dry_run else service_reporter(config)
     with _view(settled, as_json) as show:
 
-        def on_message(message: Message) -> None:
+        def on_message(message: TrainMessage) -> None:
             seen.note(message)
             show(message)
             if report is not None:
                 report(message)
 
-        ending = supervise(Order(config=config, dry_run=dry_run), on_message)
-    exit_code, sentence = verdict(ending, seen)
+        ending = supervise(TrainRequest(config=config, dry_run=dry_run), on_message)
+    exit_code, sentence = exit_status(ending, seen)
     if exit_code == MISTAKE:
         raise TrainerError(sentence)
     if sentence is not None:
@@ -60,26 +58,67 @@ def run_command(
     return exit_code
 
 
-def read_config(config_name: str | None, flags: Mapping[str, Any]) -> Settled:
+def read_config(config_name: str | None, flags: Mapping[str, Any]) -> ResolvedConfig:
     """Settle what the file, if any, and the flags say.
 
     Raises:
         ConfigError: one of them cannot be understood.
     """
     if config_name is None:
-        return settle({}, flags)
+        return resolve_config({}, flags)
     path = find_config(config_name)
-    return settle(read_config_file(path), flags, str(path))
+    return resolve_config(read_config_file(path), flags, str(path))
 
 
-def _view(settled: Settled, as_json: bool) -> AbstractContextManager[Show]:
+def _view(settled: ResolvedConfig, as_json: bool) -> AbstractContextManager[Show]:
     return nullcontext(_print_json) if as_json else ProgressView(settled.config, console())
 
 
-def _print_json(message: Message) -> None:
+def _print_json(message: TrainMessage) -> None:
     if not isinstance(message, Failed):  # told on standard error, as every mistake
         show(msgspec.json.encode(message).decode())
 
 
 def _tell(sentence: str) -> None:
     show(sentence, stderr=True)
+
+
+def service_reporter(config: TrainConfig) -> Callable[[TrainMessage], None] | None:
+    """A listener that reports, or None if nothing is to be reported.
+
+    The names of the figures are mlx_lm.lora's, so that runs of both can be compared.
+    """
+    if not services(config):
+        return None
+    from mlx_lm.tuner.callbacks import get_reporting_callbacks
+
+    callback: Any = get_reporting_callbacks(
+        config.report_to,
+        project_name=config.project_name,
+        log_dir=config.adapter_path,
+        config=msgspec.to_builtins(config),
+    )
+    return lambda message: _report(callback, message)
+
+
+def _report(callback: Any, message: TrainMessage) -> None:
+    if isinstance(message, TrainReport):
+        callback.on_train_loss_report(
+            {
+                "iteration": message.step,
+                "train_loss": message.train_loss,
+                "learning_rate": message.learning_rate,
+                "iterations_per_second": message.iterations_per_second,
+                "tokens_per_second": message.tokens_per_second,
+                "trained_tokens": message.trained_tokens,
+                "peak_memory": message.peak_memory_bytes / 1e9,
+            }
+        )
+    elif isinstance(message, Evaluated):
+        callback.on_val_loss_report(
+            {
+                "iteration": message.step,
+                "val_loss": message.valid_loss,
+                "val_time": message.seconds,
+            }
+        )

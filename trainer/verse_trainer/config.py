@@ -1,20 +1,26 @@
 """What one training run is asked to do: mlx_lm.lora's keys by mlx_lm.lora's names, and a few more.
 
-Source of the names and their meaning: mlx_lm/lora.py of mlx-lm 0.32.2.
+Source of the names and their meaning: mlx_lm/lora.py of mlx-lm 0.32.2. The presets, and what can be
+said of a learning-rate schedule without mlx, are here too; `verse --help` loads this module.
 """
 
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from verse.prompt import FormatName
+from verse_trainer.errors import ConfigError
 
 Method = Literal["sft", "dpo"]
 FineTuneType = Literal["lora", "dora", "full"]
 OptimizerName = Literal["adam", "adamw", "muon", "sgd", "adafactor"]
 
-# The ranges are checked where a configuration is read (`settling.py`), not when one is built.
+# The ranges are checked where a configuration is read (`config_load.py`), not when one is built.
 Count = Annotated[int, Meta(ge=1)]
 CountOrAll = Annotated[int, Meta(ge=-1)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -34,7 +40,7 @@ class LoraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`lr_schedule`, a schedule of mlx.optimizers by its name.
 
-    What only the run knows may be left out, which mlx-lm does not allow; see `schedule.complete`.
+    What only the run knows may be left out, which mlx-lm does not allow; see `complete_schedule`.
     """
 
     name: str
@@ -101,3 +107,95 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     report_to: str | None = None
     project_name: str | None = None
     trust_remote_code: bool = False
+
+
+_PACKAGE = Path(__file__).parent
+
+
+def presets_folder() -> Path:
+    """Inside the package where it was installed from a wheel, beside it in the source tree."""
+    installed = _PACKAGE / "presets"
+    return installed if installed.is_dir() else _PACKAGE.parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """All of them, sorted."""
+    return sorted(path.stem for path in presets_folder().glob("*.yaml"))
+
+
+def find_config(path_or_name: str) -> Path:
+    """The file that `-c` means: a path, or a preset's name.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    names = preset_names()
+    name = path_or_name.removesuffix(".yaml")
+    if name in names:
+        return presets_folder() / f"{name}.yaml"
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(names)}."
+    raise ConfigError(f"There is no file and no preset {path_or_name!r}; {hint}")
+
+
+# Least and most arguments. Source: mlx/optimizers/schedulers.py. `join_schedules` takes functions,
+# which no file can hold; `warmup` does what it is for.
+_ARGUMENTS: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {
+        "cosine_decay": (0, 3),
+        "linear_schedule": (0, 3),
+        "exponential_decay": (2, 2),
+        "step_decay": (3, 3),
+    }
+)
+
+
+def check_schedule(schedule: ScheduleConfig) -> None:
+    """Refuse what mlx.optimizers does not have.
+
+    Raises:
+        ConfigError: the name is unknown, or there are too few or too many arguments.
+    """
+    if schedule.name not in _ARGUMENTS:
+        near = get_close_matches(schedule.name, _ARGUMENTS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_ARGUMENTS)}."
+        raise ConfigError(f"lr_schedule.name {schedule.name!r} is unknown; {hint}")
+    least, most = _ARGUMENTS[schedule.name]
+    if not least <= len(schedule.arguments) <= most:
+        wanted = str(most) if least == most else f"{least} to {most}"
+        raise ConfigError(
+            f"lr_schedule.arguments: {schedule.name} takes {wanted}, not {len(schedule.arguments)}."
+        )
+
+
+def complete_schedule(
+    schedule: ScheduleConfig, learning_rate: float, num_updates: int
+) -> ScheduleConfig:
+    """Fill in what was left to the run: every argument stands there, and warmup is a count.
+
+    Args:
+        schedule: As it was configured.
+        learning_rate: Where it starts if its arguments do not say.
+        num_updates: Updates of the whole run; the decay ends with it if its arguments do not say.
+    """
+    warmup = schedule.warmup
+    if isinstance(warmup, float):
+        warmup = round(warmup * num_updates)
+    num_decay = max(1, num_updates - warmup)
+    if schedule.name == "cosine_decay":
+        filled = (learning_rate, num_decay)
+    elif schedule.name == "linear_schedule":
+        filled = (learning_rate, 0.0, num_decay)
+    else:
+        filled = ()
+    arguments = schedule.arguments + filled[len(schedule.arguments) :]
+    return msgspec.structs.replace(schedule, arguments=arguments, warmup=warmup)
+
+
+def num_decay_updates(schedule: ScheduleConfig) -> int | None:
+    """Updates until a complete schedule has reached its end, warmup included; None: it has none."""
+    place = {"cosine_decay": 1, "linear_schedule": 2}.get(schedule.name)
+    return None if place is None else int(schedule.arguments[place] + schedule.warmup)

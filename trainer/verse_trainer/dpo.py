@@ -25,8 +25,7 @@ from verse.records import PreferencePair
 from verse_trainer.encoding import EncodedRow, Encoder
 from verse_trainer.errors import DataSetError
 from verse_trainer.events import PreferenceFigures
-from verse_trainer.loss import TargetBatch, TokenLoss, collate
-from verse_trainer.objective import Batch, Part
+from verse_trainer.objective import Batch, Part, TargetBatch, TokenLoss, collate
 
 REFERENCES_FILE = "references.json"
 PAIRS_FILE = "pairs.jsonl"

@@ -1,16 +1,34 @@
-"""The loss over a whole set: every example counts, whatever it shares a batch with."""
+"""What the weights are worth: the loss over a whole set, and poems written on the way.
+
+Every example of a set counts, whatever it shares a batch with. The poems have the same themes and
+seeds at each checkpoint, and are compared with what was learned.
+"""
 
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import msgspec
 import numpy as np
+from mlx_lm.generate import (
+    stream_generate,  # pyright: ignore[reportUnknownVariableType]
+)
+from mlx_lm.sample_utils import make_sampler
+from mlx_lm.tuner.utils import load_adapters
 
-from verse_trainer.events import PreferenceFigures
-from verse_trainer.objective import Objective, Part
+from verse.adapter_folder import AdapterFolderError, read_adapter_folder
+from verse.base_model import BaseModel
+from verse.prompt import Message, PromptFormat, render
+from verse.similarity import CopyIndex
+from verse_trainer.config import TrainConfig
+from verse_trainer.encoding import EncodedRow
+from verse_trainer.errors import TrainingError
+from verse_trainer.events import Event, PreferenceFigures, Sampled, Tested
+from verse_trainer.material import read_test_rows
+from verse_trainer.objective import Objective, Part, SftObjective
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,3 +101,97 @@ def clear_cache(threshold_bytes: int) -> None:
     """Give mlx's cached memory back where it has grown too large."""
     if mx.get_cache_memory() > threshold_bytes:
         mx.clear_cache()
+
+
+def test(config: TrainConfig, base: BaseModel, on_event: Callable[[Event], None]) -> Tested:
+    """Measure the adapter in `adapter_path`, or the base alone if that is empty.
+
+    Raises:
+        TrainerError: there is no such adapter, or no test set.
+    """
+    prompt_format, step = PromptFormat(format=config.prompt_format), 0
+    if config.adapter_path:
+        folder = Path(config.adapter_path).expanduser()
+        prompt_format, step = _load(folder, base.model, prompt_format)
+    material = read_test_rows(config, base, prompt_format)
+    tested = measure(base.model, material.rows["test"], config, step)
+    on_event(tested)
+    return tested
+
+
+def measure(model: nn.Module, rows: Sequence[EncodedRow], config: TrainConfig, step: int) -> Tested:
+    """Measure some rows, at least one, with the weights the model has; also after DPO by token."""
+    limit = None if config.test_batches < 0 else config.test_batches * config.batch_size
+    objective = SftObjective(model, {"test": rows})
+    measured = evaluate(model, objective, "test", batch_size=2 * config.batch_size, limit=limit)
+    assert measured is not None
+    return Tested(
+        step=step,
+        test_loss=measured.loss,
+        standard_error=measured.standard_error,
+        perplexity=math.exp(min(measured.loss, 700.0)),
+    )
+
+
+def _load(folder: Path, model: nn.Module, fallback: PromptFormat) -> tuple[PromptFormat, int]:
+    try:
+        adapter = read_adapter_folder(folder)
+        load_adapters(model, str(folder))
+    except (AdapterFolderError, OSError, ValueError) as error:
+        raise TrainingError(f"The adapter in {folder} cannot be loaded: {error}") from error
+    best = getattr(adapter.config, "best_step", None)
+    return adapter.prompt_format or fallback, best or adapter.last_step or 0
+
+
+_TEMPERATURE, _TOP_P = 0.8, 0.95
+
+
+class PoemSampler:
+    """Writes with the model that is being trained."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        prompt_format: PromptFormat,
+        poems: Iterable[tuple[str, str]],
+        max_tokens: int,
+        seed: int,
+    ) -> None:
+        """`poems` are (source, text) of what was learned, to find copies of."""
+        self._base = base
+        self._prompt_format = prompt_format
+        self._max_tokens = max_tokens
+        self._seed = seed
+        self._copies = CopyIndex()
+        for source, text in poems:
+            self._copies.add(source, text)
+
+    def write(self, themes: Iterable[str], step: int) -> Iterator[Sampled]:
+        """One poem for each theme; leaves the model in evaluation mode."""
+        self._base.model.eval()
+        for number, theme in enumerate(themes):
+            mx.random.seed(self._seed + number)  # the next training step sets its own
+            text = self._poem(theme)
+            copy = self._copies.find(text)
+            yield Sampled(
+                step=step,
+                theme=theme,
+                text=text,
+                copy_run=copy.run if copy else "",
+                copy_source=copy.source if copy else "",
+            )
+
+    def _poem(self, theme: str) -> str:
+        messages = self._prompt_format.with_system([Message("user", theme)])
+        prompt = render(
+            messages, self._prompt_format, self._base.hf_tokenizer, add_generation_prompt=True
+        )
+        pieces = cast(Any, stream_generate)(
+            self._base.model,
+            self._base.tokenizer,
+            list(prompt.token_ids),
+            max_tokens=self._max_tokens,
+            sampler=make_sampler(_TEMPERATURE, top_p=_TOP_P),
+        )
+        text = "".join(piece.text for piece in pieces)
+        return text.removeprefix(self._prompt_format.answer_prefix)

@@ -1,27 +1,34 @@
-"""What a training run tells while it goes on.
+"""What the training process reports to the one that started it: a line of JSON each.
 
+    Loading      the base is coming into memory
+    Forecast     what the run will be, with one step measured
     Started      once, before the first step
     Stepped      after every batch
     TrainReport  every `steps_per_report` batches and at the end -> metrics.jsonl
-    Evaluated    before the first step, and at each checkpoint -> metrics.jsonl
+    Evaluated    before the first step, and at each checkpoint   -> metrics.jsonl
     Saved        a numbered checkpoint is on the disk
-    Sampled      one poem written on the way                 -> samples.jsonl
-    Tested       the test set was measured, at the end       -> metrics.jsonl
-    Stopped      once, when everything is on the disk        -> metrics.jsonl
+    Sampled      one poem written on the way                     -> samples.jsonl
+    Tested       the test set was measured, at the end           -> metrics.jsonl
+    Stopped      once, when everything is on the disk            -> metrics.jsonl
+    Finished     how it ended; the last message of a run that trained
+    Failed       a mistake of the user's, in one sentence; the last message instead
 
-Encoded, each carries its kind in `event`. Times are in seconds, sizes in bytes, losses in nats per
-token (for DPO: per pair, but for the test set).
+Each carries its kind in `event`. Times are in seconds, sizes in bytes, losses in nats per token
+(for DPO: per pair, but for the test set).
 """
 
 from typing import Literal
 
 import msgspec
 
+from verse_trainer.config import TrainConfig
+from verse_trainer.estimate import MemoryEstimate
+
 StopReason = Literal["finished", "early_stop", "interrupted", "nan"]
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
-    """Base of all events."""
+    """Base of all messages."""
 
 
 class PreferenceFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,3 +130,88 @@ class Stopped(_Event, frozen=True, kw_only=True, tag="stopped"):
 
 
 Event = Started | Stepped | TrainReport | Evaluated | Saved | Sampled | Tested | Stopped
+
+
+class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The only thing the training process is told: the first line of its input."""
+
+    config: TrainConfig
+    dry_run: bool = False
+    """Stop after the forecast."""
+
+
+class Loading(_Event, frozen=True, kw_only=True, tag="loading"):
+    """The base is coming into memory."""
+
+    share: float
+    """Of its bytes, 0 to 1."""
+
+
+class Forecast(_Event, frozen=True, kw_only=True, tag="forecast"):
+    """What the run will be. Times in seconds, sizes in bytes."""
+
+    num_rows: int
+    num_valid_rows: int
+    num_tokens: int
+    num_target_tokens: int
+    """Those that are learned."""
+    longest_row_tokens: int
+    longest_row: str
+    """File and line."""
+    steps_per_epoch: int
+    total_steps: int
+    total_updates: int
+    start_step: int
+    never_seen: int
+    """Training rows that none of the run's batches holds."""
+    never_seen_by_mlx_lm: int
+    """Training rows that none of mlx_lm.lora's batches would hold in as many steps."""
+    trainable_parameters: int
+    total_parameters: int
+    step_seconds: float
+    step_tokens: int
+    peak_memory_bytes: int
+    """Measured on one step with the longest rows."""
+    machine_memory_bytes: int
+    estimated_seconds: float
+    memory_estimate: MemoryEstimate | None
+    """The peak by its parts; None for models whose parts are not known."""
+    alternatives: dict[str, int]
+    """What the peak would be with one flag changed."""
+    notes: tuple[str, ...] = ()
+    """What the poet should know before it starts."""
+
+
+class Finished(_Event, frozen=True, kw_only=True, tag="finished"):
+    """How the run ended."""
+
+    step: int
+    reason: StopReason
+    best_step: int | None
+    best_valid_loss: float | None
+    base_valid_loss: float | None
+    adapter_path: str
+
+
+class Failed(_Event, frozen=True, kw_only=True, tag="failed"):
+    """A mistake of the user's."""
+
+    sentence: str
+
+
+TrainMessage = (
+    Loading
+    | Forecast
+    | Started
+    | Stepped
+    | TrainReport
+    | Evaluated
+    | Saved
+    | Sampled
+    | Tested
+    | Stopped
+    | Finished
+    | Failed
+)
+
+decode_message = msgspec.json.Decoder(TrainMessage).decode

@@ -12,7 +12,7 @@ from verse_trainer.estimate import (
     estimate,
     read_architecture,
 )
-from verse_trainer.messages import Forecast
+from verse_trainer.events import Forecast
 
 if TYPE_CHECKING:
     from verse_trainer.run import MeasuredStep, PreparedRun

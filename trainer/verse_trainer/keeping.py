@@ -12,7 +12,7 @@ from verse.adapter_folder import checkpoint_file
 from verse_trainer import plot, records, run_record
 from verse_trainer.events import Event, Saved, Stopped, StopReason
 from verse_trainer.prepared import PreparedRun
-from verse_trainer.standing import Standing
+from verse_trainer.train_state import TrainState
 from verse_trainer.training_state import Arrays, TrainingState, write_state
 
 
@@ -45,7 +45,7 @@ class Keeper:
         run_record.write_record(self._folder, self._record)
         self._publication.write_prompt(self._run.material.prompt_format)
         if self._run.state is None:
-            self._publication.describe(Standing())
+            self._publication.describe(TrainState())
         else:
             self._publish(self._run.state.standing, self._run.state.checkpoint)
 
@@ -66,11 +66,11 @@ class Keeper:
         """The weights behind the adapter's name."""
         return self._publication.published_weights()
 
-    def describe(self, standing: Standing) -> None:
+    def describe(self, standing: TrainState) -> None:
         """Bring `adapter_config.json` up to date."""
         self._publication.describe(standing)
 
-    def close(self, standing: Standing, reason: StopReason) -> None:
+    def close(self, standing: TrainState, reason: StopReason) -> None:
         """Write down how it ended."""
         if self._saved_step is not None and reason != "nan":
             self._publication.describe(standing)
@@ -94,7 +94,7 @@ class Keeper:
             return "no checkpoint had been saved."
         return f"the checkpoint of step {self._saved_step} and those before are whole."
 
-    def _publish(self, standing: Standing, weights: Arrays) -> None:
+    def _publish(self, standing: TrainState, weights: Arrays) -> None:
         self._publication.keep(standing.step, weights)
         if standing.best_step in (None, standing.step) or not self._publication.is_published:
             self._publication.publish(weights)

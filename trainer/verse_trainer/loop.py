@@ -22,18 +22,13 @@ from mlx_lm.utils import maybe_set_recommended_wired_limit
 from verse_trainer import lora
 from verse_trainer.dpo import DpoObjective
 from verse_trainer.errors import TrainingError
-from verse_trainer.evaluation import Measured, clear_cache, evaluate
+from verse_trainer.evaluation import Measured, PoemSampler, clear_cache, evaluate, measure
 from verse_trainer.events import Evaluated, Event, Started, Stepped, StopReason, TrainReport
-from verse_trainer.gradient_checkpoints import gradient_checkpoints
 from verse_trainer.keeping import Keeper
 from verse_trainer.material import hash_of
-from verse_trainer.measuring import measure
-from verse_trainer.optimizers import make_optimizer
-from verse_trainer.pace import Pace
 from verse_trainer.prepared import PreparedRun
-from verse_trainer.sampling import Sampler
-from verse_trainer.standing import Standing, Window
-from verse_trainer.stepper import Stepper
+from verse_trainer.step import Stepper, gradient_checkpoints, make_optimizer
+from verse_trainer.train_state import Throughput, TrainState, Window
 from verse_trainer.training_state import Arrays, TrainingState
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -71,9 +66,9 @@ class TrainingLoop:
         self._objective = prepared.objective
         self._keeper = Keeper(prepared, on_event)
         self._clock = clock
-        self._pace = Pace()
+        self._pace = Throughput()
         state = prepared.state
-        self._standing = Standing() if state is None else copy.deepcopy(state.standing)
+        self._standing = TrainState() if state is None else copy.deepcopy(state.standing)
         self._endless = prepared.cadence.endless
         self._before_flush: tuple[Arrays, Arrays, float] | None = None
         """Weights and stepper before the update that only the end of the run brings."""
@@ -258,7 +253,7 @@ class TrainingLoop:
     def _write_samples(self) -> None:
         material = self._run.material
         max_tokens = max(row.weight for row in material.rows["train"]) * 3 // 2
-        sampler = Sampler(
+        sampler = PoemSampler(
             self._run.base, material.prompt_format, material.poems, max_tokens, self._config.seed
         )
         for sample in sampler.write(self._config.sample_themes, self._standing.step):

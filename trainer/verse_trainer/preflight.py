@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from verse_trainer import schedule
-from verse_trainer.config import TrainConfig
-from verse_trainer.messages import Forecast
+from verse_trainer.config import TrainConfig, complete_schedule, num_decay_updates
+from verse_trainer.events import Forecast
 
 # Rate x scale of runs whose poems are known: 2e-5 hardly changed the base, 8e-5 to 2e-4 wrote in
 # the poet's voice without copying, 4.8e-4 gave whole poems back word for word.
@@ -118,11 +117,11 @@ def _preference_strength(product: float) -> str:
 def _schedule(forecast: Forecast, config: TrainConfig) -> str:
     if config.lr_schedule is None:
         return "the same rate throughout"
-    planned = schedule.complete(config.lr_schedule, config.learning_rate, forecast.total_updates)
+    planned = complete_schedule(config.lr_schedule, config.learning_rate, forecast.total_updates)
     words = planned.name.replace("_", " ")
     if planned.warmup:
         words += f" after a warm-up of {planned.warmup}"
-    end = schedule.num_decay_updates(planned)
+    end = num_decay_updates(planned)
     if end is not None and abs(end - forecast.total_updates) > 0.1 * forecast.total_updates:
         words += f"; it ends at update {end}, the run has {forecast.total_updates}"
     return words

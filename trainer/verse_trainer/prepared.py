@@ -9,15 +9,13 @@ import mlx.core as mx
 
 from verse.base_model import BaseModel
 from verse_trainer import lora
-from verse_trainer.batches import BatchPlan
-from verse_trainer.cadence import Cadence
 from verse_trainer.config import TrainConfig
 from verse_trainer.material import Material
 from verse_trainer.objective import Example, Objective
-from verse_trainer.optimizers import make_optimizer
 from verse_trainer.publication import Publication
 from verse_trainer.run_record import RunRecord
-from verse_trainer.stepper import Stepper
+from verse_trainer.step import Stepper, make_optimizer
+from verse_trainer.steps import BatchPlan, Cadence
 from verse_trainer.training_state import TrainingState
 
 

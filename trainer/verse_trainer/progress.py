@@ -17,14 +17,17 @@ from verse.terminal import show_line
 from verse_trainer.config import TrainConfig
 from verse_trainer.events import (
     Evaluated,
+    Finished,
+    Forecast,
+    Loading,
     Sampled,
     Saved,
     Started,
     Stepped,
     Tested,
+    TrainMessage,
     TrainReport,
 )
-from verse_trainer.messages import Finished, Forecast, Loading, Message
 from verse_trainer.preflight import describe, duration, gigabytes
 
 
@@ -59,7 +62,7 @@ class ProgressView:
     ) -> None:
         self._bar.stop()
 
-    def __call__(self, message: Message) -> None:
+    def __call__(self, message: TrainMessage) -> None:
         """Show one message."""
         match message:
             case Loading():
@@ -123,7 +126,7 @@ class ProgressView:
         show_line(self._bar.console, text)
 
 
-def _in_words(message: Message) -> str | None:
+def _in_words(message: TrainMessage) -> str | None:
     """What is told in the same words at any time; None for what is not told."""
     match message:
         case Sampled():

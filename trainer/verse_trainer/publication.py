@@ -22,7 +22,7 @@ from verse_trainer.config import TrainConfig
 from verse_trainer.errors import TrainingError
 from verse_trainer.lora import lora_parameters
 from verse_trainer.run_record import RECORD_FILE, public_config
-from verse_trainer.standing import Standing
+from verse_trainer.train_state import TrainState
 from verse_trainer.training_state import STATE_FILE
 
 METRICS_FILE = "metrics.jsonl"
@@ -38,7 +38,7 @@ class Publication:
         self._folder = folder
         self._config = config
 
-    def describe(self, standing: Standing) -> None:
+    def describe(self, standing: TrainState) -> None:
         """Write `adapter_config.json`.
 
         Raises:

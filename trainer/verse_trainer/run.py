@@ -13,19 +13,18 @@ import msgspec
 
 from verse.adapter_digest import file_digest
 from verse.base_model import BaseModel
-from verse_trainer import lora, run_record, schedule
-from verse_trainer.batches import BatchPlan
-from verse_trainer.cadence import Cadence, make_cadence
-from verse_trainer.config import TrainConfig
+from verse_trainer import lora, run_record
+from verse_trainer.config import TrainConfig, complete_schedule
 from verse_trainer.errors import TrainingError
+from verse_trainer.evaluation import test
 from verse_trainer.events import Event
 from verse_trainer.loop import Outcome, TrainingLoop
 from verse_trainer.material import Material, check_files, read_material
-from verse_trainer.measuring import test
-from verse_trainer.optimizers import make_optimizer
 from verse_trainer.prepared import LongestRow, MeasuredStep, PreparedRun
 from verse_trainer.publication import Publication, adapter_config, check_unused
 from verse_trainer.run_record import Identity, RunRecord
+from verse_trainer.step import make_optimizer
+from verse_trainer.steps import BatchPlan, Cadence, make_cadence
 from verse_trainer.training_state import TrainingState, read_state
 
 __all__ = [
@@ -147,7 +146,7 @@ def _deciding_keys(config: TrainConfig, cadence: Cadence) -> dict[str, Any]:
     """With everything filled in that follows from the length of the run."""
     filled = config
     if config.lr_schedule is not None:
-        complete = schedule.complete(
+        complete = complete_schedule(
             config.lr_schedule, config.learning_rate, cadence.total_updates
         )
         filled = msgspec.structs.replace(config, lr_schedule=complete)

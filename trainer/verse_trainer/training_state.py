@@ -16,7 +16,7 @@ import msgspec
 
 from verse.atomic_file import replacing
 from verse_trainer.errors import TrainingError
-from verse_trainer.standing import Standing
+from verse_trainer.train_state import TrainState
 
 STATE_FILE = "training_state.safetensors"
 _WEIGHTS = "weights."
@@ -28,14 +28,14 @@ Arrays = dict[str, mx.array]
 
 
 class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    standing: Standing
+    standing: TrainState
     summed_weight: float
 
 
 class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     """A run between two steps."""
 
-    standing: Standing
+    standing: TrainState
     weights: Arrays
     """Those that are trained."""
     stepper: Arrays

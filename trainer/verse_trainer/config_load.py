@@ -1,19 +1,76 @@
-"""From a file's keys and the command line's flags to one TrainConfig with nothing left open.
+"""From a YAML file's keys and the command line's flags to one TrainConfig with nothing left open.
 
 A flag wins over the file and the file over the default, each key for itself; mlx_lm.lora lets some
-of its flags' defaults hide the file. What had to be decided between two values is told in a notice.
+of its flags' defaults hide the file. What had to be decided between two values becomes a notice.
 """
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import msgspec
+import yaml
 
 from verse_trainer import config_checks
 from verse_trainer.config import LoraConfig, Positive, ScheduleConfig, TrainConfig
-from verse_trainer.config_wording import mistake, unknown_key
+from verse_trainer.config_checks import mistake, unknown_key
 from verse_trainer.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `1e-5` as a number, as mlx-lm does, and takes no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose later keys would hide earlier ones is a mistake."""
+        names = [str(key.value) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{name} stands there twice", node.start_mark
+                )
+        return cast(dict[Any, Any], super().construct_mapping(node, deep))
+
+
+# YAML 1.1 wants a point in the mantissa and a sign in the exponent; people write 1e-5.
+_Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType]
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The keys of a file and their values, as they stand there.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML or holds no keys; names file and line.
+    """
+    try:
+        content = yaml.load(path.read_text("utf-8-sig"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a text file in UTF-8.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}{_place(error)} is not YAML: {_problem(error)}.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no configuration: it holds no `key: value` lines.")
+    return {str(key): value for key, value in cast(dict[Any, Any], content).items()}
+
+
+def _place(error: yaml.YAMLError) -> str:
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    return "" if mark is None else f":{mark.line + 1}"
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        return error.problem
+    return str(error).splitlines()[0]
+
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(TrainConfig)}
 _NULL_IS_NONE = frozenset(
@@ -24,7 +81,7 @@ _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 Keys = dict[str, Any]
 
 
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
+class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration and what its reader should know of how it came about."""
 
     config: TrainConfig
@@ -45,7 +102,9 @@ class _LoraFile(msgspec.Struct):
     lora_parameters: _LoraKeys
 
 
-def settle(file_keys: Mapping[str, Any], flags: Mapping[str, Any], file: str = "") -> Settled:
+def resolve_config(
+    file_keys: Mapping[str, Any], flags: Mapping[str, Any], file: str = ""
+) -> ResolvedConfig:
     """Decide every key.
 
     Args:
@@ -68,7 +127,7 @@ def settle(file_keys: Mapping[str, Any], flags: Mapping[str, Any], file: str = "
     _decode(from_file, place)  # alone first, so that an error names the right place
     config = _decode({**from_file, **given}, "")
     config_checks.check_config(config)
-    return Settled(config=config, notices=(*notices, *config_checks.unused(config)))
+    return ResolvedConfig(config=config, notices=(*notices, *config_checks.unused(config)))
 
 
 def _known(file_keys: Mapping[str, Any], place: str, notices: list[str]) -> Keys:

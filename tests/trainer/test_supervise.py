@@ -11,28 +11,27 @@ from pathlib import Path
 import pytest
 
 from verse_trainer.config import TrainConfig
-from verse_trainer.events import Saved
-from verse_trainer.messages import Loading, Message, Order
-from verse_trainer.supervision import Ending, supervise
+from verse_trainer.events import Loading, Saved, TrainMessage, TrainRequest
+from verse_trainer.supervise import Ending, supervise
 
-ORDER = Order(config=TrainConfig(batch_size=3))
+ORDER = TrainRequest(config=TrainConfig(batch_size=3))
 
 
 def program(text: str) -> list[str]:
-    head = "import os, signal, sys, time\nfrom verse_trainer.messages import *\n"
+    head = "import os, signal, sys, time\nfrom verse_trainer.events import *\n"
     tell = "def tell(message): print(msgspec.json.encode(message).decode(), flush=True)\n"
     return [sys.executable, "-c", head + tell + textwrap.dedent(text)]
 
 
-def run(text: str) -> tuple[Ending, list[Message]]:
-    seen: list[Message] = []
+def run(text: str) -> tuple[Ending, list[TrainMessage]]:
+    seen: list[TrainMessage] = []
     return supervise(ORDER, seen.append, program(text)), seen
 
 
 def test_the_order_goes_in_and_the_messages_come_out_in_order() -> None:
     ending, seen = run(
         """
-        order = msgspec.json.decode(sys.stdin.readline(), type=Order)
+        order = msgspec.json.decode(sys.stdin.readline(), type=TrainRequest)
         for share in range(order.config.batch_size):
             tell(Loading(share=share))
         """
@@ -65,9 +64,9 @@ time.sleep(60)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_passed_on_and_what_was_saved_is_heard(number: signal.Signals) -> None:
-    seen: list[Message] = []
+    seen: list[TrainMessage] = []
 
-    def stop_when_it_is_up(message: Message) -> None:
+    def stop_when_it_is_up(message: TrainMessage) -> None:
         seen.append(message)
         if isinstance(message, Loading):
             os.kill(os.getpid(), number)
@@ -81,7 +80,7 @@ def test_a_stop_is_passed_on_and_what_was_saved_is_heard(number: signal.Signals)
 
 
 def test_a_second_ctrl_c_kills() -> None:
-    def press(_message: Message) -> None:
+    def press(_message: TrainMessage) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     deaf = """
@@ -97,7 +96,7 @@ def test_a_second_ctrl_c_kills() -> None:
 def test_a_listener_that_fails_leaves_no_process_behind() -> None:
     processes: list[int] = []
 
-    def fail(message: Message) -> None:
+    def fail(message: TrainMessage) -> None:
         assert isinstance(message, Loading)
         processes.append(int(message.share))
         raise RuntimeError("the view broke")
@@ -119,9 +118,10 @@ def test_the_other_process_hears_when_this_one_is_killed(tmp_path: Path) -> None
     )
     code = (
         "from verse_trainer.config import TrainConfig\n"
-        "from verse_trainer.messages import Order\n"
-        "from verse_trainer.supervision import supervise\n"
-        f"supervise(Order(config=TrainConfig()), lambda m: print('up', flush=True), {child!r})\n"
+        "from verse_trainer.events import TrainRequest\n"
+        "from verse_trainer.supervise import supervise\n"
+        "request = TrainRequest(config=TrainConfig())\n"
+        f"supervise(request, lambda m: print('up', flush=True), {child!r})\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

@@ -1,4 +1,4 @@
-"""How far a run has come: what it must remember to go on, the weights apart. Pure.
+"""How far a run has come, the weights apart, and how fast it goes. Pure.
 
 A run that ended may be made longer and must then be the run that never ended there. So what the end
 alone brings (a checkpoint, a report) enters the history and resets nothing.
@@ -49,7 +49,7 @@ class Window(msgspec.Struct, kw_only=True):
         self.figures = [a + b for a, b in zip(before, figures, strict=True)]
 
 
-class Standing(msgspec.Struct, kw_only=True):
+class TrainState(msgspec.Struct, kw_only=True):
     """Where a run stands after `step` batches."""
 
     step: int = 0
@@ -121,3 +121,43 @@ class Standing(msgspec.Struct, kw_only=True):
     def is_over(self, patience: int | None) -> bool:
         """Whether enough evaluations brought nothing better."""
         return patience is not None and self.evaluations_without_better >= patience
+
+
+class Throughput:
+    """Seconds of the steps and evaluations of this process."""
+
+    def __init__(self) -> None:
+        self._seconds = self._window_seconds = 0.0
+        self._steps = self._window_steps = self._window_tokens = 0
+        self._evaluation_seconds = 0.0
+
+    def step(self, seconds: float, tokens: int) -> None:
+        """One step was taken."""
+        self._seconds += seconds
+        self._steps += 1
+        self._window_seconds += seconds
+        self._window_steps += 1
+        self._window_tokens += tokens
+
+    def evaluation(self, seconds: float) -> None:
+        """The valid set was measured."""
+        self._evaluation_seconds = seconds
+
+    def next_window(self) -> None:
+        """A report was made; rates count from here."""
+        self._window_seconds, self._window_steps, self._window_tokens = 0.0, 0, 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Since the last report."""
+        return self._window_tokens / self._window_seconds if self._window_seconds else 0.0
+
+    @property
+    def steps_per_second(self) -> float:
+        """Since the last report."""
+        return self._window_steps / self._window_seconds if self._window_seconds else 0.0
+
+    def seconds_left(self, steps: int, evaluations: int) -> float:
+        """If steps and evaluations go on taking what they took."""
+        per_step = self._seconds / self._steps if self._steps else 0.0
+        return steps * per_step + evaluations * self._evaluation_seconds

@@ -2,11 +2,11 @@
 
 import msgspec
 
-from verse_trainer.standing import Standing
+from verse_trainer.train_state import TrainState
 
 
-def after(losses: list[float | None]) -> tuple[Standing, list[bool]]:
-    standing, best = Standing(), []
+def after(losses: list[float | None]) -> tuple[TrainState, list[bool]]:
+    standing, best = TrainState(), []
     for loss in losses:
         standing.count(3.0, [], weight=2, tokens=5, examples=1)
         best.append(standing.record(loss))
@@ -42,7 +42,7 @@ def test_without_a_valid_set_nothing_is_the_best_and_nothing_ends_it() -> None:
 
 
 def test_the_history_has_the_mean_training_loss_since_the_last_checkpoint() -> None:
-    standing = Standing()
+    standing = TrainState()
     standing.count(6.0, [], weight=2, tokens=1, examples=1)
     standing.count(2.0, [], weight=6, tokens=1, examples=1)
     standing.record(1.5)
@@ -57,7 +57,7 @@ def test_the_history_has_the_mean_training_loss_since_the_last_checkpoint() -> N
 def test_it_survives_json() -> None:
     standing, _ = after([2.0, 2.1])
     standing.count(1.0, [0.5, 2.0], weight=1, tokens=3, examples=1)
-    decoded = msgspec.json.decode(msgspec.json.encode(standing), type=Standing)
+    decoded = msgspec.json.decode(msgspec.json.encode(standing), type=TrainState)
     assert decoded == standing
     assert decoded.since_report.figures == [0.5, 2.0]
 

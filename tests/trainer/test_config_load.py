@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from verse_trainer.config import ScheduleConfig, TrainConfig
+from verse_trainer.config_load import resolve_config
 from verse_trainer.errors import ConfigError
-from verse_trainer.settling import settle
 
 ORIGINAL: dict[str, Any] = {
     "model": "models/verse-tiny",
@@ -45,19 +45,19 @@ ORIGINAL: dict[str, Any] = {
 
 def refusal(file_keys: dict[str, Any], flags: dict[str, Any] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        settle(file_keys, flags or {}, "my.yaml")
+        resolve_config(file_keys, flags or {}, "my.yaml")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_nothing_given_gives_the_defaults() -> None:
-    settled = settle({}, {})
+    settled = resolve_config({}, {})
     assert settled.config == TrainConfig()
     assert settled.notices == ()
 
 
 def test_the_original_projects_file_runs_as_it_is() -> None:
-    settled = settle(ORIGINAL, {}, "old.yaml")
+    settled = resolve_config(ORIGINAL, {}, "old.yaml")
     config = settled.config
     assert config.iters == 1000
     assert config.epochs is None
@@ -70,18 +70,18 @@ def test_the_original_projects_file_runs_as_it_is() -> None:
 
 
 def test_scale_wins_over_alpha_and_that_is_said() -> None:
-    settled = settle({"lora_parameters": {"rank": 4, "alpha": 8, "scale": 8.0}}, {})
+    settled = resolve_config({"lora_parameters": {"rank": 4, "alpha": 8, "scale": 8.0}}, {})
     assert settled.config.lora_parameters.scale == 8.0
     assert settled.notices == ("lora_parameters: scale 8 is used; alpha 8 over rank 4 would be 2.",)
 
 
 def test_alpha_that_says_the_same_as_scale_needs_no_words() -> None:
-    settled = settle({"lora_parameters": {"rank": 4, "alpha": 8, "scale": 2}}, {})
+    settled = resolve_config({"lora_parameters": {"rank": 4, "alpha": 8, "scale": 2}}, {})
     assert settled.notices == ()
 
 
 def test_lora_parameters_may_be_partial_and_hold_nulls() -> None:
-    lora = settle({"lora_parameters": {"rank": 16, "keys": None, "scale": None}}, {}).config
+    lora = resolve_config({"lora_parameters": {"rank": 16, "keys": None, "scale": None}}, {}).config
     assert lora.lora_parameters.rank == 16
     assert lora.lora_parameters.dropout == 0.05
     assert lora.lora_parameters.scale == 2.0
@@ -89,24 +89,24 @@ def test_lora_parameters_may_be_partial_and_hold_nulls() -> None:
 
 def test_a_flag_wins_over_the_file_and_the_file_over_the_default() -> None:
     file_keys = {"batch_size": 8, "clear_cache_threshold": 5, "seed": 3, "mask_prompt": False}
-    config = settle(file_keys, {"batch_size": 1, "seed": 0, "mask_prompt": None}).config
+    config = resolve_config(file_keys, {"batch_size": 1, "seed": 0, "mask_prompt": None}).config
     assert (config.batch_size, config.clear_cache_threshold, config.seed) == (1, 5, 0)
     assert config.mask_prompt is False
 
 
 def test_a_switch_can_be_turned_off_by_a_flag() -> None:
-    config = settle({"grad_checkpoint": True}, {"grad_checkpoint": False}).config
+    config = resolve_config({"grad_checkpoint": True}, {"grad_checkpoint": False}).config
     assert config == TrainConfig()
 
 
 def test_null_means_the_default() -> None:
     keys = ("batch_size", "seed", "model", "lr_schedule", "optimizer", "lora_parameters", "iters")
-    assert settle(dict.fromkeys(keys), {}).config == TrainConfig()
+    assert resolve_config(dict.fromkeys(keys), {}).config == TrainConfig()
 
 
 def test_patience_can_be_switched_off_in_a_file_and_by_a_flag() -> None:
-    assert settle({"patience": None}, {}).config.patience is None
-    assert settle({}, {"patience": 0}).config.patience is None
+    assert resolve_config({"patience": None}, {}).config.patience is None
+    assert resolve_config({}, {"patience": 0}).config.patience is None
 
 
 @pytest.mark.parametrize(
@@ -125,21 +125,21 @@ def test_iters_wins_over_epochs_but_a_flag_over_the_file(
     length: tuple[int | None, float | None],
     notice: str | None,
 ) -> None:
-    settled = settle(file_keys, flags)
+    settled = resolve_config(file_keys, flags)
     assert (settled.config.iters, settled.config.epochs) == length
     assert len(settled.notices) == (notice is not None)
     assert all(said.startswith(notice or "") for said in settled.notices)
 
 
 def test_a_typed_rate_is_not_hidden_by_the_files_schedule() -> None:
-    settled = settle(ORIGINAL, {"learning_rate": 3e-5})
+    settled = resolve_config(ORIGINAL, {"learning_rate": 3e-5})
     assert settled.config.lr_schedule is not None
     assert settled.config.lr_schedule.arguments == (3e-5, 1000, 1e-7)
     assert "lr_schedule starts from --learning-rate 3e-05, not from 1e-05." in settled.notices
 
 
 def test_a_rate_hidden_by_the_schedule_is_said() -> None:
-    settled = settle({**ORIGINAL, "learning_rate": 2e-5}, {})
+    settled = resolve_config({**ORIGINAL, "learning_rate": 2e-5}, {})
     assert "lr_schedule starts from 1e-05; learning_rate 2e-05 is not used." in settled.notices
 
 
@@ -202,5 +202,5 @@ def test_sizes_may_have_a_unit_as_in_mlx_lm() -> None:
     from mlx_lm.utils import _parse_size  # pyright: ignore[reportPrivateUsage]
 
     for size in ("2GB", "500MB", "1.5G", "7", "3 M"):
-        config = settle({"clear_cache_threshold": size}, {}).config
+        config = resolve_config({"clear_cache_threshold": size}, {}).config
         assert config.clear_cache_threshold == _parse_size(size)

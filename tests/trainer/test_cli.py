@@ -10,11 +10,11 @@ from mlx_lm.lora import CONFIG_DEFAULTS, build_parser
 from typer.testing import CliRunner
 
 from verse_trainer import cli, command
-from verse_trainer.cadence import DEFAULT_EPOCHS
+from verse_trainer.cli import HELP
 from verse_trainer.config import TrainConfig
 from verse_trainer.config_checks import REFUSED
-from verse_trainer.flags import HELP
-from verse_trainer.settling import settle
+from verse_trainer.config_load import resolve_config
+from verse_trainer.steps import DEFAULT_EPOCHS
 
 FILE_ONLY = {"lora_parameters", "lr_schedule", "optimizer_config"}
 
@@ -53,7 +53,7 @@ def test_every_key_of_mlx_lm_is_read_or_refused_by_name() -> None:
 
 
 def test_mlx_lms_own_defaults_are_a_configuration() -> None:
-    config = settle({**CONFIG_DEFAULTS, "train": True}, {}).config
+    config = resolve_config({**CONFIG_DEFAULTS, "train": True}, {}).config
     assert config.iters == 1000
     assert config.lora_parameters.scale == 20.0
 
@@ -97,7 +97,7 @@ def test_switches_can_be_turned_off_and_lists_given_piece_by_piece(
     assert received["train"] is False
     assert received["sample_themes"] == ["河", "灯"]
     flags = {"sample_themes": received["sample_themes"]}
-    assert settle({}, flags).config.sample_themes == ("河", "灯")
+    assert resolve_config({}, flags).config.sample_themes == ("河", "灯")
 
 
 @pytest.mark.parametrize(

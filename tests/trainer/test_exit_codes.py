@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-from verse_trainer.ending import Seen, verdict
-from verse_trainer.events import Saved, Started
-from verse_trainer.messages import Failed, Finished
-from verse_trainer.supervision import Ending
+from verse_trainer.events import Failed, Finished, Saved, Started
+from verse_trainer.supervise import Ending, Seen, exit_status
 
 
 def finished(reason: Any) -> Finished:
@@ -23,7 +21,7 @@ def finished(reason: Any) -> Finished:
 
 
 def end(seen: Seen | None = None, exit_code: int = 0, **rest: Any) -> tuple[int, str | None]:
-    return verdict(Ending(exit_code=exit_code, **rest), seen or Seen())
+    return exit_status(Ending(exit_code=exit_code, **rest), seen or Seen())
 
 
 @pytest.mark.parametrize("reason", ["finished", "early_stop"])
