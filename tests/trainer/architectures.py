@@ -18,7 +18,7 @@ from mlx_lm.tuner.trainer import default_loss, grad_checkpoint  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
 from verse_trainer.config import TrainConfig  # noqa: E402
-from verse_trainer.estimate import Architecture  # noqa: E402
+from verse_trainer.memory import Architecture  # noqa: E402
 
 # From the config.json of Qwen/Qwen2.5-{7,14,32}B-Instruct and Qwen/Qwen3-8B.
 ARCHITECTURES = {

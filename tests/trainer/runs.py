@@ -22,7 +22,8 @@ from verse.prompt import POEM_SYSTEM  # noqa: E402
 from verse_trainer import lora, run  # noqa: E402
 from verse_trainer.config import LoraConfig, TrainConfig  # noqa: E402
 from verse_trainer.events import Event  # noqa: E402
-from verse_trainer.run import Outcome, PreparedRun  # noqa: E402
+from verse_trainer.loop import Outcome  # noqa: E402
+from verse_trainer.run import PreparedRun  # noqa: E402
 
 VERSE_TINY = Path(__file__).parents[2] / "models" / "verse-tiny"
 MODEL: dict[str, Any] = {

@@ -10,12 +10,12 @@ import pytest
 from tests.trainer.runs import POEMS, Runs, chat, files_of, write_data, write_rows
 from verse.errors import UserError
 from verse_trainer import run
+from verse_trainer.checkpoint import read_state
 from verse_trainer.config import LoraConfig, ScheduleConfig
 from verse_trainer.errors import ConfigError, DataSetError, TrainingError
 from verse_trainer.events import Event, Saved, Stepped, Stopped
 from verse_trainer.run_record import read_record
 from verse_trainer.step import Stepper
-from verse_trainer.training_state import read_state
 
 
 def sentence_of(runs: Runs, kind: type[UserError], **changes: Any) -> str:
@@ -109,14 +109,14 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(Stepper, "step", step)
     sentence = sentence_of(runs, TrainingError)
-    assert "no number any more after step 6" in sentence
+    assert "is NaN after step 6" in sentence
     assert "the checkpoint of step 4 and those before are whole" in sentence
     assert "lower learning_rate" in sentence
     assert runs.events[-1] == Stopped(step=6, reason="nan")
     assert list(files_of(runs.folder)) == ["0000004_adapters.safetensors", "adapters.safetensors"]
     state, record = read_state(runs.folder), read_record(runs.folder)
     assert state is not None
-    assert state.standing.step == 4
+    assert state.state.step == 4
     assert record is not None
     assert record.outcome == "nan"
     assert (runs.folder / "loss.png").exists()

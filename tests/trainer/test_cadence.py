@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verse_trainer.config import TrainConfig
-from verse_trainer.steps import make_cadence
+from verse_trainer.plan import make_cadence
 
 
 def steps_where(holds: Any, total: int) -> list[int]:

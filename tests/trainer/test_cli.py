@@ -14,7 +14,7 @@ from verse_trainer.cli import HELP
 from verse_trainer.config import TrainConfig
 from verse_trainer.config_checks import REFUSED
 from verse_trainer.config_load import resolve_config
-from verse_trainer.steps import DEFAULT_EPOCHS
+from verse_trainer.plan import DEFAULT_EPOCHS
 
 FILE_ONLY = {"lora_parameters", "lr_schedule", "optimizer_config"}
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tests.trainer.runs import POEMS, Runs, chat, fresh, pairs, write_data, write_rows
-from verse_trainer import events, lora, run
+from verse_trainer import evaluation, events, lora
 from verse_trainer.events import (
     Evaluated,
     Event,
@@ -22,9 +22,9 @@ from verse_trainer.events import (
     Stepped,
     TrainReport,
 )
-from verse_trainer.forecasting import forecast
 from verse_trainer.loop import Outcome, TrainingLoop
-from verse_trainer.prepared import MeasuredStep, PreparedRun
+from verse_trainer.preflight import forecast
+from verse_trainer.run import MeasuredStep, PreparedRun
 from verse_trainer.run_record import RunRecord, base_revision, read_record
 
 ONE_SECOND = 1.0
@@ -234,7 +234,7 @@ def test_the_test_set_is_measured_by_token_after_preferences_too(examples: list[
     assert tested.step == preferences.outcome.best_step
     line = json.loads((preferences.prepared.folder / "metrics.jsonl").read_text().splitlines()[-2])
     assert line["test_loss"] == tested.test_loss
-    alone = run.test(
+    alone = evaluation.measure_test_set(
         msgspec.structs.replace(preferences.prepared.config, train=False, method="sft"),
         fresh(preferences.prepared.base),
         lambda _event: None,

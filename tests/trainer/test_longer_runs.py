@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.runs import Runs, files_of, pairs, weights_of, write_data, write_rows
-from verse_trainer import records, run
+from verse_trainer import checkpoint, run
 from verse_trainer.config import TrainConfig
 from verse_trainer.events import Evaluated, Event, Stepped, TrainReport
-from verse_trainer.run import Outcome
+from verse_trainer.loop import Outcome
+from verse_trainer.plan import make_cadence
 from verse_trainer.run_record import read_record
-from verse_trainer.steps import make_cadence
 
 LAST = "{:07d}_adapters.safetensors"
 
@@ -74,7 +74,7 @@ class Walk:
     def losses(self) -> set[tuple[str, int, float]]:
         return {
             (type(m).__name__, m.step, m.train_loss if isinstance(m, TrainReport) else m.valid_loss)
-            for m in records.read_metrics(self.runs.folder)
+            for m in checkpoint.read_metrics(self.runs.folder)
             if isinstance(m, TrainReport | Evaluated)
         }
 

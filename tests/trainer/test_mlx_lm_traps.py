@@ -24,8 +24,8 @@ from verse_trainer.encoding import Encoder
 from verse_trainer.errors import ConfigError
 from verse_trainer.events import Evaluated, Saved, Started, Stepped, TrainReport
 from verse_trainer.objective import collate
+from verse_trainer.plan import BatchPlan, padded
 from verse_trainer.step import make_optimizer
-from verse_trainer.steps import BatchPlan, padded
 
 LENGTHS = [20, 150, 25, 160, 30, 140, 22, 155, 28, 145]
 

@@ -7,10 +7,15 @@ import msgspec
 import pytest
 
 from verse_trainer.config import LoraConfig, ScheduleConfig, TrainConfig
-from verse_trainer.estimate import MemoryEstimate
 from verse_trainer.events import Forecast
-from verse_trainer.forecasting import never_seen_by_mlx_lm, seconds_left
-from verse_trainer.preflight import describe, duration, gigabytes
+from verse_trainer.memory import MemoryEstimate
+from verse_trainer.preflight import (
+    describe,
+    duration,
+    gigabytes,
+    never_seen_by_mlx_lm,
+    seconds_left,
+)
 
 FORECAST = Forecast(
     num_rows=105,

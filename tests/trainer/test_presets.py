@@ -15,7 +15,7 @@ from tests.trainer.architectures import (
 from verse_trainer.command import read_config
 from verse_trainer.config import TrainConfig, find_config, preset_names, presets_folder
 from verse_trainer.errors import ConfigError
-from verse_trainer.estimate import Architecture, Quantization, estimate
+from verse_trainer.memory import Architecture, Quantization, estimate
 from verse_trainer.preflight import describe, gigabytes
 
 PROJECT = Path(__file__).parents[2]

@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.runs import POEMS, Runs, chat, files_of, pairs, write_data, write_rows
-from verse_trainer import records
+from verse_trainer import checkpoint
+from verse_trainer.checkpoint import read_state
 from verse_trainer.config import LoraConfig, ScheduleConfig, TrainConfig
 from verse_trainer.errors import TrainingError
 from verse_trainer.events import Evaluated, Started, Stepped, Stopped, TrainReport
 from verse_trainer.run_record import read_record
-from verse_trainer.training_state import read_state
 
 # Dropout, updates that span checkpoints, an epoch that ends inside one, samples, a schedule.
 HARD: dict[str, Any] = {
@@ -65,10 +65,10 @@ def result(runs: Runs) -> dict[str, Any]:
         "prompt": (runs.folder / "prompt.json").read_text(),
         "losses": [
             (m.step, m.train_loss if isinstance(m, TrainReport) else m.valid_loss)
-            for m in records.read_metrics(runs.folder)
+            for m in checkpoint.read_metrics(runs.folder)
             if isinstance(m, TrainReport | Evaluated)
         ],
-        "standing": state.standing,
+        "state": state.state,
     }
 
 
@@ -174,7 +174,7 @@ def test_every_step_is_told_once_in_the_metrics(runs: Runs) -> None:
     with metrics.open("ab") as stream:
         stream.write(b'{"event":"train","step":')  # killed while it was written
     runs.train(runs.config(**config, resume=True))
-    told = [m.step for m in records.read_metrics(runs.folder) if isinstance(m, TrainReport)]
+    told = [m.step for m in checkpoint.read_metrics(runs.folder) if isinstance(m, TrainReport)]
     assert told == list(range(1, 9))
 
 

@@ -23,7 +23,7 @@ from tests.trainer.runs import (
 )
 from verse.adapter_folder import read_adapter_folder
 from verse.prompt import POEM_SYSTEM, PromptFormat
-from verse_trainer import events, lora, plot, records, run
+from verse_trainer import checkpoint, evaluation, events, lora, plot, run
 from verse_trainer.config import LoraConfig, ScheduleConfig
 from verse_trainer.evaluation import evaluate
 from verse_trainer.events import (
@@ -81,7 +81,7 @@ def test_it_tells_every_step_report_evaluation_and_checkpoint(runs: Runs) -> Non
 def test_the_metrics_file_holds_the_events_word_for_word(runs: Runs) -> None:
     runs.train()
     kept = [e for e in runs.events if isinstance(e, TrainReport | Evaluated | Stopped)]
-    assert records.read_metrics(runs.folder) == kept
+    assert checkpoint.read_metrics(runs.folder) == kept
     lines = (runs.folder / "metrics.jsonl").read_text().splitlines()
     assert {json.loads(line)["event"] for line in lines} == {"train", "valid", "stopped"}
 
@@ -250,7 +250,9 @@ def test_the_test_set_is_measured_with_the_best_weights(runs: Runs) -> None:
     assert tested.step == outcome.best_step
     assert tested.test_loss == pytest.approx(outcome.best_valid_loss, rel=1e-5)
     assert tested.perplexity == pytest.approx(math.exp(tested.test_loss))
-    alone = run.test(runs.config(train=False, test=True), fresh(runs.base), lambda _event: None)
+    alone = evaluation.measure_test_set(
+        runs.config(train=False, test=True), fresh(runs.base), lambda _event: None
+    )
     assert alone.test_loss == pytest.approx(tested.test_loss, rel=1e-5)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.trainer.runs import Runs, files_of, pairs, read_weights, write_data, write_rows
 from verse.adapter_folder import read_adapter_folder
-from verse_trainer import records, run_record
+from verse_trainer import checkpoint, run_record
 from verse_trainer.config import LoraConfig
 from verse_trainer.events import Evaluated, Started, Stepped
 
@@ -57,7 +57,7 @@ def is_expected(runs: Runs, name: str, step: int) -> bool:
 def test_a_run_that_was_interrupted_goes_on_as_it_would_have(runs: Runs) -> None:
     put(runs, "interrupted")
     before = files_of(runs.folder, "0*")
-    told = records.read_metrics(runs.folder)[:-1]  # without its stop
+    told = checkpoint.read_metrics(runs.folder)[:-1]  # without its stop
     outcome = runs.train(
         runs.config(**KEYS, epochs=3, sample_every=4, sample_themes=("河",)),
     )
@@ -65,7 +65,7 @@ def test_a_run_that_was_interrupted_goes_on_as_it_would_have(runs: Runs) -> None
     assert (outcome.reason, outcome.step) == ("finished", 12)
     assert is_expected(runs, "interrupted", 12)
     assert before.items() <= files_of(runs.folder).items()
-    assert records.read_metrics(runs.folder)[: len(told)] == told
+    assert checkpoint.read_metrics(runs.folder)[: len(told)] == told
     config = json.loads((runs.folder / "adapter_config.json").read_text())
     assert [entry["step"] for entry in config["history"]] == [4, 8, 12]
     record = run_record.read_record(runs.folder)

@@ -6,23 +6,27 @@ from verse_trainer.train_state import Throughput
 
 
 def test_rates_count_from_the_last_report() -> None:
-    pace = Throughput()
-    pace.step(10.0, 1)
-    pace.next_window()
-    pace.step(0.5, 100)
-    pace.step(1.5, 100)
-    assert pace.tokens_per_second == pytest.approx(100)
-    assert pace.steps_per_second == pytest.approx(1)
+    throughput = Throughput()
+    throughput.step(10.0, 1)
+    throughput.next_window()
+    throughput.step(0.5, 100)
+    throughput.step(1.5, 100)
+    assert throughput.tokens_per_second == pytest.approx(100)
+    assert throughput.steps_per_second == pytest.approx(1)
 
 
 def test_what_is_left_takes_what_it_took_so_far() -> None:
-    pace = Throughput()
-    pace.step(1.0, 1)
-    pace.step(3.0, 1)
-    pace.evaluation(5.0)
-    assert pace.seconds_left(steps=10, evaluations=2) == pytest.approx(30)
+    throughput = Throughput()
+    throughput.step(1.0, 1)
+    throughput.step(3.0, 1)
+    throughput.evaluation(5.0)
+    assert throughput.seconds_left(steps=10, evaluations=2) == pytest.approx(30)
 
 
 def test_before_the_first_step_nothing_is_known() -> None:
-    pace = Throughput()
-    assert (pace.tokens_per_second, pace.steps_per_second, pace.seconds_left(9, 9)) == (0, 0, 0)
+    throughput = Throughput()
+    assert (
+        throughput.tokens_per_second,
+        throughput.steps_per_second,
+        throughput.seconds_left(9, 9),
+    ) == (0, 0, 0)

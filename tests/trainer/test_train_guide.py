@@ -8,7 +8,7 @@ import typer
 from verse_trainer import cli
 from verse_trainer.command import read_config
 from verse_trainer.config import find_config, preset_names
-from verse_trainer.steps import DEFAULT_EPOCHS
+from verse_trainer.plan import DEFAULT_EPOCHS
 
 PROJECT = Path(__file__).parents[2]
 GUIDE = (PROJECT / "docs" / "train.md").read_text("utf-8")

@@ -17,7 +17,7 @@ import msgspec
 
 from verse.errors import UserError
 from verse_trainer.events import Failed, Finished, Forecast, Loading, TrainMessage, TrainRequest
-from verse_trainer.forecasting import forecast
+from verse_trainer.preflight import forecast
 
 if TYPE_CHECKING:
     from verse.base_model import BaseModel
@@ -94,13 +94,13 @@ def _ask_at_end_of_input(stop: StopRequest) -> None:
 
 
 def _run(request: TrainRequest, send: Send, stop: StopRequest) -> None:
-    from verse_trainer import run
+    from verse_trainer import evaluation, run
 
     run.check(request.config)
     base = _load(request, send)
     if not request.config.train:
         if not request.dry_run:
-            run.test(request.config, base, send)
+            evaluation.measure_test_set(request.config, base, send)
         return
     prepared = run.prepare(request.config, base)
     send(_forecast(prepared))

@@ -103,7 +103,9 @@ def clear_cache(threshold_bytes: int) -> None:
         mx.clear_cache()
 
 
-def test(config: TrainConfig, base: BaseModel, on_event: Callable[[Event], None]) -> Tested:
+def measure_test_set(
+    config: TrainConfig, base: BaseModel, on_event: Callable[[Event], None]
+) -> Tested:
     """Measure the adapter in `adapter_path`, or the base alone if that is empty.
 
     Raises:

@@ -22,7 +22,7 @@ from typing import Literal
 import msgspec
 
 from verse_trainer.config import TrainConfig
-from verse_trainer.estimate import MemoryEstimate
+from verse_trainer.memory import MemoryEstimate
 
 StopReason = Literal["finished", "early_stop", "interrupted", "nan"]
 
@@ -129,6 +129,8 @@ class Stopped(_Event, frozen=True, kw_only=True, tag="stopped"):
     reason: StopReason
 
 
+Metric = TrainReport | Evaluated | Tested | Stopped
+"""What `metrics.jsonl` holds."""
 Event = Started | Stepped | TrainReport | Evaluated | Saved | Sampled | Tested | Stopped
 
 

@@ -1,6 +1,6 @@
 """The loop: steps, reports, evaluations, checkpoints, until the end or until someone says stop.
 
-What happens after step N, in this order: the loss is told; the valid set is measured; poems are
+What happens after step N, in this order: the loss is reported; the valid set is measured; poems are
 written; the state is saved; the checkpoint appears. A kill at any point leaves the state of an
 earlier step, from which all later ones follow again, bit for bit.
 
@@ -15,21 +15,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from verse_trainer import lora
+from verse_trainer.checkpoint import Arrays, CheckpointWriter, SavedState
 from verse_trainer.dpo import DpoObjective
 from verse_trainer.errors import TrainingError
 from verse_trainer.evaluation import Measured, PoemSampler, clear_cache, evaluate, measure
 from verse_trainer.events import Evaluated, Event, Started, Stepped, StopReason, TrainReport
-from verse_trainer.keeping import Keeper
 from verse_trainer.material import hash_of
-from verse_trainer.prepared import PreparedRun
 from verse_trainer.step import Stepper, gradient_checkpoints, make_optimizer
 from verse_trainer.train_state import Throughput, TrainState, Window
-from verse_trainer.training_state import Arrays, TrainingState
+
+if TYPE_CHECKING:
+    from verse_trainer.run import PreparedRun
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -47,7 +49,7 @@ class Outcome:
     adapter_path: Path
 
 
-class _NotANumberError(Exception):
+class _NaNError(Exception):
     """The loss or the weights are not finite."""
 
 
@@ -56,7 +58,7 @@ class TrainingLoop:
 
     def __init__(
         self,
-        prepared: PreparedRun,
+        prepared: "PreparedRun",
         on_event: Callable[[Event], None],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -64,11 +66,11 @@ class TrainingLoop:
         self._config = prepared.config
         self._model = prepared.base.model
         self._objective = prepared.objective
-        self._keeper = Keeper(prepared, on_event)
+        self._writer = CheckpointWriter(prepared, on_event)
         self._clock = clock
-        self._pace = Throughput()
-        state = prepared.state
-        self._standing = TrainState() if state is None else copy.deepcopy(state.standing)
+        self._throughput = Throughput()
+        saved = prepared.saved
+        self._state = TrainState() if saved is None else copy.deepcopy(saved.state)
         self._endless = prepared.cadence.endless
         self._before_flush: tuple[Arrays, Arrays, float] | None = None
         """Weights and stepper before the update that only the end of the run brings."""
@@ -77,7 +79,7 @@ class TrainingLoop:
         """Train.
 
         Raises:
-            TrainingError: the loss is no number any more, or the disk is full.
+            TrainingError: the loss is NaN, or the disk is full.
         """
         maybe_set_recommended_wired_limit()
         try:
@@ -88,34 +90,34 @@ class TrainingLoop:
         except OSError as error:
             if error.errno in _NO_SPACE:
                 raise TrainingError(
-                    f"The disk of {self._run.folder} is full; {self._keeper.what_is_kept()} "
+                    f"The disk of {self._run.folder} is full; {self._writer.what_is_kept()} "
                     "Free some space and go on with the same command and --resume."
                 ) from error
             raise
 
     def _begin(self) -> None:
-        self._keeper.open()
+        self._writer.open()
         self._refer_to_start()
         self._stepper = self._restored_stepper()
-        self._keeper.tell(
+        self._writer.report(
             Started(
                 steps=self._run.total_steps,
                 epochs=self._run.cadence.epochs,
                 updates=self._run.total_updates,
-                start_step=self._standing.step,
+                start_step=self._state.step,
             )
         )
 
     def _restored_stepper(self) -> Stepper:
         optimizer = make_optimizer(self._config, self._run.total_updates)
-        state, seed = self._run.state, self._config.seed
-        if state is None:
+        saved, seed = self._run.saved, self._config.seed
+        if saved is None:
             return Stepper(self._model, self._objective, optimizer, seed)
-        is_over = state.standing.step >= self._run.total_steps
-        weights = state.checkpoint if is_over else state.weights
+        is_over = saved.state.step >= self._run.total_steps
+        weights = saved.checkpoint if is_over else saved.weights
         self._model.load_weights(list(weights.items()), strict=False)
-        saved = (state.stepper, state.summed_weight)
-        return Stepper(self._model, self._objective, optimizer, seed, saved)
+        pending = (saved.stepper, saved.summed_weight)
+        return Stepper(self._model, self._objective, optimizer, seed, pending)
 
     def _refer_to_start(self) -> None:
         """DPO: the references, while the model has the weights the run starts from."""
@@ -127,38 +129,38 @@ class TrainingLoop:
 
     def _train(self, stop: Callable[[], bool]) -> StopReason:
         try:
-            if self._standing.step == 0:
+            if self._state.step == 0:
                 self._measure_start()
             self._measure_former_end()
-            while self._standing.step < self._run.total_steps:
-                if self._standing.is_over(self._config.patience):
+            while self._state.step < self._run.total_steps:
+                if self._state.is_over(self._config.patience):
                     return "early_stop"
                 if stop():
                     self._save_if_new()
                     return "interrupted"
                 self._take_step()
                 self._after_step()
-        except _NotANumberError:
+        except _NaNError:
             return "nan"
         return "finished"
 
     def _measure_start(self) -> None:
         loss = self._evaluate()
         if loss is not None and self._config.resume_adapter_file is None:
-            self._standing.base_valid_loss = loss
-        self._keeper.describe(self._standing)
+            self._state.base_valid_loss = loss
+        self._writer.describe(self._state)
 
     def _measure_former_end(self) -> None:
         """Where the run ended, the longer run has other weights: their loss counts for it."""
-        standing = self._standing
-        step, is_longer = standing.step, standing.step < self._run.total_steps
-        if is_longer and step in standing.ends and self._endless.is_checkpoint(step):
+        state = self._state
+        step, is_longer = state.step, state.step < self._run.total_steps
+        if is_longer and step in state.ends and self._endless.is_checkpoint(step):
             measured = self._measure_valid()
-            standing.ends[step] = None if measured is None else measured.loss
+            state.ends[step] = None if measured is None else measured.loss
 
     def _take_step(self) -> None:
         begin = self._clock()
-        number = self._standing.step + 1
+        number = self._state.step + 1
         indices = self._run.batches.batch(number)
         weight = self._run.weight_of(indices)
         result = self._stepper.step(
@@ -172,16 +174,16 @@ class TrainingLoop:
             self._stepper.update()
         clear_cache(self._config.clear_cache_threshold)
         if not math.isfinite(result.loss):
-            raise _NotANumberError
+            raise _NaNError
         tokens = self._run.tokens_of(indices)
-        self._standing.count(
+        self._state.count(
             result.loss, result.figures, weight=weight, tokens=tokens, examples=len(indices)
         )
-        self._pace.step(self._clock() - begin, tokens)
-        self._keeper.tell(Stepped(step=number, loss=result.loss / weight, tokens=tokens))
+        self._throughput.step(self._clock() - begin, tokens)
+        self._writer.report(Stepped(step=number, loss=result.loss / weight, tokens=tokens))
 
     def _after_step(self) -> None:
-        step, cadence = self._standing.step, self._run.cadence
+        step, cadence = self._state.step, self._run.cadence
         if cadence.is_report(step):
             self._report()
         is_checkpoint = cadence.is_checkpoint(step)
@@ -194,41 +196,41 @@ class TrainingLoop:
             self._save()
 
     def _report(self) -> None:
-        standing, window = self._standing, self._standing.since_report
-        left = self._run.total_steps - standing.step
-        evaluations_left = self._run.cadence.num_checkpoints_after(standing.step)
-        self._keeper.tell(
+        state, window = self._state, self._state.since_report
+        left = self._run.total_steps - state.step
+        evaluations_left = self._run.cadence.num_checkpoints_after(state.step)
+        self._writer.report(
             TrainReport(
-                step=standing.step,
-                epoch=standing.step / self._run.steps_per_epoch,
+                step=state.step,
+                epoch=state.step / self._run.steps_per_epoch,
                 train_loss=window.mean_loss,
                 learning_rate=self._stepper.learning_rate,
-                tokens_per_second=self._pace.tokens_per_second,
-                iterations_per_second=self._pace.steps_per_second,
-                trained_tokens=standing.trained_tokens,
+                tokens_per_second=self._throughput.tokens_per_second,
+                iterations_per_second=self._throughput.steps_per_second,
+                trained_tokens=state.trained_tokens,
                 peak_memory_bytes=mx.get_peak_memory(),
-                eta_seconds=self._pace.seconds_left(left, evaluations_left),
+                eta_seconds=self._throughput.seconds_left(left, evaluations_left),
                 preference=self._objective.preference(window.mean_figures),
             )
         )
-        if self._endless.is_report(standing.step):
-            standing.since_report = Window()
-        self._pace.next_window()
+        if self._endless.is_report(state.step):
+            state.since_report = Window()
+        self._throughput.next_window()
 
     def _evaluate(self) -> float | None:
-        """Measure the valid set, enter the checkpoint if there were steps, and tell."""
-        step, begin = self._standing.step, self._clock()
+        """Measure the valid set, enter the checkpoint if there were steps, and report it."""
+        step, begin = self._state.step, self._clock()
         measured = self._measure_valid()
         loss = None if measured is None else measured.loss
-        is_best = step > 0 and self._standing.record(
+        is_best = step > 0 and self._state.record(
             loss,
             is_due=self._endless.is_checkpoint(step),
             is_flushed=self._before_flush is not None,
         )
         if measured is not None:
             seconds = self._clock() - begin
-            self._pace.evaluation(seconds)
-            self._keeper.tell(
+            self._throughput.evaluation(seconds)
+            self._writer.report(
                 Evaluated(
                     step=step,
                     valid_loss=measured.loss,
@@ -247,7 +249,7 @@ class TrainingLoop:
             self._model, self._objective, "valid", batch_size=2 * config.batch_size, limit=limit
         )
         if measured is not None and not math.isfinite(measured.loss):
-            raise _NotANumberError
+            raise _NaNError
         return measured
 
     def _write_samples(self) -> None:
@@ -256,25 +258,25 @@ class TrainingLoop:
         sampler = PoemSampler(
             self._run.base, material.prompt_format, material.poems, max_tokens, self._config.seed
         )
-        for sample in sampler.write(self._config.sample_themes, self._standing.step):
-            self._keeper.tell(sample)
+        for sample in sampler.write(self._config.sample_themes, self._state.step):
+            self._writer.report(sample)
 
     def _check_weights(self) -> None:
         arrays = lora.trainable(self._model).values()
         if not all(mx.isfinite(array).all().item() for array in arrays):
-            raise _NotANumberError
+            raise _NaNError
 
     def _save_if_new(self) -> None:
-        if self._standing.step not in (0, self._keeper.saved_step):
+        if self._state.step not in (0, self._writer.saved_step):
             self._check_weights()
             self._save()
 
     def _save(self) -> None:
         weights = lora.trainable(self._model)
         before, stepper, summed_weight = self._before_flush or (weights, *self._stepper.save())
-        self._keeper.save(
-            TrainingState(
-                standing=self._standing,
+        self._writer.save(
+            SavedState(
+                state=self._state,
                 weights=before,
                 stepper=stepper,
                 summed_weight=summed_weight,
@@ -283,28 +285,28 @@ class TrainingLoop:
         )
 
     def _end(self, reason: StopReason) -> Outcome:
-        standing = self._standing
+        state = self._state
         if reason in ("finished", "early_stop"):
             self._test()
-        self._keeper.close(standing, reason)
+        self._writer.close(state, reason)
         if reason == "nan":
             raise TrainingError(
-                f"The loss is no number any more after step {standing.step}; "
-                f"{self._keeper.what_is_kept()} Start a new run with a lower learning_rate."
+                f"The loss is NaN after step {state.step}; "
+                f"{self._writer.what_is_kept()} Start a new run with a lower learning_rate."
             )
         return Outcome(
-            step=standing.step,
+            step=state.step,
             reason=reason,
-            best_step=standing.best_step,
-            best_valid_loss=standing.best_valid_loss,
-            base_valid_loss=standing.base_valid_loss,
+            best_step=state.best_step,
+            best_valid_loss=state.best_valid_loss,
+            base_valid_loss=state.base_valid_loss,
             adapter_path=self._run.folder,
         )
 
     def _test(self) -> None:
         """Measure the test set, if one is asked for, with the published weights."""
         if rows := self._run.material.rows.get("test"):
-            weights = self._keeper.published_weights()
+            weights = self._writer.published_weights()
             self._model.load_weights(list(weights.items()), strict=False)
-            step = self._standing.best_step or self._standing.step
-            self._keeper.tell(measure(self._model, rows, self._config, step))
+            step = self._state.best_step or self._state.step
+            self._writer.report(measure(self._model, rows, self._config, step))

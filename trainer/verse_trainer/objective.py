@@ -17,7 +17,7 @@ import numpy as np
 
 from verse_trainer.encoding import EncodedRow
 from verse_trainer.events import PreferenceFigures
-from verse_trainer.steps import PAD_MULTIPLE, padded
+from verse_trainer.plan import PAD_MULTIPLE, padded
 
 _PROBE = ((1, 2, 3),)
 

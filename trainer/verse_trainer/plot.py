@@ -9,8 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from verse.atomic_file import replace_file
-from verse_trainer.events import Evaluated, TrainReport
-from verse_trainer.records import Metric
+from verse_trainer.events import Evaluated, Metric, TrainReport
 
 PLOT_FILE = "loss.png"
 _TRAIN, _VALID = "#888888", "#c04020"

@@ -1,42 +1,183 @@
-"""One training run: `prepare` settles everything, `train` does it.
+"""One training run: `prepare` settles everything before the first step, `train` does it.
 
 check(config)                 before the model is loaded: folders, rows, names. Cheap.
 prepared = prepare(config, base)
 outcome = train(prepared, on_event, stop)
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import msgspec
 
 from verse.adapter_digest import file_digest
 from verse.base_model import BaseModel
 from verse_trainer import lora, run_record
+from verse_trainer.checkpoint import SavedState, check_unused, read_state
 from verse_trainer.config import TrainConfig, complete_schedule
 from verse_trainer.errors import TrainingError
-from verse_trainer.evaluation import test
 from verse_trainer.events import Event
 from verse_trainer.loop import Outcome, TrainingLoop
 from verse_trainer.material import Material, check_files, read_material
-from verse_trainer.prepared import LongestRow, MeasuredStep, PreparedRun
-from verse_trainer.publication import Publication, adapter_config, check_unused
+from verse_trainer.objective import Example, Objective
+from verse_trainer.plan import BatchPlan, Cadence, make_cadence
 from verse_trainer.run_record import Identity, RunRecord
-from verse_trainer.step import make_optimizer
-from verse_trainer.steps import BatchPlan, Cadence, make_cadence
-from verse_trainer.training_state import TrainingState, read_state
+from verse_trainer.step import Stepper, make_optimizer
 
-__all__ = [
-    "LongestRow",
-    "MeasuredStep",
-    "Outcome",
-    "PreparedRun",
-    "check",
-    "prepare",
-    "test",
-    "train",
-]
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredStep:
+    """What one real step took."""
+
+    seconds: float
+    tokens: int
+    """Of the rows of the timed batch, without padding."""
+    peak_bytes: int
+    """The most memory in use, over the longest batch; the base included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongestRow:
+    """The row with the most tokens."""
+
+    num_tokens: int
+    place: str
+    """File and line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A run that could begin now. The model of `base` is adapted already."""
+
+    config: TrainConfig
+    base: BaseModel
+    material: Material
+    objective: Objective
+    batches: BatchPlan
+    cadence: Cadence
+    adapter_config: Mapping[str, Any]
+    """The fixed part of `adapter_config.json`: what mlx-lm needs to load the weights."""
+    record: RunRecord
+    """As it will be written at the start."""
+    saved: SavedState | None
+    """Of the run that goes on; None at its beginning."""
+    is_resumed: bool
+    trainable_parameters: int
+    total_parameters: int
+    """Of the model without the adapter."""
+    notes: tuple[str, ...] = ()
+    """What the poet should know before it starts, a sentence each, such as a missing valid set."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the adapter."""
+        return Path(self.config.adapter_path).expanduser()
+
+    @property
+    def num_rows(self) -> int:
+        """Training rows, or pairs."""
+        return len(self._examples)
+
+    @property
+    def num_valid_rows(self) -> int:
+        """Rows, or pairs, to measure with."""
+        return len(self.objective.examples("valid"))
+
+    @property
+    def never_seen(self) -> int:
+        """Training rows that none of the run's batches holds; 0 if it is an epoch or longer."""
+        steps = range(1, min(self.total_steps, self.steps_per_epoch) + 1)
+        return self.num_rows - len({row for step in steps for row in self.batches.batch(step)})
+
+    @property
+    def num_tokens(self) -> int:
+        """Of the training rows, without padding."""
+        return sum(example.num_tokens for example in self._examples)
+
+    @property
+    def num_target_tokens(self) -> int:
+        """Those of them that are learned."""
+        return sum(row.weight for row in self.material.rows["train"])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches until every row was seen."""
+        return self.batches.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Batches of the whole run, if nothing ends it early."""
+        return self.cadence.total_steps
+
+    @property
+    def total_updates(self) -> int:
+        """Optimizer updates of the whole run."""
+        return self.cadence.total_updates
+
+    @property
+    def start_step(self) -> int:
+        """Steps done before; 0 unless the run is resumed."""
+        return 0 if self.saved is None else self.saved.state.step
+
+    @property
+    def longest(self) -> LongestRow:
+        """The training row with the most tokens."""
+        row = max(self.material.rows["train"], key=lambda row: row.num_tokens)
+        return LongestRow(num_tokens=row.num_tokens, place=row.place)
+
+    def one_step(self, clock: Callable[[], float] = time.perf_counter) -> MeasuredStep:
+        """Take one real step and put everything back.
+
+        The memory is that of the longest batch, the time that of a middling one.
+        """
+        model = self.base.model
+        weights = lora.trainable(model)
+        optimizer = make_optimizer(self.config, self.total_updates)
+        stepper = Stepper(model, self.objective, optimizer, self.config.seed)
+        mx.reset_peak_memory()
+        self._take(stepper, self.batches.longest_batch())
+        peak_bytes = mx.get_peak_memory()
+        middling = self._middling_batch()
+        self._take(stepper, middling)  # brings in what is compiled once for each shape
+        start = clock()
+        self._take(stepper, middling)
+        seconds = clock() - start
+        model.load_weights(list(weights.items()), strict=False)
+        mx.clear_cache()
+        tokens = self.tokens_of(middling)
+        return MeasuredStep(seconds=seconds, tokens=tokens, peak_bytes=peak_bytes)
+
+    @property
+    def batch_weight(self) -> float:
+        """What the gradients of a batch are divided by: the weight of an average one.
+
+        So every token counts the same in an epoch, whatever batch it is in.
+        """
+        return sum(example.weight for example in self._examples) / self.steps_per_epoch
+
+    def weight_of(self, indices: tuple[int, ...]) -> int:
+        """Of some training examples together."""
+        return sum(self._examples[index].weight for index in indices)
+
+    def tokens_of(self, indices: tuple[int, ...]) -> int:
+        """Of some training examples together, without padding."""
+        return sum(self._examples[index].num_tokens for index in indices)
+
+    @property
+    def _examples(self) -> Sequence[Example]:
+        return self.objective.examples("train")
+
+    def _take(self, stepper: Stepper, indices: tuple[int, ...]) -> None:
+        batch = self.objective.batch("train", indices)
+        stepper.step(1, batch, self.batch_weight, is_update=True)
+
+    def _middling_batch(self) -> tuple[int, ...]:
+        batches = [self.batches.batch(step) for step in range(1, self.steps_per_epoch + 1)]
+        return sorted(batches, key=self.tokens_of)[len(batches) // 2]
 
 
 def check(config: TrainConfig) -> None:
@@ -73,9 +214,9 @@ def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
     folder = _folder(config)
     record = _record(config, base, material, cadence)
     before = run_record.read_record(folder) if config.resume else None
-    state = read_state(folder) if config.resume else None
+    saved = read_state(folder) if config.resume else None
     if before is not None:
-        _check_start(before, record, is_new=state is None)
+        _check_start(before, record, is_new=saved is None)
         record = _continued(before, record)
     num_layers = len(lora.trained_blocks(base.model, config.num_layers))
     return PreparedRun(
@@ -85,13 +226,13 @@ def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
         objective=objective,
         batches=batches,
         cadence=cadence,
-        publication=Publication(folder, adapter_config(config, keys, num_layers)),
+        adapter_config=_adapter_config(config, keys, num_layers),
         record=record,
-        state=state,
+        saved=saved,
         is_resumed=config.resume,
         trainable_parameters=lora.count_parameters(lora.trainable(base.model)),
         total_parameters=total_parameters,
-        notes=tuple(_notes(config, material, cadence, state)),
+        notes=tuple(_notes(config, material, cadence, saved)),
     )
 
 
@@ -103,8 +244,7 @@ def train(
     """Train until the end, an early stop, or until `stop` says so; everything is saved.
 
     Raises:
-        TrainingError: the loss is no number any more, or the disk is full; the last good state is
-            on the disk.
+        TrainingError: the loss is NaN, or the disk is full; the last good state is on the disk.
     """
     return TrainingLoop(prepared, on_event).run(stop)
 
@@ -179,12 +319,12 @@ def _continued(before: RunRecord, now: RunRecord) -> RunRecord:
 
 
 def _notes(
-    config: TrainConfig, material: Material, cadence: Cadence, state: TrainingState | None
+    config: TrainConfig, material: Material, cadence: Cadence, saved: SavedState | None
 ) -> list[str]:
     notes: list[str] = []
-    if state is not None and _has_flushed(state, cadence):
+    if saved is not None and _has_flushed(saved, cadence):
         notes.append(
-            f"An earlier version of Verse ended this run at step {state.standing.step} with an "
+            f"An earlier version of Verse ended this run at step {saved.state.step} with an "
             "update of fewer batches than grad_accumulation_steps and kept no state from before "
             "it, so the longer run includes that update."
         )
@@ -205,10 +345,20 @@ def _notes(
     return notes
 
 
-def _has_flushed(state: TrainingState, cadence: Cadence) -> bool:
+def _has_flushed(saved: SavedState, cadence: Cadence) -> bool:
     """Whether the run goes on beyond an update that a run of its length does not make."""
-    step, has_gradients = state.standing.step, state.summed_weight > 0
+    step, has_gradients = saved.state.step, saved.summed_weight > 0
     return not (has_gradients or step >= cadence.total_steps or cadence.endless.is_update(step))
+
+
+def _adapter_config(config: TrainConfig, keys: tuple[str, ...], num_layers: int) -> dict[str, Any]:
+    parameters = {**lora.lora_parameters(config), "keys": keys}
+    return {
+        "fine_tune_type": config.fine_tune_type,
+        "num_layers": num_layers,
+        "lora_parameters": None if config.fine_tune_type == "full" else parameters,
+        "model": run_record.public_config(config)["model"],
+    }
 
 
 def _folder(config: TrainConfig) -> Path:

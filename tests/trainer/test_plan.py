@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verse_trainer.steps import PAD_MULTIPLE, BatchPlan, padded
+from verse_trainer.plan import PAD_MULTIPLE, BatchPlan, padded
 
 LENGTHS = st.lists(st.integers(1, 200), min_size=1, max_size=40)
 SIZES = st.integers(1, 9)

@@ -13,7 +13,7 @@ from tests.trainer.architectures import (
     tiny_model,
 )
 from verse_trainer.config import LoraConfig, TrainConfig
-from verse_trainer.estimate import (
+from verse_trainer.memory import (
     Architecture,
     MemoryEstimate,
     Quantization,

@@ -193,3 +193,40 @@ def _kept(
 
 def _num_adapted(architecture: Architecture, num_layers: int) -> int:
     return num_layers if num_layers > 0 else architecture.num_hidden_layers
+
+
+def memory_of(
+    architecture: Architecture | None, config: TrainConfig, row_tokens: int, base_bytes: int
+) -> MemoryEstimate | None:
+    """The estimate for a base that is in memory; None where it cannot be told."""
+    if architecture is None or config.fine_tune_type == "full":
+        return None
+    per_weight = base_bytes / architecture.num_weights()
+    is_float32 = per_weight > 3  # only a CPU's weights take more than 2 bytes
+    estimated = estimate(
+        architecture, config, row_tokens, bytes_per_weight=4 if is_float32 else None
+    )
+    return msgspec.structs.replace(estimated, weights_bytes=base_bytes)
+
+
+def alternatives(
+    architecture: Architecture | None,
+    config: TrainConfig,
+    row_tokens: int,
+    base_bytes: int,
+    peak_bytes: int,
+) -> dict[str, int]:
+    """The peak with one flag changed, corrected by the peak that was measured."""
+    now = memory_of(architecture, config, row_tokens, base_bytes)
+    changes: dict[str, TrainConfig] = {}
+    if config.batch_size > 1:
+        half = config.batch_size // 2
+        changes[f"--batch-size {half}"] = msgspec.structs.replace(config, batch_size=half)
+    if not config.grad_checkpoint:
+        changes["--grad-checkpoint"] = msgspec.structs.replace(config, grad_checkpoint=True)
+    peaks: dict[str, int] = {}
+    for flag, changed in changes.items():
+        other = memory_of(architecture, changed, row_tokens, base_bytes)
+        if now is not None and other is not None:
+            peaks[flag] = calibrated(other, now, peak_bytes)
+    return peaks
