@@ -106,3 +106,13 @@ def test_checkpoints_tests_and_the_end_are_told() -> None:
         "Best is step 60, valid loss 2.0000 (the base alone 2.2500). "
         "The adapter is in adapters/[mine].\n"
     )
+
+
+def test_the_end_shows_how_the_valid_loss_went() -> None:
+    losses = [2.5, 2.25, 2.0, 2.125]
+    steps = [
+        Evaluated(step=10 * n, valid_loss=loss, standard_error=None, seconds=1, is_best=True)
+        for n, loss in enumerate(losses)
+    ]
+    assert "valid loss over the run: █▅▁▃\n" in shown(*steps, FINISHED)
+    assert "over the run" not in shown(steps[0], FINISHED)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,21 @@ def test_the_curve_is_drawn(runs: Runs) -> None:
 def test_a_curve_needs_no_evaluation(tmp_path: Path) -> None:
     plot.draw(tmp_path, [], "token")
     assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_without_matplotlib_a_run_ends_as_well_and_draws_nothing(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert runs.train(runs.config(iters=1)).reason == "finished"
+    assert not (runs.folder / "loss.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "line"), [([3.0, 1.0], "█▁"), ([2.0, 2.0], "▁▁"), ([1.0, 1.5, 2.0], "▁▅█")]
+)
+def test_a_line_of_bars_shows_a_curve(values: list[float], line: str) -> None:
+    assert plot.sparkline(values) == line
 
 
 def test_it_stops_early_when_nothing_gets_better(runs: Runs) -> None:

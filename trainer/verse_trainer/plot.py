@@ -1,22 +1,27 @@
-"""`loss.png`: both losses over the steps, the best checkpoint marked."""
+"""Both losses over the steps: `loss.png` where matplotlib is installed, a line for a terminal."""
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from verse.atomic_file import replace_file
 from verse_trainer.events import Evaluated, Metric, TrainReport
 
 PLOT_FILE = "loss.png"
 _TRAIN, _VALID = "#888888", "#c04020"
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A bar for each value, the lowest of them the smallest bar."""
+    lowest, span = min(values), max(values) - min(values)
+    top = len(_BARS) - 1
+    return "".join(_BARS[round((value - lowest) / (span or 1.0) * top)] for value in values)
 
 
 def draw(folder: Path, metrics: Sequence[Metric], unit: str) -> None:
-    """Draw the curves of a run.
+    """Draw the curves of a run; without matplotlib, which comes with the clients, nothing is drawn.
 
     Args:
         folder: Where `loss.png` goes.
@@ -26,6 +31,11 @@ def draw(folder: Path, metrics: Sequence[Metric], unit: str) -> None:
     Raises:
         OSError: the disk is full or read-only.
     """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
     # No pyplot: that keeps figures in a global list and may look for a display.
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes: Any = figure.add_subplot()  # its methods are typed in part only

@@ -28,6 +28,7 @@ from verse_trainer.events import (
     TrainMessage,
     TrainReport,
 )
+from verse_trainer.plot import sparkline
 from verse_trainer.preflight import describe, duration, gigabytes
 
 
@@ -49,6 +50,7 @@ class ProgressView:
         )
         self._task: TaskID | None = None
         self._train_loss: float | None = None
+        self._valid_losses: list[float] = []
 
     def __enter__(self) -> "ProgressView":
         self._bar.start()
@@ -76,7 +78,12 @@ class ProgressView:
             case TrainReport():
                 self._show_report(message)
             case Evaluated():
+                self._valid_losses.append(message.valid_loss)
                 self._line(self._evaluation(message))
+            case Finished():
+                if len(self._valid_losses) > 1:
+                    self._line(f"valid loss over the run: {sparkline(self._valid_losses)}")
+                self._line(_summary(message))
             case _:
                 if (text := _in_words(message)) is not None:
                     self._line(text)
@@ -138,8 +145,6 @@ def _in_words(message: TrainMessage) -> str | None:
             return (
                 f"step {message.step}: test loss {loss}{error}, perplexity {message.perplexity:.1f}"
             )
-        case Finished():
-            return _summary(message)
         case _:
             return None
 
