@@ -200,7 +200,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag
     """Whether the poem was shown again on purpose, to see if the poet decides alike."""
     time: Moment
     session: str = ""
-    """Tells the sittings apart."""
+    """Tells one session from another."""
 
 
 class PairDecision(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="pair"):

@@ -140,9 +140,9 @@ def _notices(journal: Journal[JournalEntry], num_twice: int) -> list[str]:
     notices: list[str] = []
     if journal.torn is not None:
         notices.append(
-            f"The last line of {journal.path.name} was cut off; it was put into "
+            f"The last line of {journal.path.name} was cut off; it was moved to "
             f"{journal.torn.name}."
         )
     if num_twice:
-        notices.append(f"{num_twice} poems are in the files more than once and are shown once.")
+        notices.append(f"{num_twice} poems appear more than once in the files; each is shown once.")
     return notices

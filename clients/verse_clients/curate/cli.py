@@ -48,12 +48,12 @@ def open_window(
         OrderName | None,
         typer.Option(
             show_default="as last time; shuffled if the file's order tells scores or sources",
-            help="Of the queue.",
+            help="Order of the queue.",
         ),
     ] = None,
     training: Annotated[
         list[Path] | None,
-        typer.Option(help="The poet's own poems; what copies them is flagged."),
+        typer.Option(help="Your own poems; copies of them are flagged."),
     ] = None,
     show_source: Annotated[
         bool, typer.Option("--show-source", help="Show adapter, checkpoint and score at once.")
@@ -66,7 +66,7 @@ def open_window(
         typer.Option(envvar="OPENAI_BASE_URL", help="The server that `g` asks for more poems."),
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Its key, if it wants one.")
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Its API key, if it needs one.")
     ] = None,
     model: Annotated[
         str | None,
@@ -77,7 +77,7 @@ def open_window(
     ] = None,
     type_percent: Annotated[
         int | None,
-        typer.Option("--type", min=50, max=300, help="Size of the type in percent."),
+        typer.Option("--type", min=50, max=300, help="Font size in percent."),
     ] = None,
 ) -> None:
     """Open the window (this is what `verse curate POEMS` does)."""
@@ -112,7 +112,7 @@ def export(
         str, typer.Option("--what", help="Some of sft, pairs, rejected, list, chapbook.")
     ] = "sft,pairs,rejected,list,chapbook",
 ) -> None:
-    """Write training rows, preference pairs, rejected poems, the original's list and a book."""
+    """Write training rows, preference pairs, rejected poems, the original list and a book."""
     from verse_clients.curate.app import export_folder
     from verse_clients.decisions import exports
     from verse_clients.decisions.journal import read_journal
@@ -120,7 +120,9 @@ def export(
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     for kind in chosen:
         if kind not in exports.KINDS:
-            raise CurateError(f"There is no export {kind!r}; there are {', '.join(exports.KINDS)}.")
+            raise CurateError(
+                f"There is no export {kind!r}; the exports are {', '.join(exports.KINDS)}."
+            )
     entries = read_journal(decisions)
     for path in exports.export(entries, output or export_folder(decisions), chosen):
         show(path)

@@ -35,12 +35,12 @@ class Action(NamedTuple):
 ACTIONS = (
     Action("accept", ("a",), "Accept", "Accept the poem and go on."),
     Action("reject", ("r",), "Reject", "Reject it and go on."),
-    Action("skip", ("s",), "Skip", "Decide later and go on."),
-    Action("edit", ("e",), "Edit", "Change the poem; saving accepts it."),
-    Action("undo", ("u", "Mod+z"), "Undo", "Take the last decision back, as often as you like."),
-    Action("redo", ("y", "Mod+Shift+z", "Mod+y"), "Redo", "Decide again as before the undo."),
-    Action("previous", ("Left",), "Back", "Look at the poem before."),
-    Action("next", ("Right",), "Next", "Look at the next poem."),
+    Action("skip", ("s",), "Skip", "Skip it for now and go on."),
+    Action("edit", ("e",), "Edit", "Edit the poem; saving accepts it."),
+    Action("undo", ("u", "Mod+z"), "Undo", "Undo the last decision, as often as you like."),
+    Action("redo", ("y", "Mod+Shift+z", "Mod+y"), "Redo", "Redo what you undid."),
+    Action("previous", ("Left",), "Back", "Show the previous poem."),
+    Action("next", ("Right",), "Next", "Show the next poem."),
     *(
         Action(f"stars_{n}", (str(n),), "★" * n, f"Give {n} star{'s' * (n > 1)}; decides nothing.")
         for n in range(1, 6)
@@ -49,17 +49,17 @@ ACTIONS = (
         "blind", ("b",), "Source", "Show or hide where poems come from and how they were judged."
     ),
     Action("jump", ("d",), "Compare", "Go to the poem this one resembles, or show what it copies."),
-    Action("more", ("g",), "More", "Let the server write two more poems on this theme."),
+    Action("more", ("g",), "More", "Ask the server for two more poems on this theme."),
     Action("pairs", ("p",), "Pairs", "Compare two poems side by side."),
     Action("find", ("f", "Mod+f"), "Find", "Filter, search and order the queue."),
-    Action("statistics", ("i",), "Figures", "See how the poems fare."),
+    Action("statistics", ("i",), "Statistics", "Show how many poems were accepted."),
     Action("export", ("x",), "Export", "Write the training files and the book."),
-    Action("type", ("t",), "Type", "Choose the typeface, its size, light or dark."),
-    Action("larger", ("Mod+plus", "Mod+equal"), "Larger", "Larger type."),
-    Action("smaller", ("Mod+minus",), "Smaller", "Smaller type."),
-    Action("normal", ("Mod+0",), "Normal", "Type of the normal size."),
-    Action("help", ("question", "F1"), "Keys", "Show this sheet."),
-    Action("close", ("Mod+w", "Mod+q"), "Close", "Close the window; everything is saved already."),
+    Action("type", ("t",), "Font", "Choose the font, its size, and light or dark colours."),
+    Action("larger", ("Mod+plus", "Mod+equal"), "Larger", "Larger text."),
+    Action("smaller", ("Mod+minus",), "Smaller", "Smaller text."),
+    Action("normal", ("Mod+0",), "Normal", "Text of the normal size."),
+    Action("help", ("question", "F1"), "Keys", "Show all keys."),
+    Action("close", ("Mod+w", "Mod+q"), "Close", "Close the window; everything is already saved."),
 )
 BY_NAME: Mapping[str, Action] = MappingProxyType({action.name: action for action in ACTIONS})
 
@@ -90,7 +90,7 @@ class Keymap:
             for key in keys:
                 other = self._actions.setdefault(normal_key(key), name)
                 if other != name:
-                    raise KeymapError(f"The key {key!r} stands for both {other} and {name}.")
+                    raise KeymapError(f"The key {key!r} is set for both {other} and {name}.")
 
     def action(self, key: str) -> str | None:
         """The action behind a key, in the spelling of `normal_key`."""
@@ -165,7 +165,7 @@ def read_keymap(path: Path | None) -> Keymap:
 
 def _keys(name: str, value: Any) -> tuple[str, ...]:
     if name not in BY_NAME:
-        raise KeymapError(f"There is no action {name!r}; there are {', '.join(BY_NAME)}.")
+        raise KeymapError(f"There is no action {name!r}; the actions are {', '.join(BY_NAME)}.")
     keys = [value] if isinstance(value, str) else value
     if not isinstance(keys, list) or not all(_is_key(key) for key in keys):  # pyright: ignore
         raise KeymapError(f"{name} needs a key or a list of keys, such as 'a' or 'Mod+z'.")

@@ -120,7 +120,7 @@ class More:
         poems = [self._one(server, adapter, like, number) for number in range(NUM_POEMS)]
         written = [poem for poem in poems if poem.text.strip()]
         if not written:
-            did = "sent thoughts and no poem" if any(p.raw for p in poems) else "wrote nothing"
+            did = "sent thoughts and no poem" if any(p.raw for p in poems) else "returned no poem"
             raise WriterError(f"{server.base_url} {did} on {like.candidate.theme}.")
         return written
 

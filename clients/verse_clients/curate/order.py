@@ -87,7 +87,7 @@ def _by_theme(items: Iterable[Item]) -> list[Item]:
     return [item for group in themes.values() for item in group]
 
 
-def _standing(item: Item) -> float:
+def _judged_score(item: Item) -> float:
     """Score, or rank where a file only has ranks."""
     if item.score is not None:
         return item.score
@@ -101,7 +101,7 @@ def _disagreement(item: Item) -> float:
 _KEYS: Mapping[OrderName, Callable[[Item], float]] = MappingProxyType(
     {
         "file": lambda _: 0,
-        "score": lambda item: -_standing(item),
+        "score": lambda item: -_judged_score(item),
         "disagreement": lambda item: -_disagreement(item),
     }
 )
@@ -143,9 +143,9 @@ def _certainty(item: Item, distance: float) -> tuple[float, float]:
 
 def _promise(items: Sequence[Item], replay: Replay) -> dict[str, float]:
     """The judges' word where there is one, else how often this source was accepted so far."""
-    if any(_standing(item) != _UNKNOWN for item in items):
-        floor = min(_standing(item) for item in items if _standing(item) != _UNKNOWN)
-        return {item.id: max(_standing(item), floor) for item in items}
+    if any(_judged_score(item) != _UNKNOWN for item in items):
+        floor = min(_judged_score(item) for item in items if _judged_score(item) != _UNKNOWN)
+        return {item.id: max(_judged_score(item), floor) for item in items}
     accepted: dict[str, int] = defaultdict(int)
     decided: dict[str, int] = defaultdict(int)
     for item in items:

@@ -70,7 +70,7 @@ def running_share(replay: Replay) -> list[float]:
 
 def stars(replay: Replay) -> list[int]:
     """How many poems have 1, 2, 3, 4 and 5 stars."""
-    poems = {e.candidate.id for e in replay.standing() if isinstance(e, Decision)}
+    poems = {e.candidate.id for e in replay.in_effect() if isinstance(e, Decision)}
     given = [replay.stars(poem) for poem in poems]
     return [given.count(number) for number in range(1, 6)]
 
@@ -97,6 +97,6 @@ def consistency(replay: Replay) -> tuple[int, int]:
 def _verdicts(replay: Replay) -> list[Decision]:
     return [
         entry
-        for entry in replay.standing()
+        for entry in replay.in_effect()
         if isinstance(entry, Decision) and entry.action != "rate" and entry.session != IMPORTED
     ]

@@ -97,27 +97,27 @@ def last_line(decision: Decision | None, keymap: Keymap) -> str:
     candidate = decision.candidate
     parts = [f"{_DONE[decision.action]}: 《{candidate.theme}》 {_first_line(candidate.text)}"]
     if keymap.shown("undo"):
-        parts.append(f"{keymap.shown('undo')} takes it back")
+        parts.append(f"{keymap.shown('undo')} to undo")
     return " · ".join(parts)
 
 
 def undone_line(decision: Decision | PairDecision | None, *, again: bool) -> str:
     """What undo or redo did."""
     if decision is None:
-        return "There is nothing to do again." if again else "There is nothing to take back."
+        return "Nothing to redo." if again else "Nothing to undo."
     what = (
         f"the comparison on 《{decision.left.theme}》"
         if isinstance(decision, PairDecision)
         else f"{_DONE[decision.action].lower()} 《{decision.candidate.theme}》"
     )
-    return f"{'Done again' if again else 'Taken back'}: {what}"
+    return f"{'Redone' if again else 'Undone'}: {what}"
 
 
 def copy_line(copy: Finding) -> str:
     """A copied run, or how much of the poem is made of pieces that are each short."""
     if copy.run:
-        return f"{len(copy.run)} characters from {copy.other}"
-    return f"{copy.ratio:.0%} in pieces from {copy.other}"
+        return f"{len(copy.run)} characters copied from {copy.other}"
+    return f"{copy.ratio:.0%} pieced together from {copy.other}"
 
 
 def flag_line(flag: Finding, session: CurationSession) -> str:
@@ -143,7 +143,7 @@ def unsaved_line(num_waiting: int, problem: str | None) -> str:
     if not num_waiting:
         return ""
     what = "1 decision is" if num_waiting == 1 else f"{num_waiting} decisions are"
-    return f"{what} not on the disk yet ({problem}). Kept in memory; trying again."
+    return f"{what} not saved yet ({problem}). Kept in memory; trying again."
 
 
 def _duration(minutes: float) -> str:

@@ -23,7 +23,7 @@ from verse_clients.markdown import book
 
 def training_examples(replay: Replay) -> Iterator[TrainingExample]:
     """Accepted poems, in the poet's version, as answers to their themes."""
-    for verdict in replay.taken():
+    for verdict in replay.accepted():
         yield TrainingExample(
             messages=(
                 Message("user", verdict.candidate.theme),

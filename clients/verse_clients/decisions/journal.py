@@ -37,7 +37,7 @@ def read_journal(path: Path) -> list[JournalEntry]:
 
 
 IMPORTED = "imported"
-"""The sitting of decisions that another program's file brought; undo does not reach them."""
+"""The session id of decisions that another program's file brought; undo does not reach them."""
 
 
 def is_blind(entry: Decision | PairDecision) -> bool:
@@ -61,7 +61,7 @@ class Replay:
     def __init__(self, entries: Iterable[JournalEntry] = ()) -> None:
         """Start from a journal's entries, in order."""
         self.entries: list[JournalEntry] = []
-        self._stands: list[bool] = []
+        self._counts: list[bool] = []
         self._places: dict[str, list[int]] = defaultdict(list)
         self._verdicts: dict[str, Decision] = {}
         self._stars: dict[str, int] = {}
@@ -75,7 +75,7 @@ class Replay:
             JournalError: an undo of something that is not behind it.
         """
         self.entries.append(entry)
-        self._stands.append(True)
+        self._counts.append(True)
         if isinstance(entry, Undo):
             self._take_back(entry)
         elif isinstance(entry, Decision):
@@ -94,22 +94,22 @@ class Replay:
         """One decision per poem, in the order of the journal."""
         yield from (
             entry
-            for entry in self.standing()
+            for entry in self.in_effect()
             if isinstance(entry, Decision) and self._verdicts.get(entry.candidate.id) is entry
         )
 
-    def taken(self) -> Iterator[Decision]:
+    def accepted(self) -> Iterator[Decision]:
         """The acceptances that stand, edits included, in the order of the journal."""
         return (v for v in self.verdicts() if v.action in ("accept", "edit"))
 
     def pairs(self) -> Iterator[PairDecision]:
         """The comparisons that stand, in the order of the journal."""
-        yield from (entry for entry in self.standing() if isinstance(entry, PairDecision))
+        yield from (entry for entry in self.in_effect() if isinstance(entry, PairDecision))
 
-    def standing(self) -> Iterator[Decision | PairDecision]:
+    def in_effect(self) -> Iterator[Decision | PairDecision]:
         """All decisions that were not taken back, in the order of the journal."""
-        for entry, stands in zip(self.entries, self._stands, strict=True):
-            if stands and not isinstance(entry, Undo):
+        for entry, counts in zip(self.entries, self._counts, strict=True):
+            if counts and not isinstance(entry, Undo):
                 yield entry
 
     def was_seen(self, poem: str) -> bool:
@@ -121,7 +121,7 @@ class Replay:
         """The place, from 1, of what `undo` takes back next; None at the start."""
         for place in range(len(self.entries) - 1, -1, -1):
             entry = self.entries[place]
-            if self._stands[place] and not isinstance(entry, Undo) and entry.session != IMPORTED:
+            if self._counts[place] and not isinstance(entry, Undo) and entry.session != IMPORTED:
                 return place + 1
         return None
 
@@ -131,7 +131,7 @@ class Replay:
             entry = self.entries[place]
             if not isinstance(entry, Undo):
                 return None
-            if self._stands[place] and not isinstance(self.entries[entry.undone - 1], Undo):
+            if self._counts[place] and not isinstance(self.entries[entry.undone - 1], Undo):
                 return place + 1
         return None
 
@@ -152,13 +152,13 @@ class Replay:
                 f"Entry {len(self.entries)} of the decisions takes back entry {undo.undone}, "
                 "which does not come before it."
             )
-        self._set(undo.undone - 1, stands=False)
+        self._set(undo.undone - 1, counts=False)
 
-    def _set(self, index: int, *, stands: bool) -> None:
-        self._stands[index] = stands
+    def _set(self, index: int, *, counts: bool) -> None:
+        self._counts[index] = counts
         entry = self.entries[index]
         if isinstance(entry, Undo):
-            self._set(entry.undone - 1, stands=not stands)
+            self._set(entry.undone - 1, counts=not counts)
         elif isinstance(entry, Decision):
             self._refresh(entry.candidate.id)
 
@@ -167,7 +167,7 @@ class Replay:
         self._stars.pop(poem, None)
         for place in self._places[poem]:
             entry = self.entries[place]
-            if not self._stands[place] or not isinstance(entry, Decision):
+            if not self._counts[place] or not isinstance(entry, Decision):
                 continue
             if entry.stars is not None:
                 self._stars[poem] = entry.stars
@@ -187,7 +187,7 @@ def rejected_poems(replay: Replay) -> Iterator[Candidate]:
 
 def accepted_poems(replay: Replay) -> Iterator[Poem]:
     """Accepted poems, in the poet's version."""
-    for verdict in replay.taken():
+    for verdict in replay.accepted():
         yield Poem(
             theme=verdict.candidate.theme,
             text=final_text(verdict),

@@ -41,13 +41,13 @@ def preference_pairs(replay: Replay) -> Iterator[PreferencePair]:
     reverse of another, neither by the poems nor by their words.
     """
     latest = _LatestWords(replay)
-    yield from filter(latest.say, _edited_pairs(replay))
-    yield from filter(latest.say, _compared_pairs(replay))
+    yield from filter(latest.agrees_with, _edited_pairs(replay))
+    yield from filter(latest.agrees_with, _compared_pairs(replay))
     yield from _accepted_pairs(replay, latest)
 
 
 def _edited_pairs(replay: Replay) -> Iterator[PreferencePair]:
-    for verdict in replay.taken():
+    for verdict in replay.accepted():
         candidate = verdict.candidate
         if verdict.text is not None and verdict.text != candidate.text:
             yield PreferencePair(
@@ -93,7 +93,7 @@ def _accepted_pairs(replay: Replay, latest: "_LatestWords") -> Iterator[Preferen
                 rejected_source=other.id,
                 reason="accepted",
             )
-            if latest.say(pair):
+            if latest.agrees_with(pair):
                 uses.update((poem.source, other.id))
                 yield pair
 
@@ -113,13 +113,13 @@ class _LatestWords:
         self._said: dict[frozenset[_Poem], tuple[int, _Poem | None]] = {}
         self._taken: dict[_Poem, int] = {}
         self._rejected: dict[_Poem, int] = {}
-        for place, entry in enumerate(replay.standing()):
+        for place, entry in enumerate(replay.in_effect()):
             if isinstance(entry, PairDecision):
                 self._compare(place, entry)
             elif replay.verdict(entry.candidate.id) is entry:
                 self._decide(place, entry)
 
-    def say(self, pair: PreferencePair) -> bool:
+    def agrees_with(self, pair: PreferencePair) -> bool:
         """Whether the latest word on the pair is that its chosen poem is the better one."""
         poems = (
             (_by_id(pair.prompt, pair.chosen_source), _by_id(pair.prompt, pair.rejected_source)),

@@ -217,7 +217,7 @@ def _read_decisions(path: Path) -> list[Decision | PairDecision]:
         raise JournalError(f"{path} cannot be read: {error.strerror}.") from error
     if not seed_list.decode(content, path):
         # Undo counts places within its own file, so each file is replayed by itself.
-        return list(Replay(read_journal(path)).standing())
+        return list(Replay(read_journal(path)).in_effect())
     past = past_decisions(read_items([path]), _NO_TIME)
     if not past:
         raise JournalError(f"{path} is a list of poems about which nothing was decided yet.")

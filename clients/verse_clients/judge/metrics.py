@@ -227,7 +227,7 @@ def blind_verdicts(replay: Replay) -> Verdicts:
     """All verdicts of a journal that can be held against a judge."""
     taken: dict[str, bool] = {}
     others: set[str] = set()
-    for entry in replay.standing():
+    for entry in replay.in_effect():
         if isinstance(entry, Decision) and entry.action in ("accept", "edit", "reject"):
             if is_blind(entry):
                 taken[entry.candidate.id] = entry.action != "reject"

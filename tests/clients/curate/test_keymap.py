@@ -75,7 +75,7 @@ def test_own_keys_replace_those_of_their_action_alone(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ('akzept = "a"', "no action 'akzept'"),
-        ('accept = "r"', "stands for both"),
+        ('accept = "r"', "is set for both"),
         ("accept = 3", "needs a key"),
         ('accept = [""]', "needs a key"),
         ('accept = "Hyper+a"', "needs a key"),

@@ -105,7 +105,7 @@ def test_a_server_that_refuses_is_told_in_one_sentence(server: FakeOpenAI, tmp_p
 def test_a_server_that_writes_nothing_is_told(server: FakeOpenAI, tmp_path: Path) -> None:
     server.script.write = lambda _: " \n"
     written = ask(more(server, tmp_path), make_items(1)[0])
-    assert written.problem == f"{server.base_url} wrote nothing on 雨."
+    assert written.problem == f"{server.base_url} returned no poem on 雨."
 
 
 def test_a_second_request_waits_for_the_first(tmp_path: Path) -> None:

@@ -140,16 +140,16 @@ def test_a_badge_names_the_other_poem_and_how_alike_it_is() -> None:
         == "same as No. 4"
     )
     copy = Finding("copy", "《夜航》", "今晚的月薄得像一片药", 0.5)
-    assert wording.flag_line(copy, session) == "10 characters from 《夜航》"
+    assert wording.flag_line(copy, session) == "10 characters copied from 《夜航》"
     stitched = Finding("copy", "《夜航》", ratio=0.6)
-    assert wording.flag_line(stitched, session) == "60% in pieces from 《夜航》"
+    assert wording.flag_line(stitched, session) == "60% pieced together from 《夜航》"
 
 
 def test_the_last_decision_is_named_without_its_source() -> None:
     session = make_session()
     session.decide("accept")
     last = session.replay.verdict(session.items[0].id)
-    assert wording.last_line(last, Keymap()) == "Accepted: 《雨》 第0首 · u takes it back"
+    assert wording.last_line(last, Keymap()) == "Accepted: 《雨》 第0首 · u to undo"
     assert "xuzhimo" not in wording.position_line(session)
 
 
@@ -161,7 +161,9 @@ def test_a_filter_is_put_into_words() -> None:
 
 def test_what_waits_for_the_disk_is_counted() -> None:
     assert wording.unsaved_line(0, None) == ""
-    assert wording.unsaved_line(2, "No space left on device").startswith("2 decisions are not on")
+    assert wording.unsaved_line(2, "No space left on device").startswith(
+        "2 decisions are not saved yet"
+    )
 
 
 def test_items_of_the_base_are_called_base() -> None:

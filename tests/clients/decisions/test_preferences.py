@@ -91,7 +91,7 @@ Word = tuple[int, str, str, str, str, bool]
 
 def all_words(replay: Replay) -> list[Word]:
     """Slowly and plainly: every word that any entries say about any two poems, in order."""
-    standing = list(replay.standing())
+    standing = list(replay.in_effect())
     decided = [
         (place, entry)
         for place, entry in enumerate(standing)

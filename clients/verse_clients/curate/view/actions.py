@@ -14,7 +14,7 @@ from verse_clients.curate.session import Plain
 from verse_clients.curate.view.dialogs import HelpWindow, TypeWindow
 from verse_clients.curate.view.pairs_window import PairsWindow
 from verse_clients.curate.view.statistics_window import StatisticsWindow
-from verse_clients.curate.view.widgets import Sheet
+from verse_clients.curate.view.widgets import Dialog
 from verse_clients.decisions import DecisionsError
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding
@@ -91,7 +91,7 @@ class Actions:
         self._window.last = replay.verdict(slot.item.id) if slot else None
         self._came_from = None
         if slot is not None and slot == self._window.session.current:
-            self._window.say(self._finished())
+            self._window.show_message(self._finished())
         self._window.refresh()
 
     def filter(self, filter_: Filter) -> None:
@@ -146,14 +146,16 @@ class Actions:
         """Go to what a poem resembles; from there the same key comes back."""
         session, slot = self._window.session, self._window.session.current
         if flag.reason == "copy":
-            self._window.say(f"{flag.other}: {flag.run}" if flag.run else wording.copy_line(flag))
+            self._window.show_message(
+                f"{flag.other}: {flag.run}" if flag.run else wording.copy_line(flag)
+            )
         elif flag.reason == "near" and slot is not None:
             back = self._came_from
             self._came_from = slot.item.id
             session.go_to(back if back and back != slot.item.id else flag.other)
             self._window.refresh()
 
-    def _open(self, kind: type[Sheet]) -> None:
+    def _open(self, kind: type[Dialog]) -> None:
         """Open a window, or bring the one that is open to the front."""
         for child in self._window.root.winfo_children():
             if isinstance(child, kind):
@@ -162,7 +164,7 @@ class Actions:
                 return
         self._make(kind)
 
-    def _make(self, kind: type[Sheet]) -> None:
+    def _make(self, kind: type[Dialog]) -> None:
         root, app, looks = self._window.root, self._window.app, self._window.looks
         if kind is PairsWindow:
             PairsWindow(root, app, looks, self._window.refresh)
@@ -193,7 +195,7 @@ class Actions:
         session = self._window.session
         decision = session.redo() if again else session.undo()
         self._window.last = None
-        self._window.say(wording.undone_line(decision, again=again))
+        self._window.show_message(wording.undone_line(decision, again=again))
         self._window.refresh()
 
     def _toggle_blind(self) -> None:
@@ -214,26 +216,26 @@ class Actions:
         session = self._window.session
         verdicts = (session.replay.verdict(item.id) for item in session.items)
         skipped = sum(1 for verdict in verdicts if verdict and verdict.action == "skip")
-        left = f" {skipped} were skipped; Find shows them." if skipped else ""
-        return f"All poems shown here are decided.{left}"
+        left = f" {skipped} were skipped; use Find to see them." if skipped else ""
+        return f"All poems shown here have been decided.{left}"
 
     def _export(self) -> None:
         try:
             written = self._window.app.export()
         except DecisionsError as error:
-            self._window.say(str(error))
+            self._window.show_message(str(error))
         else:
             names = ", ".join(path.name for path in written)
-            self._window.say(f"Written to {written[0].parent}: {names}.")
+            self._window.show_message(f"Written to {written[0].parent}: {names}.")
 
     def _more(self) -> None:
         window, slot = self._window, self._window.session.current
         if slot is None or window.app.more is None:
             return
         if window.app.more.ask(slot.item, window.background.deliver(self._take_more)):
-            window.say(f"Two more poems on 《{slot.item.candidate.theme}》 are being written …")
+            window.show_message(f"Writing two more poems on 《{slot.item.candidate.theme}》 …")
         else:
-            window.say("Poems are being written already; they come in a moment.")
+            window.show_message("Poems are already being written.")
 
     def _take_more(self, written: Written) -> None:
         window = self._window
@@ -247,11 +249,11 @@ class Actions:
         self.inspect(added)
         if written.problem:
             shown = session.source_shown
-            window.say(
+            window.show_message(
                 written.problem
                 if shown
                 else wording.without_sources(written.problem, session.items)
             )
         else:
-            window.say(f"{len(added)} new poems on 《{written.theme}》 come next.")
+            window.show_message(f"{len(added)} new poems on 《{written.theme}》 come next.")
         window.refresh()

@@ -10,20 +10,20 @@ from verse_clients.curate.view import theme
 from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.reading import scroll_by_bar
 from verse_clients.curate.view.theme import Fonts, Palette
-from verse_clients.curate.view.widgets import Flow, Sheet, bind_keys
+from verse_clients.curate.view.widgets import Dialog, Flow, bind_keys
 
 _WHILE_EDITING = (
-    ("Mod+Return", "Save your version: it is accepted, the next poem comes."),
-    ("Escape", "Leave without saving."),
-    ("Mod+z", "Take typing back."),
+    ("Mod+Return", "Save your version and accept it."),
+    ("Escape", "Cancel without saving."),
+    ("Mod+z", "Undo typing."),
 )
 _PARTS = (
-    ("Reading", "↑ ↓ Space", "Scroll a long poem; Shift+← and Shift+→ a wide one."),
+    ("Reading", "↑ ↓ Space", "Scroll a long poem; Shift+← and Shift+→ scroll a wide one."),
     ("Pairs", "← → ↓ x", "Left, right, tie, both bad."),
 )
 
 
-class HelpWindow(Sheet):
+class HelpWindow(Dialog):
     """A table of keys that scrolls."""
 
     def __init__(self, owner: Misc, keymap: Keymap, looks: Looks) -> None:
@@ -84,18 +84,18 @@ class HelpWindow(Sheet):
         return True
 
 
-_APPEARANCES = (("As the desktop", "system"), ("Light", "light"), ("Dark", "dark"))
+_APPEARANCES = (("System", "system"), ("Light", "light"), ("Dark", "dark"))
 _SAMPLE = "床前明月光\n疑是地上霜"
 _WIDTH, _HEIGHT = 520, 420
 
 
-class TypeWindow(Sheet):
+class TypeWindow(Dialog):
     """Every choice shows at once, here and in the window behind."""
 
     def __init__(self, owner: Misc, looks: Looks, set_size: Callable[[int], None]) -> None:
         """Open with what is set now."""
         font = looks.fonts
-        super().__init__(owner, "Verse · Type", font.pixels(_WIDTH), font.pixels(_HEIGHT))
+        super().__init__(owner, "Verse · Font", font.pixels(_WIDTH), font.pixels(_HEIGHT))
         self._looks, self._set_size = looks, set_size
         self._family = StringVar(self, font.family)
         self._appearance = StringVar(self, looks.appearance)
@@ -111,7 +111,7 @@ class TypeWindow(Sheet):
         self._show_size()
 
     def _family_box(self, master: Misc) -> ttk.Frame:
-        cell = _cell(master, "Poems in")
+        cell = _cell(master, "Font")
         box = ttk.Combobox(
             cell, textvariable=self._family, values=self._looks.fonts.families, state="readonly",
             width=22, font=theme.UI,

@@ -107,9 +107,10 @@ class Editor(ttk.Frame):
         row.grid(row=3, column=0, columnspan=2, sticky="ew", padx=16, pady=(12, 4))
         for text, style, command, hint in (
             (f"Save and accept ({show_key('Mod+Return')})", "Main.TButton", self.save,
-             "Accept the poem in this form and go on."),
-            ("Start again", "TButton", self._start_again, "Put the original back."),
-            ("Leave (Esc)", "TButton", self._leave, "Keep the original; the poem stays open."),
+             "Accept your version and go on."),
+            ("Start over", "TButton", self._start_again, "Restore the original."),
+            ("Cancel (Esc)", "TButton", self._leave,
+             "Discard your changes; the poem stays undecided."),
         ):  # fmt: skip
             button = ttk.Button(row, text=text, style=style, command=command, takefocus=False)
             row.add(button)
@@ -182,7 +183,7 @@ class Editor(ttk.Frame):
 
 def _characters(distance: int) -> str:
     if not distance:
-        return "Nothing changed yet"
+        return "No changes yet"
     return f"{distance} character{'s' * (distance > 1)} changed"
 
 

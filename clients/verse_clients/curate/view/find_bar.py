@@ -45,7 +45,7 @@ class FindBar(ttk.Frame):
         ):  # fmt: skip
             self._box(label, choices, self._filter_changed)
         self._box("Order", list(_ORDERS), self._order_changed)
-        self._button("Everything", self._show_all, "Take the filter away.")
+        self._button("Show all", self._show_all, "Remove all filters.")
         self._button("Close (Esc)", on_close, "Back to the poem; the filter stays.")
 
     def offer(

@@ -54,7 +54,7 @@ class MainWindow:
         self._draft: tuple[str, str] = ("", "")
         self._message = ""
         self._keep_waiting: str | None = None
-        self._gives_up = False
+        self._discards = False
         self._asked_system = time.monotonic()
         self.actions = Actions(self)
         self._build()
@@ -79,7 +79,7 @@ class MainWindow:
         self._show_banner()
         self.keep_soon()
 
-    def say(self, message: str) -> None:
+    def show_message(self, message: str) -> None:
         """Show one line until the next key."""
         self._message = message
         self._show_banner()
@@ -87,7 +87,7 @@ class MainWindow:
     def clear_message(self) -> None:
         """The poet has gone on."""
         self._message = ""
-        self._gives_up = False
+        self._discards = False
 
     @property
     def is_editing(self) -> bool:
@@ -120,7 +120,7 @@ class MainWindow:
 
     def _save_edit(self, text: str) -> None:
         if not text.strip():
-            self.say("An empty poem cannot be accepted; leave it and reject it.")
+            self.show_message("An empty poem cannot be accepted; cancel and reject it instead.")
             return
         self.actions.decide_with(lambda: self.session.edit(text))
         self.close_editor()
@@ -181,12 +181,12 @@ class MainWindow:
 
     def close(self) -> None:
         """Close, unless decisions would be lost: then say so first, and close when asked again."""
-        if self.app.journal.num_waiting and not self.app.journal.retry() and not self._gives_up:
-            self.say(
+        if self.app.journal.num_waiting and not self.app.journal.retry() and not self._discards:
+            self.show_message(
                 f"{wording.unsaved_line(self.app.journal.num_waiting, self.app.journal.problem)} "
-                "Close once more to give them up."
+                "Close again to discard them."
             )
-            self._gives_up = True
+            self._discards = True
             return
         self.keep()
         self.stop()
@@ -252,7 +252,7 @@ class MainWindow:
         if font:
             notices.append(font)
         if self.session.filter != type(self.session.filter)():
-            notices.append(f"Shown are: {wording.filter_line(self.session.filter)}.")
+            notices.append(f"Filter: {wording.filter_line(self.session.filter)}.")
         self._message = " ".join(notices)
         slot = self.session.current
         if state.draft_of and slot is not None and slot.item.id == state.draft_of:
@@ -284,7 +284,7 @@ class MainWindow:
         unsaved = wording.unsaved_line(journal.num_waiting, journal.problem)
         parts = [unsaved, journal.recovered or "", self._message]
         text = " ".join(part for part in parts if part)
-        if self._gives_up:
+        if self._discards:
             text = self._message
         self.banner.configure(text=text)
         if text:
@@ -316,4 +316,4 @@ class MainWindow:
             self.stop()
             return
         traceback.print_exception(kind, error, error.__traceback__, file=sys.stderr)
-        self.say(f"Something went wrong ({error}); your decisions are safe.")
+        self.show_message(f"Something went wrong ({error}); your decisions are safe.")

@@ -10,19 +10,19 @@ from verse_clients.curate.session import PairVerdict
 from verse_clients.curate.view import theme
 from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.reading import Page
-from verse_clients.curate.view.widgets import Flow, Hint, Sheet, bind_keys
+from verse_clients.curate.view.widgets import Dialog, Flow, Hint, bind_keys
 
 _CHOICES: tuple[tuple[str, str, PairVerdict, str], ...] = (
     ("Left", "Left is better (←)", "left", "The left one is better."),
-    ("Down", "Tie (↓)", "tie", "Both are as good."),
-    ("x", "Both bad (x)", "both_bad", "Neither should be learnt from."),
+    ("Down", "Tie (↓)", "tie", "Both are equally good."),
+    ("x", "Both bad (x)", "both_bad", "Neither is worth learning from."),
     ("Right", "Right is better (→)", "right", "The right one is better."),
 )
 _BY_KEY: dict[str, PairVerdict] = {key: verdict for key, _, verdict, _ in _CHOICES}
 _SCROLL = {"Prior": -1, "Next": 1, "space": 1, "Shift+space": -1}
 
 
-class PairsWindow(Sheet):
+class PairsWindow(Dialog):
     """Shows pair after pair until all are compared; each answer is saved before the next pair."""
 
     def __init__(
@@ -75,7 +75,7 @@ class PairsWindow(Sheet):
         row.pack(side="bottom", fill="x", padx=16, pady=(8, 14))
         for _, text, verdict, hint in _CHOICES:
             self._button(row, text, self._answerer(verdict), hint)
-        self._button(row, "Undo (u)", self.undo, "Take the last answer back.")
+        self._button(row, "Undo (u)", self.undo, "Undo the last answer.")
         self._button(row, "Close (Esc)", self.close, "Back to single poems.")
 
     def _answerer(self, verdict: PairVerdict) -> Callable[[], None]:
@@ -106,7 +106,7 @@ class PairsWindow(Sheet):
     def _show(self) -> None:
         compared = sum(1 for _ in self._app.session.replay.pairs())
         if self._pair is None:
-            self._note.configure(text=f"{compared} pairs compared · there is no other pair")
+            self._note.configure(text=f"{compared} pairs compared · no pairs left")
             for page in self.pages:
                 page.show("", "")
             return

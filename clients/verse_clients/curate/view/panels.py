@@ -178,7 +178,9 @@ class Facts(ttk.Frame):
 
 def _hint(flag: Finding) -> str:
     if flag.reason == "near":
-        return "Go to the poem it resembles; once more comes back."
+        return "Go to the poem it resembles; press again to come back."
     if flag.reason == "copy":
-        return f"Taken over: {flag.run}" if flag.run else "Taken over in pieces of four characters."
+        return (
+            f"Copied: {flag.run}" if flag.run else "Pieced together from runs of four characters."
+        )
     return "The model reached its token limit before the poem ended."

@@ -9,7 +9,7 @@ from verse_clients.curate.session import CurationSession
 from verse_clients.curate.view import theme
 from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.theme import Fonts, Palette
-from verse_clients.curate.view.widgets import Sheet
+from verse_clients.curate.view.widgets import Dialog
 from verse_clients.decisions.journal import AcceptanceTally, Replay, overall
 
 
@@ -158,12 +158,12 @@ _MAX_BARS = 12
 _EDIT_BINS = ((1, 5), (6, 20), (21, 60), (61, None))
 
 
-class StatisticsWindow(Sheet):
+class StatisticsWindow(Dialog):
     """Plots and a table; scrolls when the window is smaller than they are."""
 
     def __init__(self, owner: Misc, session: CurationSession, looks: Looks) -> None:
         """Show the figures of the moment."""
-        super().__init__(owner, "Verse · Figures", 880, 780)
+        super().__init__(owner, "Verse · Statistics", 880, 780)
         self._looks = looks
         self._inside = _scrolling(self, looks)
         replay = session.replay
@@ -171,7 +171,7 @@ class StatisticsWindow(Sheet):
         if session.source_shown:
             self._by_source(replay)
         else:
-            self._label("Figures by source are hidden while sources are.", above=18)
+            self._label("Statistics by source are hidden while you read blind.", above=18)
         self._plot(
             "Accepted share over the decisions",
             ShareCurve(self._inside, statistics.running_share(replay)),
@@ -217,11 +217,11 @@ def _summary(session: CurationSession) -> str:
     replay = session.replay
     total = overall(replay.verdicts())
     if not total.decided:
-        return "Nothing is decided yet."
+        return "No decisions yet."
     parts = [f"{total.decided} decided, {total.share:.0%} accepted"]
     same, shown = statistics.consistency(replay)
     if shown:
-        parts.append(f"{same} of {shown} repeats decided alike")
+        parts.append(f"{same} of {shown} repeats decided the same way")
     compared = sum(1 for _ in replay.pairs())
     if compared:
         parts.append(f"{compared} pairs compared")
@@ -245,10 +245,10 @@ def _edit_bins(session: CurationSession) -> list[tuple[str, int]]:
     ]
 
 
-def _scrolling(sheet: Sheet, looks: Looks) -> ttk.Frame:
-    """A frame inside the sheet that is as wide as it and as long as it likes."""
-    canvas = Canvas(sheet.body, highlightthickness=0, borderwidth=0)
-    bar = ttk.Scrollbar(sheet.body, orient="vertical", command=canvas.yview)  # pyright: ignore
+def _scrolling(dialog: Dialog, looks: Looks) -> ttk.Frame:
+    """A frame inside the dialog that is as wide as it and as long as it likes."""
+    canvas = Canvas(dialog.body, highlightthickness=0, borderwidth=0)
+    bar = ttk.Scrollbar(dialog.body, orient="vertical", command=canvas.yview)  # pyright: ignore
     canvas.configure(yscrollcommand=bar.set)
     looks.add(canvas, lambda palette, _: _paint_canvas(canvas, palette))
     bar.pack(side="right", fill="y")
@@ -257,7 +257,7 @@ def _scrolling(sheet: Sheet, looks: Looks) -> ttk.Frame:
     window = canvas.create_window(0, 0, window=inside, anchor="nw")
     inside.bind("<Configure>", lambda _: canvas.configure(scrollregion=canvas.bbox("all")))
     canvas.bind("<Configure>", lambda event: canvas.itemconfigure(window, width=event.width))
-    _scroll_by_keys(sheet, canvas)
+    _scroll_by_keys(dialog, canvas)
     return inside
 
 
@@ -265,7 +265,7 @@ def _paint_canvas(canvas: Canvas, palette: Palette) -> None:
     canvas.configure(background=palette.paper)
 
 
-def _scroll_by_keys(sheet: Sheet, canvas: Canvas) -> None:
+def _scroll_by_keys(dialog: Dialog, canvas: Canvas) -> None:
     def lines(count: int) -> Callable[[object], None]:
         return lambda _: canvas.yview_scroll(count, "units")
 
@@ -276,5 +276,5 @@ def _scroll_by_keys(sheet: Sheet, canvas: Canvas) -> None:
         ("Up", lines(-2)), ("Down", lines(2)), ("Button-4", lines(-2)), ("Button-5", lines(2)),
         ("Prior", pages(-1)), ("Next", pages(1)), ("space", pages(1)),
     ):  # fmt: skip
-        sheet.bind(f"<{key}>", handler)
-    sheet.bind("<MouseWheel>", lambda event: canvas.yview_scroll(-event.delta // 40, "units"))
+        dialog.bind(f"<{key}>", handler)
+    dialog.bind("<MouseWheel>", lambda event: canvas.yview_scroll(-event.delta // 40, "units"))

@@ -220,7 +220,7 @@ class Flow(ttk.Frame):
 _SCREEN_SHARE = 0.96
 
 
-class Sheet(Toplevel):
+class Dialog(Toplevel):
     """The frame that all other windows share; put widgets into `body`."""
 
     def __init__(self, owner: Misc, title: str, width: int, height: int) -> None:
@@ -246,7 +246,7 @@ class Sheet(Toplevel):
         self._owner.focus_force()
 
     def paint(self, palette: Palette) -> None:
-        """Take the theme's colours; sheets with more than ttk widgets add to this."""
+        """Take the theme's colours; dialogs with more than ttk widgets add to this."""
         self.configure(background=palette.paper)
 
     def _place(self, width: int, height: int) -> None:

@@ -125,7 +125,7 @@ def test_figures_by_source_and_adapters_are_there_only_while_sources_are(
     bench.window.actions.run("statistics")
     bench.settle()
     said = "\n".join(words(bench))
-    assert "Figures by source are hidden while sources are." in said
+    assert "Statistics by source are hidden while you read blind." in said
     assert not [name for name in NAMES[:2] if name in said]
     bench.window.actions.run("blind")
     bench.window.actions.run("statistics")

@@ -20,7 +20,7 @@ from verse_clients.curate.view.dialogs import TypeWindow
 from verse_clients.curate.view.pairs_window import PairsWindow
 from verse_clients.curate.view.statistics_window import StatisticsWindow
 from verse_clients.curate.view.theme import DARK, LIGHT
-from verse_clients.curate.view.widgets import Sheet
+from verse_clients.curate.view.widgets import Dialog
 from verse_clients.decisions.journal import read_journal
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding
@@ -37,8 +37,8 @@ def widgets(parent: tkinter.Misc) -> Iterator[tkinter.Widget]:
         yield from widgets(child)
 
 
-def sheets(root: tkinter.Misc) -> list[Sheet]:
-    return [child for child in root.winfo_children() if isinstance(child, Sheet)]
+def sheets(root: tkinter.Misc) -> list[Dialog]:
+    return [child for child in root.winfo_children() if isinstance(child, Dialog)]
 
 
 def clipped(window: tkinter.Tk | tkinter.Toplevel) -> list[str]:
@@ -217,7 +217,7 @@ def test_sources_show_when_asked_and_not_before(make_bench: MakeBench) -> None:
     bench.window.actions.run("blind")
     assert "xuzhimo" not in seen()
     bench.window.actions.run("accept")
-    assert "第0首 · u takes it back" in seen()
+    assert "第0首 · u to undo" in seen()
     assert "xuzhimo" not in seen()
     assert "hushi" not in seen()
 
@@ -252,9 +252,9 @@ def test_a_disk_that_refuses_is_told_and_tried_again(make_bench: MakeBench, tmp_
     tmp_path.rename(away)
     bench.window.actions.run("accept")
     bench.settle()
-    assert "1 decision is not on the disk yet (No such file or directory)" in bench.banner
+    assert "1 decision is not saved yet (No such file or directory)" in bench.banner
     bench.window.close()
-    assert "Close once more to give them up" in bench.banner
+    assert "Close again to discard them" in bench.banner
     away.rename(tmp_path)
     bench.settle(lambda: not bench.window.app.journal.num_waiting)
     bench.window.actions.run("next")
@@ -293,7 +293,7 @@ def test_more_poems_come_next_and_a_server_that_is_down_is_told(make_bench: Make
     more = FakeMore()
     bench.window.app.more = more  # pyright: ignore
     bench.window.actions.run("more")
-    assert "being written" in str(bench.window.banner.cget("text"))
+    assert "Writing two more poems" in str(bench.window.banner.cget("text"))
     bench.window.actions.run("more")
     assert "already" in str(bench.window.banner.cget("text"))
     fresh = Candidate(theme="雨", text="新写的雨", sample=99)
