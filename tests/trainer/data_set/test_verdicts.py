@@ -234,6 +234,16 @@ def test_the_check_names_rows_that_are_not_to_be_learned(tmp_path: Path) -> None
     assert problems == [("poems.jsonl", 2, True), ("train.jsonl", 1, True)]
 
 
+def test_the_check_names_what_an_import_would_leave_out(tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "in.jsonl", KEPT, REJECTED["Prodigy"], UNDECIDED["Prodigy"])
+    report = check_data(file, VERSE_TINY, batch_size=1, max_seq_length=512)
+    problems = [(p.line, p.message, p.is_error) for p in report.problems if p.kind == "left_out"]
+    assert problems == [
+        (2, "`verse data import` leaves this out: it was rejected", False),
+        (3, "`verse data import` leaves this out: it was not decided on", False),
+    ]
+
+
 @pytest.mark.parametrize("name", ["poems.jsonl", "train.jsonl", "other.json"])
 def test_the_check_warns_once_of_a_key_that_sounds_like_a_verdict(
     name: str, tmp_path: Path

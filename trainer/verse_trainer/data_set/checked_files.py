@@ -11,7 +11,7 @@ from verse.prompt import POEM_SYSTEM
 from verse.records import Poem
 from verse_trainer.data_set.checks import Entry, Kind, Problem
 from verse_trainer.data_set.importing import POEMS_FILE, read_source
-from verse_trainer.data_set.pieces import Refused, Taken, doubts
+from verse_trainer.data_set.pieces import LeftOut, Refused, Taken, doubts
 from verse_trainer.data_set.rows import (
     TEST_FILE,
     TRAIN_FILE,
@@ -119,6 +119,11 @@ def _poem_fault(path: Path, line: int, error: jsonl.JsonlError) -> Problem:
     return Problem(kind=kind, path=path, line=line, message=problem)
 
 
+def _left_out(piece: LeftOut) -> Problem:
+    message = f"`verse data import` leaves this out: it was {piece.reason}"
+    return Problem(kind="left_out", path=piece.path, line=piece.line, message=message)
+
+
 def _doubts(path: Path, unknown: Iterable[tuple[int, Unknown]]) -> Iterator[Problem]:
     """Keys that sound like a verdict, once for each."""
     for line, doubt in doubts(unknown):
@@ -141,6 +146,7 @@ def _read_any(path: Path) -> CheckedFile:
         entries=tuple(_entry(path, piece.line, piece.poem) for piece in taken),
         faults=(
             *(Problem(kind=p.fault, path=path, line=p.line, message=p.problem) for p in refused),
+            *(_left_out(piece) for piece in found if isinstance(piece, LeftOut)),
             *_doubts(path, ((piece.line, piece.unknown) for piece in taken)),
         ),
     )

@@ -22,6 +22,7 @@ Kind = Literal[
     "held_back",
     "unsplit",
     "rejected",
+    "left_out",
     "unknown_verdict",
 ]
 

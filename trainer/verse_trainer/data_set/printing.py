@@ -29,6 +29,7 @@ _HEADINGS: dict[Kind, str] = {
     "unreached": "rows mlx_lm.lora would never reach",
     "held_back": "poems the frozen split keeps from training",
     "unsplit": "poems added since the last split",
+    "left_out": "rejected or not decided on, so not imported",
     "unknown_verdict": "keys that may say a poem was rejected",
 }
 
