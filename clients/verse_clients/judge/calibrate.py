@@ -3,7 +3,7 @@
     P(taken) = sigmoid(b + sum of w_c * z_c),  w_c >= 0
 
 z is a criterion's mean score in standard deviations. Weights below zero are not allowed: with few
-decisions they are more often chance than taste. Whether the weights help is told on decisions they
+decisions they are more often chance than taste. Whether the weights help is measured on decisions they
 were not learned from: five folds, each scored by the weights of the other four.
 """
 
@@ -56,7 +56,8 @@ def learn(ranked: Ranked, entries: Iterable[JournalEntry]) -> LearnedWeights:
     weights = fit_weights(lesson.scores, lesson.taken)
     if not weights.any():
         raise InputError(
-            "No criterion tells this poet's taste: judge without --weights, or ask another judge."
+            "No criterion predicts this poet's decisions; judge without --weights, or use another "
+            "judge."
         )
     before, after = _held_out(lesson)
     return LearnedWeights(
@@ -96,19 +97,19 @@ def fit_weights(scores: Floats, taken: Flags) -> Floats:
 def lines(learned: LearnedWeights) -> list[str]:
     """What was learned, and whether it helps."""
     rows = msgspec.structs.asdict(learned.weights).items()
-    told = [f"{name:20} {weight:.2f}" for name, weight in rows]
+    report_lines = [f"{name:20} {weight:.2f}" for name, weight in rows]
     before, after, gain = (
         Estimate(*row) for row in (learned.auc_before, learned.auc_after, learned.gain) if row
     )
-    told.append(
-        f"AUC on {learned.num_decisions} decisions, each left out of its own lesson: {before} with "
+    report_lines.append(
+        f"Cross-validated AUC on {learned.num_decisions} decisions: {before} with "
         f"equal weights, {after} with learned ones."
     )
     if gain.low > 0:
-        told.append(f"The learned weights help: {gain}.")
+        report_lines.append(f"The learned weights help: {gain}.")
     else:
-        told.append(f"The gain, {gain}, can be chance; equal weights may do as well.")
-    return told
+        report_lines.append(f"The gain ({gain}) may be chance; equal weights may do as well.")
+    return report_lines
 
 
 def _lesson(ranked: Ranked, entries: Iterable[JournalEntry]) -> Lesson:
@@ -122,9 +123,9 @@ def _lesson(ranked: Ranked, entries: Iterable[JournalEntry]) -> Lesson:
     taken = np.array([verdicts[id_] for id_, _ in rows], dtype=np.bool_)
     if len(rows) < ENOUGH or min(taken.sum(), (~taken).sum()) < _FEWEST_OF_A_KIND:
         raise InputError(
-            f"Not enough decisions to learn from: {len(rows)} blind ones on judged poems, "
-            f"{int(taken.sum())} of them took the poem; {ENOUGH} are needed, "
-            f"with {_FEWEST_OF_A_KIND} of each kind."
+            f"Not enough decisions to learn from: {len(rows)} blind decisions on judged poems, "
+            f"{int(taken.sum())} of them accepting; {ENOUGH} are needed, "
+            f"with at least {_FEWEST_OF_A_KIND} accepting and {_FEWEST_OF_A_KIND} rejecting."
         )
     scores = np.array([row for _, row in rows], dtype=np.float64)
     return Lesson(tuple(id_ for id_, _ in rows), scores, taken)

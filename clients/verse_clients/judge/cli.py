@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     invoke_without_command=True,
     pretty_exceptions_show_locals=False,
-    help="Let judges order poems, and tell how far they agree with the poet.",
+    help="Rank poems with LLM judges, and measure how far they agree with the poet.",
 )
 
 
@@ -42,7 +42,7 @@ def judge(
     dry_run: options.DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Let judges order poems, and tell how far they agree with the poet."""
+    """Rank poems with LLM judges, and measure how far they agree with the poet."""
     if context.invoked_subcommand is not None:
         return
     from verse_clients.judge.run import JudgingRun
@@ -63,7 +63,7 @@ def report(
     output: options.Plots = None,
     as_json: Json = False,
 ) -> None:
-    """Tell how far the judges agree with this poet, with each other and with themselves."""
+    """Measure how far the judges agree with this poet, with each other and with themselves."""
     from verse.terminal import show_json, show_parts
     from verse_clients.decisions.journal import read_journal
     from verse_clients.judge.plots import draw
@@ -83,7 +83,7 @@ def calibrate(
     ranking: options.RankingFile = Path("ranked.json"),
     output: options.Learned = Path("weights.json"),
 ) -> None:
-    """Learn from the poet's decisions what each criterion should count."""
+    """Learn criterion weights from the poet's decisions."""
     from verse_clients.decisions.journal import read_journal
     from verse_clients.judge.calibrate import learn, lines
     from verse_clients.judge.ranked import read_ranked, write_json
@@ -148,7 +148,7 @@ def _carry_out(run: "JudgingRun") -> "Ranked":
     try:
         return asyncio.run(run.run())
     except KeyboardInterrupt:
-        show("Stopped; run the same command again to go on.", stderr=True)
+        show("Stopped; run the same command again to continue.", stderr=True)
         raise typer.Exit(_INTERRUPTED) from None
 
 
@@ -169,5 +169,5 @@ def _price(text: str | None) -> "Price | None":
     except (TypeError, ValueError):
         price = Price(-1.0, -1.0)
     if not all(0 <= part < inf for part in price):
-        raise InputError(f"--price {text!r} is not two numbers such as 0.25,2.")
+        raise InputError(f"--price {text!r} is not two numbers, such as 0.25,2.")
     return price

@@ -160,7 +160,7 @@ class JudgeContext(NamedTuple):
     budget: Budget
     sampling: JudgeSampling
     clock: Callable[[], datetime]
-    heard: Callable[[Judgment], object]
+    on_answer: Callable[[Judgment], object]
     """Told of each new answer."""
 
 
@@ -270,7 +270,7 @@ class Judge:
         assumed, self.identity = self.identity, said
         if said != assumed and self._was_asked_before:
             raise ServerError(
-                f"Another model than before answers to {self.model} at {self.server.base_url} now."
+                f"A different model now answers as {self.model} at {self.server.base_url}."
             )
 
     async def _in_its_form(self, question: Question) -> Answer:
@@ -334,7 +334,7 @@ class Judge:
             **fields,
         )
         await self._context.judgments.add(judgment)
-        self._context.heard(judgment)
+        self._context.on_answer(judgment)
         return judgment
 
     def _key(self, question: Question) -> str:

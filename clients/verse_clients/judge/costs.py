@@ -138,7 +138,7 @@ class AnswerTally(msgspec.Struct, kw_only=True):
         """So many more answers will come."""
         self.total += number
 
-    def heard(self, judgment: Judgment) -> None:
+    def count(self, judgment: Judgment) -> None:
         """Count a new answer."""
         self.done += 1
         self.tokens += judgment.prompt_tokens + judgment.completion_tokens

@@ -125,7 +125,7 @@ class JudgePool:
         for judge in self.resolved:
             if max_cost is not None and judge.price is None:
                 raise InputError(
-                    f"--max-cost cannot be kept: nobody knows the price of {judge.model}; "
+                    f"--max-cost needs a price, and none is known for {judge.model}; "
                     "give --price, or use --max-calls."
                 )
 
@@ -175,7 +175,7 @@ def _names(named: Sequence[JudgeSpec], servers: Sequence[AsyncServer]) -> list[s
         for spec, server in zip(named, servers, strict=True)
     ]
     if len(set(names)) < len(names):
-        raise InputError("One judge is named twice; a second opinion needs another one.")
+        raise InputError("The same judge is given twice; name different judges.")
     return names
 
 
@@ -184,6 +184,6 @@ def _one_each(values: Sequence[str], number: int, flag: str) -> list[str]:
         return [values[0]] * number
     if values and len(values) != number:
         raise InputError(
-            f"{number} judges and {len(values)} {flag} do not pair; give one for each, or one."
+            f"{number} judges but {len(values)} {flag}; give one for each judge, or one for all."
         )
     return list(values)

@@ -96,7 +96,7 @@ class Judgments:
 
     def _refused(self) -> OutputError:
         reason = f"{self.path} cannot be written: {self._journal.problem}"
-        return OutputError(f"{reason}; run the same command again when it can.")
+        return OutputError(f"{reason}; fix that and run the same command again.")
 
 
 def given(known: Iterable[Judgment], *, ask_again: bool) -> dict[str, Judgment]:

@@ -199,11 +199,11 @@ class JudgingPipeline:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         answers = zip((judge for judge, _ in asked), (task.result() for task in tasks), strict=True)
-        heard = [(judge, judgment) for judge, judgment in answers if judgment is not None]
-        self.not_asked += len(asked) - len(heard)
-        for judge, judgment in heard:
+        answered = [(judge, judgment) for judge, judgment in answers if judgment is not None]
+        self.not_asked += len(asked) - len(answered)
+        for judge, judgment in answered:
             self._judgments[judge.name].append(judgment)
-        return heard
+        return answered
 
     async def _ask(self, judge: Judge, question: Question) -> Judgment | None:
         try:
@@ -290,16 +290,16 @@ def _notes(pipeline: JudgingPipeline, orders: Sequence[Sequence[str]]) -> list[s
     notes: list[str] = []
     if pipeline.not_asked:
         notes.append(
-            f"A limit was reached: {pipeline.not_asked} questions were not asked; "
-            "run again with a higher one to go on."
+            f"The limit was reached with {pipeline.not_asked} questions left; "
+            "run again with a higher limit to continue."
         )
     if troubles := pipeline.troubles():
         found = ", ".join(f"{count} {name}" for name, count in sorted(troubles.items()))
-        notes.append(f"Answers that count for nothing: {found}.")
+        notes.append(f"Unusable answers: {found}.")
     if orders and (groups := num_groups(pipeline.contested, orders)) > 1:
         notes.append(
             f"The comparisons fall into {groups} groups that were never compared with each "
-            "other; ranks across them rest on the rubric alone."
+            "other; ranks across groups depend on the rubric alone."
         )
     return notes
 

@@ -189,7 +189,7 @@ def read_ranked(path: Path) -> Ranked:
     Raises:
         InputError: it is missing or something else.
     """
-    return read_json(path, Ranked, "is no ranking of verse judge")
+    return read_json(path, Ranked, "is not a ranking from verse judge")
 
 
 def check_output(path: Path, ids: Iterable[str]) -> None:
@@ -207,6 +207,6 @@ def check_output(path: Path, ids: Iterable[str]) -> None:
     others = {poem.candidate.id for poem in ranked.poems} - set(ids)
     if others:
         raise OutputError(
-            f"{path} ranks {len(others)} poems that are not in the input: it is another run's; "
-            "name another file with -o."
+            f"{path} ranks {len(others)} poems that are not in the input, so it belongs to "
+            "another run; name another file with -o."
         )

@@ -170,27 +170,33 @@ def _verdict(all_: Sequence[Scorer], number: int) -> str:
     found = {scorer.name: scorer.auc for scorer in all_}
     final = found.get(FINAL)
     if final is None:
-        return "No verdict: the poet has to take some poems of this ranking and reject others."
+        return "No result: the decisions must accept some poems of this ranking and reject others."
     if number < ENOUGH:
-        return f"Not enough decisions: {number} of {ENOUGH}; the figures can be chance."
+        return f"Not enough decisions: {number} of {ENOUGH}; these figures may be chance."
     if final.low <= 0.5 <= final.high:
-        return f"Ignore this judge: its agreement with the poet, {final}, can be chance (0.5)."
+        return (
+            f"Ignore this judge: its agreement with the poet (AUC {final}) may be chance; 0.5 is "
+            "chance."
+        )
     if final.high < 0.5:
-        return f"The poet takes what this judge puts last: AUC {final}."
+        return f"The poet prefers what this judge ranks last: AUC {final}."
     longest = max(found["longest"].value, found["shortest"].value)
     if final.value <= longest:
-        return f"Counting characters ({longest:.2f}) tells the poet's taste as well: {final}."
+        return (
+            f"Poem length alone predicts the poet's decisions as well (AUC {longest:.2f}) as this "
+            f"judge: {final}."
+        )
     return f"This judge agrees with the poet: AUC {final}; 0.5 is chance, 1 is perfect."
 
 
 def _taste(all_: Sequence[Scorer], number: int) -> str:
     criteria = [scorer for scorer in all_ if scorer.kind == "criterion"]
     if not criteria or number < ENOUGH:
-        return "Which criterion tells this poet's taste is not known yet."
+        return "It is not known yet which criterion best predicts this poet's decisions."
     best = max(criteria, key=lambda scorer: scorer.auc.value)
     if best.auc.low <= 0.5:
-        return "No single criterion tells this poet's taste."
-    return f"What tells this poet's taste best is {best.name}: AUC {best.auc}."
+        return "No single criterion predicts this poet's decisions."
+    return f"The criterion that best predicts this poet's decisions is {best.name}: AUC {best.auc}."
 
 
 def report_tables(report: Report) -> Iterator[RenderableType]:
@@ -205,31 +211,33 @@ def report_tables(report: Report) -> Iterator[RenderableType]:
         if judge.consistency.prefers_first:
             picks = judge.consistency
             yield (
-                f"{judge.name} puts the poem shown first in the first place in "
-                f"{picks.first_picks.share:.0%} of its calls, by chance it would be "
-                f"{picks.chance:.0%}: its comparisons mean little."
+                f"{judge.name} ranks the poem shown first as the best in "
+                f"{picks.first_picks.share:.0%} of its calls, against "
+                f"{picks.chance:.0%} by chance: its comparisons are unreliable."
             )
     if report.between:
         yield _agreement_of_judges(report)
     if report.length is not None:
-        yield f"Longer poems rank higher with a correlation of {report.length:+.2f}."
+        yield f"Correlation of rank with poem length: {report.length:+.2f}."
     if report.pairs.total:
-        yield f"Side by side, the ranking agrees with the poet in {report.pairs}."
+        yield f"In side-by-side comparisons the ranking agrees with the poet in {report.pairs}."
 
 
 def _decision_counts(report: Report) -> str:
-    parts = [f"{report.num_decisions} decisions count, {report.num_taken} of them took the poem."]
+    parts = [
+        f"{report.num_decisions} decisions counted, {report.num_taken} of them accepted the poem."
+    ]
     left_out = {
         "not made blind, or before the order shown was recorded": report.num_not_blind,
-        "on poems the judging itself used": report.num_used,
-        "on poems without a score here": report.num_elsewhere,
+        "on poems that were used for judging": report.num_used,
+        "on poems without a score in this ranking": report.num_elsewhere,
     }
-    told = ", ".join(f"{number} {why}" for why, number in left_out.items() if number)
-    if told:
-        parts.append(f"Left out: {told}.")
+    parts_left_out = ", ".join(f"{number} {why}" for why, number in left_out.items() if number)
+    if parts_left_out:
+        parts.append(f"Left out: {parts_left_out}.")
     if report.filtered_taken.total:
         filtered = report.filtered_taken
-        parts.append(f"Of {filtered.total} filtered poems the poet took {filtered.hits}.")
+        parts.append(f"The poet accepted {filtered.hits} of {filtered.total} filtered poems.")
     return " ".join(parts)
 
 
@@ -267,7 +275,7 @@ def _signed(value: float | None) -> str:
 
 
 def ranking_tables(ranked: Ranked) -> Iterator[RenderableType]:
-    """What a run came to. Where poems come from is not told: the poet decides blind."""
+    """What a run came to. Where poems come from is not shown: the poet decides blind."""
     if ranked.filtered:
         reasons = ", ".join(f"{count} {name}" for name, count in ranked.filtered.items())
         yield f"Left out before judging: {reasons}."

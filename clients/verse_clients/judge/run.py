@@ -80,9 +80,11 @@ def read_weights(path: Path | None) -> LearnedWeights:
     """
     if path is None:
         return LearnedWeights(weights=Weights())
-    learned = read_json(path, LearnedWeights, "holds no weights of verse judge calibrate")
+    learned = read_json(path, LearnedWeights, "holds no weights from verse judge calibrate")
     if not any(msgspec.structs.astuple(learned.weights)):
-        raise InputError(f"{path} gives every criterion the weight 0; one has to count.")
+        raise InputError(
+            f"{path} gives every criterion the weight 0; at least one must be above 0."
+        )
     return learned
 
 
@@ -148,12 +150,12 @@ def _line(judge: ResolvedJudge, rubric: _Load, ranking: _Load, sampling: JudgeSa
 
 def _price(price: Price | None, loads: Sequence[_Load], sampling: JudgeSampling) -> str:
     if price is None:
-        return "price unknown (give --price)"
+        return "price unknown; give --price"
     if price == FREE:
         return "$0 (a server of your own)"
     likely = sum(load.calls * price.of(load.prompt_tokens, load.answer_tokens) for load in loads)
     most = sum(load.calls * price.of(load.prompt_tokens, sampling.max_tokens) for load in loads)
-    return f"about ${likely:.4f}, ${most:.4f} if every answer were as long as allowed"
+    return f"about ${likely:.4f}, at most ${most:.4f}"
 
 
 class JudgingOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,7 +222,7 @@ class JudgingRun:
         """
         judgments = Judgments(self._run_options.judgments, ask_again=self._run_options.ask_again)
         if judgments.torn is not None:
-            self._tell(f"A last line that was cut off is in {judgments.torn} now.")
+            self._tell(f"The last line was incomplete; it was moved to {judgments.torn}.")
         try:
             pipeline = await self._hold(judgments)
         except ServerError as error:
@@ -258,7 +260,7 @@ class JudgingRun:
         now = time.monotonic
         tally = AnswerTally(budget=self._budget, now=now, begun=now())
         with LiveLine(self._console, tally.progress):
-            judges = self._pool.judges(self._context(judgments, tally.heard))
+            judges = self._pool.judges(self._context(judgments, tally.count))
             await asyncio.gather(*(judge.identify() for judge in judges))
             self._tell_of_others(judges, judgments)
             pipeline = JudgingPipeline(
@@ -274,13 +276,15 @@ class JudgingRun:
             others = judgments.num_others(judge.server.base_url, judge.model, judge.identity)
             if others:
                 self._tell(
-                    f"{others} answers in {judgments.path} are by another model called "
-                    f"{judge.model}, or do not say by which; they stay there and do not count."
+                    f"{others} answers in {judgments.path} came from another model named "
+                    f"{judge.model}, or do not record which model; they are kept but not used."
                 )
 
-    def _context(self, judgments: Judgments, heard: Callable[[Judgment], object]) -> JudgeContext:
+    def _context(
+        self, judgments: Judgments, on_answer: Callable[[Judgment], object]
+    ) -> JudgeContext:
         return JudgeContext(
-            judgments, self._budget, self._options.sampling, lambda: datetime.now(UTC), heard
+            judgments, self._budget, self._options.sampling, lambda: datetime.now(UTC), on_answer
         )
 
     def _survivors(self) -> list[Candidate]:
@@ -288,21 +292,21 @@ class JudgingRun:
 
     def _nothing_usable(self, pipeline: JudgingPipeline) -> str:
         if pipeline.not_asked and not pipeline.troubles():
-            return "The limit does not allow a single answer; raise --max-calls or --max-cost."
+            return "The limit is too low for a single answer; raise --max-calls or --max-cost."
         found = ", ".join(f"{count} {name}" for name, count in sorted(pipeline.troubles().items()))
         last = " ".join(pipeline.last_trouble().split())[:_QUOTED]
         hint = " Raise --max-tokens." if "truncated" in pipeline.troubles() else ""
         return (
-            f"No answer could be used ({found}), so there is no ranking; the last one began: "
-            f"{last!r}. All of them are in {self._run_options.judgments}.{hint}"
+            f"No answer was usable ({found}), so there is no ranking. The last answer began: "
+            f"{last!r}. All answers are in {self._run_options.judgments}.{hint}"
         )
 
     def _so_far(self, error: ServerError) -> str:
-        told = str(error)
+        sentence = str(error)
         missing = self._pool.missing_key()
         if isinstance(error, UnauthorisedError) and missing:
-            told = f"{told} {missing} is not set."
-        return f"{told} What was answered is kept; run the same command again to go on."
+            sentence = f"{sentence} {missing} is not set."
+        return f"{sentence} Answers so far are saved; run the same command again to continue."
 
     def _tell(self, line: str) -> None:
         terminal.show_line(self._console, line)

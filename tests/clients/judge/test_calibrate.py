@@ -103,7 +103,7 @@ def test_a_criterion_that_is_always_the_same_counts_for_nothing() -> None:
 def test_too_few_decisions_teach_nothing(count: int) -> None:
     ranked, scores = judged(count)
     entries = decisions([poem.candidate for poem in ranked.poems], verdicts(scores, picky))
-    with pytest.raises(InputError, match=f"{count} blind ones"):
+    with pytest.raises(InputError, match=f"{count} blind decisions"):
         learn(ranked, entries)
 
 
@@ -111,18 +111,18 @@ def test_decisions_in_view_of_the_score_and_examples_teach_nothing() -> None:
     ranked, scores = judged(60)
     candidates = [poem.candidate for poem in ranked.poems]
     entries = decisions(candidates, verdicts(scores, picky), blind=False)
-    with pytest.raises(InputError, match="0 blind ones"):
+    with pytest.raises(InputError, match="0 blind decisions"):
         learn(ranked, entries)
     shown = tuple(msgspec.structs.replace(poem, seen="example") for poem in ranked.poems[:20])
     changed = msgspec.structs.replace(ranked, poems=shown + ranked.poems[20:])
-    with pytest.raises(InputError, match="40 blind ones"):
+    with pytest.raises(InputError, match="40 blind decisions"):
         learn(changed, decisions(candidates, verdicts(scores, picky)))
 
 
 def test_a_taste_that_no_criterion_tells_is_refused() -> None:
     ranked, scores = judged(100)
     contrary = verdicts(scores, lambda s: 10.0 - sum(msgspec.structs.astuple(s)), noise=0.1)
-    with pytest.raises(InputError, match="No criterion tells"):
+    with pytest.raises(InputError, match="No criterion predicts"):
         learn(ranked, decisions([poem.candidate for poem in ranked.poems], contrary))
 
 

@@ -71,7 +71,7 @@ def test_another_model_behind_the_same_name_and_address_is_asked_anew(
     assert fake.num_calls > calls
     assert ranked().poems[0].score == 3.0
     said = capfd.readouterr().err
-    assert f"{calls} answers in {CACHE} are by another model called base" in said
+    assert f"{calls} answers in {CACHE} came from another model named base" in said
     assert {each.identity for each in read_judgments(CACHE)} == {
         "id=verse-tiny root=verse-tiny", "id=qwen3-4b root=qwen3-4b",
     }  # fmt: skip
@@ -124,7 +124,7 @@ def test_old_answers_that_do_not_say_whose_they_are_are_read_and_do_not_count(
     capfd.readouterr()
     assert verse_judge(fake, "--compare", "none") == 0
     assert (fake.num_calls, num_lines(CACHE)) == (2 * calls, 2 * calls)
-    assert "or do not say by which; they stay there" in capfd.readouterr().err
+    assert "or do not record which model; they are kept" in capfd.readouterr().err
 
 
 def test_a_known_ranking_needs_no_server(fake: FakeOpenAI) -> None:
@@ -157,7 +157,7 @@ def test_a_model_that_turns_out_to_be_another_one_ends_the_run(
     fake.script.models, fake.script.list_failures = OTHER, [Failure(503, "starting")]
     assert verse_judge(fake) == 2
     told = capfd.readouterr().err
-    assert "Another model than before answers to base" in told
+    assert "A different model now answers as base" in told
     assert "run the same command again" in told
     assert fake.num_calls == num_lines(CACHE) == calls
     assert verse_judge(fake) == 0

@@ -20,7 +20,7 @@ def test_calls_stop_hard_at_the_limit_and_go_on_with_a_higher_one(
     fake.asked.clear()
     assert verse_judge(fake, "--max-calls", str(limit), "--concurrency", "4") == 0
     assert fake.num_calls == limit
-    assert "A limit was reached" in " ".join(ranked().notes)
+    assert "The limit was reached" in " ".join(ranked().notes)
     assert verse_judge(fake) == 0
     assert fake.num_calls == calls
     assert ranked().notes == ()
@@ -46,7 +46,7 @@ def test_cost_stops_before_the_limit(fake: FakeOpenAI) -> None:
 def test_a_limit_in_dollars_needs_a_price(capfd: pytest.CaptureFixture[str]) -> None:
     options = ["--judge", "nobodys-model", "--max-cost", "1"]
     assert verse_judge("http://192.0.2.1/v1", *options) == 2
-    assert "nobody knows the price of nobodys-model" in capfd.readouterr().err
+    assert "none is known for nobodys-model" in capfd.readouterr().err
 
 
 def test_a_dry_run_tells_calls_tokens_and_price_and_asks_nothing(

@@ -106,7 +106,7 @@ def test_a_judge_of_the_opposite_taste_is_told() -> None:
     taken = taste(candidates)
     score = likes(candidates, [not took for took in taken], 0.5)
     made = make_report(ranking(candidates, score), decisions(candidates, taken))
-    assert "puts last" in made.verdict
+    assert "ranks last" in made.verdict
 
 
 def test_under_fifty_decisions_no_verdict_is_given() -> None:
@@ -121,7 +121,7 @@ def test_a_poet_who_takes_everything_tells_nothing() -> None:
         decisions(candidates, [True] * 60),
     )
     assert made.scorers == ()
-    assert made.verdict.startswith("No verdict")
+    assert made.verdict.startswith("No result")
 
 
 def test_trivial_numbers_stand_beside_the_judge() -> None:
@@ -142,7 +142,7 @@ def test_a_judge_that_only_counts_characters_is_found_out() -> None:
         ranking(candidates, lambda poem: len(poem.text) / 20), decisions(candidates, taken)
     )
     assert made.length == pytest.approx(1.0)
-    assert made.verdict.startswith("Counting characters")
+    assert made.verdict.startswith("Poem length alone")
 
 
 def test_only_blind_decisions_count_and_the_others_are_told() -> None:
@@ -202,8 +202,10 @@ def test_poems_that_the_judging_used_are_never_scored(use: Use) -> None:
 
 def test_the_criterion_that_tells_the_taste_is_named() -> None:
     made = report(0.6)
-    assert made.taste.startswith("What tells this poet's taste best is poetic_quality")
-    assert report(99.0).taste == "No single criterion tells this poet's taste."
+    assert made.taste.startswith(
+        "The criterion that best predicts this poet's decisions is poetic_quality"
+    )
+    assert report(99.0).taste == "No single criterion predicts this poet's decisions."
     names = {s.name for s in made.scorers if s.kind == "criterion"}
     assert names == {"theme_adherence", "poetic_quality", "fluency", "emotional_resonance"}
 
@@ -312,7 +314,7 @@ def test_the_command_prints_the_report_and_draws_it(capfd: pytest.CaptureFixture
     [
         (["-d", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
         (["-i", "nowhere.json"], "nowhere.json cannot be read"),
-        (["-i", "poems.jsonl"], "poems.jsonl is no ranking of verse judge"),
+        (["-i", "poems.jsonl"], "poems.jsonl is not a ranking from verse judge"),
         (["-d", "ranked.json"], "It holds no decisions"),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_long_wait_ends_the_run_and_the_next_one_goes_on(
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert "answered 429" in said
-    assert "run the same command again to go on" in said
+    assert "run the same command again to continue" in said
     assert num_lines(CACHE) == 1
     assert verse_judge(fake, *options) == 0
     assert len(set(questions(fake))) == fake.num_calls - 1
@@ -70,18 +70,18 @@ def test_a_server_that_refuses_everything_is_not_asked_for_everything(
         (["--key-env", "MY_KEY"], Script(key="sk-right"), "--api-key. MY_KEY is not set."),
         (["--judge", "gpt-9"], Script(), "The model 'gpt-9' does not exist"),
         (["--judge", "a", "--judge", "b", "--key-env", "A", "--key-env", "B", "--key-env", "C"],
-         Script(), "2 judges and 3 --key-env do not pair"),
+         Script(), "2 judges but 3 --key-env"),
         (["--api-key", "sk-1", "--key-env", "A"], Script(), "--api-key or --key-env, not both"),
-        (["--api-key", "sk-1"], Script(key="sk-right"), "does not accept the API key. What was"),
-        (["--judge", "a", "--judge", "a"], Script(), "named twice"),
+        (["--api-key", "sk-1"], Script(key="sk-right"), "does not accept the API key. Answers"),
+        (["--judge", "a", "--judge", "a"], Script(), "given twice"),
         (["-i", "nowhere.jsonl"], Script(), "nowhere.jsonl cannot be read"),
         (["-i", "notes.txt"], Script(), "notes.txt holds no poems"),
         (["--training", "notes.txt"], Script(), "holds no poems"),
         (["--examples", "nowhere.jsonl"], Script(), "nowhere.jsonl cannot be read"),
         (["--weights", "notes.txt"], Script(), "notes.txt holds no weights"),
         (["--weights", "zero.json"], Script(), "gives every criterion the weight 0"),
-        (["-o", "notes.txt"], Script(), "notes.txt is no ranking of verse judge"),
-        (["-o", "poems.jsonl"], Script(), "poems.jsonl is no ranking of verse judge"),
+        (["-o", "notes.txt"], Script(), "notes.txt is not a ranking from verse judge"),
+        (["-o", "poems.jsonl"], Script(), "poems.jsonl is not a ranking from verse judge"),
         (["-o", "nowhere/ranked.json"], Script(), "cannot be written"),
         (["--cache", "notes.txt"], Script(), "holds no judgments; name another --cache"),
         (["--price", "cheap"], Script(), "is not two numbers"),
@@ -113,7 +113,7 @@ def test_a_wrong_key_is_told(
     fake.script.key = "sk-right"
     assert verse_judge(fake) == 2
     said = capfd.readouterr().err
-    assert "does not accept the API key. What was answered is kept" in said
+    assert "does not accept the API key. Answers so far are saved" in said
     monkeypatch.setenv("OPENAI_API_KEY", "sk-right")
     assert verse_judge(fake) == 0
 
