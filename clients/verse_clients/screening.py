@@ -69,20 +69,20 @@ class Finding(NamedTuple):
     ratio: float = 0.0
     """How alike the two are, or how much of the poem is taken over; 0 to 1."""
     is_blocking: bool = True
-    """Whether the poem may not go on; a short copied run is only told."""
+    """Whether the poem may not go on; a short copied run is only reported."""
 
 
 Check = Callable[[Candidate], Finding | None]
 
 
 class CopyLimits(NamedTuple):
-    """When a copy is told, and when it is kept from the judge.
+    """When a copy is reported, and when it is kept from the judge.
 
     In the original project's honest poems the longest run was six characters.
     """
 
     warn: int = 8
-    """Characters in a row that are worth telling."""
+    """Characters in a row that are worth reporting."""
     block: int = 13
     """Characters in a row that are too many."""
     share: float = 0.5
@@ -122,14 +122,14 @@ class CopyCheck:
         self._pieces.add(source, text)
 
     def find(self, text: str) -> Finding | None:
-        """The worst copy in a poem; None if there is none worth telling.
+        """The worst copy in a poem; None if there is none worth reporting.
 
         Its `run` is in the poem's script, without punctuation, and empty if all are short.
         """
         copy = self._runs.find(text)
         stitched, share = self._pieces.find(text)
         if share >= self._limits.share and (copy is None or share > copy.share):
-            # The run is told only if it comes from the source that is named.
+            # The run is given only if it comes from the source that is named.
             run = copy.run if copy is not None and copy.source == stitched else ""
             return Finding("copy", stitched, run, share)
         if copy is None:

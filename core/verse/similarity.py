@@ -49,7 +49,7 @@ def normalise(text: str) -> str:
 def one_script(text: str) -> str:
     """The text with one character for all spellings of it; as long as before.
 
-    Which characters are spellings of each other is told by OpenCC's tables. Some become one of
+    Which characters are spellings of each other is known from OpenCC's tables. Some become one of
     several, by the words around them; here all of these are one, so no word has to be known and
     every character keeps its place.
     """

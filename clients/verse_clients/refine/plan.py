@@ -1,7 +1,7 @@
 """The plan of a round, `plan.toml`: what to write with, judge by, learn and train.
 
-The poet may change it at any time. A step that ran with other words than the plan has now runs
-again, and so do those behind it.
+The poet may change it at any time. A step that ran with another command than the plan gives now
+runs again, and so do those behind it.
 """
 
 from pathlib import Path

@@ -19,7 +19,7 @@ from verse_clients.refine.record import (
     read_record,
     step_states,
 )
-from verse_clients.refine.runner import Program, Say
+from verse_clients.refine.runner import Notify, Program
 from verse_clients.refine.steps import Step, compared_file, journal_file, queue_file, shown, steps
 
 ROUNDS = Path("rounds")
@@ -81,7 +81,7 @@ def look_at(folder: Path) -> list[StepState]:
     return step_states(steps(plan, folder), record, hashes, _decided(plan, folder))
 
 
-def advance(folder: Path, program: Program, say: Say) -> StepState | None:
+def advance(folder: Path, program: Program, notify: Notify) -> StepState | None:
     """Do what comes next, step by step, until the poet is needed or the round is over.
 
     Returns:
@@ -96,11 +96,11 @@ def advance(folder: Path, program: Program, say: Say) -> StepState | None:
             state = next_step(look_at(folder))
             if state is None or state.step.by_hand:
                 return state
-            _announce(state, say)
-            runner.run_step(folder, state.step, program_here, say)
+            _announce(state, notify)
+            runner.run_step(folder, state.step, program_here, notify)
 
 
-def run_one(folder: Path, name: str, program: Program, say: Say) -> None:
+def run_one(folder: Path, name: str, program: Program, notify: Notify) -> None:
     """Do one step, whatever stands before it; nothing if it is done and nothing changed.
 
     Raises:
@@ -110,10 +110,10 @@ def run_one(folder: Path, name: str, program: Program, say: Say) -> None:
     with _alone(folder, program) as program_here:
         state = next(state for state in look_at(folder) if state.step.name == name)
         if state.is_settled:
-            say(f"{name} is already done; nothing has changed since.")
+            notify(f"{name} is already done; nothing has changed since.")
             return
-        _announce(state, say)
-        runner.run_step(folder, state.step, program_here, say)
+        _announce(state, notify)
+        runner.run_step(folder, state.step, program_here, notify)
 
 
 def invitation(step: Step) -> str:
@@ -140,9 +140,9 @@ def farewell(folder: Path) -> str:
     )
 
 
-def _announce(state: StepState, say: Say) -> None:
+def _announce(state: StepState, notify: Notify) -> None:
     because = f" ({state.why})" if state.why else ""
-    say(f"{state.step.name}: {state.step.does}{because}")
+    notify(f"{state.step.name}: {state.step.does}{because}")
 
 
 @contextmanager

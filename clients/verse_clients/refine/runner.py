@@ -37,7 +37,7 @@ from verse_clients.refine.steps import Command, Step, shown
 _TAIL_LINES = 20
 _MAIN = "import sys; from verse.cli import main; sys.exit(main())"
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 class StepFailedError(UserError):
@@ -47,12 +47,12 @@ class StepFailedError(UserError):
 class Program(NamedTuple):
     """How `verse` is started."""
 
-    words: tuple[str, ...] = (sys.executable, "-c", _MAIN)
+    argv: tuple[str, ...] = (sys.executable, "-c", _MAIN)
     keep_open: tuple[int, ...] = ()
     """File handles that a command holds with us, so that it keeps the round locked if we die."""
 
 
-def run_step(folder: Path, step: Step, program: Program, say: Say) -> None:
+def run_step(folder: Path, step: Step, program: Program, notify: Notify) -> None:
     """Run a step from its first command to its last, and record it.
 
     Raises:
@@ -64,12 +64,12 @@ def run_step(folder: Path, step: Step, program: Program, say: Say) -> None:
     before = read_record(folder)
     commands, notice = commands_to_run(step, before, inputs)
     if notice:
-        say(notice)
+        notify(notice)
     _make_folders(step, folder)
     begun = StepRun(step=step.name, commands=tuple(step.lines), inputs=inputs, started=_now())
     record = before.with_begun(begun)
     write_record(folder, record)
-    exit_code, tail = _run_all(commands, program, say)
+    exit_code, tail = _run_all(commands, program, notify)
     ended = msgspec.structs.replace(
         begun, finished=_now(), exit=exit_code, tail=tail, outputs=hashes(step.outputs)
     )
@@ -93,10 +93,10 @@ def _make_folders(step: Step, folder: Path) -> None:
 
 
 def _run_all(
-    commands: Sequence[Command], program: Program, say: Say
+    commands: Sequence[Command], program: Program, notify: Notify
 ) -> tuple[int, tuple[str, ...]]:
     for command in commands:
-        say(f"$ {shown(command)}")
+        notify(f"$ {shown(command)}")
         exit_code, tail = _run(command, program)
         if exit_code:
             return exit_code, tail
@@ -105,7 +105,7 @@ def _run_all(
 
 def _run(command: Command, program: Program) -> tuple[int, tuple[str, ...]]:
     with subprocess.Popen(
-        [*program.words, *command], stderr=subprocess.PIPE, pass_fds=program.keep_open
+        [*program.argv, *command], stderr=subprocess.PIPE, pass_fds=program.keep_open
     ) as process:
         try:
             tail = _pass_on(process)
@@ -158,8 +158,8 @@ def start_mode(
     """
     if step.adapter is None or not is_there:
         return "new"
-    words = shlex.join(("--adapter-path", str(step.adapter)))
-    ours = [ran for ran in record.runs if ran.step == step.name and words in ran.commands[-1]]
+    flag = shlex.join(("--adapter-path", str(step.adapter)))
+    ours = [ran for ran in record.runs if ran.step == step.name and flag in ran.commands[-1]]
     if not ours:
         return "foreign"
     last = ours[-1]
@@ -197,12 +197,12 @@ def commands_to_run(
 def _set_drafts_aside(step: Step, last: StepRun | None, inputs: Hashes) -> str:
     if last is None or (last.inputs == inputs and last.commands == tuple(step.lines)):
         return ""
-    told: list[str] = []
+    notices: list[str] = []
     for draft in filter(Path.exists, step.drafts):
         aside = _free_name(draft)
         draft.rename(aside)
-        told.append(f"The earlier {draft} is kept as {aside}.")
-    return "\n".join(told)
+        notices.append(f"The earlier {draft} is kept as {aside}.")
+    return "\n".join(notices)
 
 
 def _free_name(path: Path) -> Path:

@@ -29,7 +29,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     adapter: Path | None = None
     """The folder that the last command makes, and refuses to make twice."""
     drafts: tuple[Path, ...] = ()
-    """Files on the way that belong to these words and inputs alone: once either is another, what
+    """Intermediate files that belong to these commands and inputs alone: once either changes, what
     they hold is beside the point."""
 
     @property

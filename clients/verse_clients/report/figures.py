@@ -106,9 +106,9 @@ def _sentence(ranked: Sequence[AcceptanceTally]) -> str:
 _MIN_POEMS = 20
 """Fewer say nothing about diversity."""
 _FALL = 0.1
-"""Of its value before, from which a fall is told."""
+"""Of its value before, from which a fall is reported."""
 _RISE = 0.02
-"""In copies or repeated first lines, from which a rise is told; 0 to 1."""
+"""In copies or repeated first lines, from which a rise is reported; 0 to 1."""
 _FEWEST = 2
 """Poems that a rise must be of: one more may be chance."""
 

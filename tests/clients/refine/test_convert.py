@@ -29,7 +29,7 @@ SPLIT = PoemSplit(valid=tuple(poem.id for poem in ORIGINALS[6:]), share=0.25, se
 SHARES = ShareLimits(max_synthetic=0.5, max_opening=0.2)
 
 
-def harvested(
+def converted(
     entries: Sequence[Decision | PairDecision],
     poems: Sequence[Poem] = ORIGINALS,
     shares: ShareLimits = SHARES,
@@ -80,7 +80,7 @@ def test_whatever_was_accepted_the_next_set_keeps_its_promises(
     entries: list[Decision], max_synthetic: float, max_opening: float
 ) -> None:
     shares = ShareLimits(max_synthetic=max_synthetic, max_opening=max_opening)
-    result = harvested(entries, shares=shares)
+    result = converted(entries, shares=shares)
     assert list(result.originals) == ORIGINALS
     assert {*result.training, *result.valid} == {*ORIGINALS}
     learned = [poem.text for poem in result.additional]
@@ -95,7 +95,7 @@ def test_whatever_was_accepted_the_next_set_keeps_its_promises(
 
 @given(journals())
 def test_every_accepted_poem_is_taken_or_refused_with_a_reason(entries: list[Decision]) -> None:
-    result = harvested(entries)
+    result = converted(entries)
     accepted = {
         Poem(theme=e.candidate.theme, text=e.text or e.candidate.text).id
         for e in entries
@@ -108,22 +108,22 @@ def test_every_accepted_poem_is_taken_or_refused_with_a_reason(entries: list[Dec
 
 
 @given(journals())
-def test_the_same_decisions_give_the_same_harvest(entries: list[Decision]) -> None:
-    one, other = harvested(entries), harvested(list(entries))
+def test_the_same_decisions_give_the_same_result(entries: list[Decision]) -> None:
+    one, other = converted(entries), converted(list(entries))
     assert msgspec.json.encode(one) == msgspec.json.encode(other)
     assert conversion_summary(one, SHARES) == conversion_summary(other, SHARES)
 
 
 @given(journals())
 def test_no_two_poems_that_are_taken_are_nearly_the_same(entries: list[Decision]) -> None:
-    texts = [normalise(poem.text) for poem in harvested(entries).additional]
+    texts = [normalise(poem.text) for poem in converted(entries).additional]
     for place, text in enumerate(texts):
         assert all(fuzz.ratio(text, other) < 80 for other in texts[:place])
 
 
 def test_an_edited_poem_is_learned_in_the_poets_version_with_its_provenance() -> None:
     entry = decision("河", own_text(50), "edit", final=own_text(50)[:-4] + "改过了的")
-    [poem] = harvested([entry]).additional
+    [poem] = converted([entry]).additional
     assert (poem.text, poem.origin) == (entry.text, "edited")
     assert poem.source == entry.candidate.id
 
@@ -132,7 +132,7 @@ def test_of_two_versions_nearly_the_same_the_edited_one_stays() -> None:
     text = own_text(50)
     accepted = decision("河", text)
     edited = decision("河", own_text(51), "edit", final=text.replace("\n", "，\n") + "了")
-    result = harvested([accepted, edited])
+    result = converted([accepted, edited])
     assert [poem.origin for poem in result.additional] == ["edited"]
     assert [one.why.reason for one in result.refused] == ["near"]
 
@@ -140,7 +140,7 @@ def test_of_two_versions_nearly_the_same_the_edited_one_stays() -> None:
 def test_a_poem_near_the_valid_set_is_a_leak_and_one_near_the_training_set_a_copy() -> None:
     leak = decision("题", ORIGINALS[7].text[:-1] + "变")
     copy = decision("题", ORIGINALS[0].text[:-1] + "变")
-    assert [one.why.reason for one in harvested([leak, copy]).refused] == ["leak", "copy"]
+    assert [one.why.reason for one in converted([leak, copy]).refused] == ["leak", "copy"]
 
 
 def test_a_poem_cut_out_of_a_long_one_is_found_though_the_two_are_not_alike() -> None:
@@ -156,7 +156,7 @@ def test_a_rejected_copy_is_in_no_pair_since_that_would_unlearn_the_poets_poem()
         decision("题0", ORIGINALS[0].text, "reject"),
         decision("题0", own_text(61), "reject"),
     ]
-    result = harvested(entries)
+    result = converted(entries)
     assert [pair.rejected for pair in result.pairs] == [own_text(61)]
     assert result.refused_pairs == {"copy": 1}
 
@@ -167,7 +167,7 @@ def test_poems_of_models_from_earlier_rounds_count_towards_the_share() -> None:
         for n in range(5)
     ]
     entries = [decision(f"新{n}", own_text(80 + n)) for n in range(5)]
-    result = harvested(entries, [*ORIGINALS, *before])
+    result = converted(entries, [*ORIGINALS, *before])
     assert len(result.additional) == 6
     assert list(result.originals) == ORIGINALS
     assert {one.why.reason for one in result.refused} == {"share"}
@@ -177,7 +177,7 @@ def test_no_opening_line_gets_more_than_its_share_and_the_poets_own_count_first(
     opened = [Poem(theme="门", text=f"门开着，\n{own_text(20)}")]
     entries = [decision(f"题{n}", f"门开着\n{own_text(40 + n)}") for n in range(5)]
     entries += [decision(f"别{n}", own_text(60 + n)) for n in range(4)]
-    result = harvested(entries, [*opened, *ORIGINALS], ShareLimits(max_opening=0.2))
+    result = converted(entries, [*opened, *ORIGINALS], ShareLimits(max_opening=0.2))
     num_rows = len(result.training) + len(result.additional)
     openings = [first_line(p.text) for p in (*result.training, *result.additional)]
     assert sum(line.startswith("门开着") for line in openings) == num_rows // 5 == 2
@@ -204,7 +204,7 @@ def test_every_theme_is_served_before_any_is_served_twice() -> None:
 
 def test_the_report_says_in_plain_words_what_was_refused_and_why() -> None:
     leak = decision("题", ORIGINALS[7].text)
-    text = conversion_summary(harvested([leak, decision("河", own_text(90))]), SHARES)
+    text = conversion_summary(converted([leak, decision("河", own_text(90))]), SHARES)
     assert "6 poems of the poet to learn from, 2 kept to measure with" in text
     assert "1 poem that models wrote: 1 as they were, 0 in the poet's version." in text
     assert "## Accepted but left out: too close to a poem of the valid set (1)" in text

@@ -22,11 +22,11 @@ from verse_clients.refine.record import StepState, read_record
 from verse_clients.refine.runner import Program, StepFailedError
 from verse_clients.refine.steps import steps
 
-STUB = Program(words=(sys.executable, "-S", str(Path(__file__).with_name("stub_verse.py"))))
+STUB = Program(argv=(sys.executable, "-S", str(Path(__file__).with_name("stub_verse.py"))))
 DRIVER = (
     "from pathlib import Path; import sys\n"
     "from verse_clients.refine import rounds; from verse_clients.refine.runner import Program\n"
-    "rounds.advance(Path(sys.argv[1]), Program(words=tuple(sys.argv[2:])), print)\n"
+    "rounds.advance(Path(sys.argv[1]), Program(argv=tuple(sys.argv[2:])), print)\n"
 )
 
 
@@ -74,7 +74,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def driven(folder: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", DRIVER, str(folder), *STUB.words]
+    command = [sys.executable, "-c", DRIVER, str(folder), *STUB.argv]
     return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
 
 

@@ -285,6 +285,23 @@ def test_the_command_reads_rounds_and_writes_page_and_table(tmp_path: Path) -> N
     assert output.read_text("utf-8").startswith("<!doctype html>")
 
 
+def test_foreign_names_move_no_terminal_and_make_no_link_or_column(tmp_path: Path) -> None:
+    name = "[a](http://x)|b\x1b[31m\x9b2J\u202e"
+    entry = decisions(name, 1, 0, 0)[0]
+    poem = msgspec.structs.replace(entry.candidate, theme=name, adapter=name, variant=name)
+    entry = msgspec.structs.replace(entry, candidate=poem)
+    journal = write_lines(tmp_path / "decisions.jsonl", [entry])
+    output = tmp_path / "page.html"
+    result = CliRunner().invoke(app, [str(journal), "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    for text in (result.output, output.with_suffix(".md").read_text("utf-8")):
+        assert not set(text) & {"\x1b", "\x9b", "\u202e"}
+        rows = [line for line in text.splitlines() if "http://x" in line and line[0] == "|"]
+        assert rows
+        assert all(r"\[a\](http://x)\|b\u001b" in row for row in rows)
+        assert not re.search(r"(?<!\\)\[a", text)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
