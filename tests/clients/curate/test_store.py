@@ -147,7 +147,7 @@ def test_a_journal_that_cannot_be_begun_waits_too(tmp_path: Path) -> None:
     assert len(read_journal(tmp_path / "missing" / "decisions.jsonl")) == 1
 
 
-def test_the_place_comes_back_as_it_was_kept(tmp_path: Path) -> None:
+def test_the_state_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     journal = tmp_path / "decisions.jsonl"
     state = WindowState(
         poem="abc", filter=Filter(theme="雨"), geometry="900x700+10+20", blind=False
@@ -156,7 +156,24 @@ def test_the_place_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     assert read_state(journal) == state
 
 
-def test_a_damaged_place_is_the_beginning(tmp_path: Path) -> None:
+def test_a_state_kept_before_orders_were_chosen_still_loads(tmp_path: Path) -> None:
+    journal = tmp_path / "decisions.jsonl"
+    state_file(journal).write_text(
+        '{"poem": "abc", "repeat": false, "num_entries": 7, "order": "active", "seed": 5,'
+        ' "filter": {"state": "open", "theme": "", "adapter": "", "flag": "cut", "search": ""},'
+        ' "blind": true, "geometry": "900x700+10+20", "type_percent": 120,'
+        ' "appearance": "dark", "font": "", "draft_of": "", "draft": ""}',
+        "utf-8",
+    )
+    state = read_state(journal)
+    assert state == WindowState(
+        poem="abc", num_entries=7, order="active", seed=5, geometry="900x700+10+20",
+        filter=Filter(state="open", flag="cut"), type_percent=120, appearance="dark",
+    )  # fmt: skip
+    assert (state.order_chosen, state.seen) == (False, ())
+
+
+def test_a_damaged_state_is_the_beginning(tmp_path: Path) -> None:
     journal = tmp_path / "decisions.jsonl"
     state_file(journal).write_text("{half", "utf-8")
     assert read_state(journal) == WindowState()

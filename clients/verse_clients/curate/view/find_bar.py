@@ -41,7 +41,7 @@ class FindBar(ttk.Frame):
         self._search = self._field("Search")
         for label, choices in (
             ("Show", list(_STATES)), ("Theme", [_EVERY]), ("Adapter", [_EVERY]),
-            ("Finding", list(_FLAGS)),
+            ("Flag", list(_FLAGS)),
         ):  # fmt: skip
             self._box(label, choices, self._filter_changed)
         self._box("Order", list(_ORDERS), self._order_changed)
@@ -58,7 +58,7 @@ class FindBar(ttk.Frame):
         self._boxes["Theme"].configure(values=[_EVERY, *themes])
         self._boxes["Adapter"].configure(values=[_EVERY, *adapters])
         self._vars["Show"].set(_name(_STATES, filter_.state))
-        self._vars["Finding"].set(_name(_FLAGS, filter_.flag))
+        self._vars["Flag"].set(_name(_FLAGS, filter_.flag))
         self._vars["Order"].set(_name(_ORDERS, order))
         self._vars["Theme"].set(filter_.theme or _EVERY)
         self._vars["Adapter"].set(filter_.adapter or _EVERY)
@@ -122,7 +122,7 @@ class FindBar(ttk.Frame):
             state=cast("Any", _STATES[values["Show"]]),
             theme="" if values["Theme"] == _EVERY else values["Theme"],
             adapter="" if values["Adapter"] == _EVERY else values["Adapter"],
-            flag=cast("Any", _FLAGS[values["Finding"]]),
+            flag=cast("Any", _FLAGS[values["Flag"]]),
             search=values["Search"],
         )
 

@@ -228,7 +228,7 @@ def _fields(style: ttk.Style, palette: Palette, font: Fonts) -> None:
         style.map(
             name,
             fieldbackground=[("readonly", palette.raised)],
-            foreground=[("readonly", palette.ink)],
+            foreground=[("disabled", palette.quiet), ("readonly", palette.ink)],
             background=[("active", palette.pressed)],
             bordercolor=[("focus", palette.seal)],
         )
