@@ -12,24 +12,32 @@ from typing import Annotated, Any, get_type_hints
 
 import msgspec
 import typer
+from typer.models import OptionInfo
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
+def flag(help_: str, *names: str, shown: str | bool = True, **how: Any) -> Any:
+    """The option of a group's field; it is called like the field unless `names` has a long one.
+
+    Args:
+        help_: What the help says.
+        names: A short name, and a long one if that is not the field's.
+        shown: The default as the help shows it.
+        how: What else `typer.Option` takes.
+    """
+    return typer.Option(*names, help=help_, show_default=shown, **how)
+
+
 class OptionGroup(msgspec.Struct, kw_only=True):
-    """A group of options: each field is one, annotated with `typer.Option` and with a default."""
+    """A group of options: each field is one, annotated with a `flag` and with a default."""
 
 
 class WaitOptions(OptionGroup):
     """How long a server is waited for."""
 
-    wait: Annotated[
-        float,
-        typer.Option("--wait", min=0, help="Seconds to wait for a server that is away or busy."),
-    ] = 3600
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds for one answer.")] = (
-        600
-    )
+    wait: Annotated[float, flag("Seconds to wait for a server that is away or busy.", min=0)] = 3600
+    timeout: Annotated[float, flag("Seconds for one answer.", min=1)] = 600
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,12 +67,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 def requests_at_once(local: int, remote: int) -> Any:
     """The option for requests at once, whose default depends on where the server is."""
-    return typer.Option(
-        "--concurrency",
-        min=1,
-        show_default=f"{local} on this machine, else {remote}",
-        help="Requests at once.",
-    )
+    shown = f"{local} on this machine, else {remote}"
+    return flag("Requests at once.", min=1, shown=shown)
 
 
 def _is_group(kind: object) -> bool:
@@ -73,6 +77,13 @@ def _is_group(kind: object) -> bool:
 
 def _options(group: type[OptionGroup]) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
+    for field, hint in hints.items():
+        option: OptionInfo = hint.__metadata__[0]
+        # Typer takes the first name for a default, until it sees that it is in an annotation.
+        names = [n for n in (option.default, *(option.param_decls or ())) if isinstance(n, str)]
+        if not any(name.startswith("--") for name in names):
+            names.append(f"--{field.replace('_', '-')}")
+        option.default, option.param_decls = names[0], tuple(names[1:])
     return [_typed(parameter, hints) for parameter in inspect.signature(group).parameters.values()]
 
 

@@ -6,16 +6,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from verse_clients.options import OptionGroup, grouped
+from verse_clients.options import OptionGroup, flag, grouped
 
 
 class Meal(OptionGroup):
-    dish: Annotated[str, typer.Option("-d", "--dish", help="What is eaten.")] = "rice"
-    guests: Annotated[list[str] | None, typer.Option("--guest")] = None
+    dish: Annotated[str, flag("What is eaten.", "-d")] = "rice"
+    guests: Annotated[list[str] | None, flag("Who eats.", "--guest")] = None
 
 
 class Place(OptionGroup):
-    table: Annotated[int, typer.Option(min=1)] = 4
+    table: Annotated[int, flag("Where.", min=1)] = 4
+    is_warm: Annotated[bool, flag("With a fire.")] = False
 
 
 served: list[tuple[bool, Meal, Place, str]] = []
@@ -61,3 +62,12 @@ def test_a_field_is_checked_and_described_like_any_option() -> None:
     assert "What is eaten." in told
     assert "Bring the food." in told
     assert "meal" not in told.lower()
+
+
+def test_a_flag_is_called_like_its_field_unless_it_has_a_long_name_of_its_own() -> None:
+    command = typer.main.get_command(app)
+    names = {param.name: param.opts for param in command.params}
+    assert names["dish"] == ["-d", "--dish"]
+    assert names["guests"] == ["--guest"]
+    assert names["table"] == ["--table"]
+    assert names["is_warm"] == ["--is-warm"]

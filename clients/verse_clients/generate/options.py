@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from verse_clients.options import OptionGroup, WaitOptions, requests_at_once
+from verse_clients.options import OptionGroup, WaitOptions, flag, requests_at_once
 
 LOCAL_CONCURRENCY = 32  # as many rows as `verse serve` has in a batch
 REMOTE_CONCURRENCY = 8
@@ -29,58 +29,35 @@ Made = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")
 class PlanFlags(OptionGroup):
     """Which poems: the plan but for sampling."""
 
-    themes: Annotated[
-        Path | None, typer.Option("--themes", help="A file with one theme per line.")
-    ] = None
+    themes: Annotated[Path | None, flag("A file with one theme per line.")] = None
     words: Annotated[
-        str | None, typer.Option("-p", "--prompts", help="Themes, separated by spaces or newlines.")
+        str | None, flag("Themes, separated by spaces or newlines.", "-p", "--prompts")
     ] = None
     adapters: Annotated[
         str,
-        typer.Option(
-            "-a",
-            "--adapters",
-            show_default="all",
-            help="Names or folders, separated by commas; `base` is the base model.",
-        ),
+        flag("Names or folders, separated by commas; `base` is the base model.", "-a", shown="all"),
     ] = ""
     checkpoints: Annotated[
         str | None,
-        typer.Option(
-            "--checkpoints",
-            show_default="published",
-            help="published, best, last, all, a step, 200-1200 or every:2; several with commas.",
+        flag(
+            "published, best, last, all, a step, 200-1200 or every:2; several with commas.",
+            shown="published",
         ),
     ] = None
     epoch_step: Annotated[
-        int | None,
-        typer.Option("-e", "--epoch-step", min=1, help="Only checkpoints this many steps apart."),
+        int | None, flag("Only checkpoints this many steps apart.", "-e", min=1)
     ] = None
-    start_epoch: Annotated[
-        int | None, typer.Option("--start-epoch", min=0, help="Only checkpoints from this step on.")
-    ] = None
+    start_epoch: Annotated[int | None, flag("Only checkpoints from this step on.", min=0)] = None
     variants: Annotated[
-        Path | None,
-        typer.Option(
-            "--variants", help="A file with one prompt per line; {theme} stands for the theme."
-        ),
+        Path | None, flag("A file with one prompt per line; {theme} stands for the theme.")
     ] = None
-    num_samples: Annotated[
-        int,
-        typer.Option("-n", "--num-samples", min=1, help="Poems per theme, prompt and checkpoint."),
-    ] = 1
-    seed: Annotated[int, typer.Option("--seed", help="Another seed gives other poems.")] = 0
-    common_seeds: Annotated[
-        bool,
-        typer.Option(
-            "--common-seeds", help="Use the same seeds for all adapters, to compare them."
-        ),
-    ] = False
+    num_samples: Annotated[int, flag("Poems per theme, prompt and checkpoint.", "-n", min=1)] = 1
+    seed: Annotated[int, flag("Another seed gives other poems.")] = 0
+    common_seeds: Annotated[bool, flag("Use the same seeds for all adapters, to compare them.")] = (
+        False
+    )
     model: Annotated[
-        str | None,
-        typer.Option(
-            "-m", "--model", help="The base the server must have, or a model of another server."
-        ),
+        str | None, flag("The base the server must have, or a model of another server.", "-m")
     ] = None
 
 
@@ -88,48 +65,32 @@ class FileFlags(OptionGroup):
     """Where poems go."""
 
     output: Annotated[
-        Path,
-        typer.Option(
-            "-o", "--output", help="The file; a name without an ending makes .jsonl and .json."
-        ),
+        Path, flag("The file; a name without an ending makes .jsonl and .json.", "-o")
     ] = Path("poems.jsonl")
     format: Format = None
     with_blocked: WithBlocked = False
-    extend: Annotated[
-        bool, typer.Option("--extend", help="Add to a file that has poems of another plan.")
-    ] = False
+    extend: Annotated[bool, flag("Add to a file that has poems of another plan.")] = False
 
 
 class SamplingFlags(OptionGroup):
     """How tokens are drawn; the names are those of `verse.records.Sampling`."""
 
     temperature: Annotated[
-        float | None,
-        typer.Option("--temperature", min=0, max=2, help="0 always takes the likeliest token."),
+        float | None, flag("0 always takes the likeliest token.", min=0, max=2)
     ] = None
     top_p: Annotated[
-        float | None,
-        typer.Option(
-            "--top-p", min=0, max=1, help="Sample from the likeliest tokens up to this probability."
-        ),
+        float | None, flag("Sample from the likeliest tokens up to this probability.", min=0, max=1)
     ] = None
     top_k: Annotated[
-        int | None,
-        typer.Option("--top-k", min=-1, help="Sample from this many likeliest tokens; -1 for all."),
+        int | None, flag("Sample from this many likeliest tokens; -1 for all.", min=-1)
     ] = None
     min_p: Annotated[
-        float | None,
-        typer.Option(
-            "--min-p", min=0, max=1, help="Least probability, relative to the likeliest token."
-        ),
+        float | None, flag("Least probability, relative to the likeliest token.", min=0, max=1)
     ] = None
     repetition_penalty: Annotated[
-        float | None,
-        typer.Option("--repetition-penalty", min=0.01, max=10, help="Above 1, less repetition."),
+        float | None, flag("Above 1, less repetition.", min=0.01, max=10)
     ] = None
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, help="A longer poem is cut off and marked.")
-    ] = 400
+    max_tokens: Annotated[int, flag("A longer poem is cut off and marked.", min=1)] = 400
 
 
 class MarkingFlags(OptionGroup):
@@ -137,31 +98,15 @@ class MarkingFlags(OptionGroup):
 
     training: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--training",
-            show_default="data/poems.jsonl if it is there",
-            help="Poems that must not be copied.",
-        ),
+        flag("Poems that must not be copied.", shown="data/poems.jsonl if it is there"),
     ] = None
     accepted: Annotated[
-        list[Path] | None,
-        typer.Option("--accepted", help="decisions.jsonl or poems that must not be repeated."),
+        list[Path] | None, flag("decisions.jsonl or poems that must not be repeated.")
     ] = None
-    near: Annotated[
-        float,
-        typer.Option("--near", min=0, max=1, help="Poems at least this similar are duplicates."),
-    ] = 0.8
-    copy_warn: Annotated[
-        int,
-        typer.Option("--copy-warn", min=4, help="Copied characters in a row worth reporting."),
-    ] = 8
-    copy_block: Annotated[
-        int,
-        typer.Option("--copy-block", min=4, help="Copied characters in a row that block a poem."),
-    ] = 13
-    copy_share: Annotated[
-        float, typer.Option("--copy-share", min=0, max=1, help="Copied share that blocks a poem.")
-    ] = 0.5
+    near: Annotated[float, flag("Poems at least this similar are duplicates.", min=0, max=1)] = 0.8
+    copy_warn: Annotated[int, flag("Copied characters in a row worth reporting.", min=4)] = 8
+    copy_block: Annotated[int, flag("Copied characters in a row that block a poem.", min=4)] = 13
+    copy_share: Annotated[float, flag("Copied share that blocks a poem.", min=0, max=1)] = 0.5
 
 
 class ServerFlags(WaitOptions):
@@ -172,16 +117,10 @@ class ServerFlags(WaitOptions):
     )
     base_url: Annotated[
         str | None,
-        typer.Option(
-            "--base-url",
-            envvar="OPENAI_BASE_URL",
-            show_default="http://127.0.0.1:8000/v1",
-            help="The server's address.",
-        ),
+        flag("The server's address.", envvar="OPENAI_BASE_URL", shown="http://127.0.0.1:8000/v1"),
     ] = None
     api_key: Annotated[
-        str | None,
-        typer.Option("--api-key", envvar="OPENAI_API_KEY", help="Its API key, if it needs one."),
+        str | None, flag("Its API key, if it needs one.", envvar="OPENAI_API_KEY")
     ] = None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from verse_clients.options import OptionGroup, WaitOptions, requests_at_once
+from verse_clients.options import OptionGroup, WaitOptions, flag, requests_at_once
 
 LOCAL_CONCURRENCY = 4
 REMOTE_CONCURRENCY = 8
@@ -18,24 +18,13 @@ class JudgingFileFlags(OptionGroup):
     """What is judged, and where the ranking goes."""
 
     poems: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "-i",
-            "--poems",
-            show_default="poems.jsonl",
-            help="Files of verse generate, or any poems.",
-        ),
+        list[Path] | None, flag("Files of verse generate, or any poems.", "-i", shown="poems.jsonl")
     ] = None
-    output: Annotated[Path, typer.Option("-o", "--output", help="The ranking.")] = Path(
-        "ranked.json"
-    )
+    output: Annotated[Path, flag("The ranking.", "-o")] = Path("ranked.json")
     training: Annotated[
-        list[Path] | None,
-        typer.Option("--training", help="The poet's own poems; what copies them is left out."),
+        list[Path] | None, flag("The poet's own poems; what copies them is left out.")
     ] = None
-    min_characters: Annotated[
-        int, typer.Option("--min-characters", min=1, help="A shorter poem is left out.")
-    ] = 8
+    min_characters: Annotated[int, flag("A shorter poem is left out.", min=1)] = 8
 
 
 class JudgeFlags(OptionGroup):
@@ -43,116 +32,74 @@ class JudgeFlags(OptionGroup):
 
     judges: Annotated[
         list[str] | None,
-        typer.Option(
-            "--judge", show_default="base", help="A model that judges; again for another opinion."
-        ),
+        flag("A model that judges; again for another opinion.", "--judge", shown="base"),
     ] = None
     base_urls: Annotated[
         list[str] | None,
-        typer.Option(
+        flag(
+            "Where it is: one for each --judge, or one for all.",
             "--base-url",
-            show_default="OPENAI_BASE_URL or http://127.0.0.1:8000/v1",
-            help="Where it is: one for each --judge, or one for all.",
+            shown="OPENAI_BASE_URL or http://127.0.0.1:8000/v1",
         ),
     ] = None
     key_names: Annotated[
         list[str] | None,
-        typer.Option(
+        flag(
+            "The variable with its key: one for each --judge, or one for all.",
             "--key-env",
-            show_default="OPENAI_API_KEY",
-            help="The variable with its key: one for each --judge, or one for all.",
+            shown="OPENAI_API_KEY",
         ),
     ] = None
     keys: Annotated[
-        list[str] | None,
-        typer.Option("--api-key", help="The key itself: one for each --judge, or one for all."),
+        list[str] | None, flag("The key itself: one for each --judge, or one for all.", "--api-key")
     ] = None
 
 
 class PromptFlags(OptionGroup):
     """What a judge is told, and how it answers."""
 
-    language: Annotated[
-        LanguageName, typer.Option("--language", help="Of the instructions; poems are as they are.")
-    ] = "zh"
+    language: Annotated[LanguageName, flag("Of the instructions; poems are as they are.")] = "zh"
     examples: Annotated[
         Path | None,
-        typer.Option(
-            "--examples",
-            show_default=False,
-            help="Poems that show the judge this poet's taste; the first eight are used.",
-        ),
+        flag("Poems that show the judge this poet's taste; the first eight are used.", shown=False),
     ] = None
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0, max=2, help="Of the judges' answers.")
-    ] = 0.0
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, help="Of an answer, thinking included.")
-    ] = 1500
+    temperature: Annotated[float, flag("Of the judges' answers.", min=0, max=2)] = 0.0
+    max_tokens: Annotated[int, flag("Of an answer, thinking included.", min=1)] = 1500
 
 
 class RankingFlags(OptionGroup):
     """How answers become a ranking."""
 
     weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--weights",
-            show_default="all alike",
-            help="Of the criteria: a file of judge calibrate.",
-        ),
+        Path | None, flag("Of the criteria: a file of judge calibrate.", shown="all alike")
     ] = None
     compare: Annotated[
-        CompareBy,
-        typer.Option(
-            "--compare", help="Order batches, or pairs in both orders, or rely on scores."
-        ),
+        CompareBy, flag("Order batches, or pairs in both orders, or rely on scores.")
     ] = "batches"
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=3, max=10, help="Poems that a judge orders at once.")
-    ] = 5
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, help="How often each contested poem is compared.")
-    ] = 5
-    keep: Annotated[
-        float,
-        typer.Option("--keep", min=0, max=1, help="Share above the line where comparing matters."),
-    ] = 0.4
+    batch_size: Annotated[int, flag("Poems that a judge orders at once.", min=3, max=10)] = 5
+    rounds: Annotated[int, flag("How often each contested poem is compared.", min=1)] = 5
+    keep: Annotated[float, flag("Share above the line where comparing matters.", min=0, max=1)] = (
+        0.4
+    )
     margin: Annotated[
-        float,
-        typer.Option(
-            "--margin", min=0, max=5, help="Points from that line that count as contested."
-        ),
+        float, flag("Points from that line that count as contested.", min=0, max=5)
     ] = 1.0
-    seed: Annotated[int, typer.Option("--seed", help="Another one shuffles otherwise.")] = 0
+    seed: Annotated[int, flag("Another one shuffles otherwise.")] = 0
 
 
 class JudgingRequestFlags(WaitOptions):
     """What is asked again, at what cost and speed."""
 
     cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache", show_default="OUTPUT.judgments.jsonl", help="Where all answers are kept."
-        ),
+        Path | None, flag("Where all answers are kept.", shown="OUTPUT.judgments.jsonl")
     ] = None
-    ask_again: Annotated[
-        bool, typer.Option("--ask-again", help="Ask again what was answered, but not usably.")
-    ] = False
-    max_calls: Annotated[
-        int | None, typer.Option("--max-calls", min=1, help="Stop before more requests than this.")
-    ] = None
+    ask_again: Annotated[bool, flag("Ask again what was answered, but not usably.")] = False
+    max_calls: Annotated[int | None, flag("Stop before more requests than this.", min=1)] = None
     max_cost: Annotated[
-        float | None,
-        typer.Option("--max-cost", min=0, help="Stop before this run could cost more dollars."),
+        float | None, flag("Stop before this run could cost more dollars.", min=0)
     ] = None
     price: Annotated[
-        str | None,
-        typer.Option(
-            "--price",
-            show_default="from a table",
-            help="Dollars for a million tokens in and out: 0.25,2.",
-        ),
+        str | None, flag("Dollars for a million tokens in and out: 0.25,2.", shown="from a table")
     ] = None
     concurrency: Annotated[int | None, requests_at_once(LOCAL_CONCURRENCY, REMOTE_CONCURRENCY)] = (
         None
