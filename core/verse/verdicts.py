@@ -166,7 +166,7 @@ def list_verdict(*, accepted: bool, edited: bool, deleted: bool) -> Verdict:
     return "edited" if edited else "accepted"
 
 
-def refuse_left_out(row: bytes | msgspec.Raw) -> None:
+def refuse_left_out(row: bytes | msgspec.Raw) -> Reading:
     """Read the verdict on a row that is about to be learned from.
 
     Raises:
@@ -178,6 +178,7 @@ def refuse_left_out(row: bytes | msgspec.Raw) -> None:
             f"it was {reading.reason} ({reading.because}); take the line out, or let "
             "`verse data import` read the file, which leaves such lines out"
         )
+    return reading
 
 
 def scan(

@@ -228,6 +228,16 @@ def test_it_stops_early_when_nothing_gets_better(runs: Runs) -> None:
     assert runs.events[-1] == Stopped(step=outcome.step, reason="early_stop")
 
 
+def test_a_key_that_sounds_like_a_verdict_is_noted_once_for_its_file(runs: Runs) -> None:
+    rows = [{**chat(theme, poem), "quality": "bad"} for theme, poem in POEMS[:4]]
+    train = write_rows(runs.data / "train.jsonl", rows)
+    write_rows(runs.data / "valid.jsonl", [chat(*POEMS[4])])
+    assert runs.prepare().notes == (
+        f"{train}:1: quality: bad reads like a verdict, which Verse does not know; "
+        "the rows of this file were taken whatever it says.",
+    )
+
+
 def test_without_a_valid_set_the_last_weights_are_published(runs: Runs) -> None:
     write_data(runs.data, num_valid=0)
     prepared = runs.prepare()

@@ -1,7 +1,7 @@
 """What a run learns from: the files of its data folder, read and encoded."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from verse.adapter_folder import PROMPT_FILE
 from verse.base_model import BaseModel
 from verse.prompt import POEM_SYSTEM, PromptFormat
 from verse_trainer.config import TrainConfig
+from verse_trainer.data_set.pieces import doubts
 from verse_trainer.data_set.rows import DataRow, read_rows
 from verse_trainer.dpo import PAIRS_FILE, DpoObjective, EncodedPair, read_pairs
 from verse_trainer.encoding import (
@@ -38,6 +39,8 @@ class Material:
     """DPO only."""
     prompt_format: PromptFormat
     """As `prompt.json` shall record it."""
+    doubts: tuple[str, ...] = ()
+    """A sentence for each key of a file of rows that sounds like a verdict and was not obeyed."""
 
     @property
     def poems(self) -> list[tuple[str, str]]:
@@ -115,7 +118,13 @@ def _read_conversations(folder: Path, config: TrainConfig, base: BaseModel) -> M
         rows=rows,
         pairs=None,
         prompt_format=recorded_format(encoder.prompt_format, rows["train"][0], base.hf_tokenizer),
+        doubts=tuple(doubt for found in parts.values() for doubt in _doubts(found)),
     )
+
+
+def _doubts(rows: Sequence[DataRow]) -> Iterator[str]:
+    for line, doubt in doubts((row.line, row.unknown) for row in rows):
+        yield f"{rows[0].path}:{line}: {doubt}."
 
 
 def _read_preferences(folder: Path, config: TrainConfig, base: BaseModel) -> Material:

@@ -321,7 +321,7 @@ def _continued(before: RunRecord, now: RunRecord) -> RunRecord:
 def _notes(
     config: TrainConfig, material: Material, cadence: Cadence, saved: SavedState | None
 ) -> list[str]:
-    notes: list[str] = []
+    notes = list(material.doubts)
     if saved is not None and _has_flushed(saved, cadence):
         notes.append(
             f"An earlier version of Verse ended this run at step {saved.state.step} with an "

@@ -75,16 +75,13 @@ def _read_file(path: Path) -> CheckedFile:
 
 def _read_rows(path: Path) -> CheckedFile:
     scanned = list(scan_rows(path))
+    rows = [row for row in scanned if isinstance(row, DataRow)]
     return CheckedFile(
         path=path,
-        entries=tuple(
-            Entry(path=path, line=row.line, messages=row.example.messages)
-            for row in scanned
-            if isinstance(row, DataRow)
-        ),
+        entries=tuple(Entry(path=path, line=r.line, messages=r.example.messages) for r in rows),
         faults=(
             *(_row_fault(path, row) for row in scanned if isinstance(row, RowError)),
-            *_doubts(path, _unknown(path)),
+            *_doubts(path, ((row.line, row.unknown) for row in rows)),
         ),
     )
 

@@ -107,6 +107,8 @@ class DataRow(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     line: int
     """Counted from 1."""
+    unknown: tuple[tuple[str, str], ...] = ()
+    """Keys that sound like a verdict and are not known, each with its value."""
 
     @property
     def place(self) -> str:
@@ -159,9 +161,9 @@ def scan_rows(path: Path) -> Iterator[DataRow | RowError]:
 def _row(path: Path, line: int, raw: msgspec.Raw) -> DataRow | RowError:
     try:
         example = decode_conversation(raw).example
-        refuse_left_out(raw)
+        reading = refuse_left_out(raw)
     except VerdictError as error:
         return RowError(path, line, f"this row is not learned: {error}", is_verdict=True)
     except (ShapeError, msgspec.DecodeError, UnicodeDecodeError) as error:
         return RowError(path, line, f"this is not a training row: {error}")
-    return DataRow(example=example, path=path, line=line)
+    return DataRow(example=example, path=path, line=line, unknown=reading.unknown)
