@@ -37,7 +37,7 @@ def poem(client: OpenAI) -> str:
 
 def begin_poems(served: Served, max_tokens: int) -> list[Iterator[Any]]:
     """Long poems, several at once, of each of which a piece has come."""
-    options = {**ENDLESS, "max_tokens": max_tokens}
+    options: dict[str, Any] = {**ENDLESS, "max_tokens": max_tokens}
     streams: list[Iterator[Any]] = [
         served.client.chat.completions.create(model=model, messages=RIVER, stream=True, **options)
         for model in ADAPTERS

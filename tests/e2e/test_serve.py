@@ -225,7 +225,7 @@ def test_sigterm_lets_running_poems_finish_and_turns_new_requests_away(
 ) -> None:
     served = serve("--model", str(endless_model))
     # Long enough to be asked beside, and done within the ten seconds it gets, on a busy machine.
-    wanted = {**LONG, "max_tokens": 100}
+    wanted: dict[str, Any] = {**LONG, "max_tokens": 100}
     stream = served.client.chat.completions.create(stream=True, **wanted)
     next(stream)
     served.process.send_signal(signal.SIGTERM)
