@@ -4,31 +4,106 @@ Nothing heavy is imported before a command runs: `verse --help` loads this modul
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verse.terminal import show
+from verse_clients.options import OptionGroup, grouped
+
+if TYPE_CHECKING:
+    from verse_clients.refine.commands import PoetFiles
+    from verse_clients.screening import Limits
 
 _ROUND = typer.Option("--round", show_default="the newest in rounds/", help="A round's folder.")
 _Round = Annotated[Path | None, _ROUND]
 _Poems = Annotated[Path, typer.Option("--poems", help="The poet's own poems.")]
-_Split = Annotated[
-    Path, typer.Option("--split", help="The split that says which of them validate.")
+_Split = Annotated[Path, typer.Option("--split", help="Which of them validate: a split.")]
+_POEMS, _SPLIT = Path("data/poems.jsonl"), Path("data/split.json")
+_MaxSynthetic = Annotated[
+    float, typer.Option(min=0, max=0.99, help="Share of model-written poems at most.")
 ]
-_WithoutSplit = Annotated[
-    bool, typer.Option("--without-split", help="Keep no poem for validation.")
-]
-_MaxRun = Annotated[int, typer.Option(min=1, help="This many characters in a row count as a copy.")]
-_MaxCopied = Annotated[
-    float, typer.Option(min=0, max=1, help="So does this share of a poem taken from one source.")
-]
-_MaxLikeness = Annotated[
-    float,
-    typer.Option(min=0.01, max=1, help="Poems with at least this edit ratio count as the same."),
-]
-_POEMS = Path("data/poems.jsonl")
-_SPLIT = Path("data/split.json")
+
+
+class PoetFlags(OptionGroup):
+    """Where the poet's own poems are."""
+
+    poems: _Poems = _POEMS
+    split: _Split = _SPLIT
+    without_split: Annotated[
+        bool, typer.Option("--without-split", help="Keep no poem for validation.")
+    ] = False
+
+    def files(self) -> "PoetFiles":
+        """The files to read."""
+        from verse_clients.refine.commands import PoetFiles
+
+        return PoetFiles(poems=self.poems, split=None if self.without_split else self.split)
+
+
+class CopyFlags(OptionGroup):
+    """From when on two texts are too much alike."""
+
+    max_run: Annotated[
+        int, typer.Option(min=1, help="This many characters in a row count as a copy.")
+    ] = 13
+    max_copied: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="So does this share of a poem taken from one source."),
+    ] = 0.5
+    max_likeness: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, help="Poems with at least this edit ratio are the same."),
+    ] = 0.8
+
+    def limits(self) -> "Limits":
+        """For the screening of poems."""
+        from verse_clients.screening import CopyLimits, Limits
+
+        copies = CopyLimits(min(8, self.max_run), self.max_run, self.max_copied)
+        return Limits(copies, self.max_likeness)
+
+
+class StartFlags(OptionGroup):
+    """What the plan of a new round says."""
+
+    adapters: Annotated[str, typer.Option(help="Adapters that write, as in xuzhimo,hushi.")]
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", show_default="the first adapter's with -rNN", help="Name of the new adapter."
+        ),
+    ] = None
+    themes: Annotated[Path, typer.Option(help="A file with one theme a line.")] = Path(
+        "data/themes.txt"
+    )
+    variants: Annotated[
+        Path | None,
+        typer.Option(show_default="the theme alone", help="A file with one prompt a line."),
+    ] = None
+    checkpoints: Annotated[
+        str, typer.Option(help="Which checkpoints write, as in verse generate.")
+    ] = "best"
+    samples: Annotated[
+        int,
+        typer.Option(
+            "-n", "--samples", min=1, help="Poems for each theme, adapter and checkpoint."
+        ),
+    ] = 4
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(show_default="none", help="A model that ranks the poems; repeat it for more."),
+    ] = None
+    base_url: Annotated[
+        str | None, typer.Option(show_default="as verse generate", help="The server's address.")
+    ] = None
+    preset: Annotated[str, typer.Option(help="What to train with, as in verse train -c.")] = (
+        "verse-tiny"
+    )
+    poems: _Poems = _POEMS
+    split: _Split = _SPLIT
+    max_synthetic: _MaxSynthetic = 0.5
+
 
 app = typer.Typer(
     add_completion=False,
@@ -48,66 +123,28 @@ def main(context: typer.Context, folder: _Round = None) -> None:
 
 
 @app.command()
-def start(
-    adapters: Annotated[str, typer.Option(help="Adapters that write, as in xuzhimo,hushi.")],
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name", show_default="the first adapter's with -rNN", help="Name of the new adapter."
-        ),
-    ] = None,
-    themes: Annotated[Path, typer.Option(help="A file with one theme a line.")] = Path(
-        "data/themes.txt"
-    ),
-    variants: Annotated[
-        Path | None,
-        typer.Option(show_default="the theme alone", help="A file with one prompt a line."),
-    ] = None,
-    checkpoints: Annotated[
-        str, typer.Option(help="Which checkpoints write, as in verse generate.")
-    ] = "best",
-    samples: Annotated[
-        int,
-        typer.Option(
-            "-n", "--samples", min=1, help="Poems for each theme, adapter and checkpoint."
-        ),
-    ] = 4,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(show_default="none", help="A model that ranks the poems; repeat it for more."),
-    ] = None,
-    base_url: Annotated[
-        str | None, typer.Option(show_default="as verse generate", help="The server's address.")
-    ] = None,
-    preset: Annotated[
-        str, typer.Option(help="What to train with, as in verse train -c.")
-    ] = "verse-tiny",
-    poems: _Poems = _POEMS,
-    split: _Split = _SPLIT,
-    max_synthetic: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Share of model-written poems at most.")
-    ] = 0.5,
-) -> None:
+@grouped
+def start(flags: StartFlags) -> None:
     """Start a round: write its plan, which you can edit before a step runs."""
     from verse_clients.refine import rounds
     from verse_clients.refine.plan import JudgePlan, Plan
 
-    names = tuple(part.strip() for part in adapters.split(",") if part.strip())
+    names = tuple(part.strip() for part in flags.adapters.split(",") if part.strip())
     default = f"{names[0]}-r{rounds.next_number():02}" if names else ""
     plan = Plan(
         adapters=names,
-        new_adapter=f"adapters/{name or default}",
-        themes=str(themes),
-        variants=str(variants or ""),
-        checkpoints=checkpoints,
-        samples=samples,
-        judges=tuple(JudgePlan(model=model) for model in judge or ()),
-        base_url=base_url or "",
-        preset=preset,
-        poems=str(poems),
-        split=str(split),
+        new_adapter=f"adapters/{flags.name or default}",
+        themes=str(flags.themes),
+        variants=str(flags.variants or ""),
+        checkpoints=flags.checkpoints,
+        samples=flags.samples,
+        judges=tuple(JudgePlan(model=model) for model in flags.judge or ()),
+        base_url=flags.base_url or "",
+        preset=flags.preset,
+        poems=str(flags.poems),
+        split=str(flags.split),
         earlier=rounds.earlier_decisions(),
-        max_synthetic=max_synthetic,
+        max_synthetic=flags.max_synthetic,
     )
     folder = rounds.start_round(plan)
     show(f"{folder}/plan.toml is the plan; change it as you like, then run `verse refine`.")
@@ -121,7 +158,7 @@ def next_steps(folder: _Round = None) -> None:
     from verse_clients.refine.runner import Program
 
     place = folder or rounds.newest_round()
-    waiting = rounds.advance(place, Program(), _say)
+    waiting = rounds.advance(place, Program(), show)
     show(rounds.invitation(waiting.step) if waiting else rounds.farewell(place))
 
 
@@ -142,7 +179,10 @@ def generate(folder: _Round = None) -> None:
 
 
 @app.command("filter")
+@grouped
 def filter_poems(
+    poets: PoetFlags,
+    copies: CopyFlags,
     source: Annotated[
         Path | None,
         typer.Option("-i", "--input", show_default="the step of the round", help="Poems."),
@@ -150,27 +190,18 @@ def filter_poems(
     output: Annotated[Path, typer.Option("-o", "--output", help="The poems that remain.")] = Path(
         "filtered.jsonl"
     ),
-    poems: _Poems = _POEMS,
-    split: _Split = _SPLIT,
-    without_split: _WithoutSplit = False,
     decided: Annotated[
         list[Path] | None,
         typer.Option(help="Decisions of earlier rounds; poems like theirs are left out."),
     ] = None,
-    max_run: _MaxRun = 13,
-    max_copied: _MaxCopied = 0.5,
-    max_likeness: _MaxLikeness = 0.8,
     folder: _Round = None,
 ) -> None:
     """Leave out poems that are cut off, copied, or nearly another poem."""
     if source is None:
         return _run("filter", folder)
     from verse_clients.refine import commands
-    from verse_clients.screening import CopyLimits, Limits
 
-    limits = Limits(CopyLimits(min(8, max_run), max_run, max_copied), max_likeness)
-    poets = commands.PoetFiles(poems=poems, split=None if without_split else split)
-    show(commands.run_filter(source, output, poets, decided or [], limits))
+    show(commands.run_filter(source, output, poets.files(), decided or [], copies.limits()))
     return None
 
 
@@ -181,7 +212,10 @@ def judge(folder: _Round = None) -> None:
 
 
 @app.command()
+@grouped
 def convert(
+    poets: PoetFlags,
+    copies: CopyFlags,
     decisions: Annotated[
         list[Path] | None,
         typer.Option(
@@ -198,18 +232,10 @@ def convert(
         Path | None,
         typer.Option("--next", show_default="none", help="Folder for the whole next training set."),
     ] = None,
-    poems: _Poems = _POEMS,
-    split: _Split = _SPLIT,
-    without_split: _WithoutSplit = False,
-    max_synthetic: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Share of model-written poems at most.")
-    ] = 0.5,
+    max_synthetic: _MaxSynthetic = 0.5,
     max_opening: Annotated[
         float, typer.Option(min=0.001, max=1, help="Share of poems with the same first line.")
     ] = 0.05,
-    max_run: _MaxRun = 13,
-    max_copied: _MaxCopied = 0.5,
-    max_likeness: _MaxLikeness = 0.8,
     list_file: Annotated[
         Path | None,
         typer.Option("--list", show_default="none", help="Also write the original's list."),
@@ -221,15 +247,14 @@ def convert(
         return _run("convert", folder)
     from verse_clients.refine import commands
     from verse_clients.refine.convert import ShareLimits
-    from verse_clients.screening import CopyLimits, Limits
 
     text = commands.run_convert(
         decisions,
         output,
         next_set,
-        commands.PoetFiles(poems=poems, split=None if without_split else split),
+        poets.files(),
         ShareLimits(max_synthetic=max_synthetic, max_opening=max_opening),
-        Limits(CopyLimits(min(8, max_run), max_run, max_copied), max_likeness),
+        copies.limits(),
         list_file,
     )
     show(text)
@@ -243,7 +268,9 @@ def train(folder: _Round = None) -> None:
 
 
 @app.command()
+@grouped
 def compare(
+    poets: PoetFlags,
     sides: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -256,9 +283,6 @@ def compare(
     numbers: Annotated[
         Path | None, typer.Option(show_default="OUTPUT.numbers.json", help="File for the figures.")
     ] = None,
-    poems: _Poems = _POEMS,
-    split: _Split = _SPLIT,
-    without_split: _WithoutSplit = False,
     adapters_folder: Annotated[
         Path, typer.Option(help="Where the adapters' valid losses are recorded.")
     ] = Path("adapters"),
@@ -269,9 +293,8 @@ def compare(
         return _run("compare", folder)
     from verse_clients.refine import commands
 
-    poets = commands.PoetFiles(poems=poems, split=None if without_split else split)
     figures = numbers or output.with_suffix(".numbers.json")
-    show(commands.run_compare(sides, output, figures, poets, adapters_folder))
+    show(commands.run_compare(sides, output, figures, poets.files(), adapters_folder))
     return None
 
 
@@ -279,9 +302,4 @@ def _run(step: str, folder: Path | None) -> None:
     from verse_clients.refine import rounds
     from verse_clients.refine.runner import Program
 
-    rounds.run_one(folder or rounds.newest_round(), step, Program(), _say)
-
-
-def _say(line: str) -> None:
-    """At once, since a command writes to the same terminal next."""
-    show(line)
+    rounds.run_one(folder or rounds.newest_round(), step, Program(), show)
