@@ -3,8 +3,8 @@
     P(taken) = sigmoid(b + sum of w_c * z_c),  w_c >= 0
 
 z is a criterion's mean score in standard deviations. Weights below zero are not allowed: with few
-decisions they are more often chance than taste. Whether the weights help is measured on decisions they
-were not learned from: five folds, each scored by the weights of the other four.
+decisions they are more often chance than taste. Whether the weights help is measured on decisions
+they were not learned from: five folds, each scored by the weights of the other four.
 """
 
 from collections.abc import Iterable

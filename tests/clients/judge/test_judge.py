@@ -174,7 +174,7 @@ def test_a_judge_that_only_talks_is_told_in_one_sentence(
     assert verse_judge(fake) == 2
     said = capfd.readouterr().err
     assert said.count("\n") == 1
-    assert "No answer could be used (12 unparsed)" in said
+    assert "No answer was usable (12 unparsed)" in said
     assert "这是一首好诗， 意境深远。" in said
     assert num_lines(CACHE) == NUM_POEMS
     assert not Path("ranked.json").exists()
