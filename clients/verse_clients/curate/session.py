@@ -60,6 +60,7 @@ class CurationSession:
         state = state or WindowState()
         once = list({item.id: item for item in reversed(items)}.values())[::-1]
         self.items = neutral(once, state.seed)
+        self._pairs_order: OrderName = "shuffle" if has_something_to_hide(once) else "file"
         self.replay = Replay(entries)
         self.num_entries_before = len(self.replay.entries)
         self.order: OrderName = state.order
@@ -73,6 +74,7 @@ class CurationSession:
         self._is_blind_order = True
         self._flags: dict[str, list[Finding]] = defaultdict(list)
         self._seen = set(state.seen)
+        self._seen_repeats: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._queue = Queue()
         self._arrange()
@@ -172,7 +174,7 @@ class CurationSession:
                 right=right.candidate,
                 verdict=verdict,
                 blind=self._hidden and not any(self._was_seen(item.id) for item in (left, right)),
-                order="shuffle" if has_something_to_hide(self.items) else "file",
+                order=self._pairs_order,
                 order_seed=self.seed,
                 time=self._clock(),
                 session=self._session_id,
@@ -278,7 +280,7 @@ class CurationSession:
             text=text,
             edit_distance=distance,
             stars=stars,
-            blind=self.blind and (slot.repeat or not self._was_seen(slot.item.id)),
+            blind=self.blind and not self._knows_source(slot),
             order=self.order,
             order_seed=self.seed,
             repeat=slot.repeat,
@@ -286,8 +288,12 @@ class CurationSession:
             session=self._session_id,
         )
 
-    def _was_seen(self, poem: str) -> bool:
+    def _knows_source(self, slot: Slot) -> bool:
         """A source once seen is not forgotten, except that a repeat comes long after."""
+        poem = slot.item.id
+        return poem in self._seen_repeats if slot.repeat else self._was_seen(poem)
+
+    def _was_seen(self, poem: str) -> bool:
         return poem in self._seen or self.replay.was_seen(poem)
 
     def _record_verdict(
@@ -321,7 +327,8 @@ class CurationSession:
     def _arrive(self) -> None:
         """What is shown with its source, or in an order that tells it, has been seen with it."""
         if not self.blind and self.current is not None:
-            self._seen.add(self.current.item.id)
+            seen = self._seen_repeats if self.current.repeat else self._seen
+            seen.add(self.current.item.id)
 
     def _arrange(self) -> None:
         slots = arrange(self.items, self.order, self.replay, self.seed)

@@ -10,7 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.clients.curate.blindness import Hidden, hidden, ranked_file
-from tests.clients.curate.conftest import make_items, make_session, write_candidates
+from tests.clients.curate.conftest import (
+    go_to_repeat,
+    make_items,
+    make_session,
+    write_candidates,
+)
 from verse.records import Candidate, Decision, OrderName, PairDecision
 from verse_clients.curate import wording
 from verse_clients.curate.app import open_app
@@ -187,6 +192,25 @@ def test_a_source_once_in_view_stays_known_when_the_window_opens_again() -> None
     again.decide("accept")
     blind = [is_blind(e) for e in again.replay.entries if isinstance(e, Decision)]
     assert blind == [False, True]
+
+
+def test_a_repeat_is_blind_again_unless_its_source_is_shown_with_it() -> None:
+    session = make_session(100)
+    for _ in range(40):
+        session.decide("accept")
+    session.set_order("active", 1)
+    found: list[bool] = []
+    for look in (False, True):
+        go_to_repeat(session)
+        if look:
+            session.toggle_blind()
+            session.toggle_blind()
+        session.decide("reject")
+        entry = session.replay.entries[-1]
+        assert isinstance(entry, Decision)
+        assert entry.repeat
+        found.append(is_blind(entry))
+    assert found == [True, False]
 
 
 def test_a_comparison_is_blind_only_while_neither_source_was_seen() -> None:
