@@ -18,6 +18,7 @@ from verse.records import (
     Poem,
     PreferencePair,
 )
+from verse.similarity import comparison_key
 from verse_clients.decisions.journal import (
     Replay,
     accepted_poems,
@@ -167,6 +168,5 @@ def _by_text(theme: str, text: str) -> _Poem:
 
 def _teaches(chosen: Poem, rejected: Candidate) -> bool:
     short, long = sorted((len(chosen.text), len(rejected.text)))
-    return (
-        long <= _MAX_LENGTH_RATIO * short and fuzz.ratio(chosen.text, rejected.text) < _MAX_LIKENESS
-    )
+    ratio = fuzz.ratio(comparison_key(chosen.text), comparison_key(rejected.text))
+    return long <= _MAX_LENGTH_RATIO * short and ratio < _MAX_LIKENESS
