@@ -16,12 +16,12 @@ from verse_clients.decisions import seed_list
 from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import read_decisions
 from verse_clients.errors import InputError
+from verse_clients.generate.inputs import read_candidates
 from verse_clients.measures import first_line
 from verse_clients.refine import compare
 from verse_clients.refine.convert import ConversionResult, RefusedPoem, ShareLimits, convert
 from verse_clients.refine.files import (
     lines,
-    read_candidates,
     read_poems,
     write_additional,
     write_file,

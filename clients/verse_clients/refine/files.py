@@ -4,60 +4,42 @@ Poems and the frozen split are what `verse data split` makes training rows of; p
 already. Nothing that is written depends on when.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from verse import jsonl, verdicts
 from verse.atomic_file import replace_file
 from verse.poem_split import SPLIT_FILE, PoemSplit, write_split
-from verse.records import Candidate, Poem, PreferencePair, content_id
+from verse.records import Poem, PreferencePair, content_id
 from verse_clients.errors import InputError
 from verse_clients.refine.convert import ConversionResult
 
-T = TypeVar("T")
-
 _POEM = msgspec.json.Decoder(Poem)
-_CANDIDATE = msgspec.json.Decoder(Candidate)
+_VALID_THEMES = 10
+"""Of so many themes, one is for measuring preferences."""
 
 
 def read_poems(paths: Iterable[Path]) -> list[Poem]:
-    """The poet's poems, those without text left out.
+    """The poet's poems, those without text left out; a last line that was cut off is passed over.
 
     Raises:
         InputError: a file is missing, or a line is no poem, or one that was rejected.
     """
-    poems = [poem for path in paths for poem in _read(path, verdicts.scan(path, _POEM))]
-    return [poem for poem in poems if poem.text.strip()]
+    return [poem for path in paths for poem in _poems(path) if poem.text.strip()]
 
 
-def read_candidates(path: Path) -> list[Candidate]:
-    """What `verse generate` wrote; a last line that was cut off is passed over.
-
-    Raises:
-        InputError: the file is missing, or a line is no candidate.
-    """
-    return _read(path, jsonl.scan(path, _CANDIDATE))
-
-
-def _read(path: Path, scanned: Iterable[tuple[int, T | jsonl.JsonlError]]) -> list[T]:
-    records: list[T] = []
+def _poems(path: Path) -> Iterator[Poem]:
     try:
-        for _, record in scanned:
+        for _, record in verdicts.scan(path, _POEM):
             if isinstance(record, jsonl.TornLineError):
-                break
+                return
             if isinstance(record, jsonl.JsonlError):
                 raise InputError(str(record))
-            records.append(record)
+            yield record
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    return records
-
-
-_VALID_THEMES = 10
-"""Of so many themes, one is for measuring preferences."""
 
 
 def write_additional(result: ConversionResult, poems: Path, pairs: Path) -> None:

@@ -7,7 +7,8 @@ import msgspec
 
 from verse.records import Candidate, Decision, PairDecision
 from verse_clients.decisions.sources import read_decisions
-from verse_clients.refine.files import read_candidates, read_poems
+from verse_clients.generate.inputs import read_candidates
+from verse_clients.refine.files import read_poems
 from verse_clients.refine.plan import PLAN_FILE, RoundError, read_plan
 from verse_clients.refine.rounds import rounds_in
 from verse_clients.refine.steps import compared_file, journal_file, written_file
