@@ -153,7 +153,7 @@ class _Kept:
         for number, poem in enumerate(poems, 1):
             name = f"《{poem.theme}》 ({number})"
             self._copies.add(name, poem.text)
-            self._near.add(name, poem.text)
+            self._near.remember(name, poem.text)
 
     def find(self, text: str) -> Finding | None:
         if near := self._near.find(text):
@@ -199,14 +199,14 @@ class Screen:
 
     def know(self, name: str, text: str) -> None:
         """Know a poem that no other may be like."""
-        self._seen.add(name, text)
+        self._seen.remember(name, text)
 
     def find(self, poem: Candidate, name: str = "") -> Finding | None:
         """The first thing that is wrong with a poem; others will know it by its name, or its id."""
         found = next(filter(None, (check(poem) for check in self._checks)), None)
         found = found or _as_finding(self._seen, poem.text)
         if found is None:
-            self._seen.add(name or poem.id, poem.text)
+            self._seen.remember(name or poem.id, poem.text)
         return found
 
 
@@ -248,14 +248,14 @@ class PoemMarker:
         self._seen = NearDuplicates(limits.ratio)
         self._whole = NearDuplicates(limits.ratio)
         for poem in accepted:
-            self._seen.add(poem.id, poem.text)
-            self._whole.add(poem.id, poem.text)
+            self._seen.remember(poem.id, poem.text)
+            self._whole.remember(poem.id, poem.text)
 
     def remember(self, poem: Candidate) -> None:
         """Know a poem that was marked, by this run or an earlier one."""
-        self._seen.add(poem.id, poem.text)
+        self._seen.remember(poem.id, poem.text)
         if poem.blocked is None and not truncated(poem):
-            self._whole.add(poem.id, poem.text)
+            self._whole.remember(poem.id, poem.text)
 
     def marked(self, poem: Candidate) -> Candidate:
         """The poem with what speaks against it."""

@@ -235,11 +235,21 @@ class NearDuplicates:
 
     def add(self, key: str, text: str) -> NearDuplicate | None:
         """Remember a text, and return the earlier one most like it, if one is like enough."""
-        compared = comparison_key(text)
-        found = self._most_like(compared)
-        if compared:
-            self._remember(key, compared)
+        found = self.find(text)
+        self.remember(key, text)
         return found
+
+    def remember(self, key: str, text: str) -> None:
+        """Know a text from now on; a blank one is like nothing."""
+        if not (compared := comparison_key(text)):
+            return
+        number = len(self._texts)
+        self._keys.append(key)
+        self._texts.append(compared)
+        self._exact.setdefault(compared, number)
+        self._by_length[len(compared)].append(number)
+        for pair in _pairs(compared):
+            self._holders[pair].append(number)
 
     def find(self, text: str) -> NearDuplicate | None:
         """The earlier text most like this one (of several the first); None if none is enough."""
@@ -296,15 +306,6 @@ class NearDuplicates:
     def _fewest_shared(self, num_characters: int) -> float:
         return (1.5 * self._threshold - 1) * num_characters - 1 - _ROUNDING
 
-    def _remember(self, key: str, text: str) -> None:
-        number = len(self._texts)
-        self._keys.append(key)
-        self._texts.append(text)
-        self._exact.setdefault(text, number)
-        self._by_length[len(text)].append(number)
-        for pair in _pairs(text):
-            self._holders[pair].append(number)
-
 
 _ROUNDING = 1e-6
 """By so much the bounds are kept away from what the machine's arithmetic may get wrong."""
@@ -353,7 +354,7 @@ def similar_pairs(texts: Sequence[str]) -> Iterator[SimilarPair]:
         for run in own:
             holders[run].append(place)
         if key:
-            near.add("", key)
+            near.remember("", key)
             places.append(place)
 
 

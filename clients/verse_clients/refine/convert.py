@@ -131,7 +131,7 @@ def _learnable(
     for poem in sorted(_distinct(offered), key=lambda poem: poem.origin != "edited"):
         why = guard.find(poem.text) or _near(taken, poem)
         if why is None:
-            taken.add(f"《{poem.theme}》 ({poem.id})", poem.text)
+            taken.remember(f"《{poem.theme}》 ({poem.id})", poem.text)
             kept.add(poem.id)
         else:
             refused[poem.id] = why
