@@ -100,7 +100,7 @@ _ELSE = (
 _HEADED_ELSE = re.compile(rf"{_ELSE}[^\n:=]{{0,8}}[:=]", re.IGNORECASE)
 _ANNOUNCING = re.compile(
     r"最终|综上|总结|总评|以下|下面|如下|根据|按照?|给出|我的|本诗|这首诗|该诗|诗歌?|作品|各项|分项|四项|逐项|好的|所述"
-    r"|评分|打分|得分|分数|评价|评估|评审|结果|意见|我[给為为]|[我是的对對为為一二三四五六七八九十]"
+    r"|评分|評分|打分|得分|分数|评价|評價|评估|评审|结果|意见|我[给為为]|[我是的对對为為一二三四五六七八九十]"
     r"|\b(?:my|the|here|are|is|final|scores?|ratings?|rate|for|this|poem|as|follows|evaluation|assessment"
     r"|results?|i|would|of|it|summary|in|and|so|with|sure|below|each|criteria|criterion|by)\b",
     re.IGNORECASE,
@@ -115,9 +115,10 @@ _OTHER_WORDS = re.compile(r"[^\W\d_]")
 _FENCE = re.compile(r"^[^\S\n]*(?:```|~~~)[\w-]*[^\S\n]*$", re.MULTILINE)
 _CLAUSE_ENDS = re.compile(r"[;,.!?|]")
 _HEADING = re.compile(r".*[:=]\W*|[^,.;!?]{,24}")
+_SOMETHING_ELSE = re.compile(_ELSE, re.IGNORECASE)
 _SECOND_OPINION = re.compile(
     r"(?:或者?|改为|改成|应为|更正为|还是)\s*[零一二两三四五]"
-    r"|(?<![一-鿿])[零一二两兩三四五六七八九]\s*分(?![之钟鐘制为明开别外])"
+    r"|[零一二两兩三四五六七八九]\s*分(?![之钟鐘制为明开别外])"
     r"|\b(?:or|maybe|perhaps|rather|say)\s+(?:a\s+)?(?:zero|one|two|three|four|five)\b",
     re.IGNORECASE,
 )
@@ -183,6 +184,14 @@ def names_criterion(text: str) -> bool:
     return _NAME.search(text) is not None
 
 
+def is_an_example(text: str) -> bool:
+    """Whether words before an object say that it is an example, a form, or about other numbers."""
+    plain = _plain(text)
+    own_line = plain.rpartition("\n")[2]
+    above = own_line if _OTHER_WORDS.search(own_line) else _heading_above(plain, len(plain))
+    return _SOMETHING_ELSE.search(above) is not None
+
+
 def is_on_another_scale(text: str) -> bool:
     """Whether a text speaks of another scale than 0 to 5."""
     return _FOREIGN.search(_plain(text)) is not None
@@ -237,11 +246,9 @@ def _is_announced(text: str, start: int, since: int) -> bool:
     is_first = since == 0
     lines = text[:start].split("\n")
     line = lines[-1] if is_first else _CLAUSE_ENDS.split(text[since:start].split("\n")[-1])[-1]
-    if _OTHER_WORDS.search(_ANNOUNCING.sub(" ", line)):
+    if _OTHER_WORDS.search(_ANNOUNCING.sub(" ", line)) or lines[-1].lstrip().startswith(">"):
         return False
-    above = next((line for line in reversed(lines[:-1]) if _OTHER_WORDS.search(line)), "")
-    if not is_first or not (_HEADING.fullmatch(above) or "|" in above):
-        return True
+    above = _heading_above(text, start) if is_first else ""
     columns = _COLUMNS.sub(" ", above) if "|" in above else above
     return not _OTHER_WORDS.search(_ANNOUNCING.sub(" ", columns))
 
@@ -263,8 +270,16 @@ def _without_numbering(text: str) -> str:
 
 
 _RANKED = (
-    r"(?:排[名序列]|名次|顺序|從?从?最好到最差|best to worst|best first|\brank(?:ing|ed)?|\border)"
+    r"(?:排[名序列]|名次|顺序|最好到最差|best to worst|best first|\brank(?:ing|ed|s)?\b|\border\b)"
 )
+_ORDER_WORDS = re.compile(
+    r"最终|综合|总体|我的|我|以下|如下|所以|因此|结果|结论|排[名序列]|名次|顺序|[从由]?最?好到最?差|最好[的]?[在]?前|[是的为]"
+    r"|诗歌?|代号|作品|理由|点评|说明"
+    r"|\b(?:my|the|final|overall|ranking|ranked|rank|ranks|order|is|as|follows|here|so|result|i|would"
+    r"|poems?|label|letter|reasons?|comments?|from|best(?: to worst| first)?)\b",
+    re.IGNORECASE,
+)
+"""Words that may stand before an order."""
 _ABOVE = r"[\s\"'\])]*(?:>+|≻|→|->|=>)[\s\"'\[(]*"
 _CHAIN = re.compile(rf"(?<![A-Za-z])[A-Z](?:{_ABOVE}[A-Z](?![A-Za-z]))++")
 _LIST = re.compile(r"(?<![A-Za-z])[A-Z](?:[\s\"'\])]*,[\s\"'\[(]*[A-Z])++(?![A-Za-z])")
@@ -277,18 +292,27 @@ _ENTRY = re.compile(
 _NO_ORDER = re.compile(
     r"并列|不分[上高]下|\btied?\b|\bequal\b"
     r"|[从由]最?[差低坏][^.\n]{0,6}[到至]最?[好高]|最[差低坏]的?在前|[倒升]序|从后往前"
-    r"|\bworst\s*(?:to|->|→|first)|\bfrom worst|\bascending|\breverse",
+    r"|差\s*(?:→|->|到)\s*好|\bworst[\s_]*(?:to|->|→|first)|\bfrom worst|\bascending|\breverse",
     re.IGNORECASE,
 )
 """Ties, and orders from worst to best."""
 _DENIED = re.compile(
     r"(?:不是|并非|而非|不应|错误|假如|如果|\bnot\b|\bwrong\b|\bif\b|n't\b)", re.IGNORECASE
 )
+_FIRST = r"(?:更好|更胜|最好|最佳|胜出|(?:应该?)?排第一|第一|better|(?:the )?best|wins|first\b)"
+_IS = r"\s*[(:,]?\s*(?:其实|是|最终|才|应|should be|is|was)*\s*"
 _BEST = re.compile(
-    r"(?<![A-Za-z])(?P<one>[A-Z])\s*(?:是|最终|should be|is|was)?\s*"
-    r"(?:更好|更胜|最好|最佳|胜出|排第一|第一|better|(?:the )?best|wins|first\b)"
+    rf"(?<![A-Za-z])(?P<one>[A-Z]){_IS}{_FIRST}"
     r"|(?:最好的?|最佳|第一名?|首选|胜者|\bbest|\bwinner|\bfirst place)[^A-Za-z\n>.,;!?]{0,6}"
     r"(?:(?:is|goes to|to)\s+)?(?P<other>[A-Z])(?![A-Za-z])"
+)
+_WORST = re.compile(
+    rf"(?<![A-Za-z])(?P<one>[A-Z]){_IS}(?:最[差弱]|垫底|(?:the )?(?:worst|weakest))"
+    r"|(?:(?<![到至])最[差弱]的?|垫底的?|(?<!to )\b(?:[Ww]orst|[Ww]eakest))[^A-Za-z\n>.,;!?]{0,6}"
+    r"(?:is\s+)?(?P<other>[A-Z])(?![A-Za-z])"
+)
+_ENTRY_WORDS = re.compile(
+    r"\W*(?:第?[0-9]+\W+)?(?:诗歌?|作品|候选|poem|candidate)?\W*([A-Za-z])(?![\w])"
 )
 _CHINESE_NUMBERS = {digit: number for number, digit in enumerate("一二三四五六七八九十", 1)}
 
@@ -317,6 +341,11 @@ def read_orders(text: str, labels: tuple[str, ...]) -> Orders:
     return Orders(whole, is_clear)
 
 
+def is_no_order(text: str) -> bool:
+    """Whether words tell of ties, or of an order from worst to best."""
+    return _NO_ORDER.search(text) is not None
+
+
 def fits(text: str, order: tuple[str, ...]) -> bool:
     """Whether what a text says of single poems fits an order."""
     plain = text.translate(_PLAIN)
@@ -326,25 +355,40 @@ def fits(text: str, order: tuple[str, ...]) -> bool:
 
 def order_of(entries: Sequence[str], labels: tuple[str, ...]) -> tuple[str, ...] | None:
     """The order in a list of entries, each of which names one label; None if it is not clear."""
-    letters = [re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", entry.upper()) for entry in entries]
-    numbers = [found[1] for entry in entries if (found := re.match(r"\W*([0-9]+)\b", entry))]
-    if numbers and numbers != [str(number) for number in range(1, len(entries) + 1)]:
+    found = [_ENTRY_WORDS.match(entry) for entry in entries]
+    counts = [re.match(r"\W*第?([0-9]+)\b", entry) for entry in entries]
+    numbers = [count[1] for count in counts if count]
+    if None in found or (numbers and numbers != [str(n) for n in range(1, len(entries) + 1)]):
         return None
-    order = tuple(found[0] for found in letters if len(found) == 1)
-    return order if len(order) == len(letters) and sorted(order) == sorted(labels) else None
+    order = tuple(each[1].upper() for each in found if each)
+    others = any(len(re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", e.upper())) > 1 for e in entries)
+    is_whole = sorted(order) == sorted(labels) and not others
+    return order if is_whole and fits("\n".join(entries), order) else None
 
 
 def _stands(text: str, found: re.Match[str], *, must_be_named: bool) -> bool:
     """Whether an order is a line of its own, but for words that announce it."""
     before = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
     after = text[found.end() :].partition("\n")[0]
-    is_named = re.search(_RANKED, before, re.IGNORECASE) is not None
-    is_announced = is_named and re.search(r"(?:[:=]|是|为|\bis)\W*$", before, re.IGNORECASE)
-    if _DENIED.search(before) or re.match(r"\s*[>≻→=]", after):
+    if re.match(r"\s*[>≻→=]", after) or re.search(r"(?![\W_])[^\d]", _BRACKETS.sub("", after)):
         return False
-    if re.search(r"(?![\W_])[^\d]", re.sub(r"\([^()]*\)", "", after)):
-        return False
-    return bool(is_announced) or (not must_be_named and not re.search(r"[^\W_]", before))
+    if re.search(r"[^\W_]", before):
+        is_named = re.search(_RANKED, before, re.IGNORECASE) is not None
+        ends = re.search(r"(?:[:=]|是|为|\bis)\W*$", before, re.IGNORECASE)
+        return is_named and ends is not None and _speaks_of_order(before)
+    return not must_be_named and _speaks_of_order(_heading_above(text, found.start()))
+
+
+def _speaks_of_order(words: str) -> bool:
+    """Whether words before an order announce it, and nothing else."""
+    return _OTHER_WORDS.search(_ORDER_WORDS.sub(" ", words)) is None
+
+
+def _heading_above(text: str, start: int) -> str:
+    """The line above, if it is a heading or the head of a table."""
+    lines = text[:start].split("\n")[:-1]
+    above = next((line for line in reversed(lines) if _OTHER_WORDS.search(line)), "")
+    return above if _HEADING.fullmatch(above) or "|" in above else ""
 
 
 def _numbered(text: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -354,7 +398,11 @@ def _numbered(text: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
     order = tuple(entry["label"] for entry in entries)
     if numbers != [*range(1, len(labels) + 1)] or sorted(order) != sorted(labels):
         return None
-    is_announced = re.search(_RANKED, text[: entries[0].end()], re.IGNORECASE)
+    heading = _heading_above(text, entries[0].start())
+    has_figures = any(re.search(r"\|\s*[0-9]", entry["comment"]) for entry in entries)
+    if has_figures or not _speaks_of_order(heading):
+        return None
+    is_announced = re.search(_RANKED, heading + entries[0][0], re.IGNORECASE)
     has_comments = any(re.search(r"[^\W_]", entry["comment"]) for entry in entries)
     # Remarks on each poem in the order in which they were shown are no ranking.
     return None if order == labels and has_comments and not is_announced else order
@@ -367,5 +415,6 @@ def _agrees(text: str, order: Sequence[str], chains: Iterable[Sequence[str]]) ->
         places = [place.get(label, -1) for label in chain]
         if places != sorted(set(places)):
             return False
-    best = [found["one"] or found["other"] for found in _BEST.finditer(text)]
-    return all(label == order[0] for label in best if label in place)
+    best = {found["one"] or found["other"] for found in _BEST.finditer(text)}
+    worst = {found["one"] or found["other"] for found in _WORST.finditer(text)}
+    return best & place.keys() <= {order[0]} and worst & place.keys() <= {order[-1]}

@@ -164,7 +164,7 @@ def _taken_apart(answer: str, shown: str) -> _Parts:
             is_broken |= _OBJECT_BEGINS.match(text, start) is not None
         else:
             stop = after
-            if value and text[start:stop] not in shown:
+            if value and text[start:stop] not in shown and not prose.is_an_example(text[:start]):
                 outside.append(text[end:start])
                 values.append(value)
                 end = stop
@@ -249,6 +249,9 @@ def _is_on_another_scale(fields: Object) -> bool:
 
 
 def _object_order(fields: Object, labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    notes = [value for key, value in fields.items() if key not in _OTHER_KEYS]
+    if any(isinstance(note, str) and prose.is_no_order(note) for note in notes):
+        return None
     orders = [fields[key] for key in _ORDER_KEYS if key in fields]
     if len(orders) != 1 or not isinstance(orders[0], list):
         return None
