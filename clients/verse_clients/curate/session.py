@@ -62,7 +62,6 @@ class CurationSession:
         self.items = neutral(once, state.seed)
         self._pairs_order: OrderName = "shuffle" if has_something_to_hide(once) else "file"
         self.replay = Replay(entries)
-        self.num_entries_before = len(self.replay.entries)
         self.order: OrderName = state.order
         self.order_chosen = state.order_chosen
         self.seed = state.seed
