@@ -25,6 +25,28 @@ class _OpensByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+_Order = Annotated[
+    OrderName | None,
+    typer.Option(
+        show_default="as last time; shuffled if the file's order tells scores or sources",
+        help="Order of the queue.",
+    ),
+]
+_Keymap = Annotated[
+    Path | None, typer.Option(help="A TOML file with your own keys.", show_default=False)
+]
+_BaseUrl = Annotated[
+    str | None,
+    typer.Option(envvar="OPENAI_BASE_URL", help="The server that `g` asks for more poems."),
+]
+_ApiKey = Annotated[
+    str | None, typer.Option(envvar="OPENAI_API_KEY", help="Its API key, if it needs one.")
+]
+_Model = Annotated[
+    str | None,
+    typer.Option(show_default="the poem's own adapter", help="The model that `g` asks."),
+]
+
 app = typer.Typer(
     cls=_OpensByDefault,
     add_completion=False,
@@ -44,13 +66,7 @@ def open_window(
         Path | None,
         typer.Option(show_default="decisions.jsonl beside the poems", help="The journal."),
     ] = None,
-    order: Annotated[
-        OrderName | None,
-        typer.Option(
-            show_default="as last time; shuffled if the file's order tells scores or sources",
-            help="Order of the queue.",
-        ),
-    ] = None,
+    order: _Order = None,
     training: Annotated[
         list[Path] | None,
         typer.Option(help="Your own poems; copies of them are flagged."),
@@ -58,20 +74,10 @@ def open_window(
     show_source: Annotated[
         bool, typer.Option("--show-source", help="Show adapter, checkpoint and score at once.")
     ] = False,
-    keymap: Annotated[
-        Path | None, typer.Option(help="A TOML file with your own keys.", show_default=False)
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(envvar="OPENAI_BASE_URL", help="The server that `g` asks for more poems."),
-    ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Its API key, if it needs one.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(show_default="the poem's own adapter", help="The model that `g` asks."),
-    ] = None,
+    keymap: _Keymap = None,
+    base_url: _BaseUrl = None,
+    api_key: _ApiKey = None,
+    model: _Model = None,
     appearance: Annotated[
         Appearance | None, typer.Option(show_default="as last time", help="Light or dark.")
     ] = None,
@@ -130,11 +136,9 @@ def export(
 
 @app.command()
 def keys(
-    keymap: Annotated[
-        Path | None, typer.Option(help="A TOML file with your own keys.", show_default=False)
-    ] = None,
+    keymap: _Keymap = None,
 ) -> None:
-    """Print all keys as a TOML file, to begin your own with."""
+    """Print all keys as a TOML file, as a start for your own."""
     from verse_clients.curate.keymap import read_keymap, to_toml
 
     show(to_toml(read_keymap(keymap)).rstrip("\n"))

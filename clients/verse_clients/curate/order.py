@@ -3,7 +3,7 @@
 What a judge or a generator wrote stands in the order of its scores or sources, so the place in the
 file tells of both. An order that is to be read blind follows from the words of the poems alone.
 
-`active` is made for a person of limited patience. Out of ten poems three are likely to be accepted
+`active` is made for people who tire. Out of ten poems three are likely to be accepted
 (they keep the spirits up), three are uncertain (they teach the most), three are unlike those around
 them, and one is drawn at random (it keeps the estimates honest). Every twentieth place shows a poem
 again that was decided before: does the poet still think so?

@@ -58,21 +58,21 @@ class WindowState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def state_file(journal: Path) -> Path:
-    """The file beside a journal that keeps the place."""
+    """The file beside a journal that keeps the state; its name is older than that word."""
     return journal.with_name(f"{journal.name}.place.json")
 
 
 def read_state(journal: Path) -> WindowState:
-    """The place kept beside a journal; the beginning when there is none that can be read."""
+    """The state kept beside a journal; the beginning when there is none that can be read."""
     with suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(state_file(journal).read_bytes(), type=WindowState)
     return WindowState()
 
 
-def keep_state(journal: Path, place: WindowState) -> bool:
-    """Keep the place; returns whether the disk took it. No decision depends on it."""
+def keep_state(journal: Path, state: WindowState) -> bool:
+    """Keep the state; returns whether the disk took it. No decision depends on it."""
     try:
-        replace_file(state_file(journal), _pretty(place))
+        replace_file(state_file(journal), _pretty(state))
     except OSError:
         return False
     return True
@@ -96,8 +96,8 @@ def fitting_geometry(kept: str, screen: tuple[int, int]) -> str:
     return f"{width}x{height}+{x}+{y}"
 
 
-def _pretty(place: WindowState) -> Iterable[bytes]:
-    yield msgspec.json.format(msgspec.json.encode(place), indent=2)
+def _pretty(state: WindowState) -> Iterable[bytes]:
+    yield msgspec.json.format(msgspec.json.encode(state), indent=2)
     yield b"\n"
 
 
