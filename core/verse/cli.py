@@ -8,10 +8,13 @@ parts; they import what is heavy when they run.
 """
 
 import io
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -33,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 2 after a mistake of the user's, which is told in one sentence on
-        standard error, or 130 after Ctrl-C.
+        standard error, 130 after Ctrl-C, or 1 if nobody reads the output any more.
     """
     _show_anything()
     first, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
@@ -41,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(first, rest)
     except UserError as error:
         return _tell("\n".join(_sentences(error)))
+    except BrokenPipeError:
+        _forget_output()
+        return 1
     except OSError as error:
         # One that names a file is about the user's disk; any other is a bug of ours.
         if error.filename is None:
@@ -48,6 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell(f"{error.filename}: {error.strerror}.")
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _forget_output() -> None:
+    """Whoever read it has gone, as `head` does; Python would complain once more as it ends."""
+    with suppress(OSError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _sentences(error: BaseException) -> list[str]:

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -267,3 +268,16 @@ def test_every_command_in_pyproject_can_be_loaded_and_has_a_summary(capsys: Capt
     for group, _, last in (name.partition(".") for name in registered if "." in name):
         cli.main([group, "--help"])
         assert last in capsys.readouterr().out.split()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["curate", "keys"]])
+def test_a_reader_that_stops_reading_is_no_fault(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "import sys; from verse.cli import main; sys.exit(main())"]
+    with subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 1
