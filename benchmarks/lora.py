@@ -3,10 +3,11 @@
     uv run python -m benchmarks.lora [--rounds 5] [--output FILE]
 
 One Linear of the base, 16 adapters, 32 rows that use them in turn. `gather_mm` is what the engine
-does (`engine/lora.py`): two products that read each row's factors where they are. `gathered` copies
-them first. `stacked` makes two products over the columns of all adapters with a mask between them.
-`grouped` sorts the rows by adapter and makes two products for each. One token a row is a decode
-step, 45 are the prefill of a poem prompt. Medians of the rounds; the ways alternate within a round.
+does (`engine/adapters/lora.py`): two products that read each row's factors where they are.
+`gathered` copies them first. `stacked` makes two products over the columns of all adapters with a
+mask between them. `grouped` sorts the rows by adapter and makes two products for each. One token a
+row is a decode step, 45 are the prefill of a poem prompt. Medians of the rounds; the ways alternate
+within a round.
 """
 
 import argparse

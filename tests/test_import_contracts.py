@@ -45,6 +45,15 @@ PLANTED = {
     "clients, api and protocol run where there is no mlx": (
         ("clients/verse_clients/planted.py", "import verse.base_model"),
     ),
+    "inside the engine: what asks over what runs over what is kept": (
+        ("server/verse_server/engine/kv_cache.py", "import verse_server.engine.sequence"),
+        ("server/verse_server/engine/text.py", "import verse_server.engine.delivery"),
+        ("server/verse_server/engine/types.py", "import verse_server.engine.interface"),
+    ),
+    "the engine's policies and its registry import no mlx": (
+        ("server/verse_server/engine/scheduler.py", "import mlx.core"),
+        ("server/verse_server/engine/adapters/registry.py", "import verse.base_model"),
+    ),
     "the engine's records import no mlx": (
         ("server/verse_server/engine/__init__.py", "import mlx.core"),
         ("server/verse_server/engine/types.py", "from verse_server.engine import batch"),

@@ -14,18 +14,18 @@ from benchmarks.serving.child import obey
 from benchmarks.serving.engine import conversation, write
 from verse_server.config import EngineConfig
 from verse_server.engine.engine import MlxEngine
-from verse_server.engine.errand import Owned
+from verse_server.engine.state import EngineResources
 from verse_server.engine.types import SamplingParams
 
 
 def forward_seconds(
-    owned: Owned, rows: int, steps: int, prompt: tuple[int, ...], kind: str
+    resources: EngineResources, rows: int, steps: int, prompt: tuple[int, ...], kind: str
 ) -> float:
     """Mean seconds of the model's forward through one token of each row, after a prompt.
 
     As in any generator, the next forward is built while one runs.
     """
-    model = owned.base.model
+    model = resources.base.model
     cache: list[Any] = make_prompt_cache(model)
     if kind == "BatchKVCache":
         cache = [BatchKVCache([0] * rows) for _ in cache]
@@ -82,9 +82,11 @@ def main() -> None:
         if kind is None:
             drawing = command["temperature"], command["top_p"]
             return runner.run(step_seconds(engine, rows, steps, *drawing))
-        # What only the engine's thread may do goes to it as an errand.
+        # What only the engine's thread may do goes to it as a task.
         worker = engine._worker
-        return worker.run(lambda owned: forward_seconds(owned, rows, steps, prompt, kind)).result()
+        return worker.run(
+            lambda resources: forward_seconds(resources, rows, steps, prompt, kind)
+        ).result()
 
     with asyncio.Runner() as runner:
         obey(handle)

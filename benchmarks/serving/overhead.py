@@ -1,7 +1,7 @@
 """What the engine's step takes beyond the model's forward, at 32 rows of the base.
 
 Everything is timed in one process, on the same weights and the same thread: the forward alone, as
-an errand between the engine's steps, and the engine's steps, greedy and drawing.
+a task between the engine's steps, and the engine's steps, greedy and drawing.
 """
 
 from statistics import median

@@ -2,7 +2,7 @@
 
 Its API changes often, so `tests/server/engine/test_batch.py` holds it to what is used here. Three
 habits of it are used on purpose. It moves the entries of a row's cache list together, so
-`RowStates` rides along (see `rows`). It stops at the borders of a prompt's segments, so the keys
+`BatchRows` rides along (`sequence`). It stops at the ends of a prompt's segments, so the keys
 and values of everything but the last token can be taken out there and shared. And it samples from a
 log-softmax over the whole vocabulary that it computes itself; that costs more than it is worth, so
 the model hands it a single zero per row and `Sampler` draws from the logits kept aside.
@@ -12,7 +12,7 @@ three forwards to its first token, for the rest of the prompt, for the last toke
 token after, before which nothing is reported. Here it takes one.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, cast
 
 import mlx.core as mx
@@ -23,9 +23,9 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from verse.base_model import BaseModel
 from verse_server.engine.adapters.lora import LoraBank
-from verse_server.engine.kv_cache import PrefixCache, Seating, with_room
-from verse_server.engine.rows import Row, RowStates
+from verse_server.engine.kv_cache import BatchSlots, PrefixCache, preallocated
 from verse_server.engine.sampling.sampler import Sampler
+from verse_server.engine.sequence import BatchRows, Sequence
 
 _Finish = Literal["stop", "length"] | None
 
@@ -34,9 +34,9 @@ _AT_ONCE = 16
 
 
 class Drawn(msgspec.Struct, frozen=True):
-    """One row's token of one step."""
+    """One sequence's token of one step."""
 
-    row: Row
+    sequence: Sequence
     token: int
     finish_reason: _Finish
 
@@ -44,7 +44,7 @@ class Drawn(msgspec.Struct, frozen=True):
 class _Group(msgspec.Struct):
     """Rows of one prompt. The first is prefilled; the others join with its keys and values."""
 
-    rows: list[Row]
+    rows: list[Sequence]
     max_tokens: int
     ends: frozenset[int]
 
@@ -68,13 +68,13 @@ class _RoutedModel(nn.Module):
         self._bank = bank
         self._on_wait = on_wait
         self.sampler = Sampler()
-        self._pending: tuple[mx.array, mx.array, RowStates] | None = None
+        self._pending: tuple[mx.array, mx.array, BatchRows] | None = None
 
     def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
         """(batch, seq) -> (batch, 1, 1) zeros; see the module's docstring."""
-        states: RowStates = cache[-1]
-        self._bank.route.set(states.slots, self._bank)
-        logits = cast(mx.array, self._model(states.seated(tokens), cache=cache[:-1]))
+        states: BatchRows = cache[-1]
+        self._bank.route.set(states.adapter_slots, self._bank)
+        logits = cast(mx.array, self._model(states.by_slot(tokens), cache=cache[:-1]))
         self._pending = (logits, tokens, states)
         return mx.zeros((tokens.shape[0], 1, 1))
 
@@ -84,10 +84,10 @@ class _RoutedModel(nn.Module):
         logits, tokens, states = self._pending
         self._pending = None
         self._on_wait()
-        return self.sampler.sample(states.in_order(logits[:, -1]), tokens[:, -1], states.rows)
+        return self.sampler.sample(states.by_row(logits[:, -1]), tokens[:, -1], states.rows)
 
 
-class RowBatch:
+class Batch:
     """Rows that run together. Engine thread only."""
 
     def __init__(
@@ -113,7 +113,7 @@ class RowBatch:
         self._prefixes = prefixes
         self._routed = _RoutedModel(base.model, bank, on_wait)
         self._added: list[_Group] = []
-        self._rows: dict[int, Row] = {}
+        self._rows: dict[int, Sequence] = {}
         self._prefilling: dict[int, _Group] = {}
         self._generator = BatchGenerator(
             self._routed,
@@ -129,7 +129,9 @@ class RowBatch:
         drawn = self._routed.sampler.is_late or any(row.drawn for row in self._rows.values())
         return bool(self._rows) and drawn
 
-    def add(self, rows: Sequence[Row], max_tokens: int, stop_tokens: Sequence[int] = ()) -> None:
+    def add(
+        self, rows: Collection[Sequence], max_tokens: int, stop_tokens: Iterable[int] = ()
+    ) -> None:
         """Queue rows for prefill; they join at the next steps.
 
         Args:
@@ -173,7 +175,7 @@ class RowBatch:
             return []
         row.num_cached = num_cached
         row.tokens[:] = group.head
-        self._routed(mx.array([rest]), [*cache, RowStates([row])])
+        self._routed(mx.array([rest]), [*cache, BatchRows([row])])
         drawn = self._routed.draw()
         self._routed.sampler.settle()
         token = cast(int, drawn.item())
@@ -198,7 +200,7 @@ class RowBatch:
                 del self._rows[response.uid]
         return drawn
 
-    def remove(self, rows: Collection[Row]) -> None:
+    def remove(self, rows: Collection[Sequence]) -> None:
         """Take rows out at once, wherever they are; others are ignored."""
         uids = [uid for uid, row in self._rows.items() if row in rows]
         self._generator.remove(uids)  # pyright: ignore[reportUnknownMemberType]
@@ -213,7 +215,9 @@ class RowBatch:
         """Give back what BatchGenerator set for the whole process."""
         self._generator.close()
 
-    def _insert(self, group: _Group, row: Row, cache: list[Any] | None, num_cached: int) -> int:
+    def _insert(
+        self, group: _Group, row: Sequence, cache: list[Any] | None, num_cached: int
+    ) -> int:
         """Hand a row to BatchGenerator, with the keys and values of its first tokens if known."""
         head, last = group.head, row.prompt[-1]
         row.num_cached = num_cached
@@ -224,17 +228,17 @@ class RowBatch:
     def _join(
         self,
         group: _Group,
-        row: Row,
+        row: Sequence,
         entries: list[Any],
         segments: list[list[int]],
         max_tokens: int,
     ) -> int:
-        roomy = with_room(entries, self._max_rows)
-        states = RowStates([row], Seating(1) if roomy else None)
+        in_place = preallocated(entries, self._max_rows)
+        states = BatchRows([row], BatchSlots(1) if in_place else None)
         (uid,) = self._generator.insert_segments(
             [segments],
             [max_tokens],
-            caches=[[*(roomy or entries), states]],
+            caches=[[*(in_place or entries), states]],
             all_tokens=[row.tokens],
             stop_sequences=[group.stop],
         )

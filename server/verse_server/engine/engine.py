@@ -27,8 +27,8 @@ from verse_server.engine.errors import (
     PromptTooLongError,
     StartupError,
 )
-from verse_server.engine.job import Job
 from verse_server.engine.sampling.grammar import Grammar, Grammars
+from verse_server.engine.sequence import EngineRequest
 from verse_server.engine.types import (
     BaseInfo,
     EngineStats,
@@ -226,8 +226,8 @@ class MlxEngine:
             raise EngineClosedError("The server is shutting down; send the request again.")
         stops = (*(request.target.prompt_format.stop if request.framed else ()), *request.stop)
         mailbox = Mailbox()
-        job = Job(
-            request=request,
+        queued = EngineRequest(
+            asked=request,
             mailbox=mailbox,
             digests=tuple(part.digest for part in request.target.parts),
             stop_tokens=tuple(self._specials[s] for s in stops if s in self._specials),
@@ -238,7 +238,7 @@ class MlxEngine:
             ),
             grammar=grammar,
         )
-        self._worker.submit(job)
+        self._worker.submit(queued)
         left = request.n
         try:
             while left:
@@ -250,7 +250,7 @@ class MlxEngine:
                 yield event
         finally:
             if left:
-                self._worker.cancel(job)
+                self._worker.cancel(queued)
 
     def _is_base(self, name: str) -> bool:
         return name in (self._info.id, BASE)

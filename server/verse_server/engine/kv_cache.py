@@ -3,7 +3,7 @@
 mlx-lm's `BatchKVCache` copies the keys and values of all rows whenever one joins or leaves. When
 poems are written in bulk that happens at every other step; on two cores a join then cost more than
 a step. Here the buffers have rows to spare, a row that joins is written into one of them, and one
-that leaves is overwritten by the last (see `Seating`). The arrays are in the order of the seats,
+that leaves is overwritten by the last (see `BatchSlots`). The arrays are in the order of the slots,
 and so must be what the model computes; `batch` sees to it. What cannot be done in place is left to
 `BatchKVCache`.
 
@@ -21,8 +21,8 @@ from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import BatchKVCache, KVCache, LRUPromptCache
 
 
-def with_room(entries: Sequence[Any], max_rows: int) -> list[Any] | None:
-    """A row's cache list whose entries become `RoomyKVCache` in a batch; None if one cannot."""
+def preallocated(entries: Sequence[Any], max_rows: int) -> list[Any] | None:
+    """A row's cache list that becomes `PreallocatedKVCache`s in a batch; None if it cannot."""
     if any(type(entry) is not KVCache for entry in entries):
         return None
     return [_Entry(entry, max_rows) for entry in entries]
@@ -36,15 +36,15 @@ class _Entry(KVCache):
         self.keys, self.values, self.offset = entry.keys, entry.values, entry.offset
         self._max_rows = max_rows
 
-    def merge(self, caches: Sequence[Any]) -> "RoomyKVCache":  # pyright: ignore[reportIncompatibleMethodOverride]
+    def merge(self, caches: Sequence[Any]) -> "PreallocatedKVCache":  # pyright: ignore[reportIncompatibleMethodOverride]
         """One batch of several rows, which mlx-lm asks the first of them for."""
         lengths = [int(cache.size()) for cache in caches]
         padding = [max(lengths) - length for length in lengths]
-        return RoomyKVCache(cast(Any, BatchKVCache).merge(caches), padding, self._max_rows)
+        return PreallocatedKVCache(cast(Any, BatchKVCache).merge(caches), padding, self._max_rows)
 
 
-class RoomyKVCache(BatchKVCache):
-    """See the module. Arrays are (seats and spare ones, heads, columns, head size)."""
+class PreallocatedKVCache(BatchKVCache):
+    """See the module. Arrays are (batch slots and spare ones, heads, columns, head size)."""
 
     # mlx-lm leaves these untyped.
     keys: Any
@@ -62,14 +62,14 @@ class RoomyKVCache(BatchKVCache):
         """
         super().__init__(padding)
         self.state = cast(Any, merged).state
-        self.seating = Seating(len(padding))
+        self.batch_slots = BatchSlots(len(padding))
         self._max_rows = max_rows
         self._pad(padding)
 
     @property
     def num_rows(self) -> int:
         """Without the spare ones."""
-        return len(self.seating.seats)
+        return len(self.batch_slots.slots)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append columns to all rows; what there is to attend to."""
@@ -99,16 +99,18 @@ class RoomyKVCache(BatchKVCache):
 
     def filter(self, batch_indices: Sequence[int]) -> None:
         """Only these rows stay, in this order."""
-        before = self.seating.leave(batch_indices)
+        before = self.batch_slots.leave(batch_indices)
         self.offset = self.offset[mx.array(before)]
         self._pad([self._padding[old] for old in before])
         if self.keys is not None:
             self._move([(old, new) for new, old in enumerate(before) if old != new])
-            if self.keys.shape[0] > seats_for(self.num_rows):
-                seats = mx.arange(seats_for(self.num_rows))  # a slice would keep all of the memory
-                self.keys, self.values = self.keys[seats], self.values[seats]
+            if self.keys.shape[0] > num_slots_for(self.num_rows):
+                slots = mx.arange(
+                    num_slots_for(self.num_rows)
+                )  # a slice would keep all of the memory
+                self.keys, self.values = self.keys[slots], self.values[slots]
 
-    def extend(self, other: "RoomyKVCache") -> None:
+    def extend(self, other: "PreallocatedKVCache") -> None:
         """The rows of another batch join at the end."""
         if self._has_room_for(other):
             self._write(other)
@@ -120,21 +122,21 @@ class RoomyKVCache(BatchKVCache):
             cast(Any, super()).extend(other)
             self._pad([p + ours for p in self._padding] + [p + theirs for p in other._padding])
             self._add_spare()
-        self.seating.join(other.seating.seats)
+        self.batch_slots.join(other.batch_slots.slots)
 
     def extract(self, idx: int) -> KVCache:
         """One row alone."""
-        seat = self.seating.seats[idx]
-        row = slice(seat, seat + 1), slice(None), slice(self._padding[seat], self._idx)
+        slot = self.batch_slots.slots[idx]
+        row = slice(slot, slot + 1), slice(None), slice(self._padding[slot], self._idx)
         alone = KVCache()
         alone.keys, alone.values = mx.contiguous(self.keys[row]), mx.contiguous(self.values[row])
-        alone.offset = self._idx - self._padding[seat]
+        alone.offset = self._idx - self._padding[slot]
         return alone
 
     def prepare(self, *, right_padding: list[int] | None = None, **options: Any) -> None:
         """Padding on the right to come, of each row; `finalize` then rolls whole arrays."""
         self._drop_spare()
-        self._right = [right_padding[row] if right_padding else 0 for row in self.seating.rows]
+        self._right = [right_padding[row] if right_padding else 0 for row in self.batch_slots.rows]
         cast(Any, super()).prepare(right_padding=self._right, **options)
 
     def finalize(self) -> None:
@@ -149,7 +151,7 @@ class RoomyKVCache(BatchKVCache):
         self._start = min(padding)
 
     def _move(self, moves: list[tuple[int, int]]) -> None:
-        """From one seat into another whose row has left.
+        """From one batch slot into another whose row has left.
 
         They are copied out first, so that the arrays can be written in place when they are next.
         """
@@ -162,13 +164,13 @@ class RoomyKVCache(BatchKVCache):
             self.keys[new, :, : self._idx] = keys[place]
             self.values[new, :, : self._idx] = values[place]
 
-    def _has_room_for(self, other: "RoomyKVCache") -> bool:
+    def _has_room_for(self, other: "PreallocatedKVCache") -> bool:
         if self.keys is None or other.keys is None:
             return False
         has_rows = self.num_rows + other.num_rows <= self.keys.shape[0]
         return has_rows and other._idx - other._start <= self._idx
 
-    def _write(self, other: "RoomyKVCache") -> None:
+    def _write(self, other: "PreallocatedKVCache") -> None:
         """Into spare rows. Zeros come before: what is masked is multiplied all the same."""
         keys, values = other.keys_and_values()
         at = self._idx - keys.shape[2]
@@ -185,7 +187,7 @@ class RoomyKVCache(BatchKVCache):
 
     def _add_spare(self) -> None:
         num_rows = len(self._padding)
-        num_spare = min(seats_for(num_rows), self._max_rows) - num_rows
+        num_spare = min(num_slots_for(num_rows), self._max_rows) - num_rows
         if self.keys is not None and num_spare > 0:
             after = [(0, num_spare), (0, 0), (0, 0), (0, 0)]
             self.keys, self.values = mx.pad(self.keys, after), mx.pad(self.values, after)
@@ -204,46 +206,53 @@ class RoomyKVCache(BatchKVCache):
 _SPARE = 4
 
 
-def seats_for(num_rows: int) -> int:
-    """How many seats so many rows have at most: one in four more, for who comes next."""
+def num_slots_for(num_rows: int) -> int:
+    """How many slots so many rows have at most: one in four more, for who comes next."""
     return num_rows + num_rows // _SPARE
 
 
-class Seating:
-    """Seats from 0 on, none empty."""
+class BatchSlots:
+    """Which place in a batch's buffers each row has: batch slots from 0 on, none empty.
+
+    mlx-lm keeps the rows of a batch in the order in which they joined. Buffers that did the same
+    would be copied whole whenever a row leaves. Here a row that leaves gives its slot to the one in
+    the last slot, so that one row moves at most. Everything that holds one batch, its keys and
+    values in every layer and its `BatchRows`, keeps such a list of its own; all come to the same
+    one, because they are told of the same rows in the same order. Pure: no mlx.
+    """
 
     def __init__(self, num_rows: int) -> None:
-        self.seats = list(range(num_rows))
+        self.slots = list(range(num_rows))
         """Of each row, in the batch's order."""
 
     @property
     def is_in_order(self) -> bool:
-        """Whether every row sits where it stands in the batch."""
-        return self.seats == list(range(len(self.seats)))
+        """Whether every row is where it stands in the batch."""
+        return self.slots == list(range(len(self.slots)))
 
     @property
     def rows(self) -> list[int]:
-        """The row in each seat."""
-        return sorted(range(len(self.seats)), key=self.seats.__getitem__)
+        """The row in each slot."""
+        return sorted(range(len(self.slots)), key=self.slots.__getitem__)
 
-    def join(self, seats: Iterable[int]) -> None:
-        """The rows of another batch, which sit so in it, sit down behind these."""
-        first = len(self.seats)
-        self.seats += [first + seat for seat in seats]
+    def join(self, slots: Iterable[int]) -> None:
+        """The rows of another batch, which has them in these slots, come behind."""
+        first = len(self.slots)
+        self.slots += [first + slot for slot in slots]
 
     def leave(self, keep: Sequence[int]) -> list[int]:
         """Only these rows stay, in this order.
 
         Returns:
-            For each seat that is left, the one its row sat in before: another where a row left.
+            For each slot that is left, the one its row was in before: another where a row left.
         """
-        staying = [self.seats[row] for row in keep]
-        movers = sorted(seat for seat in staying if seat >= len(keep))
+        staying = [self.slots[row] for row in keep]
+        movers = sorted(slot for slot in staying if slot >= len(keep))
         before = list(range(len(keep)))
-        for seat in sorted(set(before) - set(staying)):
-            before[seat] = movers.pop()
+        for slot in sorted(set(before) - set(staying)):
+            before[slot] = movers.pop()
         after = {old: new for new, old in enumerate(before)}
-        self.seats = [after[seat] for seat in staying]
+        self.slots = [after[slot] for slot in staying]
         return before
 
 

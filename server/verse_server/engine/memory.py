@@ -1,6 +1,6 @@
 """Bounds on what mlx takes of the machine's memory, and how much of it keys and values may have.
 
-A batch pads its rows to the longest one and has a few seats to spare, so what it takes is seats x
+A batch pads its rows to the longest one and has a few slots to spare, so what it takes is slots x
 longest x bytes of a token; and while it grows or shrinks, the old and the new arrays are there
 together.
 """
@@ -15,7 +15,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from verse.base_model import BaseModel
 from verse_server.config import EngineConfig
-from verse_server.engine.kv_cache import seats_for
+from verse_server.engine.kv_cache import num_slots_for
 
 _COPIES = 2
 
@@ -33,12 +33,12 @@ class KvBudget(msgspec.Struct, frozen=True):
 
     def bytes_of(self, lengths: Collection[int]) -> int:
         """What such rows take at most."""
-        seats = seats_for(len(lengths))
-        return _COPIES * seats * max(lengths, default=0) * self.bytes_per_token
+        slots = num_slots_for(len(lengths))
+        return _COPIES * slots * max(lengths, default=0) * self.bytes_per_token
 
     def longest(self, num_rows: int) -> int:
         """Tokens of each of so many rows, when nothing else runs and they are as long as can be."""
-        return self.max_bytes // (_COPIES * seats_for(num_rows) * max(1, self.bytes_per_token))
+        return self.max_bytes // (_COPIES * num_slots_for(num_rows) * max(1, self.bytes_per_token))
 
 
 def room_for_keys_and_values(memory_bytes: int, taken_bytes: int) -> int:

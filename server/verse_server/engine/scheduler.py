@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 _OLD = 8
-"""After so many times `patience` picks, whoever still waits comes first."""
+"""After so many times `max_skips` picks, whoever still waits comes first."""
 
 
 class _Entry(Generic[T]):
@@ -31,12 +31,12 @@ class WaitingQueue(Generic[T]):
     - What was sent as a batch comes after everything else.
     - Then the client with the fewest running rows is served; among those, the first come.
     - Nobody is put off for ever: after many picks an entry comes first, whoever sent it.
-    - One who cannot run (its adapter finds no free slot) is overtaken at most `patience` times;
+    - One who cannot run (its adapter finds no free slot) is overtaken at most `max_skips` times;
       then everybody behind waits until it can.
     """
 
-    def __init__(self, patience: int) -> None:
-        self._patience = patience
+    def __init__(self, max_skips: int) -> None:
+        self._max_skips = max_skips
         self._entries: list[_Entry[T]] = []
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class WaitingQueue(Generic[T]):
             if can_run(entry.item):
                 self._leave(entry, passed)
                 return entry.item
-            if entry.overtaken >= self._patience:
+            if entry.overtaken >= self._max_skips:
                 return None
             passed.append(entry)
         return None
@@ -84,7 +84,7 @@ class WaitingQueue(Generic[T]):
 
     def _in_turn(self, num_running: Callable[[str], int]) -> list[_Entry[T]]:
         def turn(entry: _Entry[T]) -> tuple[bool, bool, int]:
-            if entry.picks >= _OLD * self._patience:
+            if entry.picks >= _OLD * self._max_skips:
                 return False, False, 0
             return True, entry.is_batch, num_running(entry.client)
 
@@ -98,7 +98,7 @@ class WaitingQueue(Generic[T]):
             entry.picks += 1
 
 
-class Pace:
+class RequestRate:
     """How fast requests are done, for telling those who cannot wait here when to come back."""
 
     _WEIGHT = 0.1

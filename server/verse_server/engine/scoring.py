@@ -16,9 +16,8 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from verse.base_model import BaseModel
 from verse_server.engine.adapters.lora import LoraBank
-from verse_server.engine.job import Job
 from verse_server.engine.kv_cache import PrefixCache
-from verse_server.engine.rows import Row
+from verse_server.engine.sequence import EngineRequest, Sequence
 from verse_server.engine.text import TokenTexts
 from verse_server.engine.types import TokenLogprob, TokenText
 
@@ -30,9 +29,9 @@ _MAX_LOGITS = 1 << 24
 
 @dataclass(frozen=True)
 class Scored:
-    """A job whose prompt is done."""
+    """A request whose prompt is done."""
 
-    job: Job
+    request: EngineRequest
     prompt: tuple[TokenText, ...]
     """Its tokens; all but the first with log-probabilities. Empty if none were asked for."""
 
@@ -46,19 +45,19 @@ class PromptScorer:
         self._prefixes = prefixes
         self._tokens = TokenTexts(base.tokenizer)
         self._chunk = max(1, min(_MAX_TOKENS, _MAX_LOGITS // base.vocab_size))
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[EngineRequest] = deque()
         self._prompt: _Prompt | None = None
 
-    def add(self, job: Job) -> None:
-        """Queue a job whose answers have their rows and adapters."""
-        self._waiting.append(job)
+    def add(self, request: EngineRequest) -> None:
+        """Queue a request whose sequences have their adapters."""
+        self._waiting.append(request)
 
-    def discard(self, job: Job) -> None:
+    def discard(self, request: EngineRequest) -> None:
         """Nobody waits for this one any more; others are ignored."""
-        if self._prompt is not None and self._prompt.job is job:
+        if self._prompt is not None and self._prompt.request is request:
             self._prompt = None
-        elif job in self._waiting:
-            self._waiting.remove(job)
+        elif request in self._waiting:
+            self._waiting.remove(request)
 
     @property
     def is_busy(self) -> bool:
@@ -66,7 +65,7 @@ class PromptScorer:
         return self._prompt is not None or bool(self._waiting)
 
     def step(self) -> Scored | None:
-        """Compute a chunk, if there is anything to do; returns a job whose prompt is done."""
+        """Compute a chunk, if there is anything to do; returns a request whose prompt is done."""
         prompt = self._prompt or self._next()
         if prompt is None:
             return None
@@ -75,25 +74,25 @@ class PromptScorer:
         if prompt.num_left:
             return None
         self._prompt = None
-        request = prompt.job.request
-        if request.score_prompt and request.max_tokens:  # its rows begin with what is here already
-            self._prefixes.store(prompt.row.version, prompt.head, prompt.cache, 0)
-        return Scored(prompt.job, tuple(prompt.found))
+        asked = prompt.request.asked
+        if asked.score_prompt and asked.max_tokens:  # its rows begin with what is here already
+            self._prefixes.store(prompt.first.version, prompt.head, prompt.cache, 0)
+        return Scored(prompt.request, tuple(prompt.found))
 
     def _next(self) -> "_Prompt | None":
         if self._waiting:
-            job = self._waiting.popleft()
-            self._prompt = _Prompt(job, make_prompt_cache(self._model), [])
-            if job.request.score_prompt:
-                self._prompt.found.append(self._tokens.text(job.request.prompt[0]))
+            request = self._waiting.popleft()
+            self._prompt = _Prompt(request, make_prompt_cache(self._model), [])
+            if request.asked.score_prompt:
+                self._prompt.found.append(self._tokens.text(request.asked.prompt[0]))
         return self._prompt
 
     def _score(self, prompt: "_Prompt") -> list[TokenLogprob]:
         """The log-probabilities of the tokens that follow the next chunk's."""
-        start, row = len(prompt.found) - 1, prompt.row
+        start, row = len(prompt.found) - 1, prompt.first
         inputs = prompt.head[start : start + self._chunk]
         following = list(row.prompt[start + 1 : start + 1 + len(inputs)])
-        self._bank.route.set([row.slots], self._bank)
+        self._bank.route.set([row.adapter_slots], self._bank)
         logits = cast(mx.array, self._model(mx.array([inputs]), cache=prompt.cache))[0]
         own, top_ids, top = _logprobs(logits, following, row.num_top_logprobs or 0)
         mx.eval([entry.state for entry in prompt.cache])  # pyright: ignore[reportUnknownMemberType]
@@ -105,23 +104,23 @@ class PromptScorer:
 
 @dataclass
 class _Prompt:
-    job: Job
+    request: EngineRequest
     cache: list[Any]
     found: list[TokenText]
 
     @property
-    def row(self) -> Row:
-        return self.job.answers[0].row
+    def first(self) -> Sequence:
+        return self.request.sequences[0]
 
     @property
     def head(self) -> list[int]:
         """What has a token behind it."""
-        return list(self.row.prompt[:-1])
+        return list(self.first.prompt[:-1])
 
     @property
     def num_left(self) -> int:
         """Tokens whose logits are wanted still."""
-        return len(self.row.prompt) - len(self.found) if self.job.request.score_prompt else 0
+        return len(self.first.prompt) - len(self.found) if self.request.asked.score_prompt else 0
 
 
 def _logprobs(

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import Any, Protocol, cast
 
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from verse_server.engine.types import TokenLogprob, TokenText
@@ -182,7 +181,7 @@ class AnswerText:
 class TokenTexts:
     """Tells what a token stands for; a token of a byte-level tokenizer may be half a character."""
 
-    def __init__(self, tokenizer: TokenizerWrapper) -> None:
+    def __init__(self, tokenizer: object) -> None:
         self._tokenizer = cast(Any, tokenizer)
 
     def bytes_of(self, token: int) -> bytes:

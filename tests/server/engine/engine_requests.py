@@ -2,11 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, cast
 
+from verse.prompt import PromptFormat
+from verse_server.engine.adapters.lora import SlotWeights
 from verse_server.engine.engine import MlxEngine
-from verse_server.engine.types import GenerationChunk, GenerationRequest, SamplingParams
+from verse_server.engine.sampling.grammar import Matcher
+from verse_server.engine.sequence import Sequence
+from verse_server.engine.types import GenerationChunk, GenerationRequest, SamplingParams, Target
 
 GREEDY = SamplingParams(temperature=0)
 PROMPT = (5, 900, 77, 41)
@@ -43,3 +47,24 @@ async def answers_of(engine: MlxEngine, wanted: GenerationRequest) -> list[str]:
     async for chunk in engine.generate(wanted):
         texts[chunk.index] += chunk.text
     return texts
+
+
+def sequence(
+    prompt: Iterable[int],
+    slots: SlotWeights,
+    sampling: SamplingParams,
+    *,
+    index: int = 0,
+    num_top_logprobs: int | None = None,
+    matcher: Matcher | None = None,
+) -> Sequence:
+    """One for the batch alone: nobody asks for its text."""
+    wanted = GenerationRequest(
+        target=Target(model="base", prompt_format=PromptFormat()),
+        prompt=tuple(prompt),
+        max_tokens=1,
+        sampling=sampling,
+        num_top_logprobs=num_top_logprobs,
+    )
+    nothing = cast(Any, None)
+    return Sequence(wanted, slots, nothing, nothing, index=index, matcher=matcher)

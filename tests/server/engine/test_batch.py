@@ -11,12 +11,14 @@ import pytest
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
+from tests.server.engine.engine_requests import sequence
 from verse.base_model import BaseModel, load_base_model
 from verse_server.engine.adapters.lora import LoraBank
-from verse_server.engine.batch import RowBatch
+from verse_server.engine.batch import Batch
 from verse_server.engine.kv_cache import PrefixCache
-from verse_server.engine.rows import Row, RowStates
 from verse_server.engine.sampling.sampler import Sampler
+from verse_server.engine.sequence import BatchRows
+from verse_server.engine.sequence import Sequence as EngineSequence
 from verse_server.engine.types import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
@@ -29,27 +31,27 @@ def base(tiny_base: Path) -> BaseModel:
 
 
 @pytest.fixture
-def batch(base: BaseModel) -> RowBatch:
-    return RowBatch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
+def batch(base: BaseModel) -> Batch:
+    return Batch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
 
 
 def add(
-    batch: RowBatch, prompt: list[int], max_tokens: int, stop_tokens: tuple[int, ...] = ()
-) -> Row:
-    row = Row(prompt, (), GREEDY)
+    batch: Batch, prompt: list[int], max_tokens: int, stop_tokens: tuple[int, ...] = ()
+) -> EngineSequence:
+    row = sequence(prompt, (), GREEDY)
     batch.add([row], max_tokens, stop_tokens)
     return row
 
 
-def finish(batch: RowBatch) -> dict[Row, list[tuple[int, str | None]]]:
+def finish(batch: Batch) -> dict[EngineSequence, list[tuple[int, str | None]]]:
     """All that is drawn until every row has finished."""
-    drawn: dict[Row, list[tuple[int, str | None]]] = {}
+    drawn: dict[EngineSequence, list[tuple[int, str | None]]] = {}
     quiet = 0
     while quiet < 3:
         step = batch.step()
         quiet = 0 if step else quiet + 1
         for one in step:
-            drawn.setdefault(one.row, []).append((one.token, one.finish_reason))
+            drawn.setdefault(one.sequence, []).append((one.token, one.finish_reason))
     return drawn
 
 
@@ -57,7 +59,7 @@ def test_the_release_is_the_one_this_contract_was_written_for() -> None:
     assert version("mlx-lm") == "0.32.2"
 
 
-def test_rows_end_by_their_own_max_tokens_and_the_last_token_is_reported(batch: RowBatch) -> None:
+def test_rows_end_by_their_own_max_tokens_and_the_last_token_is_reported(batch: Batch) -> None:
     rows = [add(batch, p, 3 + i) for i, p in enumerate(PROMPTS)]
     drawn = finish(batch)
     for index, row in enumerate(rows):
@@ -65,26 +67,26 @@ def test_rows_end_by_their_own_max_tokens_and_the_last_token_is_reported(batch: 
         assert reasons == [None] * (2 + index) + ["length"]
 
 
-def test_a_stop_token_ends_a_row_and_is_reported_with_stop(batch: RowBatch) -> None:
+def test_a_stop_token_ends_a_row_and_is_reported_with_stop(batch: Batch) -> None:
     first = add(batch, PROMPTS[0], 10)
     tokens = [token for token, _ in finish(batch)[first]]
     again = add(batch, PROMPTS[0], 10, stop_tokens=(tokens[4],))
     assert finish(batch)[again] == [(t, None) for t in tokens[:4]] + [(tokens[4], "stop")]
 
 
-def test_a_rows_own_list_holds_what_is_in_the_cache(batch: RowBatch) -> None:
+def test_a_rows_own_list_holds_what_is_in_the_cache(batch: Batch) -> None:
     row = add(batch, PROMPTS[2], 4)
     drawn = finish(batch)[row]
     assert row.tokens == [*PROMPTS[2], *[token for token, _ in drawn]]
 
 
-def test_removed_rows_are_never_heard_of_again_wherever_they_were(batch: RowBatch) -> None:
+def test_removed_rows_are_never_heard_of_again_wherever_they_were(batch: Batch) -> None:
     decoding = add(batch, PROMPTS[0], 50)
     stays = add(batch, PROMPTS[1], 6)
     while not batch.step():
         pass
     queued = add(batch, PROMPTS[2], 50)
-    batch.remove([decoding, queued, Row([1], (), GREEDY)])
+    batch.remove([decoding, queued, sequence([1], (), GREEDY)])
     assert set(finish(batch)) == {stays}
 
 
@@ -93,12 +95,12 @@ def test_the_sampler_is_called_once_for_all_rows_with_their_states_in_order(
 ) -> None:
     calls: list[tuple[tuple[int, ...], list[int]]] = []
 
-    def spy(_: Sampler, logits: mx.array, inputs: mx.array, rows: list[Row]) -> mx.array:
+    def spy(_: Sampler, logits: mx.array, inputs: mx.array, rows: list[EngineSequence]) -> mx.array:
         calls.append((logits.shape, [row.prompt[0] for row in rows]))
         return mx.argmax(logits, axis=-1)
 
     monkeypatch.setattr(Sampler, "sample", spy)
-    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
+    batch = Batch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
     for prompt in PROMPTS:
         add(batch, prompt, 5)
     finish(batch)
@@ -109,7 +111,7 @@ def test_the_sampler_is_called_once_for_all_rows_with_their_states_in_order(
 def test_a_step_that_decodes_is_foretold_and_calls_back_once(base: BaseModel) -> None:
     calls: list[None] = []
     bank = LoraBank(base.model, base.dtype)
-    batch = RowBatch(base, bank, 8, PrefixCache(0), on_wait=lambda: calls.append(None))
+    batch = Batch(base, bank, 8, PrefixCache(0), on_wait=lambda: calls.append(None))
     add(batch, PROMPTS[0], 4)
     foretold = called = 0
     for step in range(14):
@@ -133,17 +135,17 @@ def test_entries_of_a_cache_list_move_with_their_rows(base: BaseModel) -> None:
     class Spy(nn.Module):
         def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
             logits = base.model(tokens, cache=cache[:-1])
-            states: RowStates = cache[-1]
+            states: BatchRows = cache[-1]
             if tokens.shape[1] == 1:
                 seen.append((tokens[:, 0].tolist(), [row.prompt[-1] for row in states.rows]))
             return logits
 
     generator = BatchGenerator(Spy(), completion_batch_size=4, prefill_batch_size=2)
-    rows = [Row([10 + i, 20 + i, 30 + i], (), GREEDY) for i in range(4)]
+    rows = [sequence([10 + i, 20 + i, 30 + i], (), GREEDY) for i in range(4)]
     uids = generator.insert(
         [list(row.prompt) for row in rows],
         [3, 9, 5, 7],
-        caches=[[*make_prompt_cache(base.model), RowStates([row])] for row in rows],
+        caches=[[*make_prompt_cache(base.model), BatchRows([row])] for row in rows],
         all_tokens=[row.tokens for row in rows],
     )
     for step in range(14):
@@ -173,8 +175,8 @@ def test_rows_of_one_prompt_share_its_prefill(base: BaseModel) -> None:
             return base.model(tokens, cache=cache)
 
     counting = dataclasses.replace(base, model=Counting())
-    batch = RowBatch(counting, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
-    rows = [Row(PROMPTS[2], (), GREEDY, index=index) for index in range(4)]
+    batch = Batch(counting, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
+    rows = [sequence(PROMPTS[2], (), GREEDY, index=index) for index in range(4)]
     batch.add(rows, 6)
     drawn = finish(batch)
     assert prefilled == [len(PROMPTS[2]) - 1]
@@ -182,8 +184,8 @@ def test_rows_of_one_prompt_share_its_prefill(base: BaseModel) -> None:
     assert [row.tokens[: len(PROMPTS[2])] for row in rows] == [PROMPTS[2]] * 4
 
 
-def test_a_row_that_leaves_before_its_siblings_join_takes_them_along(batch: RowBatch) -> None:
-    rows = [Row(PROMPTS[2], (), GREEDY, index=index) for index in range(3)]
+def test_a_row_that_leaves_before_its_siblings_join_takes_them_along(batch: Batch) -> None:
+    rows = [sequence(PROMPTS[2], (), GREEDY, index=index) for index in range(3)]
     batch.add(rows, 6)
     batch.remove(rows)
     assert finish(batch) == {}
@@ -192,9 +194,9 @@ def test_a_row_that_leaves_before_its_siblings_join_takes_them_along(batch: RowB
 KNOWN = list(range(40, 70))
 
 
-def known_batch(base: BaseModel) -> RowBatch:
+def known_batch(base: BaseModel) -> Batch:
     """One that has seen all of `KNOWN`."""
-    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(1 << 24))
+    batch = Batch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(1 << 24))
     add(batch, [*KNOWN, 5], 1)
     finish(batch)
     return batch
@@ -213,13 +215,13 @@ def test_a_lone_row_of_a_known_prompt_draws_at_once_what_it_draws_in_company(
     base: BaseModel, params: SamplingParams
 ) -> None:
     batch = known_batch(base)
-    row = Row([*KNOWN, 7, 8], (), params)
+    row = sequence([*KNOWN, 7, 8], (), params)
     batch.add([row], 9)
     first = batch.step()
-    assert [drawn.row for drawn in first] == [row]
+    assert [drawn.sequence for drawn in first] == [row]
     alone = [(first[0].token, first[0].finish_reason), *finish(batch)[row]]
     assert row.num_cached == len(KNOWN)
-    rows = [Row([*KNOWN, 7, 8], (), params), Row([*KNOWN, 9], (), params)]
+    rows = [sequence([*KNOWN, 7, 8], (), params), sequence([*KNOWN, 9], (), params)]
     for one in rows:
         batch.add([one], 9)
     assert finish(batch)[rows[0]] == alone
@@ -231,10 +233,10 @@ def test_a_lone_row_ends_with_its_first_token_if_that_is_the_last(base: BaseMode
     batch = known_batch(base)
     row = add(batch, [*KNOWN, 7], 1)
     (drawn,) = batch.step()
-    assert (drawn.row, drawn.finish_reason) == (row, "length")
+    assert (drawn.sequence, drawn.finish_reason) == (row, "length")
     again = add(batch, [*KNOWN, 7], 9, stop_tokens=(drawn.token,))
     (stopped,) = batch.step()
-    assert (stopped.row, stopped.token, stopped.finish_reason) == (again, drawn.token, "stop")
+    assert (stopped.sequence, stopped.token, stopped.finish_reason) == (again, drawn.token, "stop")
     assert finish(batch) == {}
 
 
@@ -244,7 +246,7 @@ def test_a_lone_row_comes_in_beside_running_ones_without_holding_them_up(base: B
     while not batch.is_decoding:
         batch.step()
     lone = add(batch, [*KNOWN, 7], 4)
-    assert {drawn.row for drawn in batch.step()} == {lone, running}
+    assert {drawn.sequence for drawn in batch.step()} == {lone, running}
     batch.remove([lone])
     assert set(finish(batch)) == {running}
 
@@ -258,7 +260,7 @@ def test_a_lone_row_removed_before_its_first_step_is_never_heard_of(base: BaseMo
 def test_prefixes_kept_hold_no_more_memory_than_they_count(base: BaseModel) -> None:
     """An entry is one row of a batch; it must not keep the others' keys and values with it."""
     prefixes = PrefixCache(1 << 30)
-    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8, prefixes)
+    batch = Batch(base, LoraBank(base.model, base.dtype), 8, prefixes)
     mx.clear_cache()
     before = mx.get_active_memory()
     for first in range(100, 900, 10):

@@ -21,7 +21,7 @@ from tests.server.engine.engine_requests import (
 )
 from verse.prompt import Message
 from verse_server.config import EngineConfig
-from verse_server.engine.batch import RowBatch
+from verse_server.engine.batch import Batch
 from verse_server.engine.engine import MlxEngine
 from verse_server.engine.errors import (
     EngineClosedError,
@@ -129,10 +129,10 @@ async def test_an_engine_that_breaks_fails_everybody_and_says_it_is_dead(
     waiting = asyncio.create_task(write(engine, "b"))
     await until(lambda: engine.health().waiting == 1)
 
-    def broken(_: RowBatch) -> None:
+    def broken(_: Batch) -> None:
         raise MemoryError("planted")
 
-    monkeypatch.setattr(RowBatch, "step", broken)
+    monkeypatch.setattr(Batch, "step", broken)
     with pytest.raises(GenerationFailedError):
         await collect(running)
     with pytest.raises(GenerationFailedError):
@@ -359,10 +359,10 @@ async def test_an_end_is_delivered_though_the_last_other_poem_is_called_off_at_o
     step = worker._step
 
     def step_and_call_off() -> None:
-        before = len(worker._running)
+        before = len(worker._state.running)
         step()
-        if before == 2 and len(worker._running) == 1:
-            worker.cancel(next(iter(worker._running.values())).job)
+        if before == 2 and len(worker._state.running) == 1:
+            worker.cancel(next(iter(worker._state.running.values())))
 
     monkeypatch.setattr(worker, "_step", step_and_call_off)
     endless = engine.generate(request(engine, "a", max_tokens=200))

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from tests.server.engine.engine_requests import StartEngine, collect, request, until, write
-from verse_server.engine.batch import RowBatch
+from verse_server.engine.batch import Batch
 from verse_server.engine.errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -19,11 +19,12 @@ pytestmark = pytest.mark.anyio
 
 def assert_nothing_is_left(engine: object) -> None:
     worker = engine._worker  # pyright: ignore
-    assert not worker._running
     assert not worker._unfinished
-    assert not worker._waiting
-    assert not worker._batch._rows
-    assert not any(worker._residency._table._pins.values())
+    state = worker._state
+    assert not state.running
+    assert not state.waiting
+    assert not state.batch._rows
+    assert not any(state.resources.residency._table._pins.values())
 
 
 async def test_a_full_queue_turns_requests_away_and_says_when_to_come_back(
@@ -132,10 +133,10 @@ async def test_a_step_that_breaks_fails_everybody_who_runs_or_waits(
     others = [asyncio.ensure_future(write(engine, "b")) for _ in range(4)]
     await until(lambda: engine.health().waiting >= 3)
 
-    def broken(_: RowBatch) -> None:
+    def broken(_: Batch) -> None:
         raise RuntimeError("injected")
 
-    monkeypatch.setattr(RowBatch, "step", broken)
+    monkeypatch.setattr(Batch, "step", broken)
     outcomes = await asyncio.gather(collect(running), *others, return_exceptions=True)
     assert all(isinstance(outcome, Exception) for outcome in outcomes)
     assert engine.health().status == "dead"

@@ -14,7 +14,7 @@ def test_rows_are_padded_to_the_longest_and_are_there_twice_while_the_batch_grow
     assert not budget.holds([20, 20, 20, 20, 100])
 
 
-def test_seats_are_counted_that_nobody_has_yet() -> None:
+def test_slots_are_counted_that_nobody_has_yet() -> None:
     assert KvBudget(bytes_per_token=10, max_bytes=10_000).bytes_of([5] * 16) == 2 * 20 * 5 * 10
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import make_prompt_cache
 from safetensors.numpy import load_file, save_file
 
+from tests.server.engine.engine_requests import sequence
 from tests.server.engine.peft_files import as_mlx, cut_rank, write_peft
 from verse.adapter_files import plan_adapter
 from verse.adapter_folder import read_adapter_folder
@@ -25,9 +26,9 @@ from verse_server.engine.adapters.lora import (
     SlotWeights,
     load_weights,
 )
-from verse_server.engine.batch import RowBatch
-from verse_server.engine.kv_cache import PrefixCache, Seating
-from verse_server.engine.rows import Row
+from verse_server.engine.batch import Batch
+from verse_server.engine.kv_cache import BatchSlots, PrefixCache
+from verse_server.engine.sequence import Sequence as EngineSequence
 from verse_server.engine.types import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
@@ -39,16 +40,16 @@ PROMPTS = [[1, 40 + i, 900 + 7 * i, 77, 3000 + i][: 3 + i % 3] for i in range(12
 class Workbench:
     base: BaseModel
     bank: LoraBank
-    batch: RowBatch
+    batch: Batch
     folders: dict[str, Path]
     """As the server reads them."""
     references: dict[str, Path]
     """As mlx-lm reads them."""
     slots: dict[str, int]
 
-    def row(self, name: str | None, prompt: Sequence[int]) -> Row:
+    def row(self, name: str | None, prompt: Sequence[int]) -> EngineSequence:
         slots: SlotWeights = () if name is None else ((self.slots[name], 1.0),)
-        return Row(prompt, slots, GREEDY)
+        return sequence(prompt, slots, GREEDY)
 
 
 def read(folder: Path, bank: LoraBank) -> AdapterWeights:
@@ -94,21 +95,19 @@ def workbench(
     slots = {name: slot for slot, name in enumerate(folders)}
     for name, slot in slots.items():
         bank.write(slot, read(folders[name], bank))
-    return Workbench(
-        base, bank, RowBatch(base, bank, 32, PrefixCache(0)), folders, references, slots
-    )
+    return Workbench(base, bank, Batch(base, bank, 32, PrefixCache(0)), folders, references, slots)
 
 
-def run(batch: RowBatch, rows: Sequence[Row], num_tokens: int = NUM_TOKENS) -> list[list[int]]:
+def run(batch: Batch, rows: list[EngineSequence], num_tokens: int = NUM_TOKENS) -> list[list[int]]:
     for row in rows:
         batch.add([row], num_tokens)
-    tokens: dict[Row, list[int]] = {row: [] for row in rows}
+    tokens: dict[EngineSequence, list[int]] = {row: [] for row in rows}
     running = set(rows)
     while running:
         for drawn in batch.step():
-            tokens[drawn.row].append(drawn.token)
+            tokens[drawn.sequence].append(drawn.token)
             if drawn.finish_reason:
-                running.discard(drawn.row)
+                running.discard(drawn.sequence)
     return [tokens[row] for row in rows]
 
 
@@ -126,31 +125,31 @@ def test_every_row_of_a_mixed_batch_is_what_mlx_lm_writes_alone(
 def test_rows_that_come_and_go_keep_their_adapter_and_their_answer(
     workbench: Workbench, greedy_alone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who leaves gives its seat to another; nobody may notice."""
+    """Who leaves gives its slot to another; nobody may notice."""
     orders: list[bool] = []
-    leave = Seating.leave
+    leave = BatchSlots.leave
 
-    def spy(seating: Seating, keep: Sequence[int]) -> list[int]:
-        before = leave(seating, keep)
-        orders.append(seating.is_in_order)
+    def spy(slots: BatchSlots, keep: Sequence[int]) -> list[int]:
+        before = leave(slots, keep)
+        orders.append(slots.is_in_order)
         return before
 
-    monkeypatch.setattr(Seating, "leave", spy)
-    batch = RowBatch(workbench.base, workbench.bank, 6, PrefixCache(0))
+    monkeypatch.setattr(BatchSlots, "leave", spy)
+    batch = Batch(workbench.base, workbench.bank, 6, PrefixCache(0))
     names = [None, *workbench.slots, "lora", None]
     rows = [workbench.row(name, PROMPTS[i]) for i, name in enumerate(names)]
     lengths = {row: 3 + 5 * index % 17 for index, row in enumerate(rows)}
-    waiting, running = list(rows), set[Row]()
-    answers: dict[Row, list[int]] = {row: [] for row in rows}
+    waiting, running = list(rows), set[EngineSequence]()
+    answers: dict[EngineSequence, list[int]] = {row: [] for row in rows}
     while waiting or running:
         while waiting and len(running) < 6:
             row = waiting.pop(0)
             batch.add([row], lengths[row])
             running.add(row)
         for drawn in batch.step():
-            answers[drawn.row].append(drawn.token)
+            answers[drawn.sequence].append(drawn.token)
             if drawn.finish_reason:
-                running.discard(drawn.row)
+                running.discard(drawn.sequence)
     assert not all(orders)
     for name, row in zip(names, rows, strict=True):
         reference = None if name is None else workbench.references[name]
@@ -209,16 +208,16 @@ def test_joining_and_leaving_in_any_order_never_moves_an_adapter_to_another_row(
     workbench: Workbench, greedy_alone: Any, actions: list[tuple[str, int]]
 ) -> None:
     names = [None, *workbench.slots]
-    batch = RowBatch(workbench.base, workbench.bank, 8, PrefixCache(0))
-    expected: dict[Row, list[int]] = {}
-    written: dict[Row, list[int]] = {}
-    running: list[Row] = []
+    batch = Batch(workbench.base, workbench.bank, 8, PrefixCache(0))
+    expected: dict[EngineSequence, list[int]] = {}
+    written: dict[EngineSequence, list[int]] = {}
+    running: list[EngineSequence] = []
 
     def step() -> None:
         for drawn in batch.step():
-            written[drawn.row].append(drawn.token)
+            written[drawn.sequence].append(drawn.token)
             if drawn.finish_reason:
-                running.remove(drawn.row)
+                running.remove(drawn.sequence)
 
     for action, number in actions:
         if action == "join" and len(running) < 8:
@@ -282,10 +281,10 @@ def test_a_smaller_rank_after_a_larger_one_leaves_nothing_behind(
 ) -> None:
     base = load_base_model(str(tiny_base))
     bank = LoraBank(base.model, base.dtype)
-    batch = RowBatch(base, bank, 4, PrefixCache(0))
+    batch = Batch(base, bank, 4, PrefixCache(0))
     for name in ("last-layer", "attention-only", "dora", "lora"):
         bank.write(0, read(workbench.folders[name], bank))
-        (answer,) = run(batch, [Row(PROMPTS[0], ((0, 1.0),), GREEDY)])
+        (answer,) = run(batch, [sequence(PROMPTS[0], ((0, 1.0),), GREEDY)])
         assert answer == greedy_alone(workbench.references[name], PROMPTS[0], NUM_TOKENS), name
     assert bank.rank == 8
 

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.server.engine.engine_requests import sequence
 from verse.base_model import load_base_model
 from verse_server.engine.adapters.lora import LoraBank
-from verse_server.engine.batch import RowBatch
+from verse_server.engine.batch import Batch
 from verse_server.engine.kv_cache import PrefixCache
-from verse_server.engine.rows import Row
 from verse_server.engine.sampling import sampler
 from verse_server.engine.sampling.sampler import Sampler
+from verse_server.engine.sequence import Sequence as EngineSequence
 from verse_server.engine.types import SamplingParams
 
 VOCAB = 12
@@ -41,7 +42,7 @@ def random_logits(seed: int, *shape: int, spread: float = 1.0) -> Numbers:
     return np.round(np.clip(normal, -4, 4) * 64) / 64
 
 
-def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+def sample(logits: mx.array, inputs: mx.array, rows: list[EngineSequence]) -> mx.array:
     """At once, wherever it is drawn."""
     of_one_step = Sampler()
     tokens = of_one_step.sample(logits, inputs, rows)
@@ -49,20 +50,22 @@ def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
     return tokens
 
 
-def draw(logits: Numbers, inputs: Sequence[int], rows: Sequence[Row]) -> list[int]:
+def draw(logits: Numbers, inputs: Sequence[int], rows: list[EngineSequence]) -> list[int]:
     tokens = sample(mx.array(logits.astype(np.float32)), mx.array(list(inputs)), rows)
     assert tokens.shape == (len(rows),)
     return cast(list[int], tokens.tolist())
 
 
-def row_after(prompt: Sequence[int], answer: Sequence[int], sampling: SamplingParams) -> Row:
+def row_after(
+    prompt: Sequence[int], answer: Sequence[int], sampling: SamplingParams
+) -> EngineSequence:
     """As it is when `answer` has been drawn: the last token of all is still in flight."""
-    row = Row(prompt, (), sampling)
+    row = sequence(prompt, (), sampling)
     row.tokens.extend([*prompt, *answer][:-1])
     return row
 
 
-def simple_row(sampling: SamplingParams) -> Row:
+def simple_row(sampling: SamplingParams) -> EngineSequence:
     return row_after([0], [], sampling)
 
 
@@ -354,11 +357,13 @@ def test_in_the_batch_every_row_s_list_and_the_token_in_flight_are_all_it_has_wr
     tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the penalties rest on, with rows of different lengths that join and leave."""
-    seen: list[tuple[Row, list[int]]] = []
+    seen: list[tuple[EngineSequence, list[int]]] = []
 
     sample_late = Sampler.sample
 
-    def spy(self: Sampler, logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+    def spy(
+        self: Sampler, logits: mx.array, inputs: mx.array, rows: list[EngineSequence]
+    ) -> mx.array:
         self.settle()
         # Copied at once, since mlx-lm goes on writing to the lists.
         in_flight = cast(list[int], inputs.tolist())
@@ -367,17 +372,17 @@ def test_in_the_batch_every_row_s_list_and_the_token_in_flight_are_all_it_has_wr
 
     monkeypatch.setattr(Sampler, "sample", spy)
     base = load_base_model(str(tiny_base))
-    batch = RowBatch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
+    batch = Batch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
     params = SamplingParams(repetition_penalty=1.2, seed=3)
-    rows = [Row(prompt, (), params) for prompt in ([5], [6, 7, 8], list(range(40, 60)))]
-    answers: dict[Row, list[int]] = {}
+    rows = [sequence(prompt, (), params) for prompt in ([5], [6, 7, 8], list(range(40, 60)))]
+    answers: dict[EngineSequence, list[int]] = {}
     for step in range(12):
         if step in (0, 1, 4):
             row = rows[len(answers)]
             batch.add([row], 6)
             answers[row] = []
         for drawn in batch.step():
-            answers[drawn.row].append(drawn.token)
+            answers[drawn.sequence].append(drawn.token)
     batch.close()
     for row, answer in answers.items():
         assert len(answer) == 6
@@ -389,7 +394,7 @@ def test_in_the_batch_every_row_s_list_and_the_token_in_flight_are_all_it_has_wr
 def test_a_bias_is_added_to_the_tokens_it_names_and_to_no_others_rows() -> None:
     logits = mx.array([[0.0, 1.0, 2.0, 3.0]] * 3)
     biases: list[dict[int, float]] = [{0: 100.0}, {}, {3: -100.0, 2: -1.5}]
-    rows = [Row([1], (), SamplingParams(temperature=0, logit_bias=bias)) for bias in biases]
+    rows = [sequence([1], (), SamplingParams(temperature=0, logit_bias=bias)) for bias in biases]
     assert sample(logits, mx.array([1, 1, 1]), rows).tolist() == [0, 3, 1]
 
 
@@ -398,9 +403,9 @@ def test_noted_logprobs_are_those_of_the_model_whatever_shapes_the_draw() -> Non
     raw = rng.normal(size=(3, 50)).astype(np.float32) * 3
     params = SamplingParams(temperature=0.3, top_k=2, logit_bias={7: 5.0}, seed=1)
     rows = [
-        Row([1], (), params, num_top_logprobs=4),
-        Row([1], (), params),
-        Row([1], (), params, num_top_logprobs=0),
+        sequence([1], (), params, num_top_logprobs=4),
+        sequence([1], (), params),
+        sequence([1], (), params, num_top_logprobs=0),
     ]
     tokens = cast(list[int], sample(mx.array(raw), mx.array([1, 1, 1]), rows).tolist())
     expected = raw - np.log(np.exp(raw).sum(axis=1, keepdims=True))
@@ -413,8 +418,8 @@ def test_noted_logprobs_are_those_of_the_model_whatever_shapes_the_draw() -> Non
     assert top == np.argsort(-expected[0])[:4].tolist()
 
 
-def noted_top(like: Row, logits: mx.array, params: SamplingParams) -> list[int]:
-    row = Row(like.prompt, (), params, num_top_logprobs=4)
+def noted_top(like: EngineSequence, logits: mx.array, params: SamplingParams) -> list[int]:
+    row = sequence(like.prompt, (), params, num_top_logprobs=4)
     sample(logits[:1], mx.array([1]), [row])
     noted = row.noted.popleft()
     return cast(list[int], noted.top_ids[noted.position].tolist())
@@ -444,7 +449,7 @@ def test_a_grammar_allows_its_tokens_and_leaves_other_rows_alone(
 
     def drawn(matcher: Any) -> list[int]:
         rows = [row_after([1, 2], [3], params) for _ in range(3)]
-        rows[1] = Row([1, 2], (), params, matcher=matcher)
+        rows[1] = sequence([1, 2], (), params, matcher=matcher)
         rows[1].tokens.extend([1, 2])
         return cast(list[int], sample(logits, mx.array([3, 3, 3]), rows).tolist())
 
@@ -459,7 +464,7 @@ def test_a_grammar_allows_its_tokens_and_leaves_other_rows_alone(
 
 def test_a_grammar_is_not_moved_by_the_last_token_of_the_prompt() -> None:
     matcher = OnlyThese(4)
-    row = Row([1, 2], (), SamplingParams(), matcher=cast(Any, matcher))
+    row = sequence([1, 2], (), SamplingParams(), matcher=cast(Any, matcher))
     row.tokens.append(1)
     assert draw(random_logits(0, 1, VOCAB), [2], [row]) == [4]
     assert matcher.taken == []

@@ -3,11 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verse_server.engine.scheduler import Pace, WaitingQueue
+from verse_server.engine.scheduler import RequestRate, WaitingQueue
 
 
-def queue_of(*items: str, patience: int = 4) -> WaitingQueue[str]:
-    queue = WaitingQueue[str](patience)
+def queue_of(*items: str, max_skips: int = 4) -> WaitingQueue[str]:
+    queue = WaitingQueue[str](max_skips)
     for item in items:
         queue.push(item)
     return queue
@@ -32,8 +32,8 @@ def test_nobody_is_picked_while_nobody_can_run() -> None:
     assert list(queue) == ["a", "b"]
 
 
-def test_asking_in_vain_costs_no_patience() -> None:
-    queue = queue_of("a", "b", patience=1)
+def test_asking_in_vain_costs_no_skip() -> None:
+    queue = queue_of("a", "b", max_skips=1)
     for _ in range(10):
         queue.pick(nobody)
     assert queue.pick(lambda item: item == "b") == "b"
@@ -46,8 +46,8 @@ def test_one_who_cannot_run_is_overtaken() -> None:
     assert queue.pick(everybody) == "a"
 
 
-def test_after_patience_everybody_behind_waits() -> None:
-    queue = queue_of("stuck", *"abcd", patience=2)
+def test_after_max_skips_everybody_behind_waits() -> None:
+    queue = queue_of("stuck", *"abcd", max_skips=2)
 
     def can_run(item: str) -> bool:
         return item != "stuck"
@@ -57,8 +57,8 @@ def test_after_patience_everybody_behind_waits() -> None:
     assert [queue.pick(everybody) for _ in range(4)] == ["stuck", "c", "d", None]
 
 
-def test_one_whose_patience_is_gone_stops_only_those_behind_it() -> None:
-    queue = queue_of("early", "stuck", "late", patience=1)
+def test_one_whose_max_skips_is_gone_stops_only_those_behind_it() -> None:
+    queue = queue_of("early", "stuck", "late", max_skips=1)
     assert queue.pick(lambda item: item == "late") == "late"
     queue.push("later")
     assert queue.pick(lambda item: item != "stuck") == "early"
@@ -66,8 +66,8 @@ def test_one_whose_patience_is_gone_stops_only_those_behind_it() -> None:
     assert list(queue) == ["stuck", "later"]
 
 
-def test_without_patience_the_order_is_strict() -> None:
-    queue = queue_of("stuck", "a", patience=0)
+def test_without_max_skips_the_order_is_strict() -> None:
+    queue = queue_of("stuck", "a", max_skips=0)
     assert queue.pick(lambda item: item != "stuck") is None
     assert queue.pick(everybody) == "stuck"
 
@@ -90,7 +90,7 @@ def test_items_are_told_apart_by_identity() -> None:
 
 
 def test_discarding_the_stuck_one_frees_those_behind_it() -> None:
-    queue = queue_of("stuck", "a", "b", patience=1)
+    queue = queue_of("stuck", "a", "b", max_skips=1)
     queue.pick(lambda item: item != "stuck")
     assert queue.pick(lambda item: item != "stuck") is None
     queue.discard("stuck")
@@ -148,7 +148,7 @@ def test_clients_that_always_ask_share_the_rows_evenly(senders: list[int]) -> No
 
 
 def test_the_time_to_come_back_follows_the_pace() -> None:
-    pace = Pace()
+    pace = RequestRate()
     assert pace.seconds_for(512) == 1
     for second in range(0, 400, 2):
         pace.note(second)
@@ -163,11 +163,11 @@ def test_the_time_to_come_back_follows_the_pace() -> None:
         st.one_of(st.just("push"), st.sets(st.integers(0, 20)), st.integers(0, 20)), max_size=60
     ),
 )
-def test_nobody_is_overtaken_more_often_than_patience_allows(
-    patience: int, actions: list[str | set[int] | int]
+def test_nobody_is_overtaken_more_often_than_max_skips_allows(
+    max_skips: int, actions: list[str | set[int] | int]
 ) -> None:
     """Pushes, picks among those who can run, and discards, in any order."""
-    queue, waiting = WaitingQueue[int](patience), list[int]()
+    queue, waiting = WaitingQueue[int](max_skips), list[int]()
     overtaken: dict[int, int] = {}
     for number, action in enumerate(actions):
         if isinstance(action, str):
@@ -182,7 +182,7 @@ def test_nobody_is_overtaken_more_often_than_patience_allows(
             able = [item for item in waiting if item in action]
             if picked is None:
                 ahead = waiting[: waiting.index(able[0])] if able else []
-                assert not able or any(overtaken[item] == patience for item in ahead)
+                assert not able or any(overtaken[item] == max_skips for item in ahead)
             else:
                 assert picked == able[0]
                 for item in waiting[: waiting.index(picked)]:
@@ -190,4 +190,4 @@ def test_nobody_is_overtaken_more_often_than_patience_allows(
                 waiting.remove(picked)
         assert list(queue) == waiting
         assert len(queue) == len(waiting)
-        assert all(count <= patience for count in overtaken.values())
+        assert all(count <= max_skips for count in overtaken.values())

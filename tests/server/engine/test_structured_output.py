@@ -121,7 +121,7 @@ async def test_a_schema_that_cannot_be_compiled_is_refused_before_it_is_queued(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = start_engine()
-    monkeypatch.setattr(engine_module, "Job", None)
+    monkeypatch.setattr(engine_module, "EngineRequest", None)
     with pytest.raises(InvalidRequestError, match="strin"):
         await write(engine, "a", json_schema='{"type": "strin"}')
 

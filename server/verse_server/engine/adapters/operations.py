@@ -15,12 +15,12 @@ from mlx_lm.models.cache import make_prompt_cache
 from verse.model_spelling import AdapterPart, ModelSpellingError, parse_model
 from verse_server.engine.adapters.lora import SlotWeights
 from verse_server.engine.adapters.registry import AdapterRegistry
-from verse_server.engine.errand import Owned
 from verse_server.engine.errors import (
     GenerationFailedError,
     InvalidRequestError,
     ModelNotFoundError,
 )
+from verse_server.engine.state import EngineResources
 from verse_server.engine.text import TokenTexts
 from verse_server.engine.types import (
     AdapterInfo,
@@ -57,7 +57,7 @@ class MlxAdapters:
         try:
             version = await asyncio.to_thread(self._registry.version, part)
             wanted = WeightedAdapter(name=version.name, digest=version.digest)
-            await self._run(lambda owned: _bring_in(owned, wanted), (version.digest,))
+            await self._run(lambda resources: _bring_in(resources, wanted), (version.digest,))
         except BaseException:
             if was_hidden:
                 self._registry.hide(part.name)
@@ -73,15 +73,17 @@ class MlxAdapters:
             )
         self._registry.hide(part.name)
         digests = [v.digest for v in self._resident().get(name, ())]
-        await self._run(lambda owned: owned.residency.drop(digests))
+        await self._run(lambda resources: resources.residency.drop(digests))
         return await self._info(name)
 
     async def probe(self, target: Target, prompt: Sequence[int]) -> AdapterProbe:
         """See `interface.Adapters`."""
         digests = tuple(part.digest for part in target.parts)
-        return await self._run(lambda owned: probe(owned, target, prompt), digests)
+        return await self._run(lambda resources: probe(resources, target, prompt), digests)
 
-    async def _run(self, action: Callable[[Owned], T], digests: tuple[str, ...] = ()) -> T:
+    async def _run(
+        self, action: Callable[[EngineResources], T], digests: tuple[str, ...] = ()
+    ) -> T:
         return await asyncio.wrap_future(self._worker.run(action, digests))
 
     async def _info(self, name: str) -> AdapterInfo:
@@ -98,9 +100,9 @@ class MlxAdapters:
         return found
 
 
-def _bring_in(owned: Owned, adapter: WeightedAdapter) -> None:
-    owned.residency.pin([adapter])
-    owned.residency.unpin([adapter])
+def _bring_in(resources: EngineResources, adapter: WeightedAdapter) -> None:
+    resources.residency.pin([adapter])
+    resources.residency.unpin([adapter])
 
 
 def _with_residents(
@@ -132,7 +134,7 @@ _MAX_TOKENS = 2048
 _NUM_TOP = 5
 
 
-def probe(owned: Owned, target: Target, prompt: Sequence[int]) -> AdapterProbe:
+def probe(resources: EngineResources, target: Target, prompt: Sequence[int]) -> AdapterProbe:
     """Compare what the target and the base would write next.
 
     Raises:
@@ -148,18 +150,22 @@ def probe(owned: Owned, target: Target, prompt: Sequence[int]) -> AdapterProbe:
             "shorten it.",
             param="prompt",
         )
-    slots = owned.residency.pin(target.parts)
+    slots = resources.residency.pin(target.parts)
     try:
-        base, adapted = _next_logits(owned, [(), slots], prompt)
+        base, adapted = _next_logits(resources, [(), slots], prompt)
     finally:
-        owned.residency.unpin(target.parts)
-    return _comparison(base, adapted, TokenTexts(owned.base.tokenizer), target.model, len(prompt))
+        resources.residency.unpin(target.parts)
+    return _comparison(
+        base, adapted, TokenTexts(resources.base.tokenizer), target.model, len(prompt)
+    )
 
 
-def _next_logits(owned: Owned, rows: list[SlotWeights], prompt: Sequence[int]) -> mx.array:
+def _next_logits(
+    resources: EngineResources, rows: list[SlotWeights], prompt: Sequence[int]
+) -> mx.array:
     """(rows, vocab) in float32: one prompt, and different adapters."""
-    owned.bank.route.set(rows, owned.bank)
-    model = cast(Any, owned.base.model)
+    resources.bank.route.set(rows, resources.bank)
+    model = cast(Any, resources.base.model)
     tokens, cache = mx.array([list(prompt)] * len(rows)), make_prompt_cache(model)
     if len(prompt) > 1:
         # Nobody looks at these logits, so they are never computed.

@@ -4,7 +4,7 @@ Engine thread only.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import mlx.core as mx
@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from verse_server.engine.rows import Row
+from verse_server.engine.sequence import Sequence
 from verse_server.engine.types import SamplingParams
 
 
-def processed(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+def processed(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
     """The logits after grammar, bias and penalties; arguments as of `sampler.sample`."""
     if any(row.matcher for row in rows):
         logits = _allowed(logits, inputs, rows)
@@ -28,7 +28,7 @@ def processed(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.arr
     return logits
 
 
-def _allowed(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+def _allowed(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
     """Minus infinity where a row's grammar allows no token; other rows stay bit for bit."""
     mx.async_eval(logits)  # pyright: ignore[reportUnknownMemberType]
     # The forward runs while the host waits for the tokens before it and moves the grammars on.
@@ -48,7 +48,7 @@ def _allowed(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.arra
     return logits
 
 
-def _biased(logits: mx.array, params: Sequence[SamplingParams]) -> mx.array:
+def _biased(logits: mx.array, params: list[SamplingParams]) -> mx.array:
     """Add each row's bias to the tokens it names."""
     vocab = logits.shape[-1]
     # One more column takes the writes of the padding.
@@ -68,7 +68,7 @@ def _has_penalty(params: SamplingParams) -> bool:
     )
 
 
-def _penalized(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+def _penalized(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
     """Apply the three penalties, touching only the tokens that occurred.
 
     repetition: over prompt and answer, divides positive logits and multiplies negative ones.
@@ -103,7 +103,7 @@ def _penalized(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.ar
     return logits[:, :vocab]
 
 
-def _padded(rows: Sequence[Collection[int]], filler: int) -> mx.array:
+def _padded(rows: Iterable[Collection[int]], filler: int) -> mx.array:
     """Rows of different lengths as one array, (batch, longest), int32."""
     lists = [list(row) for row in rows]
     width = max(map(len, lists))

@@ -10,7 +10,6 @@ tokens before and builds the next forward. So the tokens handed out are an array
 later: the next forward is built on it, and they are drawn before it starts. Engine thread only.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verse.base_model import runs_on_cpu
-from verse_server.engine.rows import DrawnLogits, NotedLogprobs, Row
 from verse_server.engine.sampling import cpu
 from verse_server.engine.sampling.processors import processed
+from verse_server.engine.sequence import DrawnLogits, NotedLogprobs, Sequence
 from verse_server.engine.types import SamplingParams
 
 
-def sample(logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+def sample(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
     """One token for each row.
 
     Args:
@@ -48,7 +47,7 @@ def note_drawn(
     logits: mx.array,
     drawn: mx.array,
     of_drawn: mx.array | NDArray[np.float32],
-    rows: Sequence[Row],
+    rows: list[Sequence],
 ) -> None:
     """Leave with each row what its report will need.
 
@@ -64,7 +63,7 @@ def note_drawn(
     _note_logprobs(logits, drawn, rows)
 
 
-def _drawn(logits: mx.array, rows: Sequence[Row]) -> mx.array:
+def _drawn(logits: mx.array, rows: list[Sequence]) -> mx.array:
     params = [row.sampling for row in rows]
     greedy = [p.is_greedy for p in params]
     if all(greedy):
@@ -76,7 +75,7 @@ def _drawn(logits: mx.array, rows: Sequence[Row]) -> mx.array:
     return mx.where(mx.array(greedy), mx.argmax(logits, axis=-1), drawn)
 
 
-def _note_logprobs(logits: mx.array, drawn: mx.array, rows: Sequence[Row]) -> None:
+def _note_logprobs(logits: mx.array, drawn: mx.array, rows: list[Sequence]) -> None:
     """Note the log-probabilities of the rows that asked; nothing is computed for the others."""
     asked = [i for i, row in enumerate(rows) if row.num_top_logprobs is not None]
     if not asked:
@@ -105,7 +104,7 @@ def _draw(logits: mx.array, keys: list[list[int]]) -> mx.array:
     return mx.vmap(one_row)(logits, mx.array(keys, dtype=mx.uint32))
 
 
-def _restricted(logits: mx.array, params: Sequence[SamplingParams]) -> mx.array:
+def _restricted(logits: mx.array, params: list[SamplingParams]) -> mx.array:
     """Minus infinity outside top_k, top_p and min_p; untouched rows stay bit for bit."""
     narrow = [i for i, p in enumerate(params) if p.top_k > 0 or p.top_p < 1 or p.min_p > 0]
     if not narrow:
@@ -116,7 +115,7 @@ def _restricted(logits: mx.array, params: Sequence[SamplingParams]) -> mx.array:
     return mx.where(logits >= cutoffs, logits, -mx.inf)
 
 
-def _cutoffs(logits: mx.array, params: Sequence[SamplingParams]) -> mx.array:
+def _cutoffs(logits: mx.array, params: list[SamplingParams]) -> mx.array:
     """The smallest logit that each row keeps, (batch, 1)."""
     vocab = logits.shape[-1]
     top_k = mx.array([p.top_k if p.top_k > 0 else vocab for p in params])[:, None]
@@ -144,7 +143,7 @@ class Sampler:
         """Whether tokens handed out are still to be drawn."""
         return self._late is not None
 
-    def sample(self, logits: mx.array, inputs: mx.array, rows: Sequence[Row]) -> mx.array:
+    def sample(self, logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
         """As `sampling.sample`; the numbers in the array are only there after `settle`."""
         self.settle()
         if not runs_on_cpu() or all(row.sampling.is_greedy for row in rows):
@@ -168,12 +167,12 @@ class _LateDraw:
     """(batch, vocab) float32, the model's."""
     processed: mx.array
     """(batch, vocab) float32, those to draw from."""
-    rows: Sequence[Row]
+    rows: list[Sequence]
     tokens: mx.array
     """(batch,) uint32."""
 
     @classmethod
-    def begin(cls, logits: mx.array, processed: mx.array, rows: Sequence[Row]) -> "_LateDraw":
+    def begin(cls, logits: mx.array, processed: mx.array, rows: list[Sequence]) -> "_LateDraw":
         """Start the forward."""
         logits, processed = logits.astype(mx.float32), processed.astype(mx.float32)
         # From a list, so it is in memory before the forward, which may read it, is queued.

@@ -6,10 +6,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mlx_lm.models.cache import BatchKVCache, KVCache, RotatingKVCache
 from numpy.typing import NDArray
 
-from verse_server.engine.kv_cache import RoomyKVCache, with_room
+from verse_server.engine.kv_cache import BatchSlots, PreallocatedKVCache, preallocated
 
 HEADS, SIZE, MAX_ROWS = 2, 4, 20
 
@@ -38,15 +40,15 @@ class Twins:
         rows = self.ours.num_rows
         new = self._new(rows, columns)
         masks = self.ours.make_mask(columns), self.theirs.make_mask(columns)
-        seats, order = self.ours.seating.seats, mx.array(self.ours.seating.rows)
+        slots, order = self.ours.batch_slots.slots, mx.array(self.ours.batch_slots.rows)
         got = self.ours.update_and_fetch(new[order], 2 * new[order])
         expected = self.theirs.update_and_fetch(new, 2 * new)
         for row in range(rows):
             for mine, other in zip(got, expected, strict=True):
-                attended = attended_columns(mine, masks[0], seats[row])
+                attended = attended_columns(mine, masks[0], slots[row])
                 reference = attended_columns(other, masks[1], row)
                 assert [a.tolist() for a in attended] == [r.tolist() for r in reference]
-        assert self.ours.offset[mx.array(seats)].tolist() == self.theirs.offset.tolist()
+        assert self.ours.offset[mx.array(slots)].tolist() == self.theirs.offset.tolist()
 
     def same_rows(self) -> None:
         for row in range(self.ours.num_rows):
@@ -56,14 +58,14 @@ class Twins:
             assert mine.keys.tolist() == other.keys.tolist()
             assert mine.values.tolist() == other.values.tolist()
 
-    def _joined(self, num_rows: int) -> tuple[RoomyKVCache, BatchKVCache]:
+    def _joined(self, num_rows: int) -> tuple[PreallocatedKVCache, BatchKVCache]:
         entries: list[KVCache] = []
         for _ in range(num_rows):
             entry = KVCache()
             new = self._new(1, self._random.randint(1, 9))
             entry.update_and_fetch(new, 2 * new)
             entries.append(entry)
-        roomy = [(with_room([entry], MAX_ROWS) or [])[0] for entry in entries]
+        roomy = [(preallocated([entry], MAX_ROWS) or [])[0] for entry in entries]
         return roomy[0].merge(roomy), BatchKVCache.merge(entries)
 
     def _new(self, rows: int, columns: int) -> mx.array:
@@ -92,30 +94,30 @@ def test_rows_that_come_and_go_keep_what_is_theirs(
         twins.same_rows()
         assert twins.ours.keys.shape[0] <= MAX_ROWS
         most = max(most, twins.ours.num_rows)
-    assert most >= 16  # enough for spare seats
+    assert most >= 16  # enough for spare slots
 
 
-def test_a_row_joins_a_spare_seat_and_leaves_it_without_a_copy_of_the_others(
+def test_a_row_joins_a_spare_slot_and_leaves_it_without_a_copy_of_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     twins = Twins(0)
     twins.join(15)
     twins.decode()
     twins.leave(1)
-    seats = twins.ours.keys.shape[0]
-    assert seats > twins.ours.num_rows
-    copies: list[RoomyKVCache] = []
+    slots = twins.ours.keys.shape[0]
+    assert slots > twins.ours.num_rows
+    copies: list[PreallocatedKVCache] = []
 
-    def copy(cache: RoomyKVCache) -> None:
+    def copy(cache: PreallocatedKVCache) -> None:
         copies.append(cache)
 
-    monkeypatch.setattr(RoomyKVCache, "_drop_spare", copy)
+    monkeypatch.setattr(PreallocatedKVCache, "_drop_spare", copy)
     for _ in range(3):
         twins.join(1)
         twins.decode()
         twins.leave(1)
         twins.same_rows()
-        assert twins.ours.keys.shape[0] == seats
+        assert twins.ours.keys.shape[0] == slots
     assert not copies
 
 
@@ -139,7 +141,7 @@ def test_padding_on_the_right_goes_to_the_left_of_its_own_row() -> None:
     while twins.ours.num_rows < 5:
         twins.join()
     twins.leave(twins.ours.num_rows - 3)
-    assert not twins.ours.seating.is_in_order
+    assert not twins.ours.batch_slots.is_in_order
     padding = [2, 0, 1]
     for cache in (twins.ours, twins.theirs):
         cache.prepare(lengths=[2, 4, 3], right_padding=padding)
@@ -152,4 +154,41 @@ def test_padding_on_the_right_goes_to_the_left_of_its_own_row() -> None:
 
 
 def test_a_kind_of_entry_that_it_cannot_replace_leaves_all_to_mlx_lm() -> None:
-    assert with_room([KVCache(), RotatingKVCache(8)], MAX_ROWS) is None
+    assert preallocated([KVCache(), RotatingKVCache(8)], MAX_ROWS) is None
+
+
+# The slots alone. Each step: that many rows join, then those at these places leave (modulo what is
+# there).
+STEPS = st.lists(st.tuples(st.integers(0, 4), st.sets(st.integers(0, 20), max_size=4)), max_size=12)
+
+
+@given(STEPS)
+def test_what_is_in_the_slots_stays_with_its_row(steps: list[tuple[int, set[int]]]) -> None:
+    slots, batch, buffer = BatchSlots(0), list[int](), list[int]()
+    for number, (num_new, leaving) in enumerate(steps):
+        names = [100 * number + place for place in range(num_new)]
+        batch += names
+        buffer += names
+        slots.join(range(num_new))
+        gone = {place % len(batch) for place in leaving} if batch else set[int]()
+        keep = [place for place in range(len(batch)) if place not in gone]
+        before = slots.leave(keep)
+        batch = [batch[place] for place in keep]
+        buffer = [buffer[slot] for slot in before]
+        assert sorted(slots.slots) == list(range(len(batch)))
+        assert [buffer[slot] for slot in slots.slots] == batch
+        assert [batch[row] for row in slots.rows] == buffer
+        assert slots.is_in_order == (batch == buffer)
+        assert sum(new != old for new, old in enumerate(before)) <= len(gone)
+
+
+def test_the_last_takes_the_slot_that_one_left() -> None:
+    slots = BatchSlots(4)
+    assert slots.leave([0, 2, 3]) == [0, 3, 2]
+    assert slots.slots == [0, 2, 1]
+
+
+def test_rows_of_another_batch_come_behind_in_their_own_order() -> None:
+    slots = BatchSlots(2)
+    slots.join([1, 0])
+    assert slots.slots == [0, 1, 3, 2]

@@ -1,0 +1,184 @@
+"""What the engine thread holds, and what it does for others between two steps."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from verse.base_model import BaseModel
+from verse_server.config import EngineConfig
+from verse_server.engine.adapters.lora import LoraBank
+from verse_server.engine.adapters.residency import AdapterResidency
+from verse_server.engine.batch import Batch
+from verse_server.engine.delivery import Outbox
+from verse_server.engine.errors import InvalidRequestError
+from verse_server.engine.kv_cache import PrefixCache
+from verse_server.engine.memory import KvBudget, kv_budget
+from verse_server.engine.scheduler import WaitingQueue
+from verse_server.engine.scoring import PromptScorer
+from verse_server.engine.sequence import EngineRequest, Sequence
+from verse_server.engine.text import AnswerText, Detokenizer, TokenTexts
+from verse_server.engine.types import GenerationRequest
+
+
+@dataclass(frozen=True)
+class EngineResources:
+    """What no other thread may touch."""
+
+    base: BaseModel
+    bank: LoraBank
+    residency: AdapterResidency
+
+
+@dataclass(frozen=True, eq=False)
+class EngineTask:
+    """Something to be done once these adapters may be pinned, and where its outcome goes."""
+
+    digests: tuple[str, ...]
+    action: Callable[[EngineResources], Any]
+    outcome: "Future[Any]" = field(default_factory=Future[Any])
+
+    def run(self, resources: EngineResources) -> None:
+        """Do it, unless nobody waits for it any more. Raises nothing."""
+        if not self.outcome.set_running_or_notify_cancel():
+            return
+        try:
+            self.outcome.set_result(self.action(resources))
+        except Exception as error:  # noqa: BLE001  (raised where the outcome is awaited)
+            self.outcome.set_exception(error)
+
+    def refuse(self, error: Exception) -> None:
+        """It will never be done."""
+        if self.outcome.set_running_or_notify_cancel():
+            self.outcome.set_exception(error)
+
+
+@dataclass(kw_only=True)
+class EngineState:
+    """Everything the engine thread works on. No other thread changes it."""
+
+    resources: EngineResources
+    budget: KvBudget
+    max_batch: int
+    prefixes: PrefixCache
+    token_texts: TokenTexts
+    batch: Batch
+    scorer: PromptScorer
+    outbox: Outbox
+    waiting: WaitingQueue[EngineRequest]
+    running: dict[Sequence, EngineRequest] = field(default_factory=dict[Sequence, EngineRequest])
+    tasks: list[EngineTask] = field(default_factory=list[EngineTask])
+
+    @classmethod
+    def of(cls, config: EngineConfig, resources: EngineResources) -> "EngineState":
+        """An empty one."""
+        base, bank = resources.base, resources.bank
+        prefixes, outbox = PrefixCache(config.prefix_cache_bytes), Outbox()
+        return cls(
+            resources=resources,
+            budget=kv_budget(config, base),
+            max_batch=config.max_batch,
+            prefixes=prefixes,
+            token_texts=TokenTexts(base.tokenizer),
+            batch=Batch(base, bank, config.max_batch, prefixes, on_wait=outbox.send),
+            scorer=PromptScorer(base, bank, prefixes),
+            outbox=outbox,
+            waiting=WaitingQueue[EngineRequest](max_skips=config.max_batch),
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.running and not self.waiting and not self.tasks
+
+    def num_running_of(self, client: str) -> int:
+        """Sequences that a client has in the batch."""
+        return sum(request.asked.client == client for request in self.running.values())
+
+    def can_run(self, request: EngineRequest) -> bool:
+        """Whether there is room; also for what can never run, so that `admit` says so."""
+        asked = request.asked
+        if asked.n > self.max_batch or not self.budget.holds(_lengths(asked)):
+            return True
+        running = [_length(other.asked) for other in self.running.values()]
+        return (
+            len(self.running) + asked.n <= self.max_batch
+            and self.budget.holds([*running, *_lengths(asked)])
+            and self.resources.residency.can_pin(request.digests)
+        )
+
+    def admit(self, request: EngineRequest) -> None:
+        """Pin its adapters and let its sequences into the batch, or its prompt be scored first.
+
+        Raises:
+            InvalidRequestError: it asks for more than there is room for at all.
+            EngineError: as `AdapterResidency.pin`.
+        """
+        asked = request.asked
+        if asked.n > self.max_batch:
+            raise InvalidRequestError(
+                f"The server writes at most {self.max_batch} answers at once; ask for fewer.",
+                param="n",
+            )
+        if not self.budget.holds(_lengths(asked)):
+            raise InvalidRequestError(
+                f"This machine's memory holds {self.budget.longest(asked.n)} tokens of "
+                "prompt and answer for such a request; set a smaller 'max_tokens'.",
+                param="max_tokens",
+            )
+        slots = self.resources.residency.pin(asked.target.parts)
+        request.sequences = [
+            Sequence(
+                asked,
+                slots,
+                self._text_of(request),
+                self.token_texts,
+                index=index,
+                matcher=None if request.grammar is None else request.grammar.matcher(),
+            )
+            for index in range(asked.n)
+        ]
+        self.running.update(dict.fromkeys(request.sequences, request))
+        if asked.score_prompt or not asked.max_tokens:
+            self.scorer.add(request)
+        else:
+            self.batch.add(request.sequences, asked.max_tokens, request.stop_tokens)
+
+    def retire(self, sequence: Sequence) -> bool:
+        """A sequence is done, and with the last one its request; whether this was it."""
+        request = self.running.pop(sequence)
+        request.sequences.remove(sequence)
+        if request.sequences:
+            return False
+        self.resources.residency.unpin(request.asked.target.parts)
+        return True
+
+    def clear(self) -> list[EngineRequest]:
+        """Forget all requests; they are returned."""
+        left = [*dict.fromkeys(self.running.values()), *self.waiting.clear()]
+        self.running.clear()
+        return left
+
+    def _text_of(self, request: EngineRequest) -> AnswerText:
+        asked, base = request.asked, self.resources.base
+        detokenizer = cast(Detokenizer, base.tokenizer.detokenizer)
+        if not asked.framed:  # a text goes on: its next word may begin with a space
+            for token in base.hf_tokenizer.encode("a", add_special_tokens=False):
+                detokenizer.add_token(token)
+            _ = detokenizer.last_segment
+        return AnswerText(
+            detokenizer,
+            request.stop_strings,
+            asked.target.prompt_format.answer_prefix if asked.framed else "",
+            base.special_tokens,
+            None if asked.num_top_logprobs is None else self.token_texts.bytes_of,
+        )
+
+
+def _length(asked: GenerationRequest) -> int:
+    """Tokens of one sequence when it is longest."""
+    return len(asked.prompt) + asked.max_tokens
+
+
+def _lengths(asked: GenerationRequest) -> list[int]:
+    return [_length(asked)] * asked.n
