@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.clients.judge.simulated import poems as ordinary_poems
@@ -152,6 +152,7 @@ FEW = st.text(st.sampled_from("abc"), min_size=1, max_size=24)
     FEW,
     st.builds(CopyLimits, warn=st.just(3), block=st.integers(3, 12), share=st.floats(0.3, 1)),
 )
+@example("abcdefgh" + "x" * 40, ["cdefgh"], "abcde", CopyLimits(warn=2, block=6, share=1))
 def test_another_poem_never_hides_a_refusal(
     text: str, known: list[str], another: str, limits: CopyLimits
 ) -> None:
