@@ -43,8 +43,6 @@ from verse_clients.retries import RetryPolicy
 _LOWER: dict[AnswerFormat, AnswerFormat] = {"json_schema": "json_object", "json_object": "text"}
 _NAMES_FORMAT = ("response_format", "json_schema", "json_object", "schema")
 _NOT_THE_FORM = ("context_length_exceeded", "content_policy_violation")
-
-
 NOT_NOW = (
     ServerDownError, ServerTimeoutError, RateLimitedError, QuotaError, BrokenServerError,
     UnauthorisedError,
@@ -161,7 +159,7 @@ class JudgeContext(NamedTuple):
     sampling: JudgeSampling
     clock: Callable[[], datetime]
     on_answer: Callable[[Judgment], object]
-    """Told of each new answer."""
+    """Called with each new answer."""
 
 
 class Judge:
@@ -186,7 +184,7 @@ class Judge:
             server: Where it is.
             context: What it shares with the others.
             retries: Waits for the server.
-            price: What it costs; None if nobody knows.
+            price: What it costs; None if it is not known.
             concurrency: Questions at a time.
         """
         self.name = name

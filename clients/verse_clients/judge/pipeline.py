@@ -150,6 +150,14 @@ class JudgingPipeline:
         bad = [j for list_ in self._judgments.values() for j in list_ if j.outcome != "judged"]
         return bad[-1].reply if bad else ""
 
+    def changed_models(self) -> dict[str, int]:
+        """Judges whose answers name several system fingerprints, and how many."""
+        found = {
+            name: len({each.fingerprint for each in given if each.fingerprint})
+            for name, given in self._judgments.items()
+        }
+        return {name: count for name, count in found.items() if count > 1}
+
     def summaries(self) -> tuple[JudgeSummary, ...]:
         """Each judge, and what became of its questions."""
         return tuple(_summary(judge, self._judgments[judge.name]) for judge in self._judges)
@@ -296,6 +304,10 @@ def _notes(pipeline: JudgingPipeline, orders: Sequence[Sequence[str]]) -> list[s
     if troubles := pipeline.troubles():
         found = ", ".join(f"{count} {name}" for name, count in sorted(troubles.items()))
         notes.append(f"Unusable answers: {found}.")
+    notes += [
+        f"The answers of {name} come from {count} versions of its model, by system_fingerprint."
+        for name, count in pipeline.changed_models().items()
+    ]
     if orders and (groups := num_groups(pipeline.contested, orders)) > 1:
         notes.append(
             f"The comparisons fall into {groups} groups that were never compared with each "

@@ -88,6 +88,18 @@ def test_another_version_of_an_adapter_is_another_judge(fake: FakeOpenAI) -> Non
     assert fake.num_calls == 2 * calls
 
 
+def test_a_ranking_says_when_a_judges_fingerprint_changed_on_the_way(fake: FakeOpenAI) -> None:
+    assert verse_judge(fake, "--compare", "none") == 0
+    assert not ranked().notes
+    lines = CACHE.read_text("utf-8").splitlines(keepends=True)
+    lines[0] = lines[0].replace('"fp-base"', '"fp-elsewhere"')
+    CACHE.write_text("".join(lines), "utf-8")
+    assert verse_judge(fake, "--compare", "none") == 0
+    assert ranked().notes == (
+        "The answers of base come from 2 versions of its model, by system_fingerprint.",
+    )
+
+
 def old_cache() -> list[Judgment]:
     """The answers as they were written before they said whose they are."""
     lines = [json.loads(line) for line in CACHE.read_text("utf-8").splitlines()]
