@@ -78,7 +78,7 @@ def look(bench: Bench) -> list[list[str]]:
     """All words after every action."""
     bench.window.app.more = NoServer()  # pyright: ignore
     bench.settle(lambda: any(bench.window.session.flags(i.id) for i in bench.window.session.items))
-    bench.wait(0.3)
+    bench.settle(lambda: not bench.window.actions._is_inspecting)  # pyright: ignore[reportPrivateUsage]
     seen: list[list[str]] = []
     for action in ACTIONS:
         bench.window.actions.run(action)
