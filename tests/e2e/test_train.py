@@ -109,11 +109,11 @@ def test_ctrl_c_saves_and_resume_goes_on_and_testing_changes_nothing(
         _, told = process.communicate(timeout=180)
     assert process.returncode == 130
     assert told.startswith("Stopped and saved at step ")
-    assert told.endswith("; go on with the same command and --resume.\n")
+    assert told.endswith("; continue with the same command and --resume.\n")
 
     result = run(command(*length, "--resume"))
     assert result.returncode == 0, result.stderr
-    assert "of them are done" in result.stdout
+    assert "steps are done already" in result.stdout
     assert "Finished at step 12." in result.stdout
 
     before = contents(tmp_path / "mine")
@@ -131,7 +131,7 @@ def test_the_death_of_the_training_process_is_told_in_one_sentence(
         os.kill(child_of(process.pid), signal.SIGKILL)
         _, told = process.communicate(timeout=180)
     assert process.returncode == 2
-    assert told.startswith("The training process was ended by signal SIGKILL, most likely for want")
+    assert told.startswith("The training process was killed by SIGKILL, most likely because memory")
     assert "--resume" in told
     assert told.count("\n") == 1
 
@@ -158,7 +158,8 @@ def test_a_mistake_is_one_sentence_and_code_2(
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == (
-        f"batch_sise in {tmp_path}/mine.yaml is no key of verse train; did you mean batch_size?\n"
+        f"batch_sise in {tmp_path}/mine.yaml is not a key of verse train; "
+        "did you mean batch_size?\n"
     )
     (tmp_path / "data" / "train.jsonl").write_text("{}\n")
     result = run(command())

@@ -111,7 +111,7 @@ def test_what_a_flag_cannot_be_ends_with_code_2(line: list[str], received: dict[
 
 def test_help_shows_the_defaults() -> None:
     text = " ".join(CliRunner().invoke(cli.app, ["--help"]).output.split())
-    assert "Rows of one step. [2]" in text
+    assert "Rows per step. [2]" in text
     assert "[河 母亲 灯]" in text
     assert "verse-tiny" in text
     assert f"Passes over the rows; {DEFAULT_EPOCHS} if neither is given." in text

@@ -40,7 +40,7 @@ def test_mlx_lms_keys_that_have_no_place_are_refused_with_what_to_do(key: str) -
 
 def test_config_inside_a_file_is_said_not_to_be_read() -> None:
     assert resolve_config({"config": "a.yaml"}, {}, "b.json").notices == (
-        "`config` in b.json names the file it was made from; it is not read.",
+        "`config` in b.json names the file it was made from; it is ignored.",
     )
     assert resolve_config({"config": None}, {}).notices == ()
 

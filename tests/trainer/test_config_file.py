@@ -47,8 +47,8 @@ def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("- a\n- b\n", "my.yaml is no configuration: it holds no `key: value` lines."),
-        ("iters: 1\niters: 2\n", "my.yaml:1 is not YAML: iters stands there twice."),
+        ("- a\n- b\n", "my.yaml is not a configuration: it has no `key: value` lines."),
+        ("iters: 1\niters: 2\n", "my.yaml:1 is not YAML: iters is given twice."),
         ("lora_parameters:\n  rank: 1\n  rank: 2\n", "my.yaml:2 is not YAML: rank stands"),
         ("iters: 1\n  seed: [\n", "my.yaml:2 is not YAML: "),
     ],

@@ -112,9 +112,19 @@ def test_patience_can_be_switched_off_in_a_file_and_by_a_flag() -> None:
 @pytest.mark.parametrize(
     ("file_keys", "flags", "length", "notice"),
     [
-        ({"iters": 9, "epochs": 2}, {}, (9, None), "Both iters and epochs are given; iters wins."),
+        (
+            {"iters": 9, "epochs": 2},
+            {},
+            (9, None),
+            "Both iters and epochs are given; iters takes precedence.",
+        ),
         ({}, {"iters": 9, "epochs": 2.0}, (9, None), "Both iters and epochs are given; iters"),
-        ({"iters": 9}, {"epochs": 2.0}, (None, 2.0), "--epochs wins over the file's iters."),
+        (
+            {"iters": 9},
+            {"epochs": 2.0},
+            (None, 2.0),
+            "--epochs takes precedence over the file's iters.",
+        ),
         ({"epochs": 2}, {"iters": 9}, (9, None), None),
         ({"epochs": 2}, {}, (None, 2.0), None),
     ],
@@ -156,7 +166,7 @@ def test_a_rate_hidden_by_the_schedule_is_said() -> None:
 )
 def test_an_unknown_key_is_named_with_its_file_and_the_nearest(key: str, nearest: str) -> None:
     assert refusal({key: 1}) == (
-        f"{key} in my.yaml is no key of verse train; did you mean {nearest}?"
+        f"{key} in my.yaml is not a key of verse train; did you mean {nearest}?"
     )
 
 
@@ -167,22 +177,28 @@ def test_unknown_keys_further_down_are_named_too() -> None:
     assert "did you mean optimizer_config.adam.betas?" in refusal(
         {"optimizer_config": {"adam": {"beta": 1}}}
     )
-    assert refusal({"zzz": 1}) == "zzz in my.yaml is no key of verse train."
+    assert refusal({"zzz": 1}) == "zzz in my.yaml is not a key of verse train."
 
 
 @pytest.mark.parametrize(
     ("file_keys", "sentence"),
     [
-        ({"batch_size": "4"}, "batch_size in my.yaml wants a whole number, not text."),
-        ({"batch_size": 0}, "batch_size in my.yaml wants a whole number >= 1."),
-        ({"batch_size": 1.5}, "batch_size in my.yaml wants a whole number, not a number."),
-        ({"train": "yes"}, "train in my.yaml wants true or false, not text."),
-        ({"learning_rate": 0}, "learning_rate in my.yaml wants a number > 0"),
+        ({"batch_size": "4"}, "batch_size in my.yaml must be a whole number, not text."),
+        ({"batch_size": 0}, "batch_size in my.yaml must be a whole number >= 1."),
+        ({"batch_size": 1.5}, "batch_size in my.yaml must be a whole number, not a number."),
+        ({"train": "yes"}, "train in my.yaml must be true or false, not text."),
+        ({"learning_rate": 0}, "learning_rate in my.yaml must be a number > 0"),
         ({"fine_tune_type": "lore"}, "fine_tune_type in my.yaml is 'lore'; choose lora, dora"),
-        ({"lora_parameters": 3}, "lora_parameters in my.yaml wants keys with values, not a whole"),
-        ({"lora_parameters": {"keys": "q"}}, "lora_parameters.keys in my.yaml wants a list, not"),
-        ({"lora_parameters": {"alpha": "x"}}, "lora_parameters.alpha in my.yaml wants a number"),
-        ({"lora_parameters": {"dropout": 1}}, "lora_parameters.dropout in my.yaml wants a number"),
+        (
+            {"lora_parameters": 3},
+            "lora_parameters in my.yaml must be keys with values, not a whole",
+        ),
+        ({"lora_parameters": {"keys": "q"}}, "lora_parameters.keys in my.yaml must be a list, not"),
+        ({"lora_parameters": {"alpha": "x"}}, "lora_parameters.alpha in my.yaml must be a number"),
+        (
+            {"lora_parameters": {"dropout": 1}},
+            "lora_parameters.dropout in my.yaml must be a number",
+        ),
         ({"lr_schedule": {"warmup": 1}}, "lr_schedule in my.yaml: name is missing."),
         ({"clear_cache_threshold": "2 tons"}, "clear_cache_threshold in my.yaml is '2 tons'"),
         ({"val_batches": 0}, "val_batches 0 measures nothing; -1 takes the whole set."),
@@ -195,7 +211,7 @@ def test_a_wrong_value_is_one_sentence_with_its_key(
 
 
 def test_a_wrong_flag_does_not_blame_the_file() -> None:
-    assert refusal({"seed": 1}, {"batch_size": 0}) == "batch_size wants a whole number >= 1."
+    assert refusal({"seed": 1}, {"batch_size": 0}) == "batch_size must be a whole number >= 1."
 
 
 def test_sizes_may_have_a_unit_as_in_mlx_lm() -> None:

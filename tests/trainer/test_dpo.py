@@ -142,7 +142,7 @@ def test_curated_pairs_are_taken_before_rows_of_another_kind(runs: Runs) -> None
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"prompt": "河", "chosen": "一"}], r"train\.jsonl:1: this is no pair"),
+        ([{"prompt": "河", "chosen": "一"}], r"train\.jsonl:1: this is not a pair"),
         (
             [*pairs(1), {"prompt": "河", "chosen": "一", "rejected": "一"}],
             r"train\.jsonl:2: .* same",

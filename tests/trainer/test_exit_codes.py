@@ -47,7 +47,7 @@ def test_a_bug_keeps_its_traceback_and_code() -> None:
 def test_a_stop_that_saved_tells_how_to_go_on(number: signal.Signals, code: int) -> None:
     assert end(Seen(finished=finished("interrupted")), stopped_by=number) == (
         code,
-        "Stopped and saved at step 40; go on with the same command and --resume.",
+        "Stopped and saved at step 40; continue with the same command and --resume.",
     )
 
 
@@ -60,7 +60,7 @@ def test_a_stop_before_the_first_step_has_nothing_to_save() -> None:
 def test_a_second_ctrl_c_tells_what_is_left() -> None:
     assert end(Seen(saved_step=20), -9, stopped_by=signal.SIGINT, killed=True) == (
         130,
-        "Stopped at once; with --resume it goes on from step 20.",
+        "Stopped immediately; --resume continues from step 20.",
     )
 
 
@@ -71,9 +71,9 @@ def test_a_death_tells_what_takes_less_memory(number: int, name: str) -> None:
     code, sentence = end(seen, -number)
     assert code == 2
     assert sentence == (
-        f"The training process was ended by signal {name}, most likely for want of memory: take a "
-        "smaller --batch-size, --grad-checkpoint or a base of 4 bits; "
-        "with --resume it goes on from step 20."
+        f"The training process was killed by {name}, most likely because memory ran out: use a "
+        "smaller --batch-size, --grad-checkpoint or a 4-bit base model; "
+        "--resume continues from step 20."
     )
 
 

@@ -44,7 +44,9 @@ def evaluated(step: int, is_best: bool = True) -> Evaluated:
     return Evaluated(step=step, valid_loss=2.25, standard_error=0.05, seconds=1, is_best=is_best)
 
 
-def shown(*messages: TrainMessage, terminal: bool = False) -> str:
+def shown(
+    *messages: TrainMessage, terminal: bool = False, config: TrainConfig | None = None
+) -> str:
     stream = io.StringIO()
     out = console(file=stream, force_terminal=terminal, width=200, color_system=None)
     with ProgressView(TrainConfig(), out) as view:
@@ -70,7 +72,7 @@ def test_a_terminal_has_a_bar_that_counts_steps_from_where_the_run_goes_on() -> 
     started = Started(steps=100, epochs=1, updates=100, start_step=40)
     step = Stepped(step=41, loss=2.0, tokens=99)
     text = shown(Loading(share=0.5), started, step, REPORT, terminal=True)
-    assert "loading the base" in text
+    assert "loading the base model" in text
     assert "41/100" in text or "10/100" in text
     assert "train loss 2.5000, 1,234 tokens/s, peak 2.0 GB" in text
     assert "left" not in text
@@ -79,7 +81,7 @@ def test_a_terminal_has_a_bar_that_counts_steps_from_where_the_run_goes_on() -> 
 def test_validations_stand_beside_the_training_loss() -> None:
     text = shown(evaluated(0), REPORT, evaluated(10), evaluated(20, is_best=False))
     lines = text.splitlines()
-    assert lines[0] == "step 0: valid loss 2.2500 ± 0.0500, the base alone"
+    assert lines[0] == "step 0: valid loss 2.2500 ± 0.0500, base model"
     assert lines[2] == "step 10: train loss 2.5000, valid loss 2.2500 ± 0.0500, best so far"
     assert lines[3] == "step 20: train loss 2.5000, valid loss 2.2500 ± 0.0500"
 
@@ -89,7 +91,7 @@ def test_poems_are_shown_as_they_are_with_what_they_copy() -> None:
         Sampled(step=10, theme="河", text="河水[bold]\n第二行"),
         Sampled(step=10, theme="灯", text="灯", copy_run="一盏旧灯还亮着呢", copy_source="a1b2"),
     )
-    assert "step 10, 《河》 (copies nothing)\n    河水[bold]\n    第二行\n" in text
+    assert "step 10, 《河》 (no passage copied)\n    河水[bold]\n    第二行\n" in text
     assert "《灯》 (8 characters as in a1b2: 一盏旧灯还亮着呢)" in text
 
 
@@ -102,8 +104,8 @@ def test_checkpoints_tests_and_the_end_are_told() -> None:
     assert text == (
         "step 60: saved adapters/[mine]/0000060_adapters.safetensors\n"
         "step 60: test loss 2.0000, perplexity 7.4\n"
-        "Stopped early, for the valid loss does not fall any more, at step 90. "
-        "Best is step 60, valid loss 2.0000 (the base alone 2.2500). "
+        "Stopped early at step 90: the valid loss no longer improves. "
+        "Best: step 60, valid loss 2.0000 (base model: 2.2500). "
         "The adapter is in adapters/[mine].\n"
     )
 
@@ -116,3 +118,8 @@ def test_the_end_shows_how_the_valid_loss_went() -> None:
     ]
     assert "valid loss over the run: █▅▁▃\n" in shown(*steps, FINISHED)
     assert "over the run" not in shown(steps[0], FINISHED)
+
+
+def test_a_run_that_starts_from_an_adapter_measures_that_first() -> None:
+    config = TrainConfig(resume_adapter_file="adapters/mine/adapters.safetensors")
+    assert shown(evaluated(0), config=config).endswith(", adapter it starts from\n")

@@ -241,7 +241,7 @@ def test_a_key_that_sounds_like_a_verdict_is_noted_once_for_its_file(runs: Runs)
 def test_without_a_valid_set_the_last_weights_are_published(runs: Runs) -> None:
     write_data(runs.data, num_valid=0)
     prepared = runs.prepare()
-    assert "nothing to validate with" in prepared.notes[0]
+    assert "no validation rows" in prepared.notes[0]
     outcome = run.train(prepared, runs.events.append)
     assert (outcome.best_step, outcome.base_valid_loss) == (None, None)
     assert runs.told(Evaluated) == []

@@ -183,7 +183,7 @@ def check_unused(folder: Path) -> None:
         raise TrainingError(f"adapter_path {folder} is a file; give a folder.")
     if any(file for pattern in _OF_A_RUN for file in folder.glob(pattern)):
         raise TrainingError(
-            f"{folder} already holds an adapter; go on with --resume, or choose another "
+            f"{folder} already holds an adapter; continue with --resume, or choose another "
             "adapter_path."
         )
 

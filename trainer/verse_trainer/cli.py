@@ -34,36 +34,36 @@ HELP: Mapping[str, str] = MappingProxyType(
         "adapter_path": "The folder to write; its name is the adapter's.",
         "train": "Train.",
         "test": "Measure the loss on test.jsonl at the end.",
-        "method": "sft learns poems, dpo learns preferences.",
+        "method": "sft trains on poems, dpo on preferences.",
         "fine_tune_type": "What to train.",
-        "num_layers": "Blocks to adapt, counted from the end; -1 for all.",
-        "mask_prompt": "Learn the poem only, not the frame before it.",
-        "prompt_format": "The frame around theme and poem.",
-        "max_seq_length": "Tokens of the longest row.",
-        "batch_size": "Rows of one step.",
-        "grad_accumulation_steps": "Steps to an update.",
-        "epochs": "Passes over the rows; 15 if neither is given.",
-        "iters": "Steps; wins over epochs.",
-        "optimizer": "How an update is made from a gradient.",
-        "learning_rate": "Together with scale, how fast the poems are learned.",
-        "seed": "Of order, dropout and first weights.",
-        "steps_per_report": "Steps between training losses.",
+        "num_layers": "Layers to adapt, counted from the end; -1 for all.",
+        "mask_prompt": "Train on the poem only, not on the prompt before it.",
+        "prompt_format": "How theme and poem become a prompt.",
+        "max_seq_length": "The longest row allowed, in tokens.",
+        "batch_size": "Rows per step.",
+        "grad_accumulation_steps": "Steps per optimizer update.",
+        "epochs": "Passes over the rows; 15 if neither this nor iters is given.",
+        "iters": "Steps; takes precedence over epochs.",
+        "optimizer": "The optimizer.",
+        "learning_rate": "Learning rate; what counts is rate x scale.",
+        "seed": "Seed of row order, dropout and initial weights.",
+        "steps_per_report": "Steps between reports of the training loss.",
         "steps_per_eval": "Steps between validations; as save_every if not given.",
         "save_every": "Steps between checkpoints; once an epoch if not given.",
         "val_batches": "Batches to validate with; -1 for all.",
         "test_batches": "Batches to test with; -1 for all.",
         "patience": "Validations without a better loss before it stops; 0 for never.",
-        "resume": "Go on where the run in adapter_path stopped.",
+        "resume": "Continue the run in adapter_path.",
         "resume_adapter_file": "Weights to start a new run from.",
-        "grad_checkpoint": "Compute more and keep less in memory.",
-        "clear_cache_threshold": "Cache to keep between steps, as in 2GB.",
+        "grad_checkpoint": "Recompute activations to save memory.",
+        "clear_cache_threshold": "Memory cache to keep between steps, such as 2GB.",
         "sample_every": "Steps between poems for the sample themes.",
-        "sample_themes": "A theme to write on; give it once for each.",
-        "beta": "DPO: how hard preferences pull.",
+        "sample_themes": "A theme to write about; repeat the flag for more.",
+        "beta": "DPO: strength of the preferences.",
         "sft_weight": "DPO: weight of the loss on the chosen poem.",
-        "report_to": "Also send the figures to wandb, swanlab or both.",
-        "project_name": "The project there.",
-        "trust_remote_code": "Run code that comes with the model.",
+        "report_to": "Also report to wandb, swanlab or both.",
+        "project_name": "The project name there.",
+        "trust_remote_code": "Run code that ships with the model.",
     }
 )
 _SIZES = frozenset({"clear_cache_threshold"})
@@ -146,7 +146,8 @@ _Config = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for machines.")]
 _DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Try one step, tell what a run would be, and stop.")
+    bool,
+    typer.Option("--dry-run", help="Measure one step, report what the run would take, and stop."),
 ]
 
 
@@ -157,7 +158,7 @@ def train(
 ) -> None:
     """Train an adapter on the rows of a data folder.
 
-    Flags and the file's keys are those of mlx_lm.lora. A flag wins over the file.
+    Flags and the file's keys are those of mlx_lm.lora. A flag takes precedence over the file.
     """
     from verse_trainer.command import run_command
 

@@ -36,12 +36,12 @@ def run_command(
     Raises:
         TrainerError: the user can put it right; exit code 2.
     """
-    settled = read_config(config_name, flags)
-    for notice in settled.notices:
-        _tell(notice)
-    config, seen = settled.config, Seen()
+    resolved = read_config(config_name, flags)
+    for notice in resolved.notices:
+        _print_error(notice)
+    config, seen = resolved.config, Seen()
     report = None if dry_run else service_reporter(config)
-    with _view(settled, as_json) as show:
+    with _view(resolved, as_json) as show:
 
         def on_message(message: TrainMessage) -> None:
             seen.note(message)
@@ -54,12 +54,12 @@ def run_command(
     if exit_code == MISTAKE:
         raise TrainerError(sentence)
     if sentence is not None:
-        _tell(sentence)
+        _print_error(sentence)
     return exit_code
 
 
 def read_config(config_name: str | None, flags: Mapping[str, Any]) -> ResolvedConfig:
-    """Settle what the file, if any, and the flags say.
+    """Resolve what the file, if any, and the flags say.
 
     Raises:
         ConfigError: one of them cannot be understood.
@@ -70,16 +70,16 @@ def read_config(config_name: str | None, flags: Mapping[str, Any]) -> ResolvedCo
     return resolve_config(read_config_file(path), flags, str(path))
 
 
-def _view(settled: ResolvedConfig, as_json: bool) -> AbstractContextManager[Show]:
-    return nullcontext(_print_json) if as_json else ProgressView(settled.config, console())
+def _view(resolved: ResolvedConfig, as_json: bool) -> AbstractContextManager[Show]:
+    return nullcontext(_print_json) if as_json else ProgressView(resolved.config, console())
 
 
 def _print_json(message: TrainMessage) -> None:
-    if not isinstance(message, Failed):  # told on standard error, as every mistake
+    if not isinstance(message, Failed):  # printed to standard error, as every mistake
         show(msgspec.json.encode(message).decode())
 
 
-def _tell(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     show(sentence, stderr=True)
 
 

@@ -154,7 +154,7 @@ def unknown_key(key: str, place: str, known: Iterable[str]) -> ConfigError:
     nearest = [f"{parent}.{name}" if parent else name for name in near]
     guess = [*([_RENAMED[key]] if key in _RENAMED else []), *exact, *nearest]
     hint = f"; did you mean {guess[0]}?" if guess else "."
-    return ConfigError(f"{key}{place} is no key of verse train{hint}")
+    return ConfigError(f"{key}{place} is not a key of verse train{hint}")
 
 
 def mistake(error: msgspec.ValidationError, place: str) -> ConfigError:
@@ -174,7 +174,7 @@ def mistake(error: msgspec.ValidationError, place: str) -> ConfigError:
     if wrong := re.search(r"Expected `(.*?)`(.*?)(?:, got `(.*)`)?$", message):
         wanted = f"{_kinds(wrong[1])}{wrong[2]}"
         got = f", not {_kinds(wrong[3])}" if wrong[3] else ""
-        return ConfigError(f"{subject} wants {wanted}{got}.")
+        return ConfigError(f"{subject} must be {wanted}{got}.")
     return ConfigError(f"{subject}: {message}.")
 
 

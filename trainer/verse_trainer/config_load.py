@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
         for name in names:
             if names.count(name) > 1:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{name} stands there twice", node.start_mark
+                    None, None, f"{name} is given twice", node.start_mark
                 )
         return cast(dict[Any, Any], super().construct_mapping(node, deep))
 
@@ -57,7 +57,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} is no configuration: it holds no `key: value` lines.")
+        raise ConfigError(f"{path} is not a configuration: it has no `key: value` lines.")
     return {str(key): value for key, value in cast(dict[Any, Any], content).items()}
 
 
@@ -134,7 +134,7 @@ def _known(file_keys: Mapping[str, Any], place: str, notices: list[str]) -> Keys
     """The keys without those of mlx-lm that Verse refuses, each checked for its spelling."""
     keys = dict(file_keys)
     if keys.pop("config", None) is not None:
-        notices.append(f"`config`{place} names the file it was made from; it is not read.")
+        notices.append(f"`config`{place} names the file it was made from; it is ignored.")
     for key, value in list(keys.items()):
         if key in config_checks.REFUSED:
             if value is not None:
@@ -170,9 +170,9 @@ def _without_nulls(keys: Keys) -> Keys:
 def _settle_length(from_file: Keys, given: Keys, notices: list[str]) -> None:
     """`iters` wins over `epochs`, but what was typed wins over what stood in the file."""
     if given.get("epochs") and not given.get("iters") and from_file.pop("iters", None):
-        notices.append("--epochs wins over the file's iters.")
+        notices.append("--epochs takes precedence over the file's iters.")
     if any(keys.get("iters") and keys.get("epochs") for keys in (given, from_file)):
-        notices.append("Both iters and epochs are given; iters wins.")
+        notices.append("Both iters and epochs are given; iters takes precedence.")
     if given.get("iters") or from_file.get("iters"):
         given.pop("epochs", None)
         from_file.pop("epochs", None)

@@ -172,7 +172,7 @@ def _encode(pair: PreferencePair | jsonl.JsonlError, place: str, encoder: Encode
         raise DataSetError(str(pair))
     if isinstance(pair, jsonl.JsonlError):
         raise DataSetError(
-            f"{place}: this is no pair of prompt, chosen and rejected: {pair.problem}"
+            f"{place}: this is not a pair of prompt, chosen and rejected: {pair.problem}"
         )
     if pair.chosen == pair.rejected:
         raise DataSetError(f"{place}: chosen and rejected are the same; take the pair out.")

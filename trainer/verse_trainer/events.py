@@ -135,7 +135,7 @@ Event = Started | Stepped | TrainReport | Evaluated | Saved | Sampled | Tested |
 
 
 class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The only thing the training process is told: the first line of its input."""
+    """The only thing the training process is asked: the first line of its input."""
 
     config: TrainConfig
     dry_run: bool = False

@@ -91,7 +91,7 @@ class TrainingLoop:
             if error.errno in _NO_SPACE:
                 raise TrainingError(
                     f"The disk of {self._run.folder} is full; {self._writer.what_is_kept()} "
-                    "Free some space and go on with the same command and --resume."
+                    "Free some space and continue with the same command and --resume."
                 ) from error
             raise
 

@@ -198,7 +198,7 @@ def _num_adapted(architecture: Architecture, num_layers: int) -> int:
 def memory_of(
     architecture: Architecture | None, config: TrainConfig, row_tokens: int, base_bytes: int
 ) -> MemoryEstimate | None:
-    """The estimate for a base that is in memory; None where it cannot be told."""
+    """The estimate for a base that is in memory; None where it is not known."""
     if architecture is None or config.fine_tune_type == "full":
         return None
     per_weight = base_bytes / architecture.num_weights()

@@ -137,7 +137,7 @@ class Cadence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_cadence(config: TrainConfig, steps_per_epoch: int) -> Cadence:
-    """Settle the steps: `iters` over `epochs`, checkpoints once an epoch unless told otherwise."""
+    """Lay out the steps: `iters` over `epochs`, checkpoints once an epoch unless given."""
     epochs = DEFAULT_EPOCHS if config.epochs is None else config.epochs
     total = config.iters or math.ceil(epochs * steps_per_epoch)
     save_every = config.save_every or steps_per_epoch

@@ -141,7 +141,7 @@ def first_rate(config: TrainConfig) -> float:
 
 
 def _rows(forecast: Forecast) -> str:
-    return f"{forecast.num_rows} to learn from, {forecast.num_valid_rows} to validate with"
+    return f"{forecast.num_rows} for training, {forecast.num_valid_rows} for validation"
 
 
 def _never_seen(forecast: Forecast) -> str:
@@ -164,7 +164,7 @@ def _steps(forecast: Forecast, config: TrainConfig) -> str:
     if forecast.total_updates != forecast.total_steps:
         words += f", {forecast.total_updates} updates"
     if forecast.start_step:
-        words += f"; {forecast.start_step} of them are done"
+        words += f"; {forecast.start_step} steps are done already"
     return words
 
 
@@ -187,7 +187,7 @@ def _strength(config: TrainConfig) -> str:
     product = rate * scale
     words = f"{rate:g} x {scale:g} = {product:.2g}: "
     if config.optimizer not in ("adam", "adamw"):
-        return f"{words}cannot be compared, known runs used Adam"
+        return f"{words}not comparable, the known runs used Adam"
     if config.method == "dpo":
         return words + _preference_strength(product)
     if product < _WEAK:
@@ -207,7 +207,7 @@ def _preference_strength(product: float) -> str:
 
 def _schedule(forecast: Forecast, config: TrainConfig) -> str:
     if config.lr_schedule is None:
-        return "the same rate throughout"
+        return "constant rate"
     planned = complete_schedule(config.lr_schedule, config.learning_rate, forecast.total_updates)
     words = planned.name.replace("_", " ")
     if planned.warmup:

@@ -68,7 +68,7 @@ class ProgressView:
         """Show one message."""
         match message:
             case Loading():
-                self._count("loading the base", round(100 * message.share), 100)
+                self._count("loading the base model", round(100 * message.share), 100)
             case Forecast():
                 self._show_forecast(message)
             case Started():
@@ -124,9 +124,12 @@ class ProgressView:
             words += f"train loss {_loss(self._train_loss)}, "
         words += f"valid loss {_loss(evaluated.valid_loss)}{_error(evaluated.standard_error)}"
         if figures := evaluated.preference:
-            words += f", margin {figures.margin:.3f}, {figures.accuracy:.0%} preferred rightly"
+            words += (
+                f", margin {figures.margin:.3f}, {figures.accuracy:.0%} of pairs ranked correctly"
+            )
         if evaluated.step == 0:
-            return f"{words}, the base alone"
+            start = self._config.resume_adapter_file
+            return f"{words}, " + ("base model" if start is None else "adapter it starts from")
         return f"{words}, best so far" if evaluated.is_best else words
 
     def _line(self, text: str) -> None:
@@ -134,7 +137,7 @@ class ProgressView:
 
 
 def _in_words(message: TrainMessage) -> str | None:
-    """What is told in the same words at any time; None for what is not told."""
+    """What is shown in the same words at any time; None for what is not shown."""
     match message:
         case Sampled():
             return _poem(message)
@@ -155,24 +158,24 @@ def _poem(sample: Sampled) -> str:
         count = len(sample.copy_run)
         copied = f"{count} characters as in {sample.copy_source}: {sample.copy_run}"
     else:
-        copied = "copies nothing"
+        copied = "no passage copied"
     return f"step {sample.step}, 《{sample.theme}》 ({copied})\n{lines}"
 
 
 _REASONS = {
-    "finished": "Finished",
-    "early_stop": "Stopped early, for the valid loss does not fall any more,",
-    "interrupted": "Interrupted",
-    "nan": "Stopped, for the loss is no number any more,",
+    "finished": "Finished at step {}.",
+    "early_stop": "Stopped early at step {}: the valid loss no longer improves.",
+    "interrupted": "Interrupted at step {}.",
+    "nan": "Stopped at step {}: the loss is NaN.",
 }
 
 
 def _summary(finished: Finished) -> str:
-    words = f"{_REASONS[finished.reason]} at step {finished.step}."
+    words = _REASONS[finished.reason].format(finished.step)
     if finished.best_step is not None and finished.best_valid_loss is not None:
-        words += f" Best is step {finished.best_step}, valid loss {_loss(finished.best_valid_loss)}"
+        words += f" Best: step {finished.best_step}, valid loss {_loss(finished.best_valid_loss)}"
         if finished.base_valid_loss is not None:
-            words += f" (the base alone {_loss(finished.base_valid_loss)})"
+            words += f" (base model: {_loss(finished.base_valid_loss)})"
         words += "."
     return f"{words} The adapter is in {finished.adapter_path}."
 

@@ -254,7 +254,7 @@ def _check_folder(config: TrainConfig) -> None:
     if not config.resume:
         check_unused(folder)
     elif run_record.read_record(folder) is None:
-        raise TrainingError(f"{folder} holds no run to resume; start it without --resume.")
+        raise TrainingError(f"{folder} holds no run to resume; start without --resume.")
 
 
 def _record(
@@ -300,7 +300,7 @@ def _check_start(before: RunRecord, now: RunRecord, *, is_new: bool) -> None:
     """A run that had no time to save its first weights needs them once more."""
     if is_new and before.identity.start is not None and now.identity.start is None:
         raise TrainingError(
-            "The run was stopped before it saved anything; give its resume_adapter_file again."
+            "The run stopped before it saved anything; give its resume_adapter_file again."
         )
 
 
@@ -330,17 +330,18 @@ def _notes(
         )
     if "valid" not in material.rows:
         notes.append(
-            f"{config.data} has nothing to validate with: no checkpoint is the best, nothing stops "
+            f"{config.data} has no validation rows: no checkpoint can be the best, nothing stops "
             "the run early, and the last weights are published."
         )
     if config.fine_tune_type == "full":
         notes.append(
-            "A full fine-tune is no adapter: `verse serve` cannot load it beside others; fuse it "
-            "and serve the result with --model."
+            "A full fine-tune is not an adapter: `verse serve` cannot load it beside others; fuse "
+            "it and serve the result with --model."
         )
     if config.method == "dpo" and config.resume_adapter_file is None and not config.resume:
         notes.append(
-            "No resume_adapter_file is given, so the preferences are learned on the bare base."
+            "No resume_adapter_file is given, so the preferences are trained on the base model "
+            "itself."
         )
     return notes
 

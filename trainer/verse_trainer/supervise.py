@@ -152,14 +152,13 @@ def exit_status(ending: Ending, seen: Seen) -> tuple[int, str | None]:
 
 def _stopped(ending: Ending, seen: Seen) -> str:
     if ending.killed and seen.saved_step is None:
-        return "Stopped at once; no checkpoint had been saved."
+        return "Stopped immediately; no checkpoint had been saved."
     if ending.killed:
-        return f"Stopped at once; {_go_on(seen.saved_step)}"
+        return f"Stopped immediately; {_go_on(seen.saved_step)}"
     if seen.finished is None:
         return "Stopped before the first step; there was nothing to save."
-    return (
-        f"Stopped and saved at step {seen.finished.step}; go on with the same command and --resume."
-    )
+    step = seen.finished.step
+    return f"Stopped and saved at step {step}; continue with the same command and --resume."
 
 
 def _died(number: int, seen: Seen) -> str:
@@ -168,12 +167,12 @@ def _died(number: int, seen: Seen) -> str:
     except ValueError:
         name = str(number)
     return (
-        f"The training process was ended by signal {name}, most likely for want of memory: take a "
-        f"smaller --batch-size, --grad-checkpoint or a base of 4 bits; {_go_on(seen.saved_step)}"
+        f"The training process was killed by {name}, most likely because memory ran out: use a "
+        f"smaller --batch-size, --grad-checkpoint or a 4-bit base model; {_go_on(seen.saved_step)}"
     )
 
 
 def _go_on(saved_step: int | None) -> str:
     if saved_step is None:
         return "no checkpoint had been saved."
-    return f"with --resume it goes on from step {saved_step}."
+    return f"--resume continues from step {saved_step}."

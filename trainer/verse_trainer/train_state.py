@@ -19,7 +19,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, kw_only=True):
-    """Sums over the steps since something was last told."""
+    """Sums over the steps since the last report or checkpoint."""
 
     loss: float = 0.0
     weight: int = 0
