@@ -114,4 +114,4 @@ def test_help_shows_the_defaults() -> None:
     assert "Rows per step. [2]" in text
     assert "[河 母亲 灯]" in text
     assert "verse-tiny" in text
-    assert f"Passes over the rows; {DEFAULT_EPOCHS} if neither is given." in text
+    assert f"Passes over the rows; {DEFAULT_EPOCHS} if neither this nor iters is given." in text

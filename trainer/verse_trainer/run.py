@@ -19,6 +19,7 @@ from verse.base_model import BaseModel
 from verse_trainer import lora, run_record
 from verse_trainer.checkpoint import SavedState, check_unused, read_state
 from verse_trainer.config import TrainConfig, complete_schedule
+from verse_trainer.encoding import EncodedRow
 from verse_trainer.errors import TrainingError
 from verse_trainer.events import Event
 from verse_trainer.loop import Outcome, TrainingLoop
@@ -38,15 +39,6 @@ class MeasuredStep:
     """Of the rows of the timed batch, without padding."""
     peak_bytes: int
     """The most memory in use, over the longest batch; the base included."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LongestRow:
-    """The row with the most tokens."""
-
-    num_tokens: int
-    place: str
-    """File and line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +116,9 @@ class PreparedRun:
         return 0 if self.saved is None else self.saved.state.step
 
     @property
-    def longest(self) -> LongestRow:
+    def longest(self) -> EncodedRow:
         """The training row with the most tokens."""
-        row = max(self.material.rows["train"], key=lambda row: row.num_tokens)
-        return LongestRow(num_tokens=row.num_tokens, place=row.place)
+        return max(self.material.rows["train"], key=lambda row: row.num_tokens)
 
     def one_step(self, clock: Callable[[], float] = time.perf_counter) -> MeasuredStep:
         """Take one real step and put everything back.
