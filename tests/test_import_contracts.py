@@ -29,6 +29,13 @@ PLANTED = {
     "api knows the engine's records and errors, nothing behind them": (
         ("server/verse_server/api/planted.py", "import verse_server.engine.scheduler"),
     ),
+    "inside verse train: commands over the run, its loop, its files, its arithmetic": (
+        ("trainer/verse_trainer/step.py", "import verse_trainer.checkpoint"),
+        ("trainer/verse_trainer/config.py", "import verse_trainer.config_checks"),
+    ),
+    "what a run is asked, counts and reports needs no mlx": (
+        ("trainer/verse_trainer/plan.py", "import mlx.core as mx"),
+    ),
     "the trainer's commands on data and on adapters do not know each other": (
         ("trainer/verse_trainer/data_set/planted.py", "import verse_trainer.adapters.lookup"),
     ),

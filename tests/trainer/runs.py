@@ -147,13 +147,13 @@ class Runs:
         on_event: Callable[[Event], None] = lambda _event: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Outcome:
-        def tell(event: Event) -> None:
+        def hear(event: Event) -> None:
             self.events.append(event)
             on_event(event)
 
-        return run.train(self.prepare(config), tell, stop)
+        return run.train(self.prepare(config), hear, stop)
 
-    def told(self, kind: type[Any]) -> list[Any]:
+    def reported(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
 
 

@@ -151,7 +151,7 @@ def test_a_full_disk_leaves_the_last_good_state(
         fill_the_disk_after(num_events, runs, patch)
         sentence = sentence_of(runs, TrainingError, save_every=2)
     assert f"The disk of {runs.folder} is full" in sentence
-    saved = [event.step for event in runs.told(Saved)]
+    saved = [event.step for event in runs.reported(Saved)]
     if saved:
         assert f"the checkpoint of step {saved[-1]} and those before are whole" in sentence
     assert not list(runs.folder.glob(".*")), "half-written files were left"
@@ -182,7 +182,7 @@ def test_who_listens_may_fail_and_the_run_can_go_on(runs: Runs) -> None:
         runs.train(on_event=fail)
     runs.events.clear()
     assert runs.train(runs.config(resume=True)).reason == "finished"
-    assert runs.told(Stepped)[0].step == 5
+    assert runs.reported(Stepped)[0].step == 5
 
 
 def test_checking_needs_no_model_and_writes_nothing(runs: Runs, tmp_path: Path) -> None:

@@ -49,18 +49,20 @@ def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
     [
         ("- a\n- b\n", "my.yaml is not a configuration: it has no `key: value` lines."),
         ("iters: 1\niters: 2\n", "my.yaml:1 is not YAML: iters is given twice."),
-        ("lora_parameters:\n  rank: 1\n  rank: 2\n", "my.yaml:2 is not YAML: rank stands"),
+        ("lora_parameters:\n  rank: 1\n  rank: 2\n", "my.yaml:2 is not YAML: rank is given twice"),
         ("iters: 1\n  seed: [\n", "my.yaml:2 is not YAML: "),
     ],
 )
-def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, text: str, sentence: str) -> None:
+def test_what_is_wrong_is_reported_with_file_and_line(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config_file(write(tmp_path, text))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_one_that_is_no_text_are_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_one_that_is_no_text_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.yaml cannot be read: No such file"):
         read_config_file(tmp_path / "gone.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")

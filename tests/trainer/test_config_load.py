@@ -171,7 +171,7 @@ def test_an_unknown_key_is_named_with_its_file_and_the_nearest(key: str, nearest
 
 
 def test_unknown_keys_further_down_are_named_too() -> None:
-    assert "lora_parameters.rnk in my.yaml is no key" in refusal({"lora_parameters": {"rnk": 1}})
+    assert "lora_parameters.rnk in my.yaml is not a key" in refusal({"lora_parameters": {"rnk": 1}})
     assert "did you mean lr_schedule.arguments?" in refusal({"lr_schedule": {"argument": []}})
     assert "did you mean optimizer_config.adamw?" in refusal({"optimizer_config": {"adaw": {}}})
     assert "did you mean optimizer_config.adam.betas?" in refusal(

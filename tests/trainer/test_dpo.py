@@ -32,7 +32,7 @@ def write_pairs(runs: Runs, num_valid: int = 2) -> None:
 def test_it_moves_the_margin_of_a_planted_preference(runs: Runs) -> None:
     write_pairs(runs)
     outcome = runs.train(dpo(runs))
-    first, last = runs.told(Evaluated)[0], runs.told(Evaluated)[-1]
+    first, last = runs.reported(Evaluated)[0], runs.reported(Evaluated)[-1]
     assert first.preference.margin == pytest.approx(0, abs=1e-5)
     assert last.preference.margin > 0.5
     assert last.preference.accuracy == 1
@@ -40,7 +40,7 @@ def test_it_moves_the_margin_of_a_planted_preference(runs: Runs) -> None:
     assert last.preference.rejected_logp < last.preference.chosen_logp
     assert last.valid_loss < first.valid_loss
     assert outcome.best_step == last.step
-    reports = [report.preference for report in runs.told(TrainReport)]
+    reports = [report.preference for report in runs.reported(TrainReport)]
     assert reports[-1].margin > reports[0].margin
 
 
@@ -53,7 +53,7 @@ def test_before_the_first_step_the_loss_is_that_of_a_coin_and_the_sft_term(runs:
     chosen = [pair.chosen for pair in prepared.material.pairs["valid"]]  # pyright: ignore
     per_token = [nll(model, collate([row])).item() / row.weight for row in chosen]
     expected = math.log(2) + 0.25 * sum(per_token) / len(per_token)
-    assert runs.told(Evaluated)[0].valid_loss == pytest.approx(expected, rel=1e-4)
+    assert runs.reported(Evaluated)[0].valid_loss == pytest.approx(expected, rel=1e-4)
 
 
 def objective(runs: Runs, **keys: float) -> tuple[Any, DpoObjective, list[EncodedPair]]:
@@ -121,7 +121,7 @@ def test_it_goes_on_from_an_adapter_and_refers_to_it(runs: Runs) -> None:
     prepared = runs.prepare(config)
     assert prepared.notes == ()
     outcome = run.train(prepared, runs.events.append)
-    first = runs.told(Evaluated)[0]
+    first = runs.reported(Evaluated)[0]
     assert first.preference.margin == pytest.approx(0, abs=1e-5)
     assert outcome.base_valid_loss is None  # what was measured first is no base
     recorded = (runs.folder / "run.json").read_text()

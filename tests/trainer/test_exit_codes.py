@@ -33,7 +33,7 @@ def test_a_run_that_was_done_when_ctrl_c_came_is_a_success() -> None:
     assert end(Seen(finished=finished("finished")), stopped_by=signal.SIGINT) == (0, None)
 
 
-def test_a_mistake_is_told_with_code_2() -> None:
+def test_a_mistake_is_reported_with_code_2() -> None:
     seen = Seen()
     seen.note(Failed(sentence="There are no poems."))
     assert end(seen, 2) == (2, "There are no poems.")

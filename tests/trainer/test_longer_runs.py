@@ -154,7 +154,7 @@ def test_the_end_of_a_shorter_run_does_not_count_towards_an_early_stop(walk: Any
     assert outcome.best_valid_loss == min(entry["valid_loss"] for entry in parts.history.values())
 
 
-def test_the_end_is_told_once_however_often_the_run_is_made_longer(walk: Any) -> None:
+def test_the_end_is_reported_once_however_often_the_run_is_made_longer(walk: Any) -> None:
     parts = walk("parts", test=True)
     write_data(parts.runs.data)
     valid = (parts.runs.data / "valid.jsonl").read_bytes()

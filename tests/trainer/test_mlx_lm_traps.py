@@ -83,9 +83,9 @@ def test_trap_4_every_checkpoint_is_scored_by_its_own_weights_and_the_best_is_pu
     runs: Runs,
 ) -> None:
     outcome = runs.train(runs.config(save_every=3, steps_per_eval=2, patience=None))
-    saved = [event.step for event in runs.told(Saved)]
+    saved = [event.step for event in runs.reported(Saved)]
     assert saved == [2, 3, 4, 6, 8]
-    assert [event.step for event in runs.told(Evaluated)] == [0, *saved]
+    assert [event.step for event in runs.reported(Evaluated)] == [0, *saved]
     files = files_of(runs.folder)
     assert files["adapters.safetensors"] == files[f"{outcome.best_step:07d}_adapters.safetensors"]
     # That each loss is that of its weights: test_run.py.
@@ -104,16 +104,16 @@ def test_trap_6_a_resumed_run_goes_on_and_writes_over_nothing(runs: Runs) -> Non
     before = {file.name: file.stat().st_mtime_ns for file in runs.folder.glob("0*")}
     runs.events.clear()
     runs.train(runs.config(epochs=2, save_every=2, resume=True))
-    assert runs.told(Started)[0].start_step == 4
-    assert [event.step for event in runs.told(Stepped)] == [5, 6, 7, 8]
+    assert runs.reported(Started)[0].start_step == 4
+    assert [event.step for event in runs.reported(Stepped)] == [5, 6, 7, 8]
     assert {name: (runs.folder / name).stat().st_mtime_ns for name in before} == before
 
 
 def test_trap_7_the_listener_hears_every_step_and_may_stop_the_run(runs: Runs) -> None:
-    runs.train(stop=lambda: len(runs.told(Stepped)) >= 2)
+    runs.train(stop=lambda: len(runs.reported(Stepped)) >= 2)
     kinds = {type(event).__name__ for event in runs.events}
     assert {"Started", "Stepped", "Evaluated", "Saved", "Stopped"} <= kinds
-    assert runs.told(Stepped)[-1].step == 2
+    assert runs.reported(Stepped)[-1].step == 2
 
 
 def test_trap_8_the_threshold_of_the_cache_arrives(
@@ -161,7 +161,7 @@ def test_trap_11_a_schedule_counts_updates_and_no_gradient_is_lost(runs: Runs) -
         patience=None,
     )
     runs.train(config)
-    rates = [report.learning_rate for report in runs.told(TrainReport)]
+    rates = [report.learning_rate for report in runs.reported(TrainReport)]
     # 4 batches an epoch: updates after the third, and after the fourth with what is left over.
     assert rates == pytest.approx([0.01] * 3 + [0.0075] * 3 + [0.005, 0.0025], abs=1e-6)
     files = list(files_of(runs.folder, "0*").values())

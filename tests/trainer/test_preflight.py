@@ -1,4 +1,4 @@
-"""What is told before the first step."""
+"""What is reported before the first step."""
 
 import itertools
 from typing import Any
@@ -79,7 +79,7 @@ def test_rows_mlx_lm_never_sees_are_counted_as_it_leaves_them_out(
     assert num_rows - len(seen) == unseen
 
 
-def test_rows_and_tokens_are_told() -> None:
+def test_rows_and_tokens_are_reported() -> None:
     assert words("rows") == "105 for training, 19 for validation"
     assert words("never seen") == "0; mlx_lm.lora would never train on 1"
     assert words("never seen", never_seen=7) == "7; mlx_lm.lora would never train on 1"
@@ -89,7 +89,7 @@ def test_rows_and_tokens_are_told() -> None:
     assert "refuses fewer rows" in words("never seen", num_rows=3, never_seen_by_mlx_lm=3)
 
 
-def test_steps_are_told_with_epochs_updates_and_what_is_done() -> None:
+def test_steps_are_reported_with_epochs_updates_and_what_is_done() -> None:
     assert words("steps") == "795 of up to 2 rows = 15.0 epochs"
     assert words("steps", total_updates=200, start_step=53) == (
         "795 of up to 2 rows = 15.0 epochs, 200 updates; 53 steps are done already"
@@ -125,7 +125,7 @@ def test_what_cannot_be_compared_is_not_judged() -> None:
     assert "usual for preferences" in rate(5e-6, 2.0, method="dpo")
 
 
-def test_the_schedule_is_told_and_whether_it_fits_the_run() -> None:
+def test_the_schedule_is_reported_and_whether_it_fits_the_run() -> None:
     assert words("schedule") == "constant rate"
     fits = TrainConfig(lr_schedule=ScheduleConfig(name="cosine_decay", warmup=0.05))
     assert words("schedule", fits) == "cosine decay after a warm-up of 40"
@@ -133,7 +133,7 @@ def test_the_schedule_is_told_and_whether_it_fits_the_run() -> None:
     assert words("schedule", long) == "cosine decay; it ends at update 2000, the run has 795"
 
 
-def test_bias_correction_is_told_in_numbers() -> None:
+def test_bias_correction_is_reported_in_numbers() -> None:
     assert words("optimizer").startswith("adamw with bias correction")
     off = TrainConfig(optimizer="adam", optimizer_config={"adam": {"bias_correction": False}})
     assert "first step is 3.2 times as long as the rate says, the tenth 6.5" in words(
@@ -142,7 +142,7 @@ def test_bias_correction_is_told_in_numbers() -> None:
     assert words("optimizer", TrainConfig(optimizer="muon")) == "muon"
 
 
-def test_memory_is_told_by_its_parts_and_what_would_help() -> None:
+def test_memory_is_reported_by_its_parts_and_what_would_help() -> None:
     assert words("memory") == (
         "9.5 GB at the peak, measured on one step with the longest rows; this machine has 16.0 GB "
         "(weights 8.1 GB, adapter and optimizer 0.3 GB, the batch 1.1 GB)"
@@ -151,7 +151,7 @@ def test_memory_is_told_by_its_parts_and_what_would_help() -> None:
     assert tight.endswith("; that is tight, try --batch-size 1: 8.9 GB")
 
 
-def test_time_is_told_with_the_measured_speed() -> None:
+def test_time_is_reported_with_the_measured_speed() -> None:
     assert words("time") == "about 7 min at 500 tokens/s, one step measured"
 
 

@@ -73,14 +73,14 @@ def test_a_preset_trains_the_base_it_is_named_after(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_expected_memory_is_what_the_estimate_says(name: str) -> None:
     text = find_config(name).read_text("utf-8")
-    told = re.search(
+    reported = re.search(
         r"^# Expected memory: (.*) at the peak, with rows of up to (\d+) ", text, re.MULTILINE
     )
-    assert told is not None
-    assert int(told[2]) == ROW_TOKENS
+    assert reported is not None
+    assert int(reported[2]) == ROW_TOKENS
     config = config_of(name)
     expected = estimate(architecture_of(config.model), config, ROW_TOKENS)
-    assert told[1] == gigabytes(expected.total_bytes)
+    assert reported[1] == gigabytes(expected.total_bytes)
 
 
 @pytest.mark.parametrize("name", NAMES)

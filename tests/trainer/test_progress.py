@@ -49,7 +49,7 @@ def shown(
 ) -> str:
     stream = io.StringIO()
     out = console(file=stream, force_terminal=terminal, width=200, color_system=None)
-    with ProgressView(TrainConfig(), out) as view:
+    with ProgressView(config or TrainConfig(), out) as view:
         for message in messages:
             view(message)
     return stream.getvalue()
@@ -95,7 +95,7 @@ def test_poems_are_shown_as_they_are_with_what_they_copy() -> None:
     assert "《灯》 (8 characters as in a1b2: 一盏旧灯还亮着呢)" in text
 
 
-def test_checkpoints_tests_and_the_end_are_told() -> None:
+def test_checkpoints_tests_and_the_end_are_reported() -> None:
     text = shown(
         Saved(step=60, path="adapters/[mine]/0000060_adapters.safetensors"),
         events.Tested(step=60, test_loss=2.0, standard_error=None, perplexity=7.39),

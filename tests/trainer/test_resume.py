@@ -111,7 +111,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(
 
 
 def stop_after(step: int, runs: Runs) -> Any:
-    return lambda: bool(runs.told(Stepped)) and runs.told(Stepped)[-1].step >= step
+    return lambda: bool(runs.reported(Stepped)) and runs.reported(Stepped)[-1].step >= step
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
@@ -127,8 +127,8 @@ def test_asked_to_stop_it_saves_and_goes_on_later(runs: Runs, step: int) -> None
     assert (runs.folder / "adapters.safetensors").exists()
     runs.events.clear()
     runs.train(runs.config(patience=None, grad_accumulation_steps=2, resume=True))
-    assert runs.told(Started)[0].start_step == step
-    assert runs.told(Stepped)[0].step == step + 1
+    assert runs.reported(Started)[0].start_step == step
+    assert runs.reported(Stepped)[0].step == step + 1
     mine = files_of(runs.folder)
     assert {name: mine[name] for name in files_of(whole.folder)} == files_of(whole.folder)
     record = read_record(runs.folder)
@@ -147,7 +147,7 @@ def test_a_finished_run_has_nothing_left_to_do(runs: Runs) -> None:
     before = files_of(runs.folder)
     runs.events.clear()
     assert runs.train(runs.config(resume=True)).reason == "finished"
-    assert runs.told(Stepped) == []
+    assert runs.reported(Stepped) == []
     assert files_of(runs.folder) == before
 
 
@@ -167,15 +167,15 @@ def test_an_early_stop_stays_one_unless_patience_grows(runs: Runs) -> None:
     assert runs.train(more).step > step
 
 
-def test_every_step_is_told_once_in_the_metrics(runs: Runs) -> None:
+def test_every_step_is_reported_once_in_the_metrics(runs: Runs) -> None:
     config = {"steps_per_report": 1, "patience": None}
     runs.train(runs.config(**config), stop=stop_after(6, runs))
     metrics = runs.folder / "metrics.jsonl"
     with metrics.open("ab") as stream:
         stream.write(b'{"event":"train","step":')  # killed while it was written
     runs.train(runs.config(**config, resume=True))
-    told = [m.step for m in checkpoint.read_metrics(runs.folder) if isinstance(m, TrainReport)]
-    assert told == list(range(1, 9))
+    reported = [m.step for m in checkpoint.read_metrics(runs.folder) if isinstance(m, TrainReport)]
+    assert reported == list(range(1, 9))
 
 
 @pytest.mark.parametrize(

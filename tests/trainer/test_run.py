@@ -45,7 +45,7 @@ def test_a_run_learns_and_leaves_an_adapter_behind(runs: Runs) -> None:
     assert outcome.base_valid_loss is not None
     assert outcome.best_valid_loss is not None
     assert outcome.best_valid_loss < outcome.base_valid_loss
-    assert [event.step for event in runs.told(Saved)] == [4, 8, 12, 16]
+    assert [event.step for event in runs.reported(Saved)] == [4, 8, 12, 16]
     assert sorted(file.name for file in runs.folder.iterdir()) == [
         "0000004_adapters.safetensors",
         "0000008_adapters.safetensors",
@@ -65,16 +65,16 @@ def test_it_tells_every_step_report_evaluation_and_checkpoint(runs: Runs) -> Non
     runs.train()
     assert isinstance(runs.events[0], Started)
     assert runs.events[0] == Started(steps=8, epochs=2.0, updates=8, start_step=0)
-    assert [event.step for event in runs.told(Stepped)] == list(range(1, 9))
-    assert [event.step for event in runs.told(TrainReport)] == [3, 6, 8]
-    assert [event.step for event in runs.told(Evaluated)] == [0, 4, 8]
+    assert [event.step for event in runs.reported(Stepped)] == list(range(1, 9))
+    assert [event.step for event in runs.reported(TrainReport)] == [3, 6, 8]
+    assert [event.step for event in runs.reported(Evaluated)] == [0, 4, 8]
     assert runs.events[-1] == Stopped(step=8, reason="finished")
-    last = runs.told(TrainReport)[-1]
+    last = runs.reported(TrainReport)[-1]
     assert last.epoch == 2.0
-    assert last.trained_tokens == sum(event.tokens for event in runs.told(Stepped))
+    assert last.trained_tokens == sum(event.tokens for event in runs.reported(Stepped))
     assert last.eta_seconds == 0
     assert last.peak_memory_bytes > 0
-    first = runs.told(TrainReport)[0]
+    first = runs.reported(TrainReport)[0]
     assert first.tokens_per_second > 0
     assert first.eta_seconds > 0
 
@@ -120,7 +120,7 @@ def test_measuring_one_step_changes_nothing(runs: Runs) -> None:
 
 def test_the_published_weights_are_the_best_ones(runs: Runs) -> None:
     outcome = runs.train(runs.config(epochs=30, patience=2, learning_rate=0.3))
-    losses = {event.step: event.valid_loss for event in runs.told(Evaluated) if event.step}
+    losses = {event.step: event.valid_loss for event in runs.reported(Evaluated) if event.step}
     assert outcome.best_step == min(losses, key=lambda step: losses[step])
     assert outcome.best_step != outcome.step, "an early stop comes after the best"
     files = files_of(runs.folder)
@@ -132,7 +132,7 @@ def test_the_published_weights_are_the_best_ones(runs: Runs) -> None:
 
 def test_the_loss_of_a_checkpoint_is_that_of_its_weights(runs: Runs) -> None:
     runs.train()
-    told = {event.step: event.valid_loss for event in runs.told(Evaluated)}
+    reported = {event.step: event.valid_loss for event in runs.reported(Evaluated)}
     for step in (4, 8):
         prepared = Runs(runs.base, runs.root / f"again{step}").prepare(
             runs.config(adapter_path=str(runs.root / "unused"))
@@ -141,7 +141,7 @@ def test_the_loss_of_a_checkpoint_is_that_of_its_weights(runs: Runs) -> None:
         prepared.base.model.load_weights(str(file), strict=False)
         measured = evaluate(prepared.base.model, prepared.objective, "valid", batch_size=1)
         assert measured is not None
-        assert measured.loss == pytest.approx(told[step], rel=1e-5)
+        assert measured.loss == pytest.approx(reported[step], rel=1e-5)
 
 
 def test_the_configuration_tells_the_history(runs: Runs) -> None:
@@ -149,8 +149,11 @@ def test_the_configuration_tells_the_history(runs: Runs) -> None:
     config = json.loads((runs.folder / "adapter_config.json").read_text())
     assert config["base_valid_loss"] == outcome.base_valid_loss
     assert config["best_step"] == outcome.best_step
-    told = {event.step: event.valid_loss for event in runs.told(Evaluated)}
-    assert [(e["step"], e["valid_loss"]) for e in config["history"]] == [(4, told[4]), (8, told[8])]
+    reported = {event.step: event.valid_loss for event in runs.reported(Evaluated)}
+    assert [(e["step"], e["valid_loss"]) for e in config["history"]] == [
+        (4, reported[4]),
+        (8, reported[8]),
+    ]
     assert all(math.isfinite(entry["train_loss"]) for entry in config["history"])
 
 
@@ -244,7 +247,7 @@ def test_without_a_valid_set_the_last_weights_are_published(runs: Runs) -> None:
     assert "no validation rows" in prepared.notes[0]
     outcome = run.train(prepared, runs.events.append)
     assert (outcome.best_step, outcome.base_valid_loss) == (None, None)
-    assert runs.told(Evaluated) == []
+    assert runs.reported(Evaluated) == []
     files = files_of(runs.folder)
     assert files["adapters.safetensors"] == files["0000008_adapters.safetensors"]
     assert "best_step" not in json.loads((runs.folder / "adapter_config.json").read_text())
@@ -264,7 +267,7 @@ def test_few_rows_are_enough(runs: Runs, num_train: int, num_valid: int, batch_s
     outcome = runs.train(runs.config(batch_size=batch_size, epochs=2))
     assert outcome.step == 2
     if num_valid == 1:
-        assert runs.told(Evaluated)[0].standard_error is None
+        assert runs.reported(Evaluated)[0].standard_error is None
 
 
 def test_the_test_set_is_measured_with_the_best_weights(runs: Runs) -> None:
@@ -272,7 +275,7 @@ def test_the_test_set_is_measured_with_the_best_weights(runs: Runs) -> None:
     valid = [chat(theme, poem) for theme, poem in POEMS[7:10]]
     write_rows(runs.data / "test.jsonl", valid)
     outcome = runs.train(runs.config(test=True, epochs=5, patience=None, learning_rate=0.1))
-    (tested,) = runs.told(events.Tested)
+    (tested,) = runs.reported(events.Tested)
     assert tested.step == outcome.best_step
     assert tested.test_loss == pytest.approx(outcome.best_valid_loss, rel=1e-5)
     assert tested.perplexity == pytest.approx(math.exp(tested.test_loss))
@@ -284,7 +287,7 @@ def test_the_test_set_is_measured_with_the_best_weights(runs: Runs) -> None:
 
 def test_poems_are_written_on_the_way(runs: Runs) -> None:
     runs.train(runs.config(sample_every=6, sample_themes=("河", "灯")))
-    samples = runs.told(Sampled)
+    samples = runs.reported(Sampled)
     assert [(sample.step, sample.theme) for sample in samples] == [(6, "河"), (6, "灯")]
     assert all(sample.text for sample in samples)
     lines = (runs.folder / "samples.jsonl").read_text().splitlines()
@@ -328,7 +331,7 @@ def test_every_optimizer_learns(runs: Runs, name: str) -> None:
 def test_a_schedule_that_leaves_its_length_to_the_run_ends_with_it(runs: Runs) -> None:
     schedule = ScheduleConfig(name="linear_schedule", warmup=2)
     runs.train(runs.config(lr_schedule=schedule, learning_rate=0.01, steps_per_report=1))
-    rates = [report.learning_rate for report in runs.told(TrainReport)]
+    rates = [report.learning_rate for report in runs.reported(TrainReport)]
     assert rates[0] == 0
     assert max(rates) == pytest.approx(0.01, rel=0.2)
     assert rates == sorted(rates[:3]) + sorted(rates[3:], reverse=True)

@@ -57,15 +57,15 @@ def is_expected(runs: Runs, name: str, step: int) -> bool:
 def test_a_run_that_was_interrupted_goes_on_as_it_would_have(runs: Runs) -> None:
     put(runs, "interrupted")
     before = files_of(runs.folder, "0*")
-    told = checkpoint.read_metrics(runs.folder)[:-1]  # without its stop
+    reported = checkpoint.read_metrics(runs.folder)[:-1]  # without its stop
     outcome = runs.train(
         runs.config(**KEYS, epochs=3, sample_every=4, sample_themes=("河",)),
     )
-    assert runs.told(Started)[0].start_step == 6
+    assert runs.reported(Started)[0].start_step == 6
     assert (outcome.reason, outcome.step) == ("finished", 12)
     assert is_expected(runs, "interrupted", 12)
     assert before.items() <= files_of(runs.folder).items()
-    assert checkpoint.read_metrics(runs.folder)[: len(told)] == told
+    assert checkpoint.read_metrics(runs.folder)[: len(reported)] == reported
     config = json.loads((runs.folder / "adapter_config.json").read_text())
     assert [entry["step"] for entry in config["history"]] == [4, 8, 12]
     record = run_record.read_record(runs.folder)
@@ -78,7 +78,7 @@ def test_preferences_go_on_against_their_references(runs: Runs) -> None:
     outcome = runs.train(runs.config(**KEYS, method="dpo", epochs=2))
     assert (outcome.reason, outcome.step) == ("finished", 6)
     assert is_expected(runs, "preferences", 6)
-    assert all(event.preference is not None for event in runs.told(Evaluated))
+    assert all(event.preference is not None for event in runs.reported(Evaluated))
 
 
 def test_a_finished_run_has_nothing_left_to_do(runs: Runs) -> None:
@@ -88,7 +88,7 @@ def test_a_finished_run_has_nothing_left_to_do(runs: Runs) -> None:
     prepared = runs.prepare(runs.config(**KEYS, iters=6))
     assert prepared.notes == ()
     assert runs.train(runs.config(**KEYS, iters=6)).reason == "finished"
-    assert runs.told(Stepped) == []
+    assert runs.reported(Stepped) == []
     assert files_of(runs.folder) == before
 
 
@@ -102,7 +102,7 @@ def test_made_longer_it_says_that_the_update_of_its_end_stays(runs: Runs) -> Non
     )
     outcome = runs.train(runs.config(**KEYS, iters=12))
     assert outcome.step == 12
-    assert [event.step for event in runs.told(Stepped)] == list(range(7, 13))
+    assert [event.step for event in runs.reported(Stepped)] == list(range(7, 13))
 
 
 @pytest.mark.parametrize("name", ["interrupted", "preferences", "finished"])
