@@ -118,6 +118,9 @@ async def identity_of(server: ModelLister, name: str) -> str:
         return ""
     if found is None:
         return ""
+    parts = name.split("+")
+    if len(parts) > 1 and found.id != name:  # our server shows a blend as its first adapter
+        return " + ".join([await identity_of(server, part) for part in parts])
     said = {"id": found.id, "root": found.root, "digest": found.digest}
     return " ".join(f"{key}={value}" for key, value in said.items() if value and value != name)
 

@@ -53,6 +53,21 @@ async def test_what_the_list_says_beyond_the_name_is_the_identity(
     assert await identity_of(Listing(*models), "gpt-4.1") == identity
 
 
+class Adapters(Listing):
+    """A server that shows a blend as its first adapter, as ours does."""
+
+    async def model(self, name: str) -> ServedModel:
+        first = name.split("+")[0].split(":")[0]
+        return next(model for model in self._models if model.id == first)
+
+
+@pytest.mark.anyio
+async def test_every_adapter_of_a_blend_belongs_to_its_identity() -> None:
+    one, other = ServedModel(id="a", root="base", digest="d1"), ServedModel(id="b", digest="d2")
+    said = await identity_of(Adapters(one, other), "a:0.7+b:0.3")
+    assert said == "id=a root=base digest=d1 + id=b digest=d2"
+
+
 @pytest.mark.anyio
 async def test_a_server_that_is_away_says_nothing_rather_than_something_else() -> None:
     with pytest.raises(ServerDownError):
