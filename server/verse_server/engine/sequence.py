@@ -105,8 +105,7 @@ class Sequence:
         """Step and place of each token drawn and not yet reported, oldest first."""
         self.noted: deque[NotedLogprobs] = deque()
         """One entry for each token drawn and not yet reported, oldest first."""
-        # Its own generator: what it draws does not depend on its neighbours. A text, because
-        # a number would lose its sign.
+        # Its own generator, whatever its neighbours draw. A text: a number would lose its sign.
         seed = None if self.sampling.seed is None else f"{self.sampling.seed}/{index}"
         self._random = random.Random(seed)
         self._text = text
