@@ -46,7 +46,7 @@ def generate(
     """Write poems in bulk, on many themes, by many adapters and checkpoints."""
     if context.invoked_subcommand is not None:
         return
-    from verse_clients.generate.formats import files_of
+    from verse_clients.generate.output import files_of
     from verse_clients.generate.run import GenerationRun
 
     poems, made, kind = files_of(files.output, files.format)
@@ -80,8 +80,8 @@ def convert(
     with_blocked: options.WithBlocked = False,
 ) -> None:
     """Convert a file of poems to the original project's JSON, Markdown or plain text."""
-    from verse_clients.generate.formats import format_of
     from verse_clients.generate.inputs import read_candidates
+    from verse_clients.generate.output import format_of
 
     kind = format_ or format_of(output)
     if kind is None:
@@ -167,7 +167,7 @@ def _carry_out(run: "GenerationRun", finish: Callable[[], None]) -> None:
 def _convert(
     poems: "Sequence[Candidate]", kind: options.FormatName, path: Path | None, *, with_blocked: bool
 ) -> None:
-    from verse_clients.generate.formats import write_as
+    from verse_clients.generate.output import write_as
 
     if path is not None:
         write_as(kind, [poem for poem in poems if with_blocked or not poem.blocked], path)

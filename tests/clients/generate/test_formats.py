@@ -7,7 +7,7 @@ import pytest
 
 from verse.records import Candidate
 from verse_clients.errors import OutputError
-from verse_clients.generate.formats import encode, files_of, write_as
+from verse_clients.generate.output import encode, files_of, write_as
 
 POEMS = [
     Candidate(theme="河", text="河水\n  流", adapter="hushi", checkpoint=80, prompt_tokens=7,
