@@ -2,6 +2,8 @@
 
 import io
 
+import pytest
+
 from tests.trainer.test_preflight import FORECAST
 from verse.terminal import console
 from verse_trainer import events
@@ -17,7 +19,7 @@ from verse_trainer.events import (
     TrainMessage,
     TrainReport,
 )
-from verse_trainer.progress import ProgressView
+from verse_trainer.progress import ProgressView, sparkline
 
 REPORT = TrainReport(
     step=10,
@@ -123,3 +125,10 @@ def test_the_end_shows_how_the_valid_loss_went() -> None:
 def test_a_run_that_starts_from_an_adapter_measures_that_first() -> None:
     config = TrainConfig(resume_adapter_file="adapters/mine/adapters.safetensors")
     assert shown(evaluated(0), config=config).endswith(", adapter it starts from\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "line"), [([3.0, 1.0], "█▁"), ([2.0, 2.0], "▁▁"), ([1.0, 1.5, 2.0], "▁▅█")]
+)
+def test_a_line_of_bars_shows_a_curve(values: list[float], line: str) -> None:
+    assert sparkline(values) == line

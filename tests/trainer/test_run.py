@@ -24,7 +24,7 @@ from tests.trainer.runs import (
 )
 from verse.adapter_folder import read_adapter_folder
 from verse.prompt import POEM_SYSTEM, PromptFormat
-from verse_trainer import checkpoint, evaluation, events, lora, plot, run
+from verse_trainer import checkpoint, evaluation, events, lora, run
 from verse_trainer.config import LoraConfig, ScheduleConfig
 from verse_trainer.evaluation import evaluate
 from verse_trainer.events import (
@@ -204,7 +204,7 @@ def test_the_curve_is_drawn(runs: Runs) -> None:
 
 
 def test_a_curve_needs_no_evaluation(tmp_path: Path) -> None:
-    plot.draw(tmp_path, [], "token")
+    checkpoint.draw_losses(tmp_path, [], "token")
     assert (tmp_path / "loss.png").stat().st_size > 1000
 
 
@@ -214,13 +214,6 @@ def test_without_matplotlib_a_run_ends_as_well_and_draws_nothing(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert runs.train(runs.config(iters=1)).reason == "finished"
     assert not (runs.folder / "loss.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("values", "line"), [([3.0, 1.0], "█▁"), ([2.0, 2.0], "▁▁"), ([1.0, 1.5, 2.0], "▁▅█")]
-)
-def test_a_line_of_bars_shows_a_curve(values: list[float], line: str) -> None:
-    assert plot.sparkline(values) == line
 
 
 def test_it_stops_early_when_nothing_gets_better(runs: Runs) -> None:

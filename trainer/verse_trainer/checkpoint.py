@@ -12,7 +12,8 @@ Each file appears whole or not at all. The state of a step is written first: wha
 prevents after that is made up for from it. Writing again what is there changes nothing.
 """
 
-from collections.abc import Callable, Mapping
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -22,9 +23,19 @@ import msgspec
 from verse import jsonl
 from verse.adapter_folder import CONFIG_FILE, MLX_WEIGHTS_FILE, PROMPT_FILE, checkpoint_file
 from verse.atomic_file import replace_file, replacing
-from verse_trainer import plot, run_record
+from verse_trainer import run_record
 from verse_trainer.errors import TrainingError
-from verse_trainer.events import Event, Metric, Sampled, Saved, Stopped, StopReason, Tested
+from verse_trainer.events import (
+    Evaluated,
+    Event,
+    Metric,
+    Sampled,
+    Saved,
+    Stopped,
+    StopReason,
+    Tested,
+    TrainReport,
+)
 from verse_trainer.run_record import RECORD_FILE
 from verse_trainer.train_state import TrainState
 
@@ -34,6 +45,7 @@ if TYPE_CHECKING:
 STATE_FILE = "training_state.safetensors"
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
+PLOT_FILE = "loss.png"
 _OF_A_RUN = (CONFIG_FILE, PROMPT_FILE, RECORD_FILE, METRICS_FILE, STATE_FILE, "*.safetensors")
 
 _METRIC = msgspec.json.Decoder(Metric)
@@ -42,6 +54,7 @@ _WEIGHTS = "weights."
 _STEPPER = "stepper."
 _FLUSHED = "flushed."
 _KEY = "verse_training_state"
+_TRAIN_COLOUR, _VALID_COLOUR = "#888888", "#c04020"
 
 Arrays = dict[str, mx.array]
 T = TypeVar("T", bound=msgspec.Struct)
@@ -142,7 +155,7 @@ class CheckpointWriter:
         if self._saved_step is not None and reason != "nan":
             self.describe(state)
         unit = "pair" if self._run.config.method == "dpo" else "token"
-        plot.draw(self._folder, read_metrics(self._folder), unit)
+        draw_losses(self._folder, read_metrics(self._folder), unit)
         self._record = msgspec.structs.replace(
             self._record,
             finished=run_record.now(),
@@ -267,3 +280,53 @@ def _write_weights(file: Path, weights: Mapping[str, mx.array]) -> None:
     weights = dict(sorted(weights.items()))
     with replacing(file) as stream:
         cast(Any, mx).save_safetensors(stream, weights)
+
+
+def draw_losses(folder: Path, metrics: Sequence[Metric], unit: str) -> None:
+    """Draw the curves of a run; without matplotlib, which comes with the clients, nothing is drawn.
+
+    Args:
+        folder: Where `loss.png` goes.
+        metrics: The run's, from its first step.
+        unit: Of the losses, for the axis.
+
+    Raises:
+        OSError: the disk is full or read-only.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    # No pyplot: that keeps figures in a global list and may look for a display.
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    axes: Any = figure.add_subplot()  # its methods are typed in part only
+    reports = [m for m in metrics if isinstance(m, TrainReport)]
+    evaluations = [m for m in metrics if isinstance(m, Evaluated)]
+    axes.plot(
+        [r.step for r in reports],
+        [r.train_loss for r in reports],
+        color=_TRAIN_COLOUR,
+        label="training",
+    )
+    if evaluations:
+        steps, losses = [e.step for e in evaluations], [e.valid_loss for e in evaluations]
+        errors = [e.standard_error or 0.0 for e in evaluations]
+        axes.plot(steps, losses, color=_VALID_COLOUR, marker="o", markersize=3, label="validation")
+        lower = [loss - error for loss, error in zip(losses, errors, strict=True)]
+        upper = [loss + error for loss, error in zip(losses, errors, strict=True)]
+        axes.fill_between(steps, lower, upper, color=_VALID_COLOUR, alpha=0.12, linewidth=0)
+    if best := [e for e in evaluations if e.is_best]:
+        last = best[-1]
+        label = f"best: step {last.step}, {last.valid_loss:.3f}"
+        axes.plot(
+            [last.step], [last.valid_loss], "*", color=_VALID_COLOUR, markersize=13, label=label
+        )
+    axes.set_xlabel("step")
+    axes.set_ylabel(f"loss, nats per {unit}")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    image = io.BytesIO()
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(image)
+    replace_file(folder / PLOT_FILE, [image.getvalue()])

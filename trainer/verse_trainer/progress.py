@@ -1,5 +1,6 @@
 """A run as it goes on, for a person: a table before it, a bar, and a line at each event."""
 
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -28,8 +29,9 @@ from verse_trainer.events import (
     TrainMessage,
     TrainReport,
 )
-from verse_trainer.plot import sparkline
 from verse_trainer.preflight import describe, duration, gigabytes
+
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 class ProgressView:
@@ -186,3 +188,10 @@ def _loss(loss: float) -> str:
 
 def _error(standard_error: float | None) -> str:
     return "" if standard_error is None else f" ± {standard_error:.4f}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A bar for each value, the lowest of them the smallest bar."""
+    lowest, span = min(values), max(values) - min(values)
+    top = len(_BARS) - 1
+    return "".join(_BARS[round((value - lowest) / (span or 1.0) * top)] for value in values)
