@@ -8,11 +8,27 @@ command has that asks a server are here too.
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import msgspec
 import typer
 from typer.models import OptionInfo
+
+
+class UsualConcurrency(NamedTuple):
+    """Requests at once where the command line does not say; it depends on where the server is."""
+
+    local: int
+    remote: int
+
+    def for_server(self, *, is_local: bool) -> int:
+        """On this machine, or elsewhere."""
+        return self.local if is_local else self.remote
+
+
+GENERATE_CONCURRENCY = UsualConcurrency(local=32, remote=8)
+"""As many rows as `verse serve` has in a batch, on this machine."""
+JUDGE_CONCURRENCY = UsualConcurrency(local=4, remote=8)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -65,9 +81,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return spread
 
 
-def requests_at_once(local: int, remote: int) -> Any:
+def requests_at_once(usual: UsualConcurrency) -> Any:
     """The option for requests at once, whose default depends on where the server is."""
-    shown = f"{local} on this machine, else {remote}"
+    shown = f"{usual.local} on this machine, else {usual.remote}"
     return flag("Requests at once.", min=1, shown=shown)
 
 

@@ -6,14 +6,21 @@ Nothing heavy is imported before a command runs: `verse --help` loads this modul
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from verse.terminal import show
 from verse_clients.errors import InputError, SelectionError
-from verse_clients.generate import options
-from verse_clients.options import Json, grouped
+from verse_clients.options import (
+    GENERATE_CONCURRENCY,
+    Json,
+    OptionGroup,
+    WaitOptions,
+    flag,
+    grouped,
+    requests_at_once,
+)
 
 if TYPE_CHECKING:
     from verse.records import Candidate
@@ -22,6 +29,122 @@ if TYPE_CHECKING:
     from verse_clients.generate.summary import RunFigures
 
 _INTERRUPTED = 130
+
+FormatName = Literal["jsonl", "seed", "markdown", "text"]
+Format = Annotated[
+    FormatName | None,
+    typer.Option(
+        "--format",
+        show_default="by the ending: .json seed, .md markdown, .txt text",
+        help="Another file to make of the poems as well.",
+    ),
+]
+WithBlocked = Annotated[
+    bool, typer.Option("--with-blocked", help="Include copies, duplicates and empty poems.")
+]
+Poems = Annotated[Path, typer.Argument(help="A file written by verse generate.")]
+Made = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
+
+
+class PlanFlags(OptionGroup):
+    """Which poems: the plan but for sampling."""
+
+    themes: Annotated[Path | None, flag("A file with one theme per line.")] = None
+    words: Annotated[
+        str | None, flag("Themes, separated by spaces or newlines.", "-p", "--prompts")
+    ] = None
+    adapters: Annotated[
+        str,
+        flag("Names or folders, separated by commas; `base` is the base model.", "-a", shown="all"),
+    ] = ""
+    checkpoints: Annotated[
+        str | None,
+        flag(
+            "published, best, last, all, a step, 200-1200 or every:2; several with commas.",
+            shown="published",
+        ),
+    ] = None
+    epoch_step: Annotated[
+        int | None, flag("Only checkpoints this many steps apart.", "-e", min=1)
+    ] = None
+    start_epoch: Annotated[int | None, flag("Only checkpoints from this step on.", min=0)] = None
+    variants: Annotated[
+        Path | None, flag("A file with one prompt per line; {theme} stands for the theme.")
+    ] = None
+    num_samples: Annotated[int, flag("Poems per theme, prompt and checkpoint.", "-n", min=1)] = 1
+    seed: Annotated[int, flag("Another seed gives other poems.")] = 0
+    common_seeds: Annotated[bool, flag("Use the same seeds for all adapters, to compare them.")] = (
+        False
+    )
+    model: Annotated[
+        str | None, flag("The base the server must have, or a model of another server.", "-m")
+    ] = None
+
+
+class FileFlags(OptionGroup):
+    """Where poems go."""
+
+    output: Annotated[
+        Path, flag("The file; a name without an ending makes .jsonl and .json.", "-o")
+    ] = Path("poems.jsonl")
+    format: Format = None
+    with_blocked: WithBlocked = False
+    extend: Annotated[bool, flag("Add to a file that has poems of another plan.")] = False
+
+
+class SamplingFlags(OptionGroup):
+    """How tokens are drawn; the names are those of `verse.records.Sampling`."""
+
+    temperature: Annotated[
+        float | None, flag("0 always takes the likeliest token.", min=0, max=2)
+    ] = None
+    top_p: Annotated[
+        float | None, flag("Sample from the likeliest tokens up to this probability.", min=0, max=1)
+    ] = None
+    top_k: Annotated[
+        int | None, flag("Sample from this many likeliest tokens; -1 for all.", min=-1)
+    ] = None
+    min_p: Annotated[
+        float | None, flag("Least probability, relative to the likeliest token.", min=0, max=1)
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, flag("Above 1, less repetition.", min=0.01, max=10)
+    ] = None
+    max_tokens: Annotated[int, flag("A longer poem is cut off and marked.", min=1)] = 400
+
+
+class MarkingFlags(OptionGroup):
+    """What counts as a duplicate or a copy."""
+
+    training: Annotated[
+        list[Path] | None,
+        flag("Poems that must not be copied.", shown="data/poems.jsonl if it is there"),
+    ] = None
+    accepted: Annotated[
+        list[Path] | None, flag("decisions.jsonl or poems that must not be repeated.")
+    ] = None
+    near: Annotated[float, flag("Poems at least this similar are duplicates.", min=0, max=1)] = 0.8
+    copy_warn: Annotated[int, flag("Copied characters in a row worth reporting.", min=4)] = 8
+    copy_block: Annotated[int, flag("Copied characters in a row that block a poem.", min=4)] = 13
+    copy_share: Annotated[float, flag("Copied share that blocks a poem.", min=0, max=1)] = 0.5
+
+
+class ServerFlags(WaitOptions):
+    """Which server, and how it is asked."""
+
+    concurrency: Annotated[int | None, requests_at_once(GENERATE_CONCURRENCY)] = None
+    base_url: Annotated[
+        str | None,
+        flag("The server's address.", envvar="OPENAI_BASE_URL", shown="http://127.0.0.1:8000/v1"),
+    ] = None
+    api_key: Annotated[
+        str | None, flag("Its API key, if it needs one.", envvar="OPENAI_API_KEY")
+    ] = None
+
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the plan and its size; write nothing.")
+]
 
 app = typer.Typer(
     add_completion=False,
@@ -35,12 +158,12 @@ app = typer.Typer(
 @grouped
 def generate(
     context: typer.Context,
-    plan: options.PlanFlags,
-    sampling: options.SamplingFlags,
-    files: options.FileFlags,
-    marking: options.MarkingFlags,
-    server: options.ServerFlags,
-    dry_run: options.DryRun = False,
+    plan: PlanFlags,
+    sampling: SamplingFlags,
+    files: FileFlags,
+    marking: MarkingFlags,
+    server: ServerFlags,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Write poems in bulk, on many themes, by many adapters and checkpoints."""
@@ -65,7 +188,7 @@ def generate(
 
 
 @app.command()
-def report(poems: options.Poems, as_json: Json = False) -> None:
+def report(poems: Poems, as_json: Json = False) -> None:
     """Report copies and diversity of a file of poems, by adapter and checkpoint."""
     from verse_clients.generate.inputs import read_candidates
 
@@ -74,10 +197,10 @@ def report(poems: options.Poems, as_json: Json = False) -> None:
 
 @app.command()
 def convert(
-    poems: options.Poems,
-    output: options.Made,
-    format_: options.Format = None,
-    with_blocked: options.WithBlocked = False,
+    poems: Poems,
+    output: Made,
+    format_: Format = None,
+    with_blocked: WithBlocked = False,
 ) -> None:
     """Convert a file of poems to the original project's JSON, Markdown or plain text."""
     from verse_clients.generate.inputs import read_candidates
@@ -89,7 +212,7 @@ def convert(
     _convert(read_candidates(poems), kind, output, with_blocked=with_blocked)
 
 
-def _plan_options(plan: options.PlanFlags, sampling: options.SamplingFlags) -> "PlanOptions":
+def _plan_options(plan: PlanFlags, sampling: SamplingFlags) -> "PlanOptions":
     import msgspec
 
     from verse.records import Sampling
@@ -110,7 +233,7 @@ def _plan_options(plan: options.PlanFlags, sampling: options.SamplingFlags) -> "
 
 
 def _generation_options(
-    poems: Path, marking: options.MarkingFlags, server: options.ServerFlags, *, extend: bool
+    poems: Path, marking: MarkingFlags, server: ServerFlags, *, extend: bool
 ) -> "GenerationOptions":
     from verse_clients.generate.inputs import DEFAULT_TRAINING
     from verse_clients.generate.run import GenerationOptions
@@ -165,7 +288,7 @@ def _carry_out(run: "GenerationRun", finish: Callable[[], None]) -> None:
 
 
 def _convert(
-    poems: "Sequence[Candidate]", kind: options.FormatName, path: Path | None, *, with_blocked: bool
+    poems: "Sequence[Candidate]", kind: FormatName, path: Path | None, *, with_blocked: bool
 ) -> None:
     from verse_clients.generate.output import write_as
 

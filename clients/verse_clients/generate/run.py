@@ -21,12 +21,12 @@ from verse_clients.generate.catalogue import (
     choose_sources,
     resolve_checkpoints,
 )
-from verse_clients.generate.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.generate.output import Output, check_plan
 from verse_clients.generate.plan import Cell, make_plan, missing
 from verse_clients.generate.summary import RunFigures, RunTally, thresholds
 from verse_clients.generate.writing import PoemWriter
 from verse_clients.openai_client import BATCH, AsyncServer
+from verse_clients.options import GENERATE_CONCURRENCY
 from verse_clients.progress import LiveLine
 from verse_clients.retries import RetryPolicy
 from verse_clients.screening import CopyLimits, Limits, PoemMarker
@@ -237,7 +237,7 @@ class GenerationRun:
             raise UnfinishedError(self.so_far(f"{number} could not be written."))
 
     def _concurrency(self) -> int:
-        usual = LOCAL_CONCURRENCY if self._server.is_local else REMOTE_CONCURRENCY
+        usual = GENERATE_CONCURRENCY.for_server(is_local=self._server.is_local)
         return self._options.concurrency or usual
 
     def _report(self, line: str) -> None:

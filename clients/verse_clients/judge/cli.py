@@ -6,14 +6,21 @@ Nothing heavy is imported before a command runs: `verse --help` loads this modul
 import asyncio
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from verse.terminal import show
 from verse_clients.errors import InputError
-from verse_clients.judge import options
-from verse_clients.options import Json, grouped
+from verse_clients.options import (
+    JUDGE_CONCURRENCY,
+    Json,
+    OptionGroup,
+    WaitOptions,
+    flag,
+    grouped,
+    requests_at_once,
+)
 
 if TYPE_CHECKING:
     from verse_clients.judge.costs import Price
@@ -21,6 +28,115 @@ if TYPE_CHECKING:
     from verse_clients.judge.run import JudgingOptions, JudgingRun, JudgingRunOptions
 
 _INTERRUPTED = 130
+
+CompareBy = Literal["batches", "pairs", "none"]
+LanguageName = Literal["zh", "en"]
+
+
+class JudgingFileFlags(OptionGroup):
+    """What is judged, and where the ranking goes."""
+
+    poems: Annotated[
+        list[Path] | None, flag("Files of verse generate, or any poems.", "-i", shown="poems.jsonl")
+    ] = None
+    output: Annotated[Path, flag("The ranking.", "-o")] = Path("ranked.json")
+    training: Annotated[
+        list[Path] | None, flag("The poet's own poems; what copies them is left out.")
+    ] = None
+    min_characters: Annotated[int, flag("A shorter poem is left out.", min=1)] = 8
+
+
+class JudgeFlags(OptionGroup):
+    """Who judges."""
+
+    judges: Annotated[
+        list[str] | None,
+        flag("A model that judges; again for another opinion.", "--judge", shown="base"),
+    ] = None
+    base_urls: Annotated[
+        list[str] | None,
+        flag(
+            "Where it is: one for each --judge, or one for all.",
+            "--base-url",
+            shown="OPENAI_BASE_URL or http://127.0.0.1:8000/v1",
+        ),
+    ] = None
+    key_names: Annotated[
+        list[str] | None,
+        flag(
+            "The variable with its key: one for each --judge, or one for all.",
+            "--key-env",
+            shown="OPENAI_API_KEY",
+        ),
+    ] = None
+    keys: Annotated[
+        list[str] | None, flag("The key itself: one for each --judge, or one for all.", "--api-key")
+    ] = None
+
+
+class PromptFlags(OptionGroup):
+    """What a judge is told, and how it answers."""
+
+    language: Annotated[LanguageName, flag("Of the instructions; poems are as they are.")] = "zh"
+    examples: Annotated[
+        Path | None,
+        flag("Poems that show the judge this poet's taste; the first eight are used.", shown=False),
+    ] = None
+    temperature: Annotated[float, flag("Of the judges' answers.", min=0, max=2)] = 0.0
+    max_tokens: Annotated[int, flag("Of an answer, thinking included.", min=1)] = 1500
+
+
+class RankingFlags(OptionGroup):
+    """How answers become a ranking."""
+
+    weights: Annotated[
+        Path | None, flag("Of the criteria: a file of judge calibrate.", shown="all alike")
+    ] = None
+    compare: Annotated[
+        CompareBy, flag("Order batches, or pairs in both orders, or rely on scores.")
+    ] = "batches"
+    batch_size: Annotated[int, flag("Poems that a judge orders at once.", min=3, max=10)] = 5
+    rounds: Annotated[int, flag("How often each contested poem is compared.", min=1)] = 5
+    keep: Annotated[float, flag("Share above the line where comparing matters.", min=0, max=1)] = (
+        0.4
+    )
+    margin: Annotated[
+        float, flag("Points from that line that count as contested.", min=0, max=5)
+    ] = 1.0
+    seed: Annotated[int, flag("Another one shuffles otherwise.")] = 0
+
+
+class JudgingRequestFlags(WaitOptions):
+    """What is asked again, at what cost and speed."""
+
+    cache: Annotated[
+        Path | None, flag("Where all answers are kept.", shown="OUTPUT.judgments.jsonl")
+    ] = None
+    ask_again: Annotated[bool, flag("Ask again what was answered, but not usably.")] = False
+    max_calls: Annotated[int | None, flag("Stop before more requests than this.", min=1)] = None
+    max_cost: Annotated[
+        float | None, flag("Stop before this run could cost more dollars.", min=0)
+    ] = None
+    price: Annotated[
+        str | None, flag("Dollars for a million tokens in and out: 0.25,2.", shown="from a table")
+    ] = None
+    concurrency: Annotated[int | None, requests_at_once(JUDGE_CONCURRENCY)] = None
+
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show calls, tokens and price; ask nothing.")
+]
+RankingFile = Annotated[Path, typer.Option("-i", "--ranking", help="The ranking of verse judge.")]
+Decisions = Annotated[
+    Path, typer.Option("-d", "--decisions", help="The poet's decisions, from verse curate.")
+]
+Plots = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", show_default="judge-report beside the ranking", help="Folder for plots."
+    ),
+]
+Learned = Annotated[Path, typer.Option("-o", "--output", help="The weights.")]
 
 app = typer.Typer(
     add_completion=False,
@@ -34,12 +150,12 @@ app = typer.Typer(
 @grouped
 def judge(
     context: typer.Context,
-    files: options.JudgingFileFlags,
-    judges: options.JudgeFlags,
-    prompt: options.PromptFlags,
-    ranking: options.RankingFlags,
-    requests: options.JudgingRequestFlags,
-    dry_run: options.DryRun = False,
+    files: JudgingFileFlags,
+    judges: JudgeFlags,
+    prompt: PromptFlags,
+    ranking: RankingFlags,
+    requests: JudgingRequestFlags,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Rank poems with LLM judges, and measure how far they agree with the poet."""
@@ -58,9 +174,9 @@ def judge(
 
 @app.command()
 def report(
-    decisions: options.Decisions = Path("decisions.jsonl"),
-    ranking: options.RankingFile = Path("ranked.json"),
-    output: options.Plots = None,
+    decisions: Decisions = Path("decisions.jsonl"),
+    ranking: RankingFile = Path("ranked.json"),
+    output: Plots = None,
     as_json: Json = False,
 ) -> None:
     """Measure how far the judges agree with this poet, with each other and with themselves."""
@@ -79,9 +195,9 @@ def report(
 
 @app.command()
 def calibrate(
-    decisions: options.Decisions = Path("decisions.jsonl"),
-    ranking: options.RankingFile = Path("ranked.json"),
-    output: options.Learned = Path("weights.json"),
+    decisions: Decisions = Path("decisions.jsonl"),
+    ranking: RankingFile = Path("ranked.json"),
+    output: Learned = Path("weights.json"),
 ) -> None:
     """Learn criterion weights from the poet's decisions."""
     from verse_clients.decisions.journal import read_journal
@@ -94,10 +210,10 @@ def calibrate(
 
 
 def _judging_options(
-    files: options.JudgingFileFlags,
-    judges: options.JudgeFlags,
-    prompt: options.PromptFlags,
-    ranking: options.RankingFlags,
+    files: JudgingFileFlags,
+    judges: JudgeFlags,
+    prompt: PromptFlags,
+    ranking: RankingFlags,
 ) -> "JudgingOptions":
     from verse_clients.judge.judges import judge_specs
     from verse_clients.judge.pipeline import PipelineOptions
@@ -125,7 +241,7 @@ def _judging_options(
     )
 
 
-def _run_options(output: Path, requests: options.JudgingRequestFlags) -> "JudgingRunOptions":
+def _run_options(output: Path, requests: JudgingRequestFlags) -> "JudgingRunOptions":
     from verse_clients.judge.judges import ConnectionOptions
     from verse_clients.judge.run import JudgingRunOptions
 

@@ -12,8 +12,8 @@ import msgspec
 from verse_clients.errors import InputError
 from verse_clients.judge.client import Judge, JudgeContext
 from verse_clients.judge.costs import FREE, Price, price_of
-from verse_clients.judge.options import LOCAL_CONCURRENCY, REMOTE_CONCURRENCY
 from verse_clients.openai_client import AsyncServer
+from verse_clients.options import JUDGE_CONCURRENCY
 from verse_clients.retries import RetryPolicy
 
 DEFAULT_JUDGE = "base"
@@ -163,7 +163,7 @@ class JudgePool:
         )
 
     def _concurrency(self, server: AsyncServer) -> int:
-        usual = LOCAL_CONCURRENCY if server.is_local else REMOTE_CONCURRENCY
+        usual = JUDGE_CONCURRENCY.for_server(is_local=server.is_local)
         return self._connection.concurrency or usual
 
 
