@@ -161,7 +161,11 @@ def test_stopped_and_started_again_it_asks_for_no_poem_twice(
     path = Path("poems.jsonl")
     command = [VERSE, "generate", "--themes", "themes.txt", "--base-url", fake.base_url]
     process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: num_lines(path) == 10 and fake.num_calls == 14)
+    try:
+        wait_for(lambda: num_lines(path) == 10 and fake.num_calls == 14)
+    except AssertionError:
+        process.kill()
+        raise
     process.send_signal(how)
     assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert process.stderr is not None

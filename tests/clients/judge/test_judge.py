@@ -109,8 +109,10 @@ def test_killed_and_started_again_it_repeats_no_call_and_makes_the_same_file(
     fake.script.free_calls = free_calls
     command = [VERSE, "judge", "--base-url", fake.base_url, "--concurrency", "2"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    wait_for(lambda: num_lines(CACHE) == free_calls and fake.num_calls > free_calls)
-    process.send_signal(signal.SIGKILL)
+    try:
+        wait_for(lambda: num_lines(CACHE) == free_calls and fake.num_calls > free_calls)
+    finally:
+        process.kill()
     assert process.wait(60) == -signal.SIGKILL
     answered = Counter(questions(fake)[:free_calls])
     fake.script.gate = None
