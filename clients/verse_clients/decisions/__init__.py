@@ -1,7 +1,6 @@
 """What the poet decided, and about what: read by all who learn from it.
 
 journal      the file that holds decisions  -> entries, and what counts of them
-seed_list    the original project's lists, read and written
 sources      the files that hold poems      -> items; those that hold decisions
 preferences  what counts                    -> pairs of a better and a worse poem
 exports      what counts                    -> training files and a book

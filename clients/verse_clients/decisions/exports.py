@@ -3,6 +3,7 @@
 All of it follows from the journal alone. The same journal gives the same bytes, on any machine.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,12 +13,14 @@ import msgspec
 from verse.atomic_file import replace_file
 from verse.prompt import Message
 from verse.records import (
+    Decision,
     JournalEntry,
     TrainingExample,
 )
-from verse_clients.decisions import DecisionsError, seed_list
+from verse_clients.decisions import DecisionsError
 from verse_clients.decisions.journal import Replay, accepted_poems, final_text, rejected_poems
 from verse_clients.decisions.preferences import preference_pairs
+from verse_clients.decisions.sources import SeedPoem
 from verse_clients.markdown import book
 
 
@@ -39,6 +42,12 @@ def chapbook(replay: Replay) -> str:
     return book("诗集", ((poem.theme, poem.text) for poem in accepted_poems(replay)))
 
 
+def seed_list(decisions: Iterable[Decision]) -> bytes:
+    """Write decided poems as the flat list; themes and poems are numbered as they come."""
+    poems = msgspec.to_builtins(list(_numbered(list(decisions))))
+    return msgspec.json.format(msgspec.json.encode(poems), indent=4) + b"\n"
+
+
 def files(entries: Iterable[JournalEntry]) -> dict[str, bytes]:
     """All exports: file name to content."""
     replay = Replay(entries)
@@ -47,7 +56,7 @@ def files(entries: Iterable[JournalEntry]) -> dict[str, bytes]:
         "sft.jsonl": _lines(training_examples(replay)),
         "pairs.jsonl": _lines(preference_pairs(replay)),
         "rejected.jsonl": _lines(rejected_poems(replay)),
-        "updated_overall_poems.json": seed_list.encode(decided),
+        "updated_overall_poems.json": seed_list(decided),
         "chapbook.md": chapbook(replay).encode(),
     }
 
@@ -80,6 +89,25 @@ def export(entries: Iterable[JournalEntry], folder: Path, kinds: Sequence[str]) 
     except OSError as error:
         raise DecisionsError(f"{folder} cannot be written: {error.strerror}.") from error
     return written
+
+
+def _numbered(decisions: Sequence[Decision]) -> Iterator[SeedPoem]:
+    outer: dict[str, int] = {}
+    inner: dict[str, int] = defaultdict(int)
+    for number, decision in enumerate(decisions):
+        candidate = decision.candidate
+        yield SeedPoem(
+            id=number,
+            adaptor=candidate.adapter or "",
+            outer_idx=outer.setdefault(candidate.theme, len(outer)),
+            inner_idx=inner[candidate.theme],
+            image=candidate.theme,
+            response=candidate.text if decision.text is None else decision.text,
+            accepted=decision.action in ("accept", "edit"),
+            edited=decision.action == "edit",
+            deleted=decision.action == "reject",
+        )
+        inner[candidate.theme] += 1
 
 
 def _lines(records: Iterable[msgspec.Struct]) -> bytes:

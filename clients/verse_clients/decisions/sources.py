@@ -4,7 +4,9 @@ JSON Lines of candidates     verse generate
 the same, or a JSON list,    verse judge: each row is a candidate, or holds one under
 with scores and ranks        `candidate`, beside `score`, `rank`, `disagreement`
 JSON Lines of poems          the poet's own
-the original project's       see seed_list
+the original project's       a flat list of objects with `image` (the theme), `response` (the
+                             poem) and flags; a list of lists of `[image, response]`; or an
+                             object of poems by theme
 
 Fields that are not known are passed over. What a row says of its acceptance is read by
 `verse.verdicts`, as everywhere.
@@ -21,7 +23,7 @@ from verse import jsonl
 from verse.model_spelling import BASE
 from verse.records import Candidate, Decision, PairDecision
 from verse.verdicts import Verdict, VerdictError, list_verdict, read_verdict
-from verse_clients.decisions import JournalError, SourceError, seed_list
+from verse_clients.decisions import JournalError, SourceError
 from verse_clients.decisions.journal import IMPORTED, Replay, read_journal
 
 Past = Literal["accept", "edit", "reject"]
@@ -31,6 +33,22 @@ _PAST: Mapping[Verdict | None, Past] = {
     "rejected": "reject",
 }
 """What a verdict in a file is as a decision; all others leave it to the poet."""
+
+
+class SeedPoem(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the original project's flat list; an edited poem holds the edited text alone."""
+
+    id: int = 0
+    adaptor: str = ""
+    outer_idx: int = 0
+    """Number of the theme, from 0."""
+    inner_idx: int = 0
+    """Number within the theme, from 0."""
+    image: str
+    response: str
+    accepted: bool = False
+    edited: bool = False
+    deleted: bool = False
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +139,7 @@ def _read(path: Path, first: int, *, with_empty: bool) -> list[Item]:
         raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
     if not content.strip():
         raise SourceError(f"{path} is empty; it should hold {_KINDS}.")
-    seeds = seed_list.decode(content, path)
+    seeds = _seed_poems(content, path)
     if seeds is not None:
         items = [_seed_item(poem, number) for number, poem in enumerate(seeds, first)]
     else:
@@ -133,7 +151,56 @@ def _read(path: Path, first: int, *, with_empty: bool) -> list[Item]:
     return poems
 
 
-def _seed_item(poem: seed_list.SeedPoem, number: int) -> Item:
+def _seed_poems(content: bytes, path: Path) -> list[SeedPoem] | None:
+    """The poems of any of the three shapes; None if it is none of them.
+
+    Raises:
+        SourceError: what a poem says of its acceptance cannot be read for certain.
+    """
+    for read in (_flat, _pairs, _themes):
+        try:
+            return read(content)
+        except VerdictError as error:
+            raise SourceError(f"{path}: {error}.") from error
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+    return None
+
+
+def _flat(content: bytes) -> list[SeedPoem]:
+    return [_entry(row) for row in msgspec.json.decode(content, type=list[msgspec.Raw])]
+
+
+def _entry(row: msgspec.Raw) -> SeedPoem:
+    """An entry whose flags say what all of the row says of its acceptance."""
+    poem = msgspec.json.decode(row, type=SeedPoem, strict=False)
+    verdict = read_verdict(row).verdict
+    return msgspec.structs.replace(
+        poem,
+        accepted=verdict in ("accepted", "edited"),
+        edited=verdict == "edited",
+        deleted=verdict == "rejected",
+    )
+
+
+def _pairs(content: bytes) -> list[SeedPoem]:
+    return _from_pairs(msgspec.json.decode(content, type=list[list[tuple[str, str]]]))
+
+
+def _themes(content: bytes) -> list[SeedPoem]:
+    themes = msgspec.json.decode(content, type=dict[str, list[str]])
+    return _from_pairs([[(theme, poem) for poem in poems] for theme, poems in themes.items()])
+
+
+def _from_pairs(themes: list[list[tuple[str, str]]]) -> list[SeedPoem]:
+    return [
+        SeedPoem(outer_idx=outer, inner_idx=inner, image=image, response=response)
+        for outer, pairs in enumerate(themes)
+        for inner, (image, response) in enumerate(pairs)
+    ]
+
+
+def _seed_item(poem: SeedPoem, number: int) -> Item:
     candidate = Candidate(
         theme=poem.image,
         text=poem.response,
@@ -215,7 +282,7 @@ def _read_decisions(path: Path) -> list[Decision | PairDecision]:
         content = path.read_bytes()
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}.") from error
-    if not seed_list.decode(content, path):
+    if not _seed_poems(content, path):
         # Undo counts places within its own file, so each file is replayed by itself.
         return list(Replay(read_journal(path)).in_effect())
     past = past_decisions(read_items([path]), _NO_TIME)

@@ -12,7 +12,7 @@ import msgspec
 
 from verse.poem_split import PoemSplit, read_split
 from verse.records import Candidate, Decision, Poem
-from verse_clients.decisions import seed_list
+from verse_clients.decisions.exports import seed_list
 from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import read_decisions
 from verse_clients.errors import InputError
@@ -87,7 +87,7 @@ def run_convert(
         write_next_set(result, split, folder)
     if list_file is not None:
         decided = [v for v in Replay(entries).verdicts() if v.action != "skip"]
-        write_file(list_file, seed_list.encode(decided))
+        write_file(list_file, seed_list(decided))
     write_file(output.with_suffix(".md"), text.encode())
     return text
 
