@@ -20,7 +20,7 @@ Every message is one sentence; that of a ServerError names the server. `verse.cl
 exit code 2. What concerns one command alone is in its own `errors`.
 """
 
-from verse.errors import UserError
+from verse import UserError
 
 
 class InputError(UserError):

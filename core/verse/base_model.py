@@ -21,8 +21,8 @@ from mlx.utils import tree_flatten  # noqa: E402  # pyright: ignore[reportUnknow
 from mlx_lm import utils as mlx_lm_utils  # noqa: E402
 from mlx_lm.tokenizer_utils import TokenizerWrapper  # noqa: E402
 
+from verse import UserError  # noqa: E402
 from verse.adapter_files import ModuleShape  # noqa: E402
-from verse.errors import UserError  # noqa: E402
 from verse.prompt import Tokenizer  # noqa: E402
 
 _FLOAT32_BYTES = 4

@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from verse.errors import UserError
+from verse import UserError
 from verse.terminal import show, shown
 
 _DISTRIBUTION = "verse-workshop"

@@ -22,9 +22,8 @@ from typing import Generic, TypeVar
 import msgspec
 from filelock import lock_descriptor
 
-from verse import jsonl
+from verse import UserError, jsonl
 from verse.atomic_file import sync_folder
-from verse.errors import UserError
 
 T = TypeVar("T", bound=msgspec.Struct)
 

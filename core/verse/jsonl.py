@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
+from verse import UserError
 from verse.atomic_file import replace_file, sync_folder
-from verse.errors import UserError
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+from verse import UserError
 from verse.atomic_file import replace_file
-from verse.errors import UserError
 from verse.records import Poem
 
 SPLIT_FILE = "split.json"

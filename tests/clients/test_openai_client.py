@@ -7,7 +7,7 @@ from email.utils import format_datetime
 import pytest
 
 from tests.clients.fake_openai import Failure, FakeOpenAI, Raw, Reply, Trouble
-from verse.errors import UserError
+from verse import UserError
 from verse.prompt import Message
 from verse_clients.errors import (
     BadRequestError,

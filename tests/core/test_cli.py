@@ -106,7 +106,7 @@ CLEANING_UP = """try:
 def test_what_fails_while_cleaning_up_does_not_hide_the_cause(
     commands: Commands, capsys: Capture
 ) -> None:
-    commands.add("write", CLEANING_UP, header="from verse.errors import UserError\n")
+    commands.add("write", CLEANING_UP, header="from verse import UserError\n")
     assert cli.main(["write"]) == 2
     assert capsys.readouterr().err == "The server is gone.\nThe disk is full.\n"
 
@@ -118,7 +118,7 @@ def test_a_sentence_that_was_made_of_another_is_told_alone(
         'raise UserError("The disk is full.") from error', "pass"
     )
     body += "\n        raise UserError('The server is gone; go on later.') from first"
-    commands.add("write", body, header="from verse.errors import UserError\n")
+    commands.add("write", body, header="from verse import UserError\n")
     assert cli.main(["write"]) == 2
     assert capsys.readouterr().err == "The server is gone; go on later.\n"
 

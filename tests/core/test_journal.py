@@ -12,8 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from verse import jsonl
-from verse.errors import UserError
+from verse import UserError, jsonl
 from verse.journal import Journal, read_entries
 from verse.records import Poem
 
@@ -84,7 +83,7 @@ def run_python(code: str, *arguments: Path) -> None:
 OPEN = """
 import os, sys, msgspec
 from pathlib import Path
-from verse.errors import UserError
+from verse import UserError
 from verse.journal import Journal
 from verse.records import Poem
 journal = Journal(Path(sys.argv[1]), msgspec.json.Decoder(Poem), UserError("in use"))

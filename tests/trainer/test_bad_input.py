@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.runs import POEMS, Runs, chat, files_of, write_data, write_rows
-from verse.errors import UserError
+from verse import UserError
 from verse_trainer import run
 from verse_trainer.checkpoint import read_state
 from verse_trainer.config import LoraConfig, ScheduleConfig

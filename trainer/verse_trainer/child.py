@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from verse.errors import UserError
+from verse import UserError
 from verse_trainer.events import Failed, Finished, Forecast, Loading, TrainMessage, TrainRequest
 from verse_trainer.preflight import forecast
 

@@ -8,7 +8,7 @@ TrainerError            one sentence that says what to do; exit code 2
     └── ConversionError about an adapter folder that is imported, exported or fused
 """
 
-from verse.errors import UserError
+from verse import UserError
 
 
 class TrainerError(UserError):

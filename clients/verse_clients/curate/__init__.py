@@ -24,7 +24,7 @@ UserError
 `verse.cli` prints them, with exit code 2.
 """
 
-from verse.errors import UserError
+from verse import UserError
 from verse_clients.decisions import JournalError
 
 

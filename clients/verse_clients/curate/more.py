@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from verse import jsonl
-from verse.errors import UserError
+from verse import UserError, jsonl
 from verse.prompt import Message, fill_variant
 from verse.records import Candidate
 from verse.thinking import holds_tag, split_thought

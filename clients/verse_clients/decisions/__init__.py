@@ -15,7 +15,7 @@ UserError
 `verse.cli` prints them, with exit code 2.
 """
 
-from verse.errors import UserError
+from verse import UserError
 
 
 class DecisionsError(UserError):

@@ -1,6 +1,6 @@
 """Let judges order poems, and tell how far their order is this poet's.
 
-cli        reads the command line; options are its flags
+cli        the command line and its options
 run        one call of `verse judge`, from files to a file
 pipeline   what the judges are asked, stage by stage, and what the answers amount to
 judges     who they are: from names on the command line to servers and prices

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import msgspec
 
+from verse import UserError
 from verse.atomic_file import replace_file
-from verse.errors import UserError
 from verse.model_spelling import is_adapter_name
 
 PLAN_FILE = "plan.toml"

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from verse.errors import UserError
+from verse import UserError
 from verse.poem_split import SPLIT_FILE
 from verse_clients.refine.plan import RoundError
 from verse_clients.refine.record import (

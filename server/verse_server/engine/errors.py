@@ -16,7 +16,7 @@ The messages are written for the person who sent the request: one sentence that 
 
 from collections.abc import Sequence
 
-from verse.errors import UserError
+from verse import UserError
 
 _MAX_NAME = 100
 

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.clients.curate.conftest import make_session, write_candidates
-from verse.errors import UserError
+from verse import UserError
 from verse_clients.curate import cli
 from verse_clients.curate.app import CurationApp
 from verse_clients.curate.cli import app

@@ -10,7 +10,7 @@ import pytest
 
 from tests.clients.curate.conftest import make_items
 from tests.clients.fake_openai import Failure, FakeOpenAI, Reply, Script
-from verse.errors import UserError
+from verse import UserError
 from verse.prompt import Message
 from verse.records import Candidate
 from verse_clients.curate.more import More, Written, more_file, read_more

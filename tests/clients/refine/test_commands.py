@@ -8,8 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.clients.refine.conftest import decision, own_text, write_lines, write_poets_files
-from verse import jsonl
-from verse.errors import UserError
+from verse import UserError, jsonl
 from verse.records import Candidate, Poem, PreferencePair
 from verse_clients.decisions.sources import read_items
 from verse_clients.refine import rounds

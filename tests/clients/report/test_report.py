@@ -10,8 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.clients.refine.conftest import decision, later, own_text, write_lines
-from verse import jsonl
-from verse.errors import UserError
+from verse import UserError, jsonl
 from verse.records import Candidate, Decision, JournalEntry, PairDecision, Poem, Undo
 from verse_clients.report.cli import app
 from verse_clients.report.figures import figures, verdict
