@@ -37,13 +37,13 @@ PLANTED = {
         ("trainer/verse_trainer/plan.py", "import mlx.core as mx"),
     ),
     "the trainer's commands on data and on adapters do not know each other": (
-        ("trainer/verse_trainer/data_set/planted.py", "import verse_trainer.adapters.lookup"),
+        ("trainer/verse_trainer/data_set/planted.py", "import verse_trainer.adapters.folders"),
     ),
     "inside verse data: rows and pieces, sources, what is made of them, what is said": (
         ("trainer/verse_trainer/data_set/rows.py", "import verse_trainer.data_set.checks"),
     ),
-    "inside verse adapters: lookup, facts and factors, conversions, what is said": (
-        ("trainer/verse_trainer/adapters/lookup.py", "import verse_trainer.adapters.factors"),
+    "inside verse adapters: folders, facts and factors, conversions, what is said": (
+        ("trainer/verse_trainer/adapters/folders.py", "import verse_trainer.adapters.factors"),
     ),
     "mlx only in the engine, the trainer and core's base_model": (
         ("core/verse/planted.py", "import mlx.core as mx"),

@@ -2,8 +2,7 @@
 
 gather    round folders and files of decisions  -> rounds
 figures   rounds                                -> tallies, the best checkpoint, measures, warnings
-plots     figures                               -> SVG
-pages     figures and plots                     -> tables, Markdown, HTML
+pages     figures                               -> tables and plots, Markdown, HTML
 
 Names below import those above them at most.
 """

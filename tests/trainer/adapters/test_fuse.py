@@ -14,8 +14,8 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from verse.base_model import load_base_model
 from verse_trainer.adapters import fuse as fuse_module
+from verse_trainer.adapters.folders import choose, parse_one
 from verse_trainer.adapters.fuse import Fusion, fuse
-from verse_trainer.adapters.lookup import choose, parse_one
 from verse_trainer.adapters.transfer import export_folder
 from verse_trainer.errors import ConversionError
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mlx_lm import utils as mlx_lm_utils
 
-from verse_trainer.adapters.lookup import choose, parse_one
+from verse_trainer.adapters.folders import choose, parse_one
 from verse_trainer.adapters.transfer import export_folder, import_folder
 
 torch: Any = pytest.importorskip("torch")

@@ -27,7 +27,7 @@ from verse.prompt import PromptFormat
 from verse_server.engine.adapters.lora import load_weights
 from verse_server.engine.adapters.registry import AdapterRegistry
 from verse_trainer.adapters import convert, transfer
-from verse_trainer.adapters.lookup import choose, parse_one
+from verse_trainer.adapters.folders import choose, parse_one
 from verse_trainer.adapters.transfer import export_folder, import_folder
 from verse_trainer.errors import AdapterError, ConversionError
 

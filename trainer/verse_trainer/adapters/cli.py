@@ -45,7 +45,7 @@ def prepare() -> None:
 def list_adapters(adapters: AdaptersOption = _ADAPTERS, as_json: JsonOption = False) -> None:
     """List the adapters, and what is wrong with those that cannot be served."""
     from verse_trainer.adapters.facts import summarize
-    from verse_trainer.adapters.lookup import entries
+    from verse_trainer.adapters.folders import entries
     from verse_trainer.adapters.tables import list_table
 
     summaries = [summarize(entry) for entry in entries(adapters)]
@@ -66,7 +66,7 @@ def show(
     """Show all that is known of an adapter: origin, checkpoints, losses, layers, doubts."""
     from verse_trainer.adapters.factors import module_norms
     from verse_trainer.adapters.facts import describe
-    from verse_trainer.adapters.lookup import find, parse_one
+    from verse_trainer.adapters.folders import find, parse_one
     from verse_trainer.adapters.tables import show_page
 
     part = parse_one(name)
@@ -124,7 +124,7 @@ def export_adapter(
     adapters: AdaptersOption = _ADAPTERS,
 ) -> None:
     """Write an adapter as a folder for PEFT or plain mlx-lm, and check the numbers."""
-    from verse_trainer.adapters.lookup import choose, parse_one
+    from verse_trainer.adapters.folders import choose, parse_one
     from verse_trainer.adapters.transfer import export_folder
 
     if checkpoint is not None and "@" in name:
@@ -149,8 +149,8 @@ def fuse(
     adapters: AdaptersOption = _ADAPTERS,
 ) -> None:
     """Write the base with an adapter in it, as a full model; not quantized unless you say so."""
+    from verse_trainer.adapters.folders import choose, parse_one
     from verse_trainer.adapters.fuse import fuse as write
-    from verse_trainer.adapters.lookup import choose, parse_one
 
     fused = write(choose(adapters, parse_one(name)), model, output, keep_quantized=keep_quantized)
     terminal.show(f"{fused.target}: {_counted(fused.num_modules, 'layer')} changed.")
@@ -166,8 +166,7 @@ def remove(
     """Move an adapter or a checkpoint into the trash folder beside the adapters."""
     from datetime import datetime
 
-    from verse_trainer.adapters.folders import move_to_trash, removable
-    from verse_trainer.adapters.lookup import parse_one
+    from verse_trainer.adapters.folders import move_to_trash, parse_one, removable
 
     path = removable(adapters, parse_one(name))
     if not yes and not _confirmed(f"Move {path} to the trash?"):

@@ -17,7 +17,7 @@ from verse.adapter_files import (
 )
 from verse.model_spelling import AdapterPart
 from verse_trainer.adapters.facts import ModuleNorm
-from verse_trainer.adapters.lookup import choose, find
+from verse_trainer.adapters.folders import choose, find
 from verse_trainer.errors import ConversionError
 
 Tensors = dict[str, mx.array]

@@ -10,7 +10,7 @@ from verse.adapter_config import MlxConfig, PeftConfig
 from verse.adapter_digest import adapter_digest, file_digest
 from verse.adapter_files import AdapterFileError, AdapterPlan, plan_adapter
 from verse.adapter_folder import CONFIG_FILE, AdapterFolder
-from verse_trainer.adapters.lookup import AdapterEntry
+from verse_trainer.adapters.folders import AdapterEntry
 
 RUN_FILE = "run.json"
 
