@@ -37,12 +37,12 @@ from verse_server.protocol.chat import (
     ChunkChoice,
     TopLogprob,
 )
-from verse_server.protocol.completions import Completion, CompletionChoice, CompletionLogprobs
-from verse_server.protocol.generation import (
+from verse_server.protocol.common import (
     CompletionUsage,
     PromptTokensDetails,
     SamplingRequest,
 )
+from verse_server.protocol.completions import Completion, CompletionChoice, CompletionLogprobs
 
 _MAX_WAITING = 256
 _FINGERPRINT_CHARS = 8

@@ -36,8 +36,8 @@ from verse_server.protocol.chat import (
     ResponseFormatJSONObject,
     ResponseFormatJSONSchema,
 )
+from verse_server.protocol.common import SamplingRequest
 from verse_server.protocol.completions import MAX_PROMPTS, CompletionRequest
-from verse_server.protocol.generation import SamplingRequest
 from verse_server.protocol.models import (
     Adapter,
     AdapterList,

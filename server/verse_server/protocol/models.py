@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from verse_server.protocol.chat import TopLogprob
-from verse_server.protocol.generation import NonEmpty, RequestStruct
+from verse_server.protocol.common import NonEmpty, RequestStruct
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):

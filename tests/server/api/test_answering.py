@@ -19,7 +19,7 @@ from verse_server.engine.types import (
     TokenLogprob,
     TokenText,
 )
-from verse_server.protocol.generation import ChatCompletionStreamOptions, SamplingRequest
+from verse_server.protocol.common import ChatCompletionStreamOptions, SamplingRequest
 
 TARGET = Target(model="xuzhimo", prompt_format=PromptFormat())
 

@@ -1,4 +1,7 @@
-"""What both wires of text have in common, named as OpenAI names it.
+"""What the wires have in common, named as OpenAI names it.
+
+That is the fields that both kinds of text have, and the envelope that every error comes in;
+`/health` alone answers 503 with its own record.
 
 Requests refuse fields they do not know. An optional field that is null means its default, as with
 OpenAI. Fields typed `Unsupported` are OpenAI's, and do nothing here yet: they are taken while they
@@ -79,3 +82,21 @@ class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+
+
+class ErrorObject(msgspec.Struct, frozen=True):
+    """What went wrong, for a person (`message`) and for a program (`code`, `param`)."""
+
+    message: str
+    type: str
+    """`rate_limit_error` with status 429, `server_error` from 500 on, or else
+    `invalid_request_error`."""
+    param: str | None = None
+    """The field at fault, as a path (`messages[0].role`), or the header."""
+    code: str | None = None
+
+
+class ErrorResponse(msgspec.Struct, frozen=True):
+    """OpenAI's error body."""
+
+    error: ErrorObject
