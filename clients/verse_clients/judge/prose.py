@@ -19,14 +19,14 @@ NAMES = {
 }
 """How judges write the criteria."""
 
-_PLAIN = str.maketrans({
+PLAIN = str.maketrans({
     **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
     **dict.fromkeys("\u3000\u00a0*`#", " "), **dict.fromkeys("“”", '"'),
     **dict.fromkeys("【「『", "["), **dict.fromkeys("】」』", "]"), "。": ".", "、": ",",
     "\ufe0f": None,
 })  # fmt: skip
 _ANY_NAME = "(?:" + "|".join(NAMES.values()) + ")"
-_NAME = re.compile(
+NAME = re.compile(
     r"(?<![^\W_])(?:" + "|".join(f"(?P<{name}>{spelt})" for name, spelt in NAMES.items()) + ")"
     r"(?![a-z])[度性]?",
     re.IGNORECASE,
@@ -79,10 +79,24 @@ _FOREIGN = re.compile(
     r"(?:[十百七四三]|[0-46-9]|(?<![0-9])[0-9]{2,}+)\s*分制|满分\s*(?:为|是|:)?\s*(?!5(?![0-9]))[0-9十百一]"
     r"|\bout of (?!(?:a (?:possible|maximum) )?(?:5|five)\b)(?:[0-9]|ten\b|four\b|seven\b|a\b)"
     r"|\b(?:ten|four|seven|hundred)[- ]point|[0-9]\s*/\s*(?!5(?![0-9]))[0-9]"
+    r"|(?:每|各)项\s*(?:满分)?\s*[:为是]?\s*(?:[十百]|[0-9]{2,})\s*分"
+    r"|越[低小少]越好|越[高大多]越差|\blower (?:is|scores? (?:is|are)) better"
     rf"|(?<![0-9.])[01]\s*分?\s*{_RANGE}\s*(?!5(?![0-9]))[0-9]|(?<![0-9.])1\s*分?\s*{_RANGE}\s*5",
     re.IGNORECASE,
 )
 """Another scale than 0 to 5."""
+_TAKEN_BACK = re.compile(
+    r"(?:分数?|评分|以上|上述)[^\n,.]{0,4}(?:有误|作废)|请忽略|忽略(?:以上|上述|上面|前)|[对互]换|对调"
+    r"|(?:各项|分数?|[均都再]|全部)[^\n,.]{0,4}(?:清零|归零|[记计]零|减半|[加翻]倍|[上下]调)"
+    r"|(?:^|[.\n])\s*(?:等等|不对)"
+    r"|[只仅][是为][^\n]{0,6}(?:示例|例子|格式|占位)"
+    r"|\bshould (?:really |actually )?be (?:a (?:bit|little) )?(?:lower|higher)"
+    r"|\bon second thought|(?:^|[.\n])\s*wait\b"
+    r"|\b(?:ignore|disregard|scratch|swap) (?:th|my|all|it|any)"
+    r"|\b(?:just|only|merely) (?:an? )?(?:example|sample|placeholder|illustration)",
+    re.IGNORECASE,
+)
+"""Words that take back what was said."""
 _NUMBERING = re.compile(
     rf"(?:(?:^[^\S\n]*\|?[^\S\n]*|(?<=[;.,\s]))[(\[]?(?P<before>[0-9]{{1,2}})(?:[.,)\]]|\u20e3)+"
     rf"(?=[\s\[\"_-]*{_ANY_NAME}))"
@@ -111,11 +125,11 @@ _COLUMNS = re.compile(
     r"|\b(?:dimension|item|aspect|reasons?|comments?|notes?|explanation|justification)\b",
     re.IGNORECASE,
 )
-_OTHER_WORDS = re.compile(r"[^\W\d_]")
+OTHER_WORDS = re.compile(r"[^\W\d_]")
 _FENCE = re.compile(r"^[^\S\n]*(?:```|~~~)[\w-]*[^\S\n]*$", re.MULTILINE)
 _CLAUSE_ENDS = re.compile(r"[;,.!?|]")
 _HEADING = re.compile(r".*[:=]\W*|[^,.;!?]{,24}")
-_SOMETHING_ELSE = re.compile(_ELSE, re.IGNORECASE)
+SOMETHING_ELSE = re.compile(_ELSE, re.IGNORECASE)
 _SECOND_OPINION = re.compile(
     r"(?:或者?|改为|改成|应为|更正为|还是)\s*[零一二两三四五]"
     r"|[零一二两兩三四五六七八九]\s*分(?![之钟鐘制为明开别外])"
@@ -146,10 +160,16 @@ _WORDS = {
     **{w: n for n, w in enumerate(("zero", "one", "two", "three", "four", "five"))},
 }  # fmt: skip
 _STOP = re.compile(
-    rf"\s*(?:$|\n|[,;!|)(\]\[\"{_GONE}]|\.(?![0-9])|:(?!\s*[0-9])|[-—](?=\s+[^\s0-9])|—(?=[^\s0-9])|{_ANY_NAME})",
+    rf"\s*(?:$|\n|[,;!|)(\]\[\"{_GONE}]|\.(?![0-9])|:(?!\s*[0-9])|[-—](?=[^\S\n]+[^\s0-9])|—(?=[^\s0-9])|{_ANY_NAME})",
     re.IGNORECASE,
 )
-_UNIT_ENDS = re.compile(r"(?!\s*[-–—~～/0-9]|\s*(?:至|到|或|of\b|or\b|to\b)|[之钟鐘制为為数])")
+_UNIT_ENDS = re.compile(
+    r"(?!\s*[-–—~～/0-9]|\s*(?:至|到|或|of\b|or\b|to\b)|[之钟鐘制为為数]"
+    r"|\s*(?:半|以[上下内]|左右|上下|不到|最[高低]|[封到]顶|满|起|即|表示|代表|意味|被?扣)"
+    r"|\s*(?:possible|available|max|min|at (?:most|least)"
+    r"|mean|less|more|off\b|lost|deduct|each\b))",
+    re.IGNORECASE,
+)
 
 
 class Statements(NamedTuple):
@@ -163,48 +183,30 @@ class Statements(NamedTuple):
 
 def read_statements(text: str) -> Statements:
     """Read what is said of each criterion."""
-    plain = _without_numbering(_plain(text))
+    plain = _without_numbering(plain_of(text))
     if _FOREIGN.search(plain) or _HEADED_ELSE.search(plain):
         return Statements({}, is_clear=False)
     scores: defaultdict[str, set[int]] = defaultdict(set)
     rest, place = "", 0
-    for mention in _NAME.finditer(plain):
+    for mention in NAME.finditer(plain):
         found = _score_at(plain, mention.end())
         if found is None or not _is_announced(plain, mention.start(), place):
             continue
         scores[mention.lastgroup or ""].add(found[0])
         rest, place = rest + plain[place : mention.end()], found[1]
     rest += plain[place:]
-    is_clear = not any(char.isdigit() for char in rest) and not _SECOND_OPINION.search(rest)
-    return Statements(dict(scores), is_clear)
+    is_clear = not any(map(str.isdigit, rest)) and not _SECOND_OPINION.search(rest)
+    return Statements(dict(scores), is_clear and not is_taken_back(plain))
 
 
-def names_criterion(text: str) -> bool:
-    """Whether a text speaks of any criterion."""
-    return _NAME.search(text) is not None
-
-
-def is_an_example(text: str) -> bool:
-    """Whether words before an object say that it is an example, a form, or about other numbers."""
-    plain = _plain(text)
-    own_line = plain.rpartition("\n")[2]
-    above = own_line if _OTHER_WORDS.search(own_line) else _heading_above(plain, len(plain))
-    return _SOMETHING_ELSE.search(above) is not None
+def is_taken_back(text: str) -> bool:
+    """Whether words say that what stands beside them does not count."""
+    return _TAKEN_BACK.search(text.translate(PLAIN)) is not None
 
 
 def is_on_another_scale(text: str) -> bool:
     """Whether a text speaks of another scale than 0 to 5."""
-    return _FOREIGN.search(_plain(text)) is not None
-
-
-def criterion_of(word: str) -> str | None:
-    """The criterion that a word names, and nothing else; in JSON, say."""
-    found = _NAME.match(word.strip())
-    if found is None or not re.fullmatch(
-        r"(?i)[_ ]?(?:score|得分|评分|分数)?", word.strip()[found.end() :]
-    ):
-        return None
-    return found.lastgroup
+    return _FOREIGN.search(plain_of(text)) is not None
 
 
 def _score_at(text: str, start: int) -> tuple[int, int] | None:
@@ -246,16 +248,16 @@ def _is_announced(text: str, start: int, since: int) -> bool:
     is_first = since == 0
     lines = text[:start].split("\n")
     line = lines[-1] if is_first else _CLAUSE_ENDS.split(text[since:start].split("\n")[-1])[-1]
-    if _OTHER_WORDS.search(_ANNOUNCING.sub(" ", line)) or lines[-1].lstrip().startswith(">"):
+    if OTHER_WORDS.search(_ANNOUNCING.sub(" ", line)) or lines[-1].lstrip().startswith(">"):
         return False
-    above = _heading_above(text, start) if is_first else ""
+    above = heading_above(text, start) if is_first else ""
     columns = _COLUMNS.sub(" ", above) if "|" in above else above
-    return not _OTHER_WORDS.search(_ANNOUNCING.sub(" ", columns))
+    return not OTHER_WORDS.search(_ANNOUNCING.sub(" ", columns))
 
 
-def _plain(text: str) -> str:
+def plain_of(text: str) -> str:
     """In half width, without emphasis; a mark stands for each number that is explained."""
-    return _EXPLAINED.sub(_GONE, _FENCE.sub(" ", text).translate(_PLAIN))
+    return _EXPLAINED.sub(_GONE, _FENCE.sub(" ", text).translate(PLAIN))
 
 
 def _without_numbering(text: str) -> str:
@@ -267,6 +269,13 @@ def _without_numbering(text: str) -> str:
             return text
         expected = number + 1
     return _CIRCLED.sub(" ", _NUMBERING.sub(lambda found: " " * len(found[0]), text))
+
+
+def heading_above(text: str, start: int) -> str:
+    """The line above, if it is a heading or the head of a table."""
+    lines = text[:start].split("\n")[:-1]
+    above = next((line for line in reversed(lines) if OTHER_WORDS.search(line)), "")
+    return above if _HEADING.fullmatch(above) or "|" in above else ""
 
 
 _RANKED = (
@@ -289,31 +298,52 @@ _ENTRY = re.compile(
     r"(?P<label>[A-Z])\b(?P<comment>.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
-_NO_ORDER = re.compile(
-    r"并列|不分[上高]下|\btied?\b|\bequal\b"
-    r"|[从由]最?[差低坏][^.\n]{0,6}[到至]最?[好高]|最[差低坏]的?在前|[倒升]序|从后往前"
-    r"|差\s*(?:→|->|到)\s*好|\bworst[\s_]*(?:to|->|→|first)|\bfrom worst|\bascending|\breverse",
+_REVERSED = re.compile(
+    r"[从由]最?[差低坏弱][^.\n]{0,6}[到至]最?[好高强佳]|最[差低坏弱]的?排?在最?前|最前[^.\n]{0,6}最[差弱]"
+    r"|[倒升]序|从后往前|差\s*(?:→|->|到)\s*好|末位在前|>\s*(?:表示|代表|意为|means?\b)"
+    r"|\b(?:worst|weakest|lowest)[\s_]*(?:to|->|→|first)|\bfrom (?:the )?(?:worst|weakest|lowest)"
+    r"|\bleast (?:to most|first)|\b(?:ascending|reversed?|increasing) (?:order|ranking|quality)"
+    r"|\bfirst (?:one|poem)? ?is the (?:worst|weakest)",
     re.IGNORECASE,
 )
-"""Ties, and orders from worst to best."""
+"""Orders from worst to best."""
+_NO_ORDER = re.compile(
+    rf"{_REVERSED.pattern}|并列|不分[上高]下|不相上下|难分[上高伯]|\btied?\b|\bequal\b"
+    r"|\bascending|\breverse",
+    re.IGNORECASE,
+)
+"""The same, and ties."""
 _DENIED = re.compile(
     r"(?:不是|并非|而非|不应|错误|假如|如果|\bnot\b|\bwrong\b|\bif\b|n't\b)", re.IGNORECASE
 )
-_FIRST = r"(?:更好|更胜|最好|最佳|胜出|(?:应该?)?排第一|第一|better|(?:the )?best|wins|first\b)"
+_FIRST = (
+    r"(?:更好|更胜|最好|最佳|胜出|(?:应该?)?排第一|第一"
+    r"|better(?!\s+than)|(?:the )?best|wins|first\b)"
+)
 _IS = r"\s*[(:,]?\s*(?:其实|是|最终|才|应|should be|is|was)*\s*"
-_BEST = re.compile(
-    rf"(?<![A-Za-z])(?P<one>[A-Z]){_IS}{_FIRST}"
-    r"|(?:最好的?|最佳|第一名?|首选|胜者|\bbest|\bwinner|\bfirst place)[^A-Za-z\n>.,;!?]{0,6}"
+BEST = re.compile(
+    rf"(?<![A-Za-z])(?P<one>[A-Z])(?:{_IS}{_FIRST}|\s*[-–—]+\s*(?:best|最[好佳])\s*(?:$|\n))"
+    r"|(?:最好的?|最佳|第一名?|首选|胜者|[更最]喜欢|\bbest|\bwinner|\bfirst place"
+    r"|\bprefer(?=\s+[A-Z]\W*(?:$|\n)))[^A-Za-z\n>.,;!?]{0,6}"
     r"(?:(?:is|goes to|to)\s+)?(?P<other>[A-Z])(?![A-Za-z])"
 )
-_WORST = re.compile(
-    rf"(?<![A-Za-z])(?P<one>[A-Z]){_IS}(?:最[差弱]|垫底|(?:the )?(?:worst|weakest))"
+WORST = re.compile(
+    rf"(?<![A-Za-z])(?P<one>[A-Z])(?:{_IS}(?:最[差弱]|垫底|(?:the )?(?:worst|weakest))"
+    r"|\s*[-–—]+\s*(?:worst|weakest|最[差弱])\s*(?:$|\n))"
     r"|(?:(?<![到至])最[差弱]的?|垫底的?|(?<!to )\b(?:[Ww]orst|[Ww]eakest))[^A-Za-z\n>.,;!?]{0,6}"
     r"(?:is\s+)?(?P<other>[A-Z])(?![A-Za-z])"
 )
-_ENTRY_WORDS = re.compile(
-    r"\W*(?:第?[0-9]+\W+)?(?:诗歌?|作品|候选|poem|candidate)?\W*([A-Za-z])(?![\w])"
+_PAIR = re.compile(
+    r"(?<![A-Za-z])(?P<one>[A-Z])\s*(?:(?P<better>优于|胜[过于]|[强好高]于"
+    r"|(?:is )?(?:stronger|better) than|beats"
+    r"|(?:should|must) (?:be|come|rank) (?:ahead of|above|before)"
+    r"|应该?排?在(?=[^\n]{0,4}[之以]?[前上]))"
+    r"|(?P<worse>不如|[逊差弱低]于|(?:is )?(?:weaker|worse) than"
+    r"|(?:should|must) (?:be|come|rank) (?:below|behind|after)"
+    r"|应该?排?在(?=[^\n]{0,4}[之以]?[后下])))"
+    r"\s*(?P<other>[A-Z])(?![A-Za-z])"
 )
+"""One poem set above or below another in words."""
 _CHINESE_NUMBERS = {digit: number for number, digit in enumerate("一二三四五六七八九十", 1)}
 
 
@@ -328,7 +358,7 @@ class Orders(NamedTuple):
 
 def read_orders(text: str, labels: tuple[str, ...]) -> Orders:
     """Read every order of all labels in an answer."""
-    plain = text.translate(_PLAIN)
+    plain = text.translate(PLAIN)
     chains = [(found, tuple(re.findall("[A-Z]", found[0]))) for found in _CHAIN.finditer(plain)]
     lists = [(found, tuple(re.findall("[A-Z]", found[0]))) for found in _LIST.finditer(plain)]
     whole = {order for found, order in chains if _stands(plain, found, must_be_named=False)}
@@ -337,7 +367,8 @@ def read_orders(text: str, labels: tuple[str, ...]) -> Orders:
     if listed := _numbered(plain, labels):
         whole.add(listed)
     said = [order for _, order in chains]
-    is_clear = not _NO_ORDER.search(plain) and all(_agrees(plain, order, said) for order in whole)
+    is_clear = not _NO_ORDER.search(plain) and not is_taken_back(plain)
+    is_clear = is_clear and all(_agrees(plain, order, said) for order in whole)
     return Orders(whole, is_clear)
 
 
@@ -346,24 +377,16 @@ def is_no_order(text: str) -> bool:
     return _NO_ORDER.search(text) is not None
 
 
+def is_reversed(text: str) -> bool:
+    """Whether words tell of an order from worst to best."""
+    return _REVERSED.search(text.translate(PLAIN)) is not None
+
+
 def fits(text: str, order: tuple[str, ...]) -> bool:
     """Whether what a text says of single poems fits an order."""
-    plain = text.translate(_PLAIN)
+    plain = text.translate(PLAIN)
     chains = [tuple(re.findall("[A-Z]", found[0])) for found in _CHAIN.finditer(plain)]
     return _agrees(plain, order, chains)
-
-
-def order_of(entries: Sequence[str], labels: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The order in a list of entries, each of which names one label; None if it is not clear."""
-    found = [_ENTRY_WORDS.match(entry) for entry in entries]
-    counts = [re.match(r"\W*第?([0-9]+)\b", entry) for entry in entries]
-    numbers = [count[1] for count in counts if count]
-    if None in found or (numbers and numbers != [str(n) for n in range(1, len(entries) + 1)]):
-        return None
-    order = tuple(each[1].upper() for each in found if each)
-    others = any(len(re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", e.upper())) > 1 for e in entries)
-    is_whole = sorted(order) == sorted(labels) and not others
-    return order if is_whole and fits("\n".join(entries), order) else None
 
 
 def _stands(text: str, found: re.Match[str], *, must_be_named: bool) -> bool:
@@ -376,19 +399,12 @@ def _stands(text: str, found: re.Match[str], *, must_be_named: bool) -> bool:
         is_named = re.search(_RANKED, before, re.IGNORECASE) is not None
         ends = re.search(r"(?:[:=]|是|为|\bis)\W*$", before, re.IGNORECASE)
         return is_named and ends is not None and _speaks_of_order(before)
-    return not must_be_named and _speaks_of_order(_heading_above(text, found.start()))
+    return not must_be_named and _speaks_of_order(heading_above(text, found.start()))
 
 
 def _speaks_of_order(words: str) -> bool:
     """Whether words before an order announce it, and nothing else."""
-    return _OTHER_WORDS.search(_ORDER_WORDS.sub(" ", words)) is None
-
-
-def _heading_above(text: str, start: int) -> str:
-    """The line above, if it is a heading or the head of a table."""
-    lines = text[:start].split("\n")[:-1]
-    above = next((line for line in reversed(lines) if _OTHER_WORDS.search(line)), "")
-    return above if _HEADING.fullmatch(above) or "|" in above else ""
+    return OTHER_WORDS.search(_ORDER_WORDS.sub(" ", words)) is None
 
 
 def _numbered(text: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -398,9 +414,12 @@ def _numbered(text: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
     order = tuple(entry["label"] for entry in entries)
     if numbers != [*range(1, len(labels) + 1)] or sorted(order) != sorted(labels):
         return None
-    heading = _heading_above(text, entries[0].start())
+    heading = heading_above(text, entries[0].start())
     has_figures = any(re.search(r"\|\s*[0-9]", entry["comment"]) for entry in entries)
-    if has_figures or not _speaks_of_order(heading):
+    figures = [re.search(r"[0-9]+(?:\.[0-9]+)?", entry["comment"]) for entry in entries]
+    worth = [float(figure[0]) for figure in figures if figure]
+    is_rising = len(worth) == len(entries) and worth != sorted(worth, reverse=True)
+    if has_figures or is_rising or not _speaks_of_order(heading):
         return None
     is_announced = re.search(_RANKED, heading + entries[0][0], re.IGNORECASE)
     has_comments = any(re.search(r"[^\W_]", entry["comment"]) for entry in entries)
@@ -411,10 +430,14 @@ def _numbered(text: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
 def _agrees(text: str, order: Sequence[str], chains: Iterable[Sequence[str]]) -> bool:
     """Whether all that is said of single poems fits an order."""
     place = {label: number for number, label in enumerate(order)}
-    for chain in chains:
+    pairs = [
+        (found["one"], found["other"])[:: 1 if found["better"] else -1]
+        for found in _PAIR.finditer(text)
+    ]
+    for chain in [*chains, *pairs]:
         places = [place.get(label, -1) for label in chain]
         if places != sorted(set(places)):
             return False
-    best = {found["one"] or found["other"] for found in _BEST.finditer(text)}
-    worst = {found["one"] or found["other"] for found in _WORST.finditer(text)}
+    best = {found["one"] or found["other"] for found in BEST.finditer(text)}
+    worst = {found["one"] or found["other"] for found in WORST.finditer(text)}
     return best & place.keys() <= {order[0]} and worst & place.keys() <= {order[-1]}

@@ -8,7 +8,7 @@ quotes from the poem it was shown does not count.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple, cast
 
@@ -59,6 +59,8 @@ class _Parts(NamedTuple):
 
 _REPLIES: dict[Kind, type[msgspec.Struct]] = {"rubric": RubricReply, "ranking": RankingReply}
 _HIGHEST = 5
+_LABEL_LENGTH = 12
+"""A longer field is a reason."""
 _ORDER_KEYS = ("ranking", "排名", "排序")
 _SCORE_KEYS = ("score", "分数", "得分", "评分")
 _MOST_KEYS = ("max", "max_score", "maximum", "scale", "out_of", "满分")
@@ -80,6 +82,23 @@ _PAIR = r"""(?<!\\)["']{key}["']\s*:\s*"""
 _CORRECTS = re.compile(
     r"更正|修正|改为|改成|应为|重新|correct|actually|instead|revis", re.IGNORECASE
 )
+
+_ENTRY_WORDS = re.compile(
+    r"\W*(?:第?[0-9]+\W+)?(?:诗歌?|作品|候选|poem|candidate)?\W*([A-Za-z])(?![\w])"
+)
+_NOT_OWN = re.compile(
+    r"扣分|失分|参[考照]诗|参[考照]作品|第[一二两]首|其他评委|\bdeduct|\bpenalt|\breference poem"
+    r"|\b(?:first|second) poem|\bother judge|\b(?:will|would|should) (?:look|be|return)",
+    re.IGNORECASE,
+)
+"""Words before an object that is about something else."""
+_TEN = re.compile(
+    r"[十百]分制|(?<![0-9])100?\s*分制|满分\s*(?:为|是|:)?\s*(?:100?(?![0-9])|[十百])"
+    r"|\bout of (?:100?|ten|a hundred)\b|(?<![0-9])[01]\s*(?:-|–|to)\s*100?\b"
+    r"|\b(?:10|100|ten|hundred)[- ]point scale",
+    re.IGNORECASE,
+)
+"""The same in a reasoning, where other fractions and ranges are about the poem."""
 
 
 @cache
@@ -127,7 +146,9 @@ def read_ranking(reply: str, question: Question) -> tuple[str, ...] | None:
         order = _only([_object_order(each, labels) for each in holders])
     else:
         order = _only(list(said.whole)) if said.is_clear else None
-    if order is None or said.whole - {order} or (parts.values and _is_denied(parts.after, order)):
+    if order is None or said.whole - {order}:
+        return None
+    if parts.values and (prose.is_reversed(parts.outside) or _is_denied(parts.after, order)):
         return None
     ids = dict(zip(labels, question.candidates, strict=True))
     return tuple(ids[label] for label in order)
@@ -164,7 +185,7 @@ def _taken_apart(answer: str, shown: str) -> _Parts:
             is_broken |= _OBJECT_BEGINS.match(text, start) is not None
         else:
             stop = after
-            if value and text[start:stop] not in shown and not prose.is_an_example(text[:start]):
+            if value and text[start:stop] not in shown and not _is_an_example(text[:start]):
                 outside.append(text[end:start])
                 values.append(value)
                 end = stop
@@ -198,6 +219,8 @@ def _holders(value: Any, is_one: Callable[[Object], bool]) -> Iterator[Object]:
         if is_one(fields):
             yield fields
             return
+        if _is_on_another_scale(fields):
+            yield {}
         for key, inner in fields.items():
             for found in _holders(inner, is_one):
                 if key.lower() in _ANSWER_KEYS:
@@ -207,15 +230,25 @@ def _holders(value: Any, is_one: Callable[[Object], bool]) -> Iterator[Object]:
 
 
 def _names_criteria(fields: Object) -> bool:
-    return any(prose.criterion_of(key) for key in fields)
+    return any(_criterion_of(key) for key in fields)
+
+
+def _criterion_of(word: str) -> str | None:
+    """The criterion that a word names, and nothing else; in JSON, say."""
+    found = prose.NAME.match(word.strip())
+    if found is None or not re.fullmatch(
+        r"(?i)[_ ]?(?:score|得分|评分|分数)?", word.strip()[found.end() :]
+    ):
+        return None
+    return found.lastgroup
 
 
 def _object_scores(fields: Object) -> RubricScores | None:
-    if _is_on_another_scale(fields):
+    if _is_on_another_scale(fields) or _is_about_something_else(fields):
         return None
     found: dict[str, set[int | None]] = {name: set() for name in CRITERIA}
     for key, value in fields.items():
-        if name := prose.criterion_of(key):
+        if name := _criterion_of(key):
             found[name].add(_whole_number(value))
     return _scores(found)
 
@@ -245,7 +278,36 @@ def _whole_number(value: Any) -> int | None:
 
 def _is_on_another_scale(fields: Object) -> bool:
     said = [value for key, value in fields.items() if key.lower() in _MOST_KEYS]
-    return any(value not in (_HIGHEST, str(_HIGHEST), "0-5") for value in said)
+    said += [inner for value in said if isinstance(value, dict) for inner in value.values()]
+    return any(
+        value not in (_HIGHEST, str(_HIGHEST), "0-5")
+        for value in said
+        if not isinstance(value, dict)
+    )
+
+
+def _is_about_something_else(fields: Object) -> bool:
+    """Whether an object says that it is a draft, an example, about another poem, or of ten."""
+    words = [value for value in fields.values() if isinstance(value, str)]
+    notes = [word for key, word in fields.items() if key.lower() not in _OTHER_KEYS]
+    labels = [word for word in notes if isinstance(word, str) and len(word) <= _LABEL_LENGTH]
+    labels += [key for key, value in fields.items() if value is True]
+    return any(map(_speaks_of_ten, words)) or any(map(_is_an_example, labels))
+
+
+def _is_an_example(text: str) -> bool:
+    """Whether words before an object say that it is an example, a form, or about other numbers."""
+    plain = prose.plain_of(text)
+    own_line = plain.rpartition("\n")[2]
+    above = (
+        own_line if prose.OTHER_WORDS.search(own_line) else prose.heading_above(plain, len(plain))
+    )
+    return prose.SOMETHING_ELSE.search(above) is not None or _NOT_OWN.search(above) is not None
+
+
+def _speaks_of_ten(text: str) -> bool:
+    """Whether a reasoning says that its scores are of ten, or of a hundred."""
+    return _TEN.search(text.translate(prose.PLAIN)) is not None
 
 
 def _object_order(fields: Object, labels: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -256,7 +318,33 @@ def _object_order(fields: Object, labels: tuple[str, ...]) -> tuple[str, ...] | 
     if len(orders) != 1 or not isinstance(orders[0], list):
         return None
     entries = cast("list[Any]", orders[0])
-    return prose.order_of(entries, labels) if all(isinstance(e, str) for e in entries) else None
+    order = _order_of(entries, labels) if all(isinstance(e, str) for e in entries) else None
+    words = [value for value in fields.values() if isinstance(value, str)]
+    is_turned = any(prose.is_reversed(w) or (order and _turns_over(w, order)) for w in words)
+    return None if is_turned else order
+
+
+def _order_of(entries: Sequence[str], labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The order in a list of entries, each of which names one label; None if it is not clear."""
+    found = [_ENTRY_WORDS.match(entry) for entry in entries]
+    counts = [re.match(r"\W*第?([0-9]+)\b", entry) for entry in entries]
+    numbers = [count[1] for count in counts if count]
+    if None in found or (numbers and numbers != [str(n) for n in range(1, len(entries) + 1)]):
+        return None
+    order = tuple(each[1].upper() for each in found if each)
+    others = any(len(re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", e.upper())) > 1 for e in entries)
+    is_whole = sorted(order) == sorted(labels) and not others
+    return order if is_whole and prose.fits("\n".join(entries), order) else None
+
+
+def _turns_over(text: str, order: Sequence[str]) -> bool:
+    """Whether a reasoning calls the first of an order the worst, or the last the best."""
+    plain = text.translate(prose.PLAIN)
+    is_worst = any(f["one"] == order[0] for f in prose.WORST.finditer(plain))
+    return is_worst or any(
+        f["one"] == order[-1] and re.search(r"最[好佳]|\bbest", f[0])
+        for f in prose.BEST.finditer(plain)
+    )
 
 
 def _scores_at_the_end(answer: str) -> RubricScores | None:
@@ -275,18 +363,26 @@ def _order_at_the_end(answer: str, labels: tuple[str, ...]) -> tuple[str, ...] |
     found = re.search(rf",\s*{key}\[([^\[\]{{}}]*)\]\s*,?\s*\}}[\s`]*\Z", answer)
     if found is None or len(re.findall(key, answer)) != 1:
         return None
-    return prose.order_of(found[1].rstrip(", \n").split(","), labels)
+    return _order_of(found[1].rstrip(", \n").split(","), labels)
 
 
 def _is_corrected(after: str) -> bool:
     """Whether words behind the object take something of it back."""
     said = prose.read_statements(after)
-    is_about = prose.names_criterion(after) or _CORRECTS.search(after) is not None
+    if prose.is_taken_back(after):
+        return True
+    is_about = _speaks_of_criterion(after) or _CORRECTS.search(after) is not None
     return is_about and not said.is_clear
 
 
+def _speaks_of_criterion(text: str) -> bool:
+    """Whether a text speaks of any criterion."""
+    return prose.NAME.search(text) is not None
+
+
 def _is_denied(after: str, order: tuple[str, ...]) -> bool:
-    return not prose.fits(after, order) or _CORRECTS.search(after) is not None
+    is_corrected = _CORRECTS.search(after) is not None or prose.is_taken_back(after)
+    return is_corrected or not prose.fits(after, order)
 
 
 def _only(found: list[Any]) -> Any:
