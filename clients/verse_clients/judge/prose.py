@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 NAMES = {
     "theme_adherence": r"theme[ _-]?adherence|adherence to (?:the )?theme|切[题題]|主[题題]契合",
-    "poetic_quality": r"poetic[ _-]?quality|[诗詩]意(?:[与與和及][创創]造[力性]?)?",
+    "poetic_quality": r"poetic[ _-]?quality|[诗詩]意(?:[与與和及]?[创創]造[力性]?)?",
     "fluency": r"fluency|流[畅暢](?:(?:[与與和及])?[连連][贯貫])?",
     "emotional_resonance": r"emotional[ _-]?resonance|情感共[鸣鳴]",
 }
@@ -21,7 +21,7 @@ NAMES = {
 
 PLAIN = str.maketrans({
     **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
-    **dict.fromkeys("\u3000\u00a0*`#", " "), **dict.fromkeys("“”", '"'),
+    **dict.fromkeys("\u3000\u00a0*`#$", " "), **dict.fromkeys("“”", '"'),
     **dict.fromkeys("【「『", "["), **dict.fromkeys("】」』", "]"), "。": ".", "、": ",",
     "\ufe0f": None,
 })  # fmt: skip
@@ -48,6 +48,7 @@ _EXPLAINED = re.compile(
         r"(?<![0-9.])(?:5|五)\s*分(?:制|为满分|满分)",
         rf"\bout of (?:a (?:possible|maximum) )?(?:5|five\b)(?:\s*{_UNIT})?"
         rf"{_NO_MORE}(?!\s*[a-z0-9])",
+        rf"[(\[]\s*5\s*{_UNIT}\s*[)\]](?=\s*[:=]\s*[0-5]\s*(?:{_UNIT}\s*)?(?:$|[\n;,.|]))",
         # Weights.
         r"(?:权重|權重|比重|系数|占比|\bweight(?:ed|ing|age)?|\bcoefficient|\bw)"
         rf"\s*(?:为|是|占|\bof\b|\bis\b|:|=)?\s*{_NUMBER}(?:\s*%)?",
@@ -60,7 +61,7 @@ _EXPLAINED = re.compile(
         r"(?:序号|编号|\bindex|\bid)\s*[:=]?\s*[0-9]+",
         r"\b(?:line|stanza|verse|couplet)s?\s+[0-9]+(?:\s*(?:-|–|,|\bto\b|\band\b)\s*[0-9]+)*",
         # Counts.
-        rf"{_NUMBER}\s*(?:[个個处處行句字次节節段种種首年月日天岁秒遍层位词联页条幅片朵盏组类项項大维元米里后]"
+        rf"{_NUMBER}\s*(?:[个個处處行句字言次节節段种種首年月日天岁秒遍层位词联页条幅片朵盏组类项項大维元米里后]"
         r"|分[钟鐘]|小时|世纪)",
         r"(?<![0-9])[0-9]++[ -](?:lines?|stanzas?|images?|words?|characters?|poems?|verses?"
         r"|times?|syllables?|metaphors?|criteria|places?|couplets?)\b",
@@ -113,7 +114,7 @@ _ELSE = (
 """Words behind which numbers are about something else."""
 _HEADED_ELSE = re.compile(rf"{_ELSE}[^\n:=]{{0,8}}[:=]", re.IGNORECASE)
 _ANNOUNCING = re.compile(
-    r"最终|综上|总结|总评|以下|下面|如下|根据|按照?|给出|我的|本诗|这首诗|该诗|诗歌?|作品|各项|分项|四项|逐项|好的|所述"
+    r"最终|综上|总结|总评|以下|下面|如下|根据|按照?|给出|我的|本诗|这首诗|该诗|诗歌?|作品|各项|分项|四项|逐项|好的|所述|认为|觉得"
     r"|评分|評分|打分|得分|分数|评价|評價|评估|评审|结果|意见|我[给為为]|[我是的对對为為一二三四五六七八九十]"
     r"|\b(?:my|the|here|are|is|final|scores?|ratings?|rate|for|this|poem|as|follows|evaluation|assessment"
     r"|results?|i|would|of|it|summary|in|and|so|with|sure|below|each|criteria|criterion|by)\b",
@@ -289,12 +290,13 @@ _ORDER_WORDS = re.compile(
     re.IGNORECASE,
 )
 """Words that may stand before an order."""
+_BEFORE_LABEL = re.compile(r"(?:诗|作品|\b[Pp]oem)\s*(?=[A-Z](?![A-Za-z]))")
 _ABOVE = r"[\s\"'\])]*(?:>+|≻|→|->|=>)[\s\"'\[(]*"
 _CHAIN = re.compile(rf"(?<![A-Za-z])[A-Z](?:{_ABOVE}[A-Z](?![A-Za-z]))++")
 _LIST = re.compile(r"(?<![A-Za-z])[A-Z](?:[\s\"'\])]*,[\s\"'\[(]*[A-Z])++(?![A-Za-z])")
 _ENTRY = re.compile(
     rf"^{_GAP}\|?{_GAP}(?:第|rank|no\.)?{_GAP}(?P<number>[0-9]{{1,2}}|[一二三四五六七八九十])"
-    rf"(?:st|nd|rd|th)?{_GAP}[名位]?{_GAP}[.,):|\t ][\t |\[\"'(]*(?:诗|作品|poem)?{_GAP}"
+    rf"(?:st|nd|rd|th)?{_GAP}[名位]?{_GAP}[.,):|\t \u20e3][\t |\[\"'(]*(?:诗|作品|poem)?{_GAP}"
     r"(?P<label>[A-Z])\b(?P<comment>.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -358,7 +360,7 @@ class Orders(NamedTuple):
 
 def read_orders(text: str, labels: tuple[str, ...]) -> Orders:
     """Read every order of all labels in an answer."""
-    plain = text.translate(PLAIN)
+    plain = _BEFORE_LABEL.sub("", text.translate(PLAIN))
     chains = [(found, tuple(re.findall("[A-Z]", found[0]))) for found in _CHAIN.finditer(plain)]
     lists = [(found, tuple(re.findall("[A-Z]", found[0]))) for found in _LIST.finditer(plain)]
     whole = {order for found, order in chains if _stands(plain, found, must_be_named=False)}

@@ -62,7 +62,7 @@ _HIGHEST = 5
 _LABEL_LENGTH = 12
 """A longer field is a reason."""
 _ORDER_KEYS = ("ranking", "排名", "排序")
-_SCORE_KEYS = ("score", "分数", "得分", "评分")
+_SCORE_KEYS = ("score", "rating", "分数", "得分", "评分")
 _MOST_KEYS = ("max", "max_score", "maximum", "scale", "out_of", "满分")
 _WEIGHT_KEYS = ("weight", "权重")
 _ANSWER_KEYS = frozenset({
@@ -315,13 +315,33 @@ def _object_order(fields: Object, labels: tuple[str, ...]) -> tuple[str, ...] | 
     if any(isinstance(note, str) and prose.is_no_order(note) for note in notes):
         return None
     orders = [fields[key] for key in _ORDER_KEYS if key in fields]
-    if len(orders) != 1 or not isinstance(orders[0], list):
+    if len(orders) != 1:
         return None
-    entries = cast("list[Any]", orders[0])
-    order = _order_of(entries, labels) if all(isinstance(e, str) for e in entries) else None
+    order = _listed_order(orders[0], labels)
     words = [value for value in fields.values() if isinstance(value, str)]
     is_turned = any(prose.is_reversed(w) or (order and _turns_over(w, order)) for w in words)
     return None if is_turned else order
+
+
+def _listed_order(value: Any, labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The order that a field holds, in labels or in one string."""
+    if isinstance(value, str):
+        said = prose.read_orders(f"ranking: {value}", labels)
+        return _only(list(said.whole)) if said.is_clear else None
+    entries = cast("list[Any]", value) if isinstance(value, list) else []
+    entries = [_ranked_entry(entry) for entry in entries]
+    return _order_of(entries, labels) if all(isinstance(e, str) for e in entries) else None
+
+
+def _ranked_entry(entry: Any) -> Any:
+    """A poem with its rank as one string, `1. C`."""
+    fields = cast("Object", entry) if isinstance(entry, dict) else {}
+    ranks = [fields[key] for key in ("rank", "名次", "排名") if key in fields]
+    names = [fields[key] for key in ("label", "poem", "id", "代号", "诗") if key in fields]
+    is_plain = len(ranks) == len(names) == 1 and isinstance(names[0], str)
+    if not is_plain or len(fields) > len(ranks + names):
+        return cast("Any", entry)
+    return f"{ranks[0]}. {names[0]}"
 
 
 def _order_of(entries: Sequence[str], labels: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -44,6 +44,13 @@ READ = {
     "an object and the same in words": f"{' > '.join(BEST)}\n{OBJECT}",
     "a thought before": f"<think>{' > '.join(BACK)}</think>{OBJECT}",
     "a thought without its opening": f"{' > '.join(BACK)}\n</think>\n{OBJECT}",
+    "a chain in its field": json.dumps({"ranking": " > ".join(BEST)}),
+    "ranks and labels": json.dumps({
+        "ranking": [{"rank": i, "label": label} for i, label in enumerate(BEST, 1)]
+    }),
+    "chain of poems": " > ".join(f"诗{label}" for label in BEST),
+    "chain of poems in English": " > ".join(f"Poem {label}" for label in BEST),
+    "list in keycaps": listed("{i}\ufe0f\u20e3 {n}"),
     "chain": " > ".join(BEST),
     "chain in full width": "＞".join(BEST),
     "chain of arrows": " -> ".join(BEST),
@@ -71,6 +78,11 @@ UNPARSED = {
     "a label too many": json.dumps({"ranking": [*BEST, "A"]}),
     "a tie in an entry": json.dumps({"ranking": [f"{BEST[0]}={BEST[1]}", *BEST[2:]]}),
     "numbers": json.dumps({"ranking": [4, 1, 5, 3, 2]}),
+    "ranks that count down": json.dumps({
+        "ranking": [{"rank": 6 - i, "label": label} for i, label in enumerate(BEST, 1)]
+    }),
+    "a tie in a chain in its field": json.dumps({"ranking": " > ".join(BEST[:-1]) + f" = {LAST}"}),
+    "an array in a sentence": f"代号是 {json.dumps(BEST)}，先读一遍。",
     "objects": json.dumps({"ranking": [{"label": label} for label in BEST]}),
     "places by label": json.dumps({"ranking": {label: i for i, label in enumerate(BEST)}}),
     "entries numbered backwards": json.dumps({

@@ -51,6 +51,9 @@ READ = {
     "each with its maximum": json.dumps({
         name: {"score": score, "max": 5} for name, score in zip(NAMES, RIGHT, strict=True)
     }),
+    "each with its rating": json.dumps({
+        name: {"rating": score} for name, score in zip(NAMES, RIGHT, strict=True)
+    }),
     "Chinese keys": json.dumps(dict(zip(CHINESE, RIGHT, strict=True)), ensure_ascii=False),
     "a total too": BARE[:-1] + ', "total": 14}',
     "weights beside the scores": json.dumps({
@@ -112,6 +115,9 @@ READ = {
     "traditional": "切題：4\n詩意與創造：3\n流暢連貫：5\n情感共鳴：2",
     "a criterion named in a reason": each("{n}：{s}") + "\n这首诗切题而平庸。",
     "the same said twice": each("{n}：{s}") + "\n综上：" + each("{n} {s} 分", join="，"),
+    "a dollar sign for mathematics": each("{n}：${s}$"),
+    "the unit in brackets, then the score": each("{n}（5分）：{s}分"),
+    "a sentence of its own": "我认为：" + each("{n}{s}分", join="、"),
     # English prose
     "English": each("{n}: {s}", ENGLISH),
     "English keys": each("{n}: {s}", NAMES),
