@@ -17,7 +17,7 @@ UserError
     └── NoCompletionError     what it sent is no chat completion
 
 Every message is one sentence; that of a ServerError names the server. `verse.cli` prints them, with
-exit code 2. What concerns one command alone is in its own `errors`.
+exit code 2. What concerns one command alone is in its package.
 """
 
 from verse import UserError
