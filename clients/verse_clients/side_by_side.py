@@ -8,29 +8,26 @@ Nothing heavy is imported before the command runs: `verse adapters --help` loads
 
 import asyncio
 import html
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import msgspec
 import typer
-from rich.console import Group
-from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
 from verse.atomic_file import replace_file
 from verse.prompt import Message
-from verse.terminal import console, show, shown
+from verse.terminal import console, show, shown, wide_console
 from verse_clients.answers import Answer
 from verse_clients.errors import InputError, NoCompletionError, OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
 
 MAX_REQUESTS = 8
 """At once, so that the server can batch."""
 CUT_OFF = "[cut off: --max-tokens was reached]"
-_FILE_WIDTH = 160
-"""Columns where there is no terminal to ask."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, rich_markup_mode=None)
 
@@ -115,8 +112,7 @@ def compare(
     )
     rows = asyncio.run(_asked(wanted, base_url, api_key))
     if output is None:
-        width = None if sys.stdout.isatty() else _FILE_WIDTH
-        console(width=width).print(as_tables(wanted.models, rows))
+        wide_console().print(as_tables(wanted.models, rows))
     else:
         replace_file(output, [as_markdown(wanted.models, rows).encode()])
         show(output)
@@ -170,8 +166,10 @@ async def ask(
     ]
 
 
-def as_tables(models: Sequence[str], rows: Sequence[ThemeRow]) -> Group:
+def as_tables(models: Sequence[str], rows: Sequence[ThemeRow]) -> "Group":
     """One table per theme, one column per model."""
+    from rich.console import Group
+
     return Group(*(_table(models, row) for row in rows))
 
 
@@ -181,6 +179,8 @@ def as_markdown(models: Sequence[str], rows: Sequence[ThemeRow]) -> str:
 
 
 async def _asked(wanted: SideBySide, base_url: str, api_key: str | None) -> list[ThemeRow]:
+    from rich.progress import Progress
+
     from verse_clients.openai_client import AsyncServer
 
     server = AsyncServer(base_url, api_key)
@@ -215,7 +215,10 @@ def _shown(answer: Answer) -> str:
     return f"{text}\n{CUT_OFF}" if answer.finish_reason == "length" else text
 
 
-def _table(models: Sequence[str], row: ThemeRow) -> Table:
+def _table(models: Sequence[str], row: ThemeRow) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     # Names and poems are text: rich would take [brackets] in them for markup.
     table = Table(title=Text(_heading(row)), show_lines=True, expand=True, title_justify="left")
     for model in models:

@@ -27,6 +27,8 @@ _HARMFUL = (
     *range(0x2028, 0x202F),  # separators of lines and paragraphs, and bidi embeddings
     *range(0x2066, 0x2070),  # bidi isolates, and what came before them
 )
+_FILE_WIDTH = 160
+"""Columns of a table in a file."""
 _CODES = {char: f"\\u{char:04x}" for char in _HARMFUL}
 
 
@@ -74,6 +76,11 @@ class ShownFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, with codes for what a terminal would obey."""
         return shown(super().format(record))
+
+
+def wide_console() -> "Console":
+    """A console for wide tables: as wide as the terminal, or enough where there is none to ask."""
+    return console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
 
 @cache

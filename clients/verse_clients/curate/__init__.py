@@ -24,8 +24,13 @@ UserError
 `verse.cli` prints them, with exit code 2.
 """
 
+from typing import Literal
+
 from verse import UserError
 from verse_clients.decisions import JournalError
+
+Appearance = Literal["system", "light", "dark"]
+"""Of the window; `system` is what the screen's other windows have."""
 
 
 class CurateError(UserError):

@@ -11,8 +11,7 @@ from typer.core import TyperGroup
 
 from verse.records import OrderName
 from verse.terminal import show
-from verse_clients.curate import CurateError
-from verse_clients.curate.store import Appearance
+from verse_clients.curate import Appearance, CurateError
 
 
 class _OpensByDefault(TyperGroup):

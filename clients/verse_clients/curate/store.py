@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -16,12 +15,11 @@ from verse import jsonl
 from verse.atomic_file import replace_file
 from verse.journal import Journal
 from verse.records import JournalEntry, OrderName
-from verse_clients.curate import LockedError
+from verse_clients.curate import Appearance, LockedError
 from verse_clients.curate.queue import Filter
 from verse_clients.decisions import JournalError
 
 _DECODER = msgspec.json.Decoder(JournalEntry)
-Appearance = Literal["system", "light", "dark"]
 _DEFAULT_SIZE = (1080, 820)
 _TASK_BAR = 60
 _MIN_SEEN = 80

@@ -3,14 +3,12 @@
 Nothing heavy is imported before a command runs: `verse --help` loads this module.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
-from rich.console import Console
 
 from verse import terminal
 from verse.prompt import FormatName, PromptFormat
@@ -21,8 +19,6 @@ AdaptersOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 _ADAPTERS = Path("adapters")
-_FILE_WIDTH = 160
-"""Columns where there is no terminal to ask."""
 
 app = typer.Typer(
     add_completion=False,
@@ -52,7 +48,7 @@ def list_adapters(adapters: AdaptersOption = _ADAPTERS, as_json: JsonOption = Fa
     if as_json:
         _print_json(summaries)
     elif summaries:
-        _console().print(list_table(summaries, time.time()))
+        terminal.wide_console().print(list_table(summaries, time.time()))
     else:
         terminal.show(f"There is no adapter in {adapters}.")
 
@@ -76,7 +72,7 @@ def show(
     if as_json:
         _print_json({**msgspec.structs.asdict(details), "modules": norms})
     else:
-        _console().print(show_page(details, norms, time.time()))
+        terminal.wide_console().print(show_page(details, norms, time.time()))
 
 
 @app.command("import")
@@ -201,7 +197,3 @@ def _print_transfer(transfer: Any) -> None:
 
 def _print_json(value: object) -> None:
     terminal.show_json(value, indent=1)
-
-
-def _console() -> Console:
-    return terminal.console(width=None if sys.stdout.isatty() else _FILE_WIDTH)

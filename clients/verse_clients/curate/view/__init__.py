@@ -11,9 +11,8 @@ import sys
 import tkinter
 from contextlib import suppress
 
-from verse_clients.curate import DisplayError
+from verse_clients.curate import Appearance, DisplayError
 from verse_clients.curate.app import CurationApp
-from verse_clients.curate.store import Appearance
 from verse_clients.curate.view.main_window import MainWindow
 
 _SWITCH_SECONDS = 0.0005

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from tkinter import Misc, StringVar, Text, ttk
 from typing import cast
 
+from verse_clients.curate import Appearance
 from verse_clients.curate.keymap import ACTIONS, Keymap, default_path, show_key
-from verse_clients.curate.store import Appearance
 from verse_clients.curate.view import theme
 from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.reading import scroll_by_bar

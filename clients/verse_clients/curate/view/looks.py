@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from tkinter import Misc
 
-from verse_clients.curate.store import Appearance
+from verse_clients.curate import Appearance
 from verse_clients.curate.view import theme
 from verse_clients.curate.view.theme import DARK, LIGHT, Fonts, Palette
 from verse_clients.curate.view.widgets import paint_hints

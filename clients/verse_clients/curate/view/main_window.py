@@ -8,9 +8,9 @@ from tkinter import Event, Misc, Tk, ttk
 import msgspec
 
 from verse.records import Decision
-from verse_clients.curate import wording
+from verse_clients.curate import Appearance, wording
 from verse_clients.curate.app import CurationApp
-from verse_clients.curate.store import Appearance, WindowState, fitting_geometry
+from verse_clients.curate.store import WindowState, fitting_geometry
 from verse_clients.curate.view import theme
 from verse_clients.curate.view.actions import Actions
 from verse_clients.curate.view.background import Background, repeat
