@@ -15,8 +15,9 @@ These keys are known to hold a verdict:
 
 Where that is not plain, the row is refused by name (`VerdictError`) and nothing is guessed: a value
 that is none of these, 0 or 1 as a `label` (it may be a class), keys that contradict each other.
-What CSV makes of a boolean ("False", 1) is read as one where only a boolean makes sense. null means
-"not decided" under a key that asks for a verdict, and nothing under a flag, a status or a weight.
+What CSV and the head of a text file make of a boolean or a number ("False", 1, "0") is read as one
+where only that makes sense. null means "not decided" under a key that asks for a verdict, and
+nothing under a flag, a status or a weight.
 
 `edited` alone decides nothing. The app that writes it lists as accepted what has `accepted` and not
 `deleted`, and its editor sets `edited` and leaves `accepted` as it was. So an edited poem that is
@@ -52,6 +53,7 @@ _WORDS: Mapping[str, Verdict] = {
 _ANSWERED = ("submitted", "completed", "validated")
 """Argilla's states that say somebody answered, and not what."""
 _YES_NO = {"true": True, "yes": True, "false": False, "no": False}
+_DIGITS = {"1": True, "0": False}
 
 _WORD_KEYS = ("answer", "status", "verdict", "decision")
 _QUESTIONS = ("label", "kto_tag", "approved")
@@ -136,7 +138,7 @@ class _Response(msgspec.Struct, frozen=True):
 
 class _Turn(msgspec.Struct, frozen=True):
     role: str
-    weight: float | None = None
+    weight: Any = None
 
 
 def read_verdict(row: bytes | msgspec.Raw) -> Reading:
@@ -252,9 +254,9 @@ def _answer(key: str, value: object) -> Verdict | None:
         return "undecided"
     if verdict := _word(value):
         return verdict
-    if key == "label" and isinstance(value, str) and _folded(value) not in _YES_NO:
-        return None  # a class
-    if key == "label" and not isinstance(value, bool | str):
+    if key == "label" and not isinstance(value, bool) and _folded(value) not in _YES_NO:
+        if isinstance(value, str) and _folded(value) not in _DIGITS:
+            return None  # a class
         raise VerdictError(
             f"{_shown(key, value)} may be a verdict or a class; write true or false, or drop it"
         )
@@ -332,12 +334,10 @@ def _agreed(words: Iterable[Any], where: str, *, is_answered: bool = False) -> I
 
 
 def _weights(row: _Row) -> Iterator[_Said]:
-    weight = _as(row.get("weight"), float)
-    if weight is not None and weight <= 0:
+    if _is_unlearned(row.get("weight")):
         yield _Said("rejected", _shown("weight", row["weight"]))
     turns = _as(row.get("messages"), list[_Turn]) or []
-    weights = [turn.weight for turn in turns if turn.role == "assistant"]
-    is_unlearned = [weight is not None and weight <= 0 for weight in weights]
+    is_unlearned = [_is_unlearned(turn.weight) for turn in turns if turn.role == "assistant"]
     if is_unlearned and all(is_unlearned):
         yield _Said("rejected", "weight: 0")
     elif any(is_unlearned):
@@ -365,7 +365,7 @@ def _unknown(row: _Row) -> Iterator[tuple[str, str]]:
     inner = _as(row.get("meta"), dict[str, Any]) or {}
     for key, value in {**row, **{f"meta.{key}": inner[key] for key in inner}}.items():
         if not (key in _NEVER or _is_obeyed(key, value) or value in (None, "", [], {})):
-            is_weight = key == "weight" and value != 1
+            is_weight = key == "weight" and _number(value) != 1
             if is_weight or _name_sounds(key) or _value_sounds(value):
                 yield key, _text(value)
 
@@ -377,7 +377,7 @@ def _is_obeyed(key: str, value: object) -> bool:
     if key == "label":
         return not isinstance(value, str) or _folded(value) in (*_WORDS, *_YES_NO)
     if key == "weight":
-        return isinstance(value, int | float) and value <= 0
+        return _is_unlearned(value)
     known = (*_QUESTIONS, *_LIST_FLAGS, *_PASSED_OVER, *_STRUCTURES)
     return key in known or ".responses" in key
 
@@ -408,9 +408,25 @@ def _boolean(key: str, value: object) -> bool:
     """A value where only a boolean makes sense: CSV writes one as a word, or as 0 and 1."""
     if isinstance(value, bool | int | float) and value in (0, 1):
         return bool(value)
-    if (word := _folded(value)) in _YES_NO:
-        return _YES_NO[word]
+    known = _YES_NO | _DIGITS
+    if (word := _folded(value)) in known:
+        return known[word]
     raise VerdictError(f"{_shown(key, value)} is neither true nor false")
+
+
+def _is_unlearned(weight: object) -> bool:
+    number = _number(weight)
+    return number is not None and number <= 0
+
+
+def _number(value: object) -> float | None:
+    """A number, also where CSV or the head of a text file made a word of it."""
+    if isinstance(value, int | float):
+        return value
+    try:
+        return float(_folded(value))
+    except ValueError:
+        return None
 
 
 def _as(value: object, kind: type[T]) -> T | None:
