@@ -9,10 +9,14 @@ and `recovered` says so.
     write    see that the file is still ours, append, fsync, see again
     close    the same a last time, then let go
 
+`AsyncJournal` is the same for many tasks at once: what they add while the disk is busy goes there
+together, with one fsync, and each waits for its own entry alone.
+
 The lock is a file beside, NAME.lock: on Windows a locked file could not be read by others. It is
 removed on closing. One that a killed process left behind is empty, locks nothing, and is reused.
 """
 
+import asyncio
 import os
 from contextlib import suppress
 from io import FileIO
@@ -249,6 +253,46 @@ class Journal(Generic[T]):
             self._stream.close()
         self._stream = stream
         self._size = os.fstat(stream.fileno()).st_size
+
+
+class AsyncJournal(Journal[T]):
+    """A journal that the tasks of one event loop add to; nothing waits for the disk but they."""
+
+    def __init__(self, path: Path, decoder: msgspec.json.Decoder[T], in_use: UserError) -> None:
+        """Open a file, or begin it; see `Journal`."""
+        super().__init__(path, decoder, in_use)
+        self._gathered: list[T] = []
+        self._gathering: asyncio.Task[bool] | None = None
+        self._disk = asyncio.Lock()
+
+    async def add(self, entry: T) -> bool:
+        """Bring an entry to the disk, with all that are added before the disk is free.
+
+        Being cancelled takes nothing back: `finish` waits for it.
+
+        Returns:
+            Whether it is there; `problem` says why not.
+        """
+        self._gathered.append(entry)
+        if self._gathering is None:
+            self._gathering = asyncio.create_task(self._write_gathered())
+        return await asyncio.shield(self._gathering)
+
+    async def finish(self) -> bool:
+        """Wait for what was added, and close.
+
+        Returns:
+            Whether everything is on the disk.
+        """
+        if self._gathering is not None:
+            await self._gathering
+        async with self._disk:
+            return await asyncio.to_thread(self.close)
+
+    async def _write_gathered(self) -> bool:
+        async with self._disk:
+            entries, self._gathered, self._gathering = self._gathered, [], None
+            return await asyncio.to_thread(self.write, *entries)
 
 
 class _Lock:

@@ -49,7 +49,7 @@ def test_judgments(folder: Path) -> None:
     outcomes = {key: judgment and judgment.outcome for key, judgment in found.items()}
     assert outcomes == {"k1": "judged", "k2": "judged", "k3": None, "k4": "unparsed"}
     assert judgments.format_of("http://127.0.0.1:8000/v1", "base") == "text"
-    judgments.close()
+    asyncio.run(judgments.close())
     assert [j.key for j in read_judgments(path)] == ["k1", "k2", "k3", "k4"]
     assert path.read_bytes() == (OLD / "judgments.jsonl").read_bytes()
 

@@ -1,9 +1,11 @@
 """Files that are only added to: locked, written at once, and never lost to what others do."""
 
+import asyncio
 import os
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from verse import UserError, jsonl
-from verse.journal import Journal, read_entries
+from verse.journal import AsyncJournal, Journal, read_entries
 from verse.records import Poem
 
 DECODER = msgspec.json.Decoder(Poem)
@@ -316,6 +318,78 @@ def test_a_recovery_that_the_disk_refuses_is_tried_again(
     assert journal.retry()
     journal.close()
     assert jsonl.read(file, DECODER) == [poem(0), poem(1)]
+
+
+class SlowDisk:
+    """Lets a journal write only when it is told to, and notes what is written together."""
+
+    def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.journal = AsyncJournal(file, DECODER, IN_USE)
+        self.written: list[tuple[Poem, ...]] = []
+        self._begun = threading.Semaphore(0)
+        self._free = threading.Semaphore(0)
+        write = self.journal.write
+
+        def slow(*entries: Poem) -> bool:
+            self.written.append(entries)
+            self._begun.release()
+            assert self._free.acquire(timeout=30)
+            return write(*entries)
+
+        monkeypatch.setattr(self.journal, "write", slow)
+
+    async def begun(self) -> None:
+        """Wait until it was given something."""
+        assert await asyncio.to_thread(self._begun.acquire, timeout=30)
+
+    def free(self) -> None:
+        """Let it finish one write."""
+        self._free.release()
+
+
+def test_a_task_waits_for_its_own_entry_and_not_for_what_comes_later(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def add_three() -> None:
+        disk = SlowDisk(file, monkeypatch)
+        first = asyncio.create_task(disk.journal.add(poem(0)))
+        await disk.begun()
+        later = [asyncio.create_task(disk.journal.add(poem(number))) for number in (1, 2)]
+        await asyncio.sleep(0)
+        disk.free()
+        assert await asyncio.wait_for(first, 30)
+        await disk.begun()
+        assert not any(task.done() for task in later)
+        disk.free()
+        assert await asyncio.gather(*later) == [True, True]
+        assert disk.written == [(poem(0),), (poem(1), poem(2))]
+        assert await disk.journal.finish()
+
+    asyncio.run(add_three())
+    assert jsonl.read(file, DECODER) == [poem(0), poem(1), poem(2)]
+
+
+def test_a_task_that_is_cancelled_leaves_its_entry_behind_once(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def add_and_give_up() -> None:
+        disk = SlowDisk(file, monkeypatch)
+        tasks = [asyncio.create_task(disk.journal.add(poem(0)))]
+        await disk.begun()
+        tasks.append(asyncio.create_task(disk.journal.add(poem(1))))
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        end = asyncio.create_task(disk.journal.finish())
+        await asyncio.wait(tasks)
+        assert not end.done()
+        disk.free()
+        disk.free()
+        assert await end
+
+    asyncio.run(add_and_give_up())
+    assert jsonl.read(file, DECODER) == [poem(0), poem(1)]
+    assert not lock_of(file).exists()
 
 
 def test_names_that_are_taken_are_passed_over(file: Path) -> None:

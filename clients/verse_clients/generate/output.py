@@ -5,10 +5,8 @@ not asked for again. The original project's JSON object by theme, Markdown and p
 made of it at any time.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +15,7 @@ import msgspec
 from verse import jsonl
 from verse.adapter_folder import checkpoint_file
 from verse.atomic_file import replace_file
-from verse.journal import Journal
+from verse.journal import AsyncJournal
 from verse.records import Candidate
 from verse_clients.errors import InputError, OutputError
 from verse_clients.generate.plan import Cell, unexpected
@@ -52,7 +50,7 @@ class Output:
         """
         taken = OutputError(f"{path} is being written by another run; wait, or name another.")
         try:
-            self._journal = Journal(path, _DECODER, taken)
+            self._journal = AsyncJournal(path, _DECODER, taken)
         except jsonl.JsonlError as error:
             raise InputError(f"{error} It holds no poems.") from error
         except OSError as error:
@@ -65,8 +63,6 @@ class Output:
         """What was in it when it was opened."""
         self._report = report
         self._reported: str | None = None
-        self._waiting: list[Candidate] = []
-        self._flush: asyncio.Task[None] | None = None
 
     @property
     def path(self) -> Path:
@@ -81,16 +77,12 @@ class Output:
     async def write(self, poem: Candidate) -> None:
         """Add a poem; returns when it is on the disk.
 
-        Poems that come while others are being written go to the disk together. Being cancelled
-        takes nothing back: `close` waits for it.
+        Being cancelled takes nothing back: `close` waits for it.
 
         Raises:
             OutputError: the disk refuses.
         """
-        self._waiting.append(poem)
-        if self._flush is None or self._flush.done():
-            self._flush = asyncio.create_task(self._flush_all())
-        await asyncio.shield(self._flush)
+        self._check(is_there=await self._journal.add(poem))
 
     async def close(self) -> None:
         """Wait for what is being written, try a last time what was refused, and let the file go.
@@ -98,31 +90,18 @@ class Output:
         Raises:
             OutputError: the disk refuses.
         """
-        if self._flush is not None:
-            with suppress(OutputError):  # it is tried once more
-                await self._flush
-        await asyncio.to_thread(self._journal.write, *self._waiting)
-        is_there = await asyncio.to_thread(self._journal.close)
+        self._check(is_there=await self._journal.finish())
+
+    def _check(self, *, is_there: bool) -> None:
         self._report_recovered()
         if not is_there:
-            raise self._refused()
-
-    async def _flush_all(self) -> None:
-        while self._waiting:
-            poems, self._waiting = self._waiting, []
-            is_there = await asyncio.to_thread(self._journal.write, *poems)
-            self._report_recovered()
-            if not is_there:
-                raise self._refused()
+            reason = f"{self.path} cannot be written: {self._journal.problem}"
+            raise OutputError(f"{reason}; run the same command again when it can.")
 
     def _report_recovered(self) -> None:
         if self.recovered is not None and self.recovered != self._reported:
             self._report(self.recovered)
         self._reported = self.recovered
-
-    def _refused(self) -> OutputError:
-        reason = f"{self.path} cannot be written: {self._journal.problem}"
-        return OutputError(f"{reason}; run the same command again when it can.")
 
 
 def check_plan(path: Path, plan: Iterable[Cell], written: Sequence[Candidate]) -> None:

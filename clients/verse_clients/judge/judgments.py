@@ -1,13 +1,12 @@
 """The answers on the disk: one line each, added before it counts, never asked for twice."""
 
-import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from verse import jsonl
-from verse.journal import Journal, read_entries
+from verse.journal import AsyncJournal, read_entries
 from verse.records import AnswerFormat, Judgment
 from verse_clients.errors import OutputError
 
@@ -29,7 +28,7 @@ class Judgments:
         """
         taken = OutputError(f"{path} is in use by another run; wait, or name another --cache.")
         try:
-            self._journal = Journal(path, _DECODER, taken)
+            self._journal = AsyncJournal(path, _DECODER, taken)
         except jsonl.JsonlError as error:
             raise _no_judgments(error) from error
         except OSError as error:
@@ -44,7 +43,6 @@ class Judgments:
         }
         self._identities = identities(known)
         self._by_key = given(known, ask_again=ask_again)
-        self._writing = asyncio.Lock()
 
     @property
     def path(self) -> Path:
@@ -79,19 +77,17 @@ class Judgments:
         Raises:
             OutputError: the disk refuses.
         """
-        async with self._writing:
-            is_there = await asyncio.to_thread(self._journal.write, judgment)
-        if not is_there:
+        if not await self._journal.add(judgment):
             raise self._refused()
         self._by_key[judgment.key] = judgment
 
-    def close(self) -> None:
-        """Try a last time what was refused, and let the file go.
+    async def close(self) -> None:
+        """Wait for what is being written, try a last time what was refused, and let the file go.
 
         Raises:
             OutputError: the disk refuses.
         """
-        if not self._journal.close():
+        if not await self._journal.finish():
             raise self._refused()
 
     def _refused(self) -> OutputError:

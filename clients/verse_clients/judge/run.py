@@ -228,7 +228,7 @@ class JudgingRun:
         except ServerError as error:
             raise UnfinishedError(self._so_far(error)) from error
         finally:
-            judgments.close()
+            await judgments.close()
             await self._pool.close()
         if self._survivors() and not pipeline.rubric.totals():
             raise UnfinishedError(self._nothing_usable(pipeline))

@@ -1,5 +1,6 @@
 """The cache of a judge: what others do to its file meanwhile costs no answer."""
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def test_a_second_run_on_one_cache_is_refused() -> None:
     first = Judgments(CACHE)
     with pytest.raises(OutputError, match="in use by another run; wait, or name another --cache"):
         Judgments(CACHE)
-    first.close()
-    Judgments(CACHE).close()
+    asyncio.run(first.close())
+    asyncio.run(Judgments(CACHE).close())
 
 
 def test_a_file_of_something_else_is_left_alone() -> None:
