@@ -111,7 +111,8 @@ class CopyCheck:
     ) -> None:
         """Know these poems by their themes."""
         self._limits = limits
-        self._runs = CopyIndex(limits.warn)
+        # A limit to block below that to warn would else pass over what it blocks.
+        self._runs = CopyIndex(min(limits.warn, limits.block))
         self._pieces = ContainmentIndex()
         for poem in poems:
             self.add(f"《{poem.theme}》", poem.text)
@@ -263,8 +264,9 @@ class PoemMarker:
             return msgspec.structs.replace(poem, blocked="empty")
         if thought(poem):
             return msgspec.structs.replace(poem, blocked="thought")
-        rival = self._whole.find(poem.text)
-        near = rival or self._seen.find(poem.text)
+        seen = self._seen.find(poem.text)
+        rival = seen and self._whole.find(poem.text)  # whole poems are among those seen
+        near = rival or seen
         copy = self._copies.find(poem.text)
         is_duplicate = rival is not None or (near is not None and truncated(poem) is not None)
         is_copy = copy is not None and copy.is_blocking

@@ -76,6 +76,13 @@ def test_the_limits_are_the_callers() -> None:
     assert found.is_blocking
 
 
+def test_a_run_that_blocks_is_found_where_only_longer_ones_are_worth_reporting() -> None:
+    found = check(CopyLimits(warn=20, block=13)).find(OTHER[:40] + SOURCE[:13] + OTHER[40:])
+    assert found is not None
+    assert (found.run, found.is_blocking) == (SOURCE[:13], True)
+    assert check(CopyLimits(warn=20, block=13)).find(OTHER[:40] + SOURCE[:12] + OTHER[40:]) is None
+
+
 def test_nothing_is_copied_from_nothing() -> None:
     assert CopyCheck().find(SOURCE) is None
     assert check().find("") is None

@@ -60,8 +60,7 @@ class CopyFlags(OptionGroup):
         """For the screening of poems."""
         from verse_clients.screening import CopyLimits, Limits
 
-        copies = CopyLimits(min(8, self.max_run), self.max_run, self.max_copied)
-        return Limits(copies, self.max_likeness)
+        return Limits(CopyLimits(block=self.max_run, share=self.max_copied), self.max_likeness)
 
 
 class StartFlags(OptionGroup):
