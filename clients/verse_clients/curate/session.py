@@ -293,7 +293,9 @@ class CurationSession:
         return poem in self._seen_repeats if slot.repeat else self._was_seen(poem)
 
     def _was_seen(self, poem: str) -> bool:
-        return poem in self._seen or self.replay.was_seen(poem)
+        """Whether the source of a poem, or of one that is nearly the same, was in view."""
+        alike = (flag.other for flag in self.flags(poem) if flag.reason == "near")
+        return any(one in self._seen or self.replay.was_seen(one) for one in (poem, *alike))
 
     def _record_verdict(
         self,

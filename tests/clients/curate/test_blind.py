@@ -16,7 +16,7 @@ from tests.clients.curate.conftest import (
     make_session,
     write_candidates,
 )
-from verse.records import Candidate, Decision, OrderName, PairDecision
+from verse.records import Candidate, Decision, OrderName, PairDecision, Undo
 from verse_clients.curate import wording
 from verse_clients.curate.app import open_app
 from verse_clients.curate.keymap import Keymap
@@ -26,7 +26,7 @@ from verse_clients.curate.session import CurationSession
 from verse_clients.curate.store import WindowState, keep_state
 from verse_clients.decisions.journal import is_blind
 from verse_clients.decisions.sources import Item
-from verse_clients.screening import Inspector
+from verse_clients.screening import Finding, Inspector
 
 Step = Callable[[CurationSession], object]
 ALL_ORDERS: tuple[OrderName, ...] = (
@@ -192,6 +192,29 @@ def test_a_source_once_in_view_stays_known_when_the_window_opens_again() -> None
     again.decide("accept")
     blind = [is_blind(e) for e in again.replay.entries if isinstance(e, Decision)]
     assert blind == [False, True]
+
+
+def test_a_poem_like_one_whose_source_was_in_view_is_not_blind() -> None:
+    session = make_session(4)
+    one, near, other, last = (item.id for item in session.items)
+    session.add_flags([(one, Finding("near", near)), (near, Finding("near", one))])
+    session.add_flags([(other, Finding("copy", one))])
+    session.toggle_blind()
+    session.toggle_blind()
+    for _ in range(4):
+        session.decide("accept")
+    session.compare(session.items[1], session.items[3], "left")
+    blind = [is_blind(entry) for entry in session.replay.entries if not isinstance(entry, Undo)]
+    assert blind == [False, False, True, True, False]
+    # What the journal alone says of it is enough when the window opens again.
+    again = make_session(4, session.replay.entries[:1])
+    again.add_flags([(near, Finding("near", one))])
+    again.go_to(near)
+    again.decide("reject")
+    again.go_to(last)
+    again.decide("reject")
+    blind = [e.blind for e in again.replay.entries if isinstance(e, Decision)]
+    assert blind == [False, False, True]
 
 
 def test_a_repeat_is_blind_again_unless_its_source_is_shown_with_it() -> None:
