@@ -292,7 +292,7 @@ class Inspector:
     def findings(self, poems: Iterable[Candidate]) -> Iterator[tuple[str, Finding]]:
         """Each finding with the id of its poem; of two that are alike, both have one."""
         for poem in poems:
-            if found := truncated(poem):
+            for found in filter(None, (truncated(poem), thought(poem))):
                 yield poem.id, found
             if near := self._seen.add(poem.id, poem.text):
                 yield poem.id, Finding("near", near.key, ratio=near.ratio)

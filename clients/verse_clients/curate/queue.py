@@ -11,7 +11,7 @@ from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding, Reason
 
 StateName = Literal["all", "open", "accepted", "edited", "rejected", "skipped", "starred"]
-FlagName = Literal["all", "near", "copy", "cut"]
+FlagName = Literal["all", "near", "copy", "cut", "thought"]
 
 
 class Slot(NamedTuple):
@@ -97,7 +97,9 @@ class Queue:
             slots[place:place] = new
 
 
-_REASONS: dict[FlagName, Reason] = {"near": "near", "copy": "copy", "cut": "truncated"}
+_REASONS: dict[FlagName, Reason] = {
+    "near": "near", "copy": "copy", "cut": "truncated", "thought": "thought",
+}  # fmt: skip
 _ACTION_OF_STATE = {"rejected": "reject", "skipped": "skip", "edited": "edit"}
 
 

@@ -20,7 +20,12 @@ from verse_clients.screening import Finding
 _DONE = {"accept": "Accepted", "edit": "Accepted with changes", "reject": "Rejected",
          "skip": "Skipped", "rate": "Stars given"}  # fmt: skip
 _STATES = {"open": "undecided", "all": ""}
-_FLAGS = {"near": "near-duplicates", "copy": "copies", "cut": "cut off"}
+_FLAGS = {"near": "near-duplicates", "copy": "copies", "cut": "cut off", "thought": "thinking"}
+_PLAIN_FLAGS = {
+    "truncated": "cut off by the token limit",
+    "thought": "holds a model's thinking",
+}
+"""Flags that name no other poem: there is nowhere to go from them."""
 _MINUTES_PER_HOUR = 60
 
 
@@ -122,13 +127,18 @@ def copy_line(copy: Finding) -> str:
 
 def flag_line(flag: Finding, session: CurationSession) -> str:
     """A badge: what is odd about the poem."""
-    if flag.reason == "truncated":
-        return "cut off by the token limit"
+    if flag.reason in _PLAIN_FLAGS:
+        return _PLAIN_FLAGS[flag.reason]
     if flag.reason == "copy":
         return copy_line(flag)
     other = session.item(flag.other)
     number = f"No. {session.number(other.id)}" if other else "another"
     return f"same as {number}" if flag.ratio >= 1 else f"{flag.ratio:.0%} like {number}"
+
+
+def leads_somewhere(flag: Finding) -> bool:
+    """Whether a badge can be followed: to another poem, or to what is copied."""
+    return flag.reason not in _PLAIN_FLAGS
 
 
 def without_sources(text: str, items: Iterable[Item]) -> str:

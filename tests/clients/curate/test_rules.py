@@ -58,6 +58,18 @@ def test_flags_point_both_ways_and_name_the_training_poem() -> None:
     assert (items[2].id, "truncated", "") in kinds
 
 
+def test_a_poem_with_a_models_thinking_in_it_has_a_badge_and_a_filter() -> None:
+    poem = Candidate(theme="雨", text="雨停了。\n<think>换一个词", blocked="thought")
+    session = make_session([Item(candidate=poem, number=1), *make_items(3)])
+    session.add_flags(Inspector().findings(item.candidate for item in session.items))
+    [flag] = session.flags(poem.id)
+    assert wording.flag_line(flag, session) == "holds a model's thinking"
+    assert not wording.leads_somewhere(flag)
+    session.set_filter(Filter(flag="thought"))
+    assert [slot.item.id for slot in session.visible] == [poem.id]
+    assert wording.filter_line(session.filter) == "thinking"
+
+
 def test_a_training_file_that_is_missing_is_told_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_training([tmp_path / "none.jsonl"])

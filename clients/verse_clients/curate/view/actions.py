@@ -209,7 +209,7 @@ class Actions:
     def _jump_first(self) -> None:
         session, slot = self._window.session, self._window.session.current
         flags = session.flags(slot.item.id) if slot else ()
-        for flag in [flag for flag in flags if flag.reason != "truncated"][:1]:
+        for flag in [flag for flag in flags if wording.leads_somewhere(flag)][:1]:
             self.jump(flag)
 
     def _finished(self) -> str:

@@ -13,7 +13,10 @@ _STATES = {
     "All poems": "all", "Undecided": "open", "Accepted": "accepted", "Edited": "edited",
     "Rejected": "rejected", "Skipped": "skipped", "With stars": "starred",
 }  # fmt: skip
-_FLAGS = {"Any": "all", "Near-duplicates": "near", "Copies": "copy", "Cut off": "cut"}
+_FLAGS = {
+    "Any": "all", "Near-duplicates": "near", "Copies": "copy", "Cut off": "cut",
+    "Thinking": "thought",
+}  # fmt: skip
 _ORDERS = {
     "Shuffled": "shuffle", "As in the file": "file", "By score": "score",
     "By disagreement": "disagreement", "By theme": "theme", "Active mix": "active",

@@ -135,7 +135,7 @@ class MainWindow:
     def open_find(self) -> None:
         """Show the bar with filters and put the cursor into the search."""
         self.offer_filters()
-        # DecisionButtons keys are dead while typing, so their buttons make room.
+        # The keys that decide are dead while typing, so their buttons make room.
         self.bottom.grid_remove()
         self.find_bar.grid(row=3, column=0, sticky="ew")
         self.find_bar.focus_search()

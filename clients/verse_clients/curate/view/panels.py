@@ -162,8 +162,9 @@ class Facts(ttk.Frame):
         self._shown_badges = badges
         self._badges.clear()
         key = self._window.app.keymap.shown("jump")
-        for place, (text, flag) in enumerate(badges):
-            shown = f"{text} ({key})" if key and not place and flag.reason != "truncated" else text
+        first = next(filter(wording.leads_somewhere, flags), None)
+        for text, flag in badges:
+            shown = f"{text} ({key})" if key and flag is first else text
             badge = ttk.Button(
                 self._badges, text=shown, style="Badge.TButton", takefocus=False,
                 command=lambda flag=flag: self._window.actions.jump(flag),
@@ -183,4 +184,6 @@ def _hint(flag: Finding) -> str:
         return (
             f"Copied: {flag.run}" if flag.run else "Pieced together from runs of four characters."
         )
+    if flag.reason == "thought":
+        return "A tag of the model's thinking is left in the poem."
     return "The model reached its token limit before the poem ended."

@@ -239,6 +239,21 @@ def test_a_near_duplicate_is_one_key_away_and_the_same_key_comes_back(
     assert session.current.item.number == 1
 
 
+def test_the_key_stands_on_the_first_badge_that_it_can_follow(make_bench: MakeBench) -> None:
+    bench = make_bench(3)
+    window, session = bench.window, bench.window.session
+    poem, other = (item.id for item in session.items[:2])
+    findings = (Finding("truncated"), Finding("thought"), Finding("near", other, ratio=0.9))
+    session.add_flags((poem, finding) for finding in findings)
+    window.refresh()
+    badges = [w for w in widgets(bench.root) if w.winfo_class() == "TButton"]
+    texts = [str(w.cget("text")) for w in badges if str(w.cget("style")) == "Badge.TButton"]
+    assert texts == ["cut off by the token limit", "holds a model's thinking", "90% like No. 2 (d)"]
+    window.actions.on_key("d")
+    assert session.current is not None
+    assert session.current.item.id == other
+
+
 def test_a_filter_that_shows_nothing_says_so(make_bench: MakeBench) -> None:
     bench = make_bench(3, state=WindowState(filter=Filter(search="火车")))
     assert bench.poem == "No poem matches the filter."
