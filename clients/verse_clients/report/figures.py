@@ -86,7 +86,10 @@ def percent_interval(interval: tuple[float, float]) -> str:
 
 def _sentence(ranked: Sequence[AcceptanceTally]) -> str:
     if not ranked:
-        return "No decision was made blind, so nothing can be said about checkpoints."
+        return (
+            "No decision was made blind, so nothing can be said about checkpoints; decisions of "
+            "journals that do not record the order shown do not count as blind."
+        )
     known = [tally for tally in ranked if tally.decided >= MIN_DECISIONS]
     if not known:
         return f"No checkpoint has {MIN_DECISIONS} blind decisions yet; read more."

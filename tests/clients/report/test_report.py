@@ -89,7 +89,9 @@ def test_only_blind_decisions_tell_which_checkpoint_is_best() -> None:
 
 def test_decisions_of_old_journals_that_do_not_say_the_order_shown_tell_nothing() -> None:
     old = [msgspec.structs.replace(one, order=None) for one in decisions("a@100", 20, 0, 0)]
-    assert verdict(old, []).sentence.startswith("No decision was made blind")
+    sentence = verdict(old, []).sentence
+    assert sentence.startswith("No decision was made blind")
+    assert "journals that do not record the order shown do not count" in sentence
     said = verdict([*old, *decisions("a@200", 10, 0, 0, start=100)], [])
     assert [(tally.name, tally.decided) for tally in said.tallies] == [("a@200", 10)]
 
