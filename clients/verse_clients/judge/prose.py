@@ -25,6 +25,7 @@ PLAIN = str.maketrans({
     **dict.fromkeys("【「『", "["), **dict.fromkeys("】」』", "]"), "。": ".", "、": ",",
     "\ufe0f": None,
 })  # fmt: skip
+_BLANK = re.compile(r"\s{3,}+")
 _ANY_NAME = "(?:" + "|".join(NAMES.values()) + ")"
 NAME = re.compile(
     r"(?<![^\W_])(?:" + "|".join(f"(?P<{name}>{spelt})" for name, spelt in NAMES.items()) + ")"
@@ -184,7 +185,7 @@ class Statements(NamedTuple):
 
 def read_statements(text: str) -> Statements:
     """Read what is said of each criterion."""
-    plain = _without_numbering(plain_of(text))
+    plain = _without_numbering(unexplained(text))
     if _FOREIGN.search(plain) or _HEADED_ELSE.search(plain):
         return Statements({}, is_clear=False)
     scores: defaultdict[str, set[int]] = defaultdict(set)
@@ -202,12 +203,12 @@ def read_statements(text: str) -> Statements:
 
 def is_taken_back(text: str) -> bool:
     """Whether words say that what stands beside them does not count."""
-    return _TAKEN_BACK.search(text.translate(PLAIN)) is not None
+    return _TAKEN_BACK.search(plain_of(text)) is not None
 
 
 def is_on_another_scale(text: str) -> bool:
     """Whether a text speaks of another scale than 0 to 5."""
-    return _FOREIGN.search(plain_of(text)) is not None
+    return _FOREIGN.search(unexplained(text)) is not None
 
 
 def _score_at(text: str, start: int) -> tuple[int, int] | None:
@@ -257,8 +258,13 @@ def _is_announced(text: str, start: int, since: int) -> bool:
 
 
 def plain_of(text: str) -> str:
-    """In half width, without emphasis; a mark stands for each number that is explained."""
-    return _EXPLAINED.sub(_GONE, _FENCE.sub(" ", text).translate(PLAIN))
+    """In half width, without emphasis; blanks that go on and on are short."""
+    return _BLANK.sub(lambda run: "\n\n" if "\n" in run[0] else " ", text.translate(PLAIN))
+
+
+def unexplained(text: str) -> str:
+    """The same, with a mark for each number that is no score."""
+    return _EXPLAINED.sub(_GONE, plain_of(_FENCE.sub(" ", text)))
 
 
 def _without_numbering(text: str) -> str:
@@ -315,9 +321,6 @@ _NO_ORDER = re.compile(
     re.IGNORECASE,
 )
 """The same, and ties."""
-_DENIED = re.compile(
-    r"(?:不是|并非|而非|不应|错误|假如|如果|\bnot\b|\bwrong\b|\bif\b|n't\b)", re.IGNORECASE
-)
 _FIRST = (
     r"(?:更好|更胜|最好|最佳|胜出|(?:应该?)?排第一|第一"
     r"|better(?!\s+than)|(?:the )?best|wins|first\b)"
@@ -360,7 +363,7 @@ class Orders(NamedTuple):
 
 def read_orders(text: str, labels: tuple[str, ...]) -> Orders:
     """Read every order of all labels in an answer."""
-    plain = _BEFORE_LABEL.sub("", text.translate(PLAIN))
+    plain = _BEFORE_LABEL.sub("", plain_of(text))
     chains = [(found, tuple(re.findall("[A-Z]", found[0]))) for found in _CHAIN.finditer(plain)]
     lists = [(found, tuple(re.findall("[A-Z]", found[0]))) for found in _LIST.finditer(plain)]
     whole = {order for found, order in chains if _stands(plain, found, must_be_named=False)}
@@ -376,17 +379,17 @@ def read_orders(text: str, labels: tuple[str, ...]) -> Orders:
 
 def is_no_order(text: str) -> bool:
     """Whether words tell of ties, or of an order from worst to best."""
-    return _NO_ORDER.search(text) is not None
+    return _NO_ORDER.search(plain_of(text)) is not None
 
 
 def is_reversed(text: str) -> bool:
     """Whether words tell of an order from worst to best."""
-    return _REVERSED.search(text.translate(PLAIN)) is not None
+    return _REVERSED.search(plain_of(text)) is not None
 
 
 def fits(text: str, order: tuple[str, ...]) -> bool:
     """Whether what a text says of single poems fits an order."""
-    plain = text.translate(PLAIN)
+    plain = plain_of(text)
     chains = [tuple(re.findall("[A-Z]", found[0])) for found in _CHAIN.finditer(plain)]
     return _agrees(plain, order, chains)
 

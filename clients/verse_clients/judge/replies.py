@@ -84,7 +84,7 @@ _CORRECTS = re.compile(
 )
 
 _ENTRY_WORDS = re.compile(
-    r"\W*(?:第?[0-9]+\W+)?(?:诗歌?|作品|候选|poem|candidate)?\W*([A-Za-z])(?![\w])"
+    r"\W*+(?:第?[0-9]+\W++)?(?:诗歌?|作品|候选|poem|candidate)?\W*+([A-Za-z])(?![\w])"
 )
 _NOT_OWN = re.compile(
     r"扣分|失分|参[考照]诗|参[考照]作品|第[一二两]首|其他评委|\bdeduct|\bpenalt|\breference poem"
@@ -185,7 +185,7 @@ def _taken_apart(answer: str, shown: str) -> _Parts:
             is_broken |= _OBJECT_BEGINS.match(text, start) is not None
         else:
             stop = after
-            if value and text[start:stop] not in shown and not _is_an_example(text[:start]):
+            if value and text[start:stop] not in shown and not _is_an_example(text[end:start]):
                 outside.append(text[end:start])
                 values.append(value)
                 end = stop
@@ -297,7 +297,7 @@ def _is_about_something_else(fields: Object) -> bool:
 
 def _is_an_example(text: str) -> bool:
     """Whether words before an object say that it is an example, a form, or about other numbers."""
-    plain = prose.plain_of(text)
+    plain = prose.unexplained(text)
     own_line = plain.rpartition("\n")[2]
     above = (
         own_line if prose.OTHER_WORDS.search(own_line) else prose.heading_above(plain, len(plain))
@@ -307,7 +307,7 @@ def _is_an_example(text: str) -> bool:
 
 def _speaks_of_ten(text: str) -> bool:
     """Whether a reasoning says that its scores are of ten, or of a hundred."""
-    return _TEN.search(text.translate(prose.PLAIN)) is not None
+    return _TEN.search(prose.plain_of(text)) is not None
 
 
 def _object_order(fields: Object, labels: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -359,7 +359,7 @@ def _order_of(entries: Sequence[str], labels: tuple[str, ...]) -> tuple[str, ...
 
 def _turns_over(text: str, order: Sequence[str]) -> bool:
     """Whether a reasoning calls the first of an order the worst, or the last the best."""
-    plain = text.translate(prose.PLAIN)
+    plain = prose.plain_of(text)
     is_worst = any(f["one"] == order[0] for f in prose.WORST.finditer(plain))
     return is_worst or any(
         f["one"] == order[-1] and re.search(r"最[好佳]|\bbest", f[0])
@@ -369,7 +369,7 @@ def _turns_over(text: str, order: Sequence[str]) -> bool:
 
 def _scores_at_the_end(answer: str) -> RubricScores | None:
     """Scores of an object that cannot be read before them, as quotes in the reasoning may do."""
-    found = re.search(r"((?:,\s*[\"']\w+[\"']\s*:\s*[0-5]\s*){4}),?\s*\}[\s`]*\Z", answer)
+    found = re.search(r"((?:,\s*[\"']\w+[\"']\s*:\s*[0-5]\s*+){4}),?\s*\}[\s`]*\Z", answer)
     names = {name: re.findall(_PAIR.format(key=name) + r"([^\s,}]*)", answer) for name in CRITERIA}
     if found is None or any(len(values) != 1 for values in names.values()):
         return None
@@ -380,7 +380,7 @@ def _scores_at_the_end(answer: str) -> RubricScores | None:
 def _order_at_the_end(answer: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
     """The same of an order."""
     key = _PAIR.format(key="ranking")
-    found = re.search(rf",\s*{key}\[([^\[\]{{}}]*)\]\s*,?\s*\}}[\s`]*\Z", answer)
+    found = re.search(rf",\s*{key}\[([^\[\]{{}}]*)\]\s*+,?\s*\}}[\s`]*\Z", answer)
     if found is None or len(re.findall(key, answer)) != 1:
         return None
     return _order_of(found[1].rstrip(", \n").split(","), labels)
