@@ -45,6 +45,22 @@ PLANTED = {
     "inside verse adapters: folders, facts and factors, conversions, what is said": (
         ("trainer/verse_trainer/adapters/folders.py", "import verse_trainer.adapters.factors"),
     ),
+    "inside the clients: commands over writing, over decisions": (
+        ("clients/verse_clients/generate/plan.py", "import verse_clients.judge.costs"),
+        ("clients/verse_clients/planted.py", "import verse_clients.errors"),
+    ),
+    "inside verse generate: run, writer, files and figures, plan": (
+        ("clients/verse_clients/generate/plan.py", "import verse_clients.generate.output"),
+    ),
+    "inside verse judge: run, pipeline, judges, replies": (
+        ("clients/verse_clients/judge/prose.py", "import verse_clients.judge.replies"),
+    ),
+    "inside verse refine: commands and rounds, steps, plan": (
+        ("clients/verse_clients/refine/convert.py", "import verse_clients.refine.files"),
+    ),
+    "inside verse curate: window, app, session, queue": (
+        ("clients/verse_clients/curate/session.py", "import verse_clients.curate.wording"),
+    ),
     "mlx only in the engine, the trainer and core's base_model": (
         ("core/verse/planted.py", "import mlx.core as mx"),
         ("server/verse_server/serving.py", "from mlx_lm import load"),

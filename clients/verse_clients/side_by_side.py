@@ -10,7 +10,7 @@ import asyncio
 import html
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -24,6 +24,8 @@ from verse_clients.errors import InputError, NoCompletionError, OutputError
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+
+    from verse_clients.openai_client import AsyncServer
 
 MAX_REQUESTS = 8
 """At once, so that the server can batch."""
@@ -53,25 +55,6 @@ class ThemeRow(msgspec.Struct, frozen=True):
     seed: int
     columns: tuple[tuple[str, ...], ...]
     """One for each model: its poems, as they are shown."""
-
-
-class CompletionServer(Protocol):
-    """Who is asked; see `openai_client.AsyncServer`."""
-
-    base_url: str
-
-    async def complete_several(
-        self,
-        model: str,
-        messages: Sequence[Message],
-        *,
-        n: int,
-        seed: int | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-    ) -> list[Answer]:
-        """Several answers to one request."""
-        ...
 
 
 @app.command()
@@ -136,7 +119,7 @@ def read_themes(text: str) -> tuple[str, ...]:
 
 
 async def ask(
-    server: CompletionServer, wanted: SideBySide, on_answer: Callable[[], object] = lambda: None
+    server: "AsyncServer", wanted: SideBySide, on_answer: Callable[[], object] = lambda: None
 ) -> list[ThemeRow]:
     """Ask for everything, a few requests at a time.
 
@@ -195,7 +178,7 @@ async def _asked(wanted: SideBySide, base_url: str, api_key: str | None) -> list
 
 
 async def _poems(
-    server: CompletionServer, wanted: SideBySide, model: str, theme: str, seed: int
+    server: "AsyncServer", wanted: SideBySide, model: str, theme: str, seed: int
 ) -> tuple[str, ...]:
     answers = await server.complete_several(
         model,

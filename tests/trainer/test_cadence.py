@@ -35,6 +35,17 @@ def test_what_is_measured_is_saved_and_what_is_saved_is_measured() -> None:
     assert cadence.num_checkpoints_after(8) == 4
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40))
+def test_checkpoints_to_come_are_counted_as_they_come(
+    save_every: int, steps_per_eval: int, total: int
+) -> None:
+    config = TrainConfig(iters=total, save_every=save_every, steps_per_eval=steps_per_eval)
+    cadence = make_cadence(config, steps_per_epoch=7)
+    for step in range(total + 1):
+        to_come = [s for s in steps_where(cadence.is_checkpoint, total) if s > step]
+        assert cadence.num_checkpoints_after(step) == len(to_come)
+
+
 def test_the_last_step_is_reported_and_saved() -> None:
     cadence = make_cadence(TrainConfig(iters=13), steps_per_epoch=100)
     assert steps_where(cadence.is_report, 13) == [10, 13]

@@ -43,7 +43,9 @@ def test_a_bug_keeps_its_traceback_and_code() -> None:
     assert end(exit_code=1) == (1, None)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_stop_that_saved_tells_how_to_go_on(number: signal.Signals, code: int) -> None:
     assert end(Seen(finished=finished("interrupted")), stopped_by=number) == (
         code,

@@ -1,12 +1,16 @@
 """A run in parts, ended or stopped in between and made longer, is the run in one piece."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlx.core as mx
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.runs import Runs, files_of, pairs, weights_of, write_data, write_rows
@@ -18,14 +22,6 @@ from verse_trainer.plan import make_cadence
 from verse_trainer.run_record import read_record
 
 LAST = "{:07d}_adapters.safetensors"
-
-
-class Cut(NamedTuple):
-    """Where one part of a run is over."""
-
-    step: int
-    has_ended: bool = True
-    """It was asked for so many steps; else for more, and someone stopped it."""
 
 
 def updates_of(per_epoch: int, accumulation: int, total: int) -> list[int]:
@@ -63,7 +59,10 @@ class Walk:
                 done = event.step
                 self.weights[done] = weights_of(prepared)
 
-        return run.train(prepared, hear, lambda: stop_at is not None and done >= stop_at)
+        outcome = run.train(prepared, hear, lambda: stop_at is not None and done >= stop_at)
+        if outcome.reason == "finished":
+            self.weights[outcome.step] = weights_of(prepared)
+        return outcome
 
     @property
     def updates(self) -> list[int]:
@@ -72,11 +71,14 @@ class Walk:
 
     @property
     def losses(self) -> set[tuple[str, int, float]]:
-        return {
+        """Each of them reported once."""
+        losses = Counter(
             (type(m).__name__, m.step, m.train_loss if isinstance(m, TrainReport) else m.valid_loss)
             for m in checkpoint.read_metrics(self.runs.folder)
             if isinstance(m, TrainReport | Evaluated)
-        }
+        )
+        assert set(Counter(loss[:2] for loss in losses.elements()).values()) <= {1}
+        return set(losses)
 
     @property
     def history(self) -> dict[int, Any]:
@@ -89,6 +91,20 @@ class Walk:
             write_rows(self.runs.data / "valid.jsonl", pairs(2))
         else:
             write_data(self.runs.data)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Runs of a few steps, by the dozen: compiling and drawing would take most of their time.
+
+    That a step is the same compiled is seen in the test without this, in test_resume.py and in
+    test_run_folders.py; so is what a power cut leaves.
+    """
+    monkeypatch.setattr(os, "fsync", lambda _handle: None)
+    monkeypatch.setattr(checkpoint, "draw_losses", lambda *_: None)
+    mx.disable_compile()
+    yield
+    mx.enable_compile()
 
 
 @pytest.fixture
@@ -129,6 +145,7 @@ def test_a_longer_run_takes_back_the_update_of_its_former_end(walk: Any) -> None
     )
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_ended_run_has_made_its_last_update_however_often_it_is_resumed(walk: Any) -> None:
     parts = walk("parts", batch_size=1, grad_accumulation_steps=4, save_every=20)
     parts.go(5)
@@ -142,6 +159,7 @@ def test_an_ended_run_has_made_its_last_update_however_often_it_is_resumed(walk:
     assert files_of(parts.runs.folder) == files
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_end_of_a_shorter_run_does_not_count_towards_an_early_stop(walk: Any) -> None:
     keys: dict[str, Any] = {"save_every": 4, "patience": 2, "learning_rate": 0.3}
     parts, whole = walk("parts", **keys), walk("whole", **keys)
@@ -154,6 +172,7 @@ def test_the_end_of_a_shorter_run_does_not_count_towards_an_early_stop(walk: Any
     assert outcome.best_valid_loss == min(entry["valid_loss"] for entry in parts.history.values())
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_end_is_reported_once_however_often_the_run_is_made_longer(walk: Any) -> None:
     parts = walk("parts", test=True)
     write_data(parts.runs.data)
@@ -166,20 +185,114 @@ def test_the_end_is_reported_once_however_often_the_run_is_made_longer(walk: Any
     assert (kinds.count("test"), kinds.count("stopped")) == (1, 1)
 
 
-# At one step only one of both: a checkpoint that is there is not written again.
+ACCUMULATING: dict[str, Any] = {"batch_size": 1, "grad_accumulation_steps": 4}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("step", "keys"),
+    [
+        (5, {"save_every": 20}),
+        (5, {"save_every": 5}),  # it was measured, with weights that are not those of the end
+        (6, {"save_every": 2, "learning_rate": 0.3}),  # and was the best so far
+        (7, {"save_every": 7, "sample_every": 7, "sample_themes": ("河",)}),  # only the report
+        (7, {"save_every": 20, "method": "dpo"}),
+    ],
+)
+def test_a_run_stopped_at_what_becomes_its_end_ends_there(
+    walk: Any, step: int, keys: dict[str, Any]
+) -> None:
+    parts, alone = (walk(name, **ACCUMULATING, **keys) for name in ("parts", "alone"))
+    alone.go(step)
+    assert parts.go(10, stop_at=step).reason == "interrupted"
+    outcome = parts.go(step)
+    assert (outcome.reason, outcome.step) == ("finished", step)
+    expected = left_by(alone)
+    assert left_by(parts) == expected
+    parts.go(step)
+    parts.go(2)  # it cannot be made shorter
+    assert left_by(parts) == expected
+
+
+def left_by(walk: Walk) -> dict[str, Any]:
+    folder = walk.runs.folder
+    record, samples = read_record(folder), folder / "samples.jsonl"
+    assert record is not None
+    return {
+        "files": files_of(folder),
+        "losses": walk.losses,
+        "config": (folder / "adapter_config.json").read_text(),
+        "samples": samples.read_text() if samples.exists() else "",
+        "end": (record.outcome, record.step, record.best_step, record.best_valid_loss),
+    }
+
+
+@pytest.mark.usefixtures("quick")
+def test_killed_while_it_ends_where_it_was_stopped_it_ends_there_later(
+    walk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {**ACCUMULATING, "save_every": 5}
+    parts, alone = (walk(name, **keys) for name in ("parts", "alone"))
+    alone.go(5)
+    parts.go(10, stop_at=5)
+    write = checkpoint._write_weights
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def die_at_checkpoint(file: Path, weights: Any) -> None:
+        (die if file.name == LAST.format(5) else write)(file, weights)
+
+    for name, dying in (("write_state", die), ("_write_weights", die_at_checkpoint)):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, name, dying)
+            with pytest.raises(KeyboardInterrupt):
+                parts.go(5)
+        assert files_of(parts.runs.folder, "0*") != files_of(alone.runs.folder, "0*")
+    parts.go(5)
+    assert left_by(parts) == left_by(alone)
+
+
+class Cut(NamedTuple):
+    """Where one part of a run is over."""
+
+    step: int
+    is_stopped: bool
+    """It was asked for more steps, and someone stopped it."""
+    has_ended: bool
+    """It was asked for so many steps; where it was stopped too, afterwards."""
+
+
+STOPPED, ENDED, BOTH = (True, False), (False, True), (True, True)
 CUTS = st.lists(
-    st.builds(Cut, st.integers(1, 9), st.booleans()),
+    st.builds(
+        lambda step, kind: Cut(step, *kind),
+        st.integers(1, 9),
+        st.sampled_from((STOPPED, ENDED, BOTH)),
+    ),
     min_size=1,
     max_size=2,
     unique_by=lambda cut: cut.step,
 )
+KEYS: dict[str, Any] = {
+    "method": "sft",
+    "batch_size": 1,
+    "grad_accumulation_steps": 4,
+    "save_every": 2,
+    "patience": None,
+    "learning_rate": 0.1,
+}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 @settings(
-    max_examples=12,
+    max_examples=20,
     deadline=None,
-    phases=[Phase.generate],  # each example is several runs; there is no time to shrink one
+    phases=[
+        Phase.explicit,
+        Phase.generate,
+    ],  # each example is several runs; there is no time to shrink one
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -197,6 +310,8 @@ CUTS = st.lists(
         }
     ),
 )
+@example(cuts=[Cut(6, *BOTH)], total=9, keys=KEYS)
+@example(cuts=[Cut(6, *STOPPED)], total=6, keys=KEYS)
 def test_any_parts_of_a_run_make_the_run(
     cuts: Sequence[Cut], total: int, keys: dict[str, Any], tiny_base: Any, tmp_path_factory: Any
 ) -> None:
@@ -205,10 +320,10 @@ def test_any_parts_of_a_run_make_the_run(
     expected = whole.go(total)
     ends: dict[int, str] = {}
     """Of the ended parts, what a run of their length leaves."""
-    for cut in sorted(cut for cut in cuts if cut.step < total):
-        if not cut.has_ended:
-            parts.go(total, stop_at=cut.step)
-        elif parts.go(cut.step).step == cut.step:
+    for cut in sorted(cut for cut in cuts if cut.step <= total):
+        if cut.is_stopped:
+            parts.go(total + 5, stop_at=cut.step)
+        if cut.has_ended and cut.step < total and parts.go(cut.step).step == cut.step:
             alone = Walk(Runs(tiny_base, root / f"alone{cut.step}"), keys)
             alone.go(cut.step)
             ends[cut.step] = files_of(alone.runs.folder)[LAST.format(cut.step)]

@@ -62,7 +62,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_is_passed_on_and_what_was_saved_is_heard(number: signal.Signals) -> None:
     seen: list[TrainMessage] = []
 

@@ -83,3 +83,16 @@ def test_where_an_end_changed_the_weights_the_loss_of_the_longer_run_counts() ->
     state.ends[3] = 1.9
     assert state.evaluations_without_better == 0
     assert state.best_valid_loss == 1.0
+
+
+def test_an_end_takes_the_place_of_the_checkpoint_it_was_stopped_at() -> None:
+    state, _ = after([2.0, 2.1])
+    state.count(4.0, [], weight=2, tokens=5, examples=1)
+    state.record(1.0)
+    assert not state.record(2.2, is_flushed=True)
+    assert [(e.step, e.train_loss, e.valid_loss) for e in state.history[1:]] == [
+        (2, 1.5, 2.1),
+        (3, 2.0, 2.2),
+    ]
+    assert (state.best_step, state.best_valid_loss) == (1, 2.0), "what was better is gone"
+    assert state.evaluations_without_better == 0, "but a longer run had it"

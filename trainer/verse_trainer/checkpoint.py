@@ -83,6 +83,11 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
         """The weights to save and to serve."""
         return self.flushed or self.weights
 
+    @property
+    def lacks_update(self) -> bool:
+        """Whether there are gradients that the end of a run would apply here."""
+        return self.summed_weight > 0 and not self.flushed
+
 
 class _Recorded(msgspec.Struct, frozen=True, kw_only=True):
     state: TrainState = msgspec.field(name="standing")
@@ -113,7 +118,7 @@ class CheckpointWriter:
         if self._run.is_resumed:
             resumed = (*self._record.resumed, self._run.start_step)
             self._record = msgspec.structs.replace(self._record, resumed=resumed)
-            rewind(self._folder, self._saved_step)
+            rewind(self._folder, self._saved_step, is_measured_again=self._run.lacks_end)
         run_record.write_record(self._folder, self._record)
         _write_json(self._folder / PROMPT_FILE, self._run.material.prompt_format)
         if self._run.saved is None:
@@ -129,6 +134,11 @@ class CheckpointWriter:
             jsonl.append(self._folder / SAMPLES_FILE, event)
         self._on_event(event)
 
+    def has_report(self, step: int) -> bool:
+        """Whether the training loss was reported after this step."""
+        reports = (m for m in read_metrics(self._folder) if isinstance(m, TrainReport))
+        return any(report.step == step for report in reports)
+
     def save(self, saved: SavedState) -> None:
         """Make sure of the state, then let its checkpoint appear."""
         write_state(self._folder, saved)
@@ -138,7 +148,7 @@ class CheckpointWriter:
 
     def published_weights(self) -> Arrays:
         """The weights behind the adapter's name."""
-        return cast(Arrays, mx.load(str(self._folder / MLX_WEIGHTS_FILE)))
+        return _read_weights(self._folder / MLX_WEIGHTS_FILE)
 
     def describe(self, state: TrainState) -> None:
         """Bring `adapter_config.json` up to date."""
@@ -175,14 +185,20 @@ class CheckpointWriter:
         return f"the checkpoint of step {self._saved_step} and those before are whole."
 
     def _publish(self, saved: SavedState) -> None:
-        """The numbered checkpoint is never written over; the plain name is the best one's."""
+        """The plain name is the best one's; the numbered checkpoint is written once.
+
+        But where a run was stopped and then ends with that step, the update of the end changes it,
+        and an earlier one may be the best now.
+        """
         state, weights = saved.state, saved.checkpoint
         numbered = self._folder / checkpoint_file(state.step)
         published = self._folder / MLX_WEIGHTS_FILE
-        if not numbered.exists():
+        if saved.flushed or not numbered.exists():
             _write_weights(numbered, weights)
-        if state.best_step in (None, state.step) or not published.exists():
-            _write_weights(published, weights)
+        best = self._folder / checkpoint_file(state.best_step or state.step)
+        if best == numbered or not published.exists() or (saved.flushed and best.exists()):
+            is_other = best != numbered and best.exists()
+            _write_weights(published, _read_weights(best) if is_other else weights)
             self.describe(state)
 
 
@@ -247,16 +263,25 @@ def read_metrics(folder: Path) -> list[Metric]:
     return _read(folder / METRICS_FILE, _METRIC)
 
 
-def rewind(folder: Path, step: int | None) -> None:
-    """Drop what was reported of steps that are taken again; None if that is all of them.
+def rewind(folder: Path, step: int | None, *, is_measured_again: bool = False) -> None:
+    """Drop what will be reported again, so that a reader finds each of it once.
 
-    Those steps give the same numbers again, and a reader finds each of them once. So does the end.
+    Args:
+        folder: Of the run.
+        step: The last one that is not taken again; None if all are.
+        is_measured_again: The losses and poems of this step, too, will come again.
     """
+    last = -1 if step is None else step
+    last_measured = last - is_measured_again
     metrics = [m for m in read_metrics(folder) if not isinstance(m, Stopped | Tested)]
     samples = _read(folder / SAMPLES_FILE, _SAMPLE)
     for name, events in ((METRICS_FILE, metrics), (SAMPLES_FILE, samples)):
         if (folder / name).exists():
-            kept = [event for event in events if step is not None and event.step <= step]
+            kept = [
+                event
+                for event in events
+                if event.step <= (last_measured if isinstance(event, Evaluated | Sampled) else last)
+            ]
             jsonl.rewrite(folder / name, kept)
 
 
@@ -273,6 +298,10 @@ def _part(prefix: str, arrays: Arrays) -> Arrays:
 def _write_json(file: Path, content: Any) -> None:
     data = msgspec.json.format(msgspec.json.encode(content), indent=1)
     replace_file(file, [data, b"\n"])
+
+
+def _read_weights(file: Path) -> Arrays:
+    return cast(Arrays, mx.load(str(file)))
 
 
 def _write_weights(file: Path, weights: Mapping[str, mx.array]) -> None:

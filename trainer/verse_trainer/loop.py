@@ -69,6 +69,7 @@ class TrainingLoop:
         self._writer = CheckpointWriter(prepared, on_event)
         self._clock = clock
         self._throughput = Throughput()
+        self._batch_weight = prepared.batch_weight
         saved = prepared.saved
         self._state = TrainState() if saved is None else copy.deepcopy(saved.state)
         self._endless = prepared.cadence.endless
@@ -132,6 +133,7 @@ class TrainingLoop:
             if self._state.step == 0:
                 self._measure_start()
             self._measure_former_end()
+            self._end_where_stopped()
             while self._state.step < self._run.total_steps:
                 if self._state.is_over(self._config.patience):
                     return "early_stop"
@@ -158,6 +160,23 @@ class TrainingLoop:
             measured = self._measure_valid()
             state.ends[step] = None if measured is None else measured.loss
 
+    def _end_where_stopped(self) -> None:
+        """What the last step brings, if the run was stopped right after it."""
+        saved, state = self._run.saved, self._state
+        if saved is None or state.step < self._run.total_steps:
+            return
+        if saved.lacks_update:
+            self._flush()
+        if state.since_report.examples and not self._writer.has_report(state.step):
+            self._report()
+        if self._run.lacks_end:
+            self._measure_and_save()
+
+    def _flush(self) -> None:
+        """Make the update that only the end of the run brings."""
+        self._before_flush = (lora.trainable(self._model), *self._stepper.save())
+        self._stepper.update()
+
     def _take_step(self) -> None:
         begin = self._clock()
         number = self._state.step + 1
@@ -166,12 +185,11 @@ class TrainingLoop:
         result = self._stepper.step(
             number,
             self._objective.batch("train", indices),
-            self._run.batch_weight,
+            self._batch_weight,
             is_update=self._endless.is_update(number),
         )
         if number == self._run.total_steps and not self._endless.is_update(number):
-            self._before_flush = (lora.trainable(self._model), *self._stepper.save())
-            self._stepper.update()
+            self._flush()
         clear_cache(self._config.clear_cache_threshold)
         if not math.isfinite(result.loss):
             raise _NaNError
@@ -183,9 +201,12 @@ class TrainingLoop:
         self._writer.report(Stepped(step=number, loss=result.loss / weight, tokens=tokens))
 
     def _after_step(self) -> None:
-        step, cadence = self._state.step, self._run.cadence
-        if cadence.is_report(step):
+        if self._run.cadence.is_report(self._state.step):
             self._report()
+        self._measure_and_save()
+
+    def _measure_and_save(self) -> None:
+        step, cadence = self._state.step, self._run.cadence
         is_checkpoint = cadence.is_checkpoint(step)
         if is_checkpoint:
             self._check_weights()

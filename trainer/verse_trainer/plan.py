@@ -109,7 +109,14 @@ class Cadence(msgspec.Struct, frozen=True, kw_only=True):
 
     def num_checkpoints_after(self, step: int) -> int:
         """Checkpoints still to come."""
-        return sum(map(self.is_checkpoint, range(step + 1, self.total_steps + 1)))
+        last = self.total_steps
+        is_only_end = step < last and not self.endless.is_checkpoint(last)
+        return self._num_due(last) - self._num_due(step) + is_only_end
+
+    def _num_due(self, step: int) -> int:
+        """Checkpoints up to a step that do not come of the end alone."""
+        both = math.lcm(self.save_every, self.steps_per_eval)
+        return step // self.save_every + step // self.steps_per_eval - step // both
 
     def updates_until(self, step: int) -> int:
         """Updates done once the batch of `step` was seen."""

@@ -3,17 +3,14 @@
 No model is needed.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from verse_trainer.config import TrainConfig
+from verse_trainer.config import TrainConfig, complete_schedule, num_decay_updates
 from verse_trainer.events import Forecast
 from verse_trainer.memory import alternatives, memory_of, read_architecture
 
 if TYPE_CHECKING:
     from verse_trainer.run import MeasuredStep, PreparedRun
-from typing import Any
-
-from verse_trainer.config import complete_schedule, num_decay_updates
 
 _FORWARD_SHARE = 1 / 3
 """Of a training step: the backward pass takes about twice as long as the forward pass."""

@@ -116,6 +116,15 @@ class PreparedRun:
         return 0 if self.saved is None else self.saved.state.step
 
     @property
+    def lacks_end(self) -> bool:
+        """Whether the run was stopped at what is its last step now; its checkpoint is to come."""
+        return (
+            self.saved is not None
+            and self.saved.state.step >= self.total_steps
+            and (self.saved.lacks_update or not self.saved.state.has_checkpoint)
+        )
+
+    @property
     def longest(self) -> EncodedRow:
         """The training row with the most tokens."""
         return max(self.material.rows["train"], key=lambda row: row.num_tokens)
@@ -206,6 +215,9 @@ def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
     record = _record(config, base, material, cadence)
     before = run_record.read_record(folder) if config.resume else None
     saved = read_state(folder) if config.resume else None
+    if saved is not None:  # a run cannot be made shorter than it is
+        total_steps = max(cadence.total_steps, saved.state.step)
+        cadence = msgspec.structs.replace(cadence, total_steps=total_steps)
     if before is not None:
         _check_start(before, record, is_new=saved is None)
         record = _continued(before, record)

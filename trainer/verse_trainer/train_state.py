@@ -78,7 +78,9 @@ class TrainState(msgspec.Struct, kw_only=True):
     def record(
         self, valid_loss: float | None, *, is_due: bool = True, is_flushed: bool = False
     ) -> bool:
-        """Enter the checkpoint of the current step.
+        """Enter the checkpoint of the current step, in place of one that is there.
+
+        One is there where the run was stopped after this step and now ends with it.
 
         Args:
             valid_loss: None without a valid set.
@@ -88,21 +90,23 @@ class TrainState(msgspec.Struct, kw_only=True):
         Returns:
             Whether it is the best so far.
         """
-        self.history.append(
-            HistoryEntry(
-                step=self.step, train_loss=self.since_checkpoint.mean_loss, valid_loss=valid_loss
-            )
-        )
+        before = self.history.pop() if self.has_checkpoint else None
+        train_loss = self.since_checkpoint.mean_loss if before is None else before.train_loss
+        entry = HistoryEntry(step=self.step, train_loss=train_loss, valid_loss=valid_loss)
+        self.history.append(entry)
         if is_due:
             self.since_checkpoint = Window()
         if is_flushed or not is_due:
-            self.ends[self.step] = None
-        if valid_loss is None:
-            return False
-        if self.best_valid_loss is None or valid_loss < self.best_valid_loss:
-            self.best_step, self.best_valid_loss = self.step, valid_loss
-            return True
-        return False
+            self.ends[self.step] = None if before is None else before.valid_loss
+        losses = [(e.valid_loss, e.step) for e in self.history if e.valid_loss is not None]
+        if losses:
+            self.best_valid_loss, self.best_step = min(losses)
+        return self.best_step == self.step
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the current step is in the history."""
+        return bool(self.history) and self.history[-1].step == self.step
 
     @property
     def evaluations_without_better(self) -> int:
