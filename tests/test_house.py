@@ -30,6 +30,10 @@ PRIVATE_WORDS = frozenset(
 """What the parts of a module's or a class's name must not be: no engineer would search for it."""
 
 
+SAYING_NOTHING = frozenset({"common", "helper", "helpers", "manager", "misc", "util", "utils"})
+"""What no module is called: anything could be in it."""
+
+
 def files(*parts: str) -> list[Path]:
     return sorted(path for part in parts for path in (ROOT / part).rglob("*.py"))
 
@@ -81,6 +85,10 @@ def test_no_function_is_longer_than_a_screen() -> None:
         and body_lines(node) > MAX_BODY_LINES
     }
     assert long == {}
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert [name_of(path) for path in files(*PARTS) if path.stem in SAYING_NOTHING] == []
 
 
 def words(name: str) -> set[str]:

@@ -10,7 +10,7 @@ from litestar.enums import MediaType
 from litestar.exceptions import NotFoundException
 from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
 
-from verse_server.api.admission import ApiKeyGuard, read_admission
+from verse_server.api.admission import ApiKeyGuard
 from verse_server.api.completions import ChatController, CompletionsController
 from verse_server.api.errors import error_response, handle_error
 from verse_server.api.models import AdaptersController, ModelsController
@@ -68,10 +68,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
 
     return VerseApp(
         route_handlers=[v1, metrics, HealthController],
-        dependencies={
-            "engine": Provide(provide_engine, sync_to_thread=False, use_cache=True),
-            "admission": Provide(read_admission, sync_to_thread=False),
-        },
+        dependencies={"engine": Provide(provide_engine, sync_to_thread=False, use_cache=True)},
         exception_handlers={Exception: handle_error},
         after_request=_never_html,
         middleware=[HTTP_METRICS.middleware],

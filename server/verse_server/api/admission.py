@@ -16,9 +16,7 @@ from typing import Any
 import msgspec
 from litestar import Request
 from litestar.connection import ASGIConnection
-from litestar.di import NamedDependency
 from litestar.handlers.base import BaseRouteHandler
-from litestar.params import SkipValidation
 
 from verse_server.api.errors import RequestError
 
@@ -74,12 +72,8 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
     max_seconds: float | None = None
 
 
-AdmissionDependency = NamedDependency[SkipValidation[Admission]]
-"""What Litestar hands to a handler that asks for its request's `admission`."""
-
-
 def read_admission(request: Request[Any, Any, Any]) -> Admission:
-    """Read the headers; Litestar calls it for the handlers that ask.
+    """Read the headers.
 
     Raises:
         RequestError: a header means nothing.

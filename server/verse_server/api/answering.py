@@ -5,6 +5,7 @@ for an answer as a whole, one for each piece of a stream.
 """
 
 import asyncio
+import codecs
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -37,15 +38,17 @@ from verse_server.protocol.chat import (
     ChunkChoice,
     TopLogprob,
 )
-from verse_server.protocol.common import (
+from verse_server.protocol.completions import Completion, CompletionChoice, CompletionLogprobs
+from verse_server.protocol.shared import (
     CompletionUsage,
     PromptTokensDetails,
     SamplingRequest,
 )
-from verse_server.protocol.completions import Completion, CompletionChoice, CompletionLogprobs
 
 _MAX_WAITING = 256
 _FINGERPRINT_CHARS = 8
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What a tokenizer decodes bytes to that are no character; a text may hold it as well."""
 
 Record = Callable[..., msgspec.Struct]
 
@@ -249,42 +252,59 @@ class ContinuedText:
         self._index = index
         self._echo = echo
         self._with_logprobs = with_logprobs
-        self._bytes = b""
-        """Of the tokens so far."""
-        self._unseen: TokenText | None = None
-        """The token that some tokenizers put before a text; it has no place in it."""
+        self._num_chars = len(echo)
+        """Of the text so far, as the tokens spell it."""
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def piece(self, chunks: Sequence[GenerationChunk]) -> CompletionChoice:
         """What these chunks add; the first piece begins with the echoed prompt."""
         echo, self._echo = self._echo, ""
-        prompt = chunks[0].scored_prompt
-        if prompt and not echo.encode().startswith(bytes(prompt[0].bytes)):
-            self._unseen = prompt[0]
-        entries = [*prompt, *(entry for chunk in chunks for entry in chunk.logprobs)]
+        logprobs = None
+        if self._with_logprobs:
+            prompt = chunks[0].scored_prompt
+            written = [entry for chunk in chunks for entry in chunk.logprobs]
+            offsets = [*_offsets_in_echo(prompt, echo), *map(self._offset, written)]
+            logprobs = _columns([*prompt, *written], offsets)
         return CompletionChoice(
             text=echo + "".join(chunk.text for chunk in chunks),
             index=self._index,
-            logprobs=self._logprobs(entries) if self._with_logprobs else None,
+            logprobs=logprobs,
             finish_reason=chunks[-1].finish_reason,
         )
 
-    def _logprobs(self, entries: Sequence[TokenText]) -> CompletionLogprobs:
-        scored = [entry if isinstance(entry, TokenLogprob) else None for entry in entries]
-        return CompletionLogprobs(
-            tokens=tuple(_name(entry) for entry in entries),
-            token_logprobs=tuple(entry and entry.logprob for entry in scored),
-            top_logprobs=tuple(
-                entry and {_name(top): top.logprob for top in (*entry.top, entry)}
-                for entry in scored
-            ),
-            text_offset=tuple(self._offset(entry) for entry in entries),
-        )
-
     def _offset(self, entry: TokenText) -> int:
-        offset = len(self._bytes.decode("utf-8", "ignore"))
-        if entry is not self._unseen:
-            self._bytes += bytes(entry.bytes)
-        return offset
+        begin, text = self._num_chars, self._utf8.decode(bytes(entry.bytes))
+        self._num_chars += len(text) - text.count(_REPLACEMENT)  # no answer holds any
+        return begin
+
+
+def _offsets_in_echo(prompt: Sequence[TokenText], echo: str) -> Iterator[int]:
+    """Where each token begins in a text in which bytes that are no character are U+FFFD."""
+    utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+    num_chars = 0
+    for number, content in enumerate(bytes(token.bytes) for token in prompt):
+        begun, head = utf8.getstate()[0], utf8.decode(content[:1])
+        text = head + utf8.decode(content[1:])
+        # What was begun before is no character if it cannot go on like this; then it has its own.
+        is_broken = (
+            begun and head.startswith(_REPLACEMENT) and begun + content[:1] != _REPLACEMENT.encode()
+        )
+        yield num_chars + bool(is_broken)
+        # Some tokenizers put a token before a text, which has no place in it.
+        if number or echo.startswith(text):
+            num_chars += len(text)
+
+
+def _columns(entries: Sequence[TokenText], offsets: Sequence[int]) -> CompletionLogprobs:
+    scored = [entry if isinstance(entry, TokenLogprob) else None for entry in entries]
+    return CompletionLogprobs(
+        tokens=tuple(_name(entry) for entry in entries),
+        token_logprobs=tuple(entry and entry.logprob for entry in scored),
+        top_logprobs=tuple(
+            entry and {_name(top): top.logprob for top in (*entry.top, entry)} for entry in scored
+        ),
+        text_offset=tuple(offsets),
+    )
 
 
 def _name(token: TokenText) -> str:

@@ -1,9 +1,11 @@
 """`POST /v1/chat/completions` and `POST /v1/completions`: decode, call the engine, encode."""
 
-from litestar import Controller, Response, post
+from typing import Any
+
+from litestar import Controller, Request, Response, post
 from litestar.params import JSONBody
 
-from verse_server.api.admission import AdmissionDependency
+from verse_server.api.admission import read_admission
 from verse_server.api.answering import ChatAnswers, CompletionAnswers
 from verse_server.api.convert import chat_rows, completion_rows
 from verse_server.api.decoding import StrictChatBody, StrictCompletionBody
@@ -13,7 +15,7 @@ from verse_server.api.openapi import (
     EngineDependency,
     error_responses,
 )
-from verse_server.api.streaming import Reply
+from verse_server.api.streaming import Reply, until_disconnect
 from verse_server.protocol.chat import ChatCompletion, ChatCompletionRequest
 from verse_server.protocol.completions import Completion, CompletionRequest
 
@@ -35,12 +37,13 @@ class ChatController(Controller):
     )
     async def create(
         self,
+        request: Request[Any, Any, Any],
         data: JSONBody[ChatCompletionRequest],
         engine: EngineDependency,
-        admission: AdmissionDependency,
     ) -> Response[ChatCompletion]:
         """Continue a conversation; with `stream`, as events that hold a `ChatCompletionChunk`."""
-        rows = await chat_rows(data, engine, admission)
+        async with until_disconnect(request.receive):
+            rows = await chat_rows(data, engine, read_admission(request))
         return Reply(ChatAnswers(rows, engine).records(data), is_stream=data.stream)
 
 
@@ -59,11 +62,12 @@ class CompletionsController(Controller):
     )
     async def create(
         self,
+        request: Request[Any, Any, Any],
         data: JSONBody[CompletionRequest],
         engine: EngineDependency,
-        admission: AdmissionDependency,
     ) -> Response[Completion]:
         """Continue texts; with `stream`, as events of the same shape."""
-        rows, echoes = await completion_rows(data, engine, admission)
+        async with until_disconnect(request.receive):
+            rows, echoes = await completion_rows(data, engine, read_admission(request))
         answers = CompletionAnswers(rows, echoes, engine)
         return Reply(answers.records(data), is_stream=data.stream)

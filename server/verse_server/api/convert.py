@@ -36,7 +36,6 @@ from verse_server.protocol.chat import (
     ResponseFormatJSONObject,
     ResponseFormatJSONSchema,
 )
-from verse_server.protocol.common import SamplingRequest
 from verse_server.protocol.completions import MAX_PROMPTS, CompletionRequest
 from verse_server.protocol.models import (
     Adapter,
@@ -47,6 +46,7 @@ from verse_server.protocol.models import (
     Probe,
     ProbeRequest,
 )
+from verse_server.protocol.shared import SamplingRequest
 
 T = TypeVar("T")
 
@@ -103,6 +103,7 @@ def _chat_row(
     name, messages = _model_name(request, engine.base), _messages(request.messages)
     target = engine.resolve(name)
     prompt = engine.encode(target, messages)
+    _check_logit_bias(request, engine.base)
     max_tokens = request.max_completion_tokens or request.max_tokens or engine.base.max_tokens
     row = _row(request, admission, engine.base, target, prompt, max_tokens)
     return msgspec.structs.replace(
@@ -118,6 +119,7 @@ def _completion_rows(
     base, prompts = engine.base, _prompts(request, engine.base)
     target = engine.resolve(_model_name(request, base))
     encoded = [engine.encode_text(p) if isinstance(p, str) else p for p in prompts]
+    _check_logit_bias(request, base)
     _check_max_tokens(request)
     max_tokens = _DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
     rows = [
@@ -145,7 +147,7 @@ def _row(
     """What both wires ask for alike; an answer gets at most what its prompt leaves of the context.
 
     Raises:
-        RequestError: the prompt is empty, or a bias names no token of the base.
+        RequestError: the prompt is empty.
         PromptTooLongError: it leaves no room for an answer that has any token.
     """
     if not prompt:
@@ -153,7 +155,6 @@ def _row(
     room = base.context_length - len(prompt)
     if room < min(max_tokens, 1):
         raise PromptTooLongError(len(prompt), base.context_length, "prompt")
-    _check_logit_bias(request, base)
     return GenerationRequest(
         target=target,
         prompt=prompt,

@@ -20,13 +20,13 @@ from verse_server.protocol.chat import (
     ChatCompletionRequest,
     Role,
 )
-from verse_server.protocol.common import NEUTRAL_IN_STREAM_OPTIONS, SamplingRequest
 from verse_server.protocol.completions import NEUTRAL_IN_COMPLETION, CompletionRequest
 from verse_server.protocol.models import (
     LoadLoRAAdapterRequest,
     ProbeRequest,
     UnloadLoRAAdapterRequest,
 )
+from verse_server.protocol.shared import NEUTRAL_IN_STREAM_OPTIONS, SamplingRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 

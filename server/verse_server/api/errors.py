@@ -46,7 +46,7 @@ from verse_server.engine.errors import (
     PromptTooLongError,
     QueueFullError,
 )
-from verse_server.protocol.common import ErrorObject, ErrorResponse
+from verse_server.protocol.shared import ErrorObject, ErrorResponse
 
 _RETRY_AFTER_SECONDS = 5
 """A restarted server has usually loaded its base by then."""

@@ -32,7 +32,7 @@ from litestar.params import SkipValidation
 
 from verse_server.api.admission import DEADLINE_HEADER, PRIORITIES, PRIORITY_HEADER
 from verse_server.engine.interface import Engine
-from verse_server.protocol import chat, common, completions, models
+from verse_server.protocol import chat, completions, models, shared
 
 EngineDependency = NamedDependency[SkipValidation[Engine]]
 """The engine. It is a Protocol, so there is nothing for Litestar to validate."""
@@ -56,13 +56,13 @@ _STRUCTS = (
     models.LoadLoRAAdapterRequest,
     models.UnloadLoRAAdapterRequest,
     models.HealthResponse,
-    common.ErrorResponse,
+    shared.ErrorResponse,
 )
 _NEUTRAL = {
     "ChatCompletionRequest": chat.NEUTRAL_IN_REQUEST,
     "ChatCompletionMessageParam": chat.NEUTRAL_IN_MESSAGE,
     "CompletionRequest": completions.NEUTRAL_IN_COMPLETION,
-    "ChatCompletionStreamOptions": common.NEUTRAL_IN_STREAM_OPTIONS,
+    "ChatCompletionStreamOptions": shared.NEUTRAL_IN_STREAM_OPTIONS,
 }
 _STREAM_OPTIONS = ("stream_options", {"type": "object"}, "stream")
 _NEEDS = {
@@ -100,7 +100,7 @@ def error_responses(*statuses: int) -> dict[int, ResponseSpec]:
     """
     return {
         status: ResponseSpec(
-            common.ErrorResponse, description=_ERRORS[status], generate_examples=False
+            shared.ErrorResponse, description=_ERRORS[status], generate_examples=False
         )
         for status in (*statuses, 500)
     }

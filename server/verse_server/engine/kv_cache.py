@@ -105,9 +105,8 @@ class PreallocatedKVCache(BatchKVCache):
         if self.keys is not None:
             self._move([(old, new) for new, old in enumerate(before) if old != new])
             if self.keys.shape[0] > num_slots_for(self.num_rows):
-                slots = mx.arange(
-                    num_slots_for(self.num_rows)
-                )  # a slice would keep all of the memory
+                # A slice would keep all of the memory.
+                slots = mx.arange(num_slots_for(self.num_rows))
                 self.keys, self.values = self.keys[slots], self.values[slots]
 
     def extend(self, other: "PreallocatedKVCache") -> None:

@@ -197,7 +197,7 @@ class Sequence:
     def _release(self, *, all_of_them: bool) -> None:
         """Let entries go out with the next chunk: those of tokens that begin in the text sent."""
         num_ready = len(self._undecided)
-        if not all_of_them:
+        if num_ready and not all_of_them:
             num_ready = min(num_ready, self._text.num_begun - self._num_decided)
         self._num_decided += num_ready
         self._logprobs += [self._undecided.popleft() for _ in range(num_ready)]

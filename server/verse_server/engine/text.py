@@ -171,7 +171,7 @@ class AnswerText:
         text = text.replace(_REPLACEMENT, "")
         if text and self._prefix:
             text, self._prefix = text.removeprefix(self._prefix), ""
-        if text:
+        if text and self._bytes_of is not None:
             self._starts.read(len(text))
         sent, stopped = self._matcher.push(text)
         self._num_sent += len(sent)

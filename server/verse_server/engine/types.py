@@ -50,6 +50,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     """`mlx-lora`, `mlx-dora`, `peft-lora` or `peft-dora`."""
     matched: int
     """Modules of the base that the adapter changes."""
+    unmatched: tuple[str, ...] = ()
+    """Of one that is served: none. `AdapterInfo.unmatched` has those of a refused one."""
     rank: int
     """Largest rank over the modules."""
     scale: float

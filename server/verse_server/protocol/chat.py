@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from verse_server.protocol.common import (
+from verse_server.protocol.shared import (
     CompletionUsage,
     FinishReason,
     RequestStruct,

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from verse_server.protocol.chat import TopLogprob
-from verse_server.protocol.common import NonEmpty, RequestStruct
+from verse_server.protocol.shared import NonEmpty, RequestStruct
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +27,8 @@ class AdapterReport(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     matched: int
     """Modules of the base that the adapter changes."""
+    unmatched: tuple[str, ...]
+    """Empty: an adapter with any is refused, and `/v1/adapters` lists them with the refusal."""
     rank: int
     scale: float
     delta_norm: float | None

@@ -1,16 +1,18 @@
 """A stream put together is the whole answer, field by field, for every way the chunks may come."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+import pytest
 from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from verse.prompt import PromptFormat
-from verse_server.api.answering import ChatAnswers, CompletionAnswers
+from verse_server.api.answering import ChatAnswers, CompletionAnswers, ContinuedText
 from verse_server.engine.types import (
     FinishReason,
     GenerationChunk,
@@ -19,9 +21,10 @@ from verse_server.engine.types import (
     TokenLogprob,
     TokenText,
 )
-from verse_server.protocol.common import ChatCompletionStreamOptions, SamplingRequest
+from verse_server.protocol.shared import ChatCompletionStreamOptions, SamplingRequest
 
 TARGET = Target(model="xuzhimo", prompt_format=PromptFormat())
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Script(FakeEngine):
@@ -223,3 +226,73 @@ def test_a_completion_stream_put_together_is_the_whole_answer(
         columns = choice["logprobs"]
         for text, offset in zip(columns["tokens"], columns["text_offset"], strict=True):
             assert text == "<|end|>" or choice["text"].startswith(text, offset)
+
+
+def ends(content: bytes) -> list[tuple[str, int]]:
+    """Every character and where its bytes end; what is no character is read as U+FFFD."""
+    found: list[tuple[str, int]] = []
+    at = 0
+    while at < len(content):
+        try:
+            text, broken = content[at:].decode(), 0
+        except UnicodeDecodeError as error:
+            text, broken = content[at : at + error.start].decode(), error.end - error.start
+        for character in text:
+            at += len(character.encode())
+            found.append((character, at))
+        if broken:
+            at += broken
+            found.append((REPLACEMENT, at))
+    return found
+
+
+def entry(content: bytes) -> TokenLogprob:
+    return TokenLogprob(token="?", bytes=tuple(content), logprob=-1.0)
+
+
+contents = st.lists(
+    st.binary(min_size=1, max_size=3)
+    | st.sampled_from([*(bytes([byte]) for byte in "河🌊\ufffd".encode()), "山".encode(), b"a"]),
+    max_size=6,
+)
+
+
+@given(contents, contents, st.integers(0, 6))
+def test_tokens_stand_where_they_are_said_to_stand_whatever_their_bytes(
+    echoed: list[bytes], written: list[bytes], cut: int
+) -> None:
+    echo = "".join(character for character, _ in ends(b"".join(echoed)))
+    assert echo == b"".join(echoed).decode("utf-8", "replace")
+    answer = [end for character, end in ends(b"".join(written)) if character != REPLACEMENT]
+    parts = [
+        GenerationChunk(
+            text="",  # what is asked for is where it would stand
+            target=TARGET,
+            completion_tokens=1,
+            scored_prompt=tuple(map(entry, echoed)) if begins else (),
+            logprobs=tuple(map(entry, part)),
+        )
+        for begins, part in ((True, written[:cut]), (False, written[cut:]))
+    ]
+    text = ContinuedText(0, echo, with_logprobs=True)
+    pieces = [text.piece([part]).logprobs for part in parts]
+    offsets = [offset for piece in pieces if piece is not None for offset in piece.text_offset]
+    before = [len(b"".join(echoed[:n])) for n in range(len(echoed))]
+    expected = [sum(end <= at for _, end in ends(b"".join(echoed))) for at in before]
+    before = [len(b"".join(written[:n])) for n in range(len(written))]
+    expected += [len(echo) + sum(end <= at for end in answer) for at in before]
+    assert offsets == expected
+
+
+@pytest.mark.perf
+def test_where_ten_thousand_tokens_stand_is_said_in_half_a_second() -> None:
+    tokens = tuple(entry("山".encode()) for _ in range(10_000))
+    chunk = GenerationChunk(
+        text="", target=TARGET, completion_tokens=1, scored_prompt=tokens, logprobs=tokens
+    )
+    text = ContinuedText(0, "山" * 10_000, with_logprobs=True)
+    start = time.process_time()
+    logprobs = text.piece([chunk]).logprobs
+    assert time.process_time() - start < 0.5
+    assert logprobs is not None
+    assert logprobs.text_offset == tuple(range(20_000))

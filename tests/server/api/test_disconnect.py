@@ -3,7 +3,8 @@
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,17 +12,20 @@ from fake_engine import FakeEngine
 from live import live_server, wait_until
 from wire import CHAT, chat_body
 
+from verse.prompt import Message
+from verse_server.api import convert
 from verse_server.api.errors import ClientDisconnectedError
 from verse_server.api.streaming import until_disconnect
+from verse_server.engine.types import Target
 
 
-def post(address: str, body: dict[str, Any]) -> socket.socket:
+def post(address: str, body: dict[str, Any], path: str = CHAT) -> socket.socket:
     """Send a request, and return the connection with nothing read from it."""
     host, port = address.removeprefix("http://").split(":")
     raw = json.dumps(body).encode()
     connection = socket.create_connection((host, int(port)))
     connection.sendall(
-        f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(raw)}\r\n\r\n".encode()
         + raw
     )
@@ -56,11 +60,54 @@ def test_hanging_up_in_the_middle_frees_the_row(
 def test_hanging_up_before_the_first_token_frees_the_row(
     slow: FakeEngine, address: str, stream: bool
 ) -> None:
-    slow.seconds_per_chunk = 60
+    slow.seconds_per_chunk = 600
     connection = post(address, chat_body(stream=stream))
     wait_until(lambda: slow.num_running == 1)
     connection.close()
     wait_until(lambda: slow.num_closed_early == 1)
+
+
+class Encoding(FakeEngine):
+    """One whose encoding of a prompt waits until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts_encoded: list[str] = []
+        self.go_on = threading.Event()
+
+    def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
+        self.texts_encoded.append(messages[-1].content)
+        assert self.go_on.wait(60)
+        return super().encode(target, messages)
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        self.texts_encoded.append(text)
+        return super().encode_text(text)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_is_encoded_for_those_that_hang_up_while_another_prompt_is(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="verse_server")
+    engine = Encoding()
+    with live_server(engine) as address:
+        first = post(address, chat_body())
+        wait_until(lambda: engine.texts_encoded == ["河"])
+        asked = {"model": "base", "prompt": "月", "stream": stream}
+        leavers = [
+            post(address, chat_body(stream=stream, messages=[{"role": "user", "content": "山"}])),
+            post(address, asked, "/v1/completions"),
+        ]
+        wait_until(lambda: convert._thread._work_queue.qsize() == 2)  # pyright: ignore[reportPrivateUsage]
+        for leaver in leavers:
+            leaver.close()
+        wait_until(lambda: caplog.text.count("error=client_disconnected") == 2)
+        engine.go_on.set()
+        assert b"200 OK" in first.recv(65536)
+        first.close()
+    assert engine.texts_encoded == ["河"]
+    assert len(engine.requests) == 1
 
 
 def test_one_that_hangs_up_does_not_disturb_the_others(slow: FakeEngine, address: str) -> None:
@@ -73,6 +120,15 @@ def test_one_that_hangs_up_does_not_disturb_the_others(slow: FakeEngine, address
     assert b"200 OK" in stayer.recv(65536)
     stayer.close()
     wait_until(lambda: slow.num_closed_early == 1)
+
+
+@pytest.mark.perf
+def test_hanging_up_is_noticed_within_a_second(slow: FakeEngine, address: str) -> None:
+    slow.seconds_per_chunk = 600
+    connection = post(address, chat_body(stream=True))
+    wait_until(lambda: slow.num_running == 1)
+    connection.close()
+    wait_until(lambda: slow.num_closed_early == 1, seconds=1.0)
 
 
 def test_a_client_that_reads_nothing_still_frees_its_row_when_it_goes(

@@ -22,8 +22,18 @@ def test_an_adapter_shows_where_it_comes_from_and_what_it_does(client: Client) -
     assert model["checkpoints"] == [{"id": "xuzhimo@200", "step": 200, "bytes": 4096}]
     assert model["digest"].startswith("0123")
     assert (model["prompt_format"], model["system"]) == ("chat", "写诗")
-    assert model["report"]["matched"] == 24
-    assert model["report"]["delta_norm"] is None
+    assert model["report"] == {
+        "format": "mlx-lora",
+        "matched": 24,
+        "unmatched": [],
+        "rank": 8,
+        "scale": 20.0,
+        "delta_norm": None,
+        "bytes": 4096,
+        "digest": model["digest"],
+        "recorded_base": None,
+        "warnings": [],
+    }
 
 
 @pytest.mark.parametrize("spelling", ["Qwen/Qwen2.5-7B", "Qwen%2FQwen2.5-7B"])

@@ -63,7 +63,7 @@ def test_a_checkpoint_s_parent_is_its_adapter(registry: AdapterRegistry, root: P
 def test_the_report_says_what_loading_will_do(registry: AdapterRegistry, root: Path) -> None:
     report = registry.model(AdapterPart("xuzhimo")).report
     assert report is not None
-    assert (report.format, report.matched) == ("mlx-lora", 4)
+    assert (report.format, report.matched, report.unmatched) == ("mlx-lora", 4, ())
     assert (report.rank, report.scale, report.delta_norm) == (4, 2.0, None)
     assert report.bytes == (root / "xuzhimo" / WEIGHTS).stat().st_size
     assert report.digest == digest(registry, "xuzhimo")

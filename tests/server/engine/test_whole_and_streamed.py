@@ -181,6 +181,17 @@ FEW = [
 ]
 
 
+# Some are of token ids that spell half a character: in the middle, at the end, at the beginning.
+PROMPTS: list[Any] = [
+    "河水",
+    ids("a", "b"),
+    ["河", "a b"],
+    ids("ð", "Ł", "a", "b"),
+    ids("a", "ð", "Ł"),
+    ids("Ł", "Į", "a", "ð", "b"),
+]
+
+
 def few_tokens(few: list[int]) -> dict[str, float]:
     return {str(token): 100.0 for token in few}
 
@@ -227,7 +238,7 @@ completion_bodies = st.builds(
     together,
     sampling,
     st.fixed_dictionaries(
-        {"prompt": st.sampled_from(["河水", ids("a", "b"), ["河", "a b"]]), "max_tokens": lengths},
+        {"prompt": st.sampled_from(PROMPTS), "max_tokens": lengths},
         optional={"logprobs": st.integers(0, 3), "echo": st.booleans()},
     ),
 )

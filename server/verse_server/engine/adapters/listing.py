@@ -121,7 +121,7 @@ def _last_name(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
-_SETTLE_SECONDS = 2.0
+_WRITING_SECONDS = 2.0
 """How long a folder may be unreadable because somebody is still writing it."""
 
 _log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class AdapterListing:
             return None
         except OSError as error:
             fresh = KnownFolder(None, None, f"the folder cannot be read ({error.strerror}).")
-        if known is not None and fresh.folder is None and known.folder and settling(path):
+        if known is not None and fresh.folder is None and known.folder and was_just_written(path):
             return known
         if known is not None:
             fresh.previous = {**known.previous, **known.versions}
@@ -229,13 +229,13 @@ class AdapterListing:
         return _real(link).is_relative_to(_real(self._root))
 
 
-def settling(path: Path) -> bool:
+def was_just_written(path: Path) -> bool:
     """Whether a file in the folder was written, or came or went, just now."""
     try:
         newest = max([path.stat().st_mtime_ns, *(time_ns for *_, time_ns in signature(path))])
     except OSError:
         return False
-    return abs(time.time_ns() - newest) < _SETTLE_SECONDS * 1e9
+    return abs(time.time_ns() - newest) < _WRITING_SECONDS * 1e9
 
 
 def _real(path: Path) -> Path:

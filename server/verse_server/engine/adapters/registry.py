@@ -27,7 +27,7 @@ from verse_server.engine.adapters.listing import (
     KnownFolder,
     base_doubt,
     model_info,
-    settling,
+    was_just_written,
 )
 from verse_server.engine.errors import (
     AdapterIncompatibleError,
@@ -224,7 +224,7 @@ class AdapterRegistry:
             if signature(known.folder.path) != known.signature:
                 raise AdapterFileError("its files changed while they were read; send it again.")
         except (AdapterFileError, OSError) as error:
-            if step in known.previous and settling(known.folder.path):
+            if step in known.previous and was_just_written(known.folder.path):
                 return known.previous[step]
             unmatched = error.unmatched if isinstance(error, UnmatchedModulesError) else ()
             raise AdapterIncompatibleError(part.spelling, str(error), unmatched) from error
