@@ -2,14 +2,25 @@
 
 import asyncio
 import threading
+import time
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
 from tests.clients.fake_openai import FakeOpenAI
 from tests.clients.judge.conftest import CACHE, NUM_POEMS, num_lines, verse_judge, wait_for
+from verse import jsonl
+from verse.records import Judgment
 from verse_clients.errors import OutputError
 from verse_clients.judge.judgments import Judgments, read_judgments
+
+
+def judgment(key: str) -> Judgment:
+    return Judgment(
+        key=key, judge="base", server="http://x/v1", prompt="rubric-zh-1", candidates=("one",),
+        outcome="unparsed",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
@@ -49,6 +60,28 @@ def test_a_second_run_on_one_cache_is_refused() -> None:
         Judgments(CACHE)
     asyncio.run(first.close())
     asyncio.run(Judgments(CACHE).close())
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_is_being_written_when_the_run_ends_is_kept_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    append_to = jsonl.append_to
+    is_writing = threading.Event()
+
+    def slow(stream: FileIO, path: Path, *records: Judgment) -> None:
+        is_writing.set()
+        time.sleep(0.1)
+        append_to(stream, path, *records)
+
+    monkeypatch.setattr(jsonl, "append_to", slow)
+    judgments = Judgments(CACHE)
+    tasks = [asyncio.create_task(judgments.add(judgment(key))) for key in ("a", "b", "c")]
+    await asyncio.to_thread(is_writing.wait)
+    for task in tasks:
+        task.cancel()
+    await judgments.close()
+    assert [kept.key for kept in read_judgments(CACHE)] == ["a", "b", "c"]
 
 
 def test_a_file_of_something_else_is_left_alone() -> None:
