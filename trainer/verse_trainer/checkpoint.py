@@ -194,11 +194,11 @@ class CheckpointWriter:
         numbered = self._folder / checkpoint_file(state.step)
         published = self._folder / MLX_WEIGHTS_FILE
         if saved.flushed or not numbered.exists():
-            _write_weights(numbered, weights)
+            write_weights(numbered, weights)
         best = self._folder / checkpoint_file(state.best_step or state.step)
         if best == numbered or not published.exists() or (saved.flushed and best.exists()):
             is_other = best != numbered and best.exists()
-            _write_weights(published, _read_weights(best) if is_other else weights)
+            write_weights(published, _read_weights(best) if is_other else weights)
             self.describe(state)
 
 
@@ -304,8 +304,8 @@ def _read_weights(file: Path) -> Arrays:
     return cast(Arrays, mx.load(str(file)))
 
 
-def _write_weights(file: Path, weights: Mapping[str, mx.array]) -> None:
-    # mlx lays tensors out by the order they come in: the same weights must give the same bytes.
+def write_weights(file: Path, weights: Mapping[str, mx.array]) -> None:
+    """Replace a safetensors file: the same weights give the same bytes, whatever their order."""
     weights = dict(sorted(weights.items()))
     with replacing(file) as stream:
         cast(Any, mx).save_safetensors(stream, weights)
