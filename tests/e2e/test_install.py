@@ -13,7 +13,7 @@ PROJECT = Path(__file__).parents[2]
 PACKAGES = {"verse", "verse_server", "verse_trainer", "verse_clients"}
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.network,
     pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed"),
 ]
 

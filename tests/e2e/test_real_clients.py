@@ -19,7 +19,7 @@ import pytest
 from tests.e2e.conftest import ROOT, Served, copy_of_examples, start
 from tests.e2e.guide import block
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.network
 
 CHECKS = Path(__file__).with_name("real_clients")
 GUIDE = (ROOT / "docs" / "serve.md").read_text("utf-8")
