@@ -5,9 +5,7 @@ mlx-lm names factors `PATH.lora_a` (in, rank), `PATH.lora_b` (rank, out), and Do
 `.lora_B.weight` (out, rank) and `.lora_magnitude_vector` (out,).
 """
 
-import os
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from verse.adapter_config import AdapterConfig, PeftConfig
+from verse.safetensors_header import SafetensorsHeaderError, read_header
 
 Shape = tuple[int, ...]
 Factor = Literal["a", "b", "m"]
@@ -25,8 +24,6 @@ _PEFT_NAME = re.compile(
     r"(?:lora_(?P<factor>[AB])|(?P<m>lora_magnitude_vector))(?:\.(?!bias$)\w+)??(?:\.weight)?"
 )
 _MAX_NAMED = 3
-_MAX_HEADER_BYTES = 100_000_000
-"""As in the safetensors library."""
 
 
 class AdapterFileError(Exception):
@@ -117,35 +114,11 @@ def plan_adapter(
     )
 
 
-class _TensorEntry(msgspec.Struct):
-    """What a safetensors header says of one tensor."""
-
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
-
-
 def _read_shapes(file: Path) -> dict[str, Shape]:
-    """Read the header of a safetensors file: eight bytes of length, then JSON.
-
-    Read, not mapped: somebody may be rewriting the file in place, and touching a mapped page that
-    has been cut off ends the process. So the safetensors library cannot be used here.
-    """
     try:
-        with file.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > min(size - 8, _MAX_HEADER_BYTES):
-                raise ValueError("the header is cut off")
-            entries = msgspec.json.decode(stream.read(length), type=dict[str, msgspec.Raw])
-        entries.pop("__metadata__", None)
-        tensors = {n: msgspec.json.decode(raw, type=_TensorEntry) for n, raw in entries.items()}
-        end = max((entry.data_offsets[1] for entry in tensors.values()), default=0)
-        if size != 8 + length + end:
-            raise ValueError(f"it should have {8 + length + end} bytes and has {size}")
-    except (OSError, ValueError, struct.error) as error:
-        raise AdapterFileError(
-            f"{file.name} is not a whole safetensors file ({error}); copy it again."
-        ) from error
+        tensors = read_header(file).tensors
+    except SafetensorsHeaderError as error:
+        raise AdapterFileError(str(error)) from error
     return {name: entry.shape for name, entry in tensors.items()}
 
 
