@@ -39,7 +39,10 @@ PLANTED = {
     "the trainer's commands on data and on adapters do not know each other": (
         ("trainer/verse_trainer/data_set/planted.py", "import verse_trainer.adapters.folders"),
     ),
-    "inside verse data: rows and pieces, sources, what is made of them, what is said": (
+    "inside the reading of poem files: which format, formats, what comes out": (
+        ("core/verse/poem_files/pieces.py", "import verse.poem_files.json_files"),
+    ),
+    "inside verse data: rows, what is imported, what is made of it, what is said": (
         ("trainer/verse_trainer/data_set/rows.py", "import verse_trainer.data_set.checks"),
     ),
     "inside verse adapters: folders, facts and factors, conversions, what is said": (

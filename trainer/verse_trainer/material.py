@@ -10,9 +10,9 @@ import msgspec
 
 from verse.adapter_folder import PROMPT_FILE
 from verse.base_model import BaseModel
+from verse.poem_files import doubts
 from verse.prompt import POEM_SYSTEM, PromptFormat
 from verse_trainer.config import TrainConfig
-from verse_trainer.data_set.pieces import doubts
 from verse_trainer.data_set.rows import DataRow, read_rows
 from verse_trainer.dpo import PAIRS_FILE, DpoObjective, EncodedPair, read_pairs
 from verse_trainer.encoding import (

@@ -10,6 +10,7 @@ from tests.core.test_sample_data import POEMS
 from tests.trainer.data_set.original import seed_text, write_lines
 from tests.trainer.data_set.poem_pile import draft_of, make_text
 from verse import jsonl
+from verse.poem_files import PoemFileError
 from verse.poem_split import PoemSplit, write_split
 from verse.records import Poem
 from verse_trainer.data_set.checking import check_data
@@ -181,7 +182,7 @@ def test_an_empty_file_and_an_empty_folder_are_told(tmp_path: Path) -> None:
     (tmp_path / "poems.jsonl").touch()
     report = check(tmp_path)
     assert found(report, "empty") == [("poems.jsonl", 1)]
-    with pytest.raises(DataSetError, match=r"a\.jsonl cannot be read"):
+    with pytest.raises(PoemFileError, match=r"a\.jsonl cannot be read"):
         check(tmp_path / "a.jsonl")
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from tests.trainer.data_set.original import RIVER, generated, listed, seed_text, write_lines
 from verse import jsonl
+from verse.poem_files import PoemFileError
 from verse.records import Poem, content_id
 from verse_trainer.data_set.importing import ImportReport, import_poems
-from verse_trainer.errors import DataSetError
 
 POEM = msgspec.json.Decoder(Poem)
 ONE: dict[str, dict[str, Any]] = {
@@ -165,7 +165,7 @@ def test_a_folder_is_read_by_the_files_in_it(tmp_path: Path) -> None:
 
 def test_a_path_that_is_not_there_stops_before_anything_is_written(tmp_path: Path) -> None:
     good = write_lines(tmp_path / "a.jsonl", ONE["title and body"])
-    with pytest.raises(DataSetError, match=r"b\.txt cannot be read: No such file"):
+    with pytest.raises(PoemFileError, match=r"b\.txt cannot be read: No such file"):
         imported(tmp_path, good, tmp_path / "b.txt")
     assert not (tmp_path / "out").exists()
 

@@ -14,13 +14,13 @@ import msgspec
 
 from verse import jsonl, verdicts
 from verse.base_model import BaseTokenizer, load_base_tokenizer
+from verse.poem_files import LeftOut, Refused, Taken, doubts, read_file
 from verse.poem_split import SPLIT_FILE, read_split
 from verse.prompt import POEM_SYSTEM, Message, PromptFormat, render
 from verse.records import Poem
 from verse_trainer.data_set import checks
 from verse_trainer.data_set.checks import CheckReport, Entry, Kind, Measure, Problem
-from verse_trainer.data_set.importing import POEMS_FILE, read_source
-from verse_trainer.data_set.pieces import LeftOut, Refused, Taken, doubts
+from verse_trainer.data_set.importing import POEMS_FILE
 from verse_trainer.data_set.rows import (
     TEST_FILE,
     TRAIN_FILE,
@@ -146,7 +146,7 @@ def _unknown(path: Path) -> Iterator[tuple[int, _Unknown]]:
 
 
 def _read_any(path: Path) -> CheckedFile:
-    found = read_source(path)
+    found = read_file(path)
     taken = [piece for piece in found if isinstance(piece, Taken)]
     refused = [piece for piece in found if isinstance(piece, Refused)]
     return CheckedFile(

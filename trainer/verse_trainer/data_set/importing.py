@@ -13,18 +13,21 @@ from pathlib import Path
 import msgspec
 
 from verse import jsonl, verdicts
+from verse.poem_files import (
+    SUFFIXES,
+    Found,
+    LeftOut,
+    Refused,
+    Taken,
+    counted,
+    doubts,
+    read_file,
+)
 from verse.records import Poem
-from verse_trainer.data_set.json_files import read_json
-from verse_trainer.data_set.pieces import Found, LeftOut, Refused, Taken, counted, doubts
-from verse_trainer.data_set.text_files import read_text
 from verse_trainer.errors import DataSetError
 
 POEMS_FILE = "poems.jsonl"
 
-_SUFFIXES = (".txt", ".md", ".markdown", ".json", ".jsonl")
-"""Of the files that are read when a folder is named; a file named by itself may be called anything.
-"""
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _POEM = msgspec.json.Decoder(Poem)
 
 
@@ -61,10 +64,11 @@ def import_poems(sources: Sequence[Path], output: Path, *, replace: bool = False
         replace: Set an existing file aside and begin a new one.
 
     Raises:
-        DataSetError: a source cannot be read, or the output not written.
+        PoemFileError: a source cannot be read.
+        DataSetError: a path does not exist, or the output cannot be written.
         JsonlError: the output exists and holds something else.
     """
-    found = {file: read_source(file) for file in files_of(sources)}
+    found = {file: read_file(file) for file in files_of(sources)}
     pieces = [piece for in_file in found.values() for piece in in_file]
     poems = [piece.poem for piece in pieces if isinstance(piece, Taken)]
     with writing(output):
@@ -141,44 +145,17 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
     return list(files)
 
 
-def read_source(path: Path) -> list[Found]:
-    """All that one file holds.
-
-    Raises:
-        DataSetError: the file cannot be read.
-    """
-    try:
-        content = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
-    except OSError as error:
-        raise DataSetError(f"{path} cannot be read: {error.strerror}.") from error
-    if not content.strip():
-        return [Refused(path=path, line=1, problem="the file is empty", fault="empty")]
-    found = read_json(content, path)
-    return list(_read_text(content, path)) if found is None else found
-
-
 def _inside(folder: Path) -> Iterator[Path]:
     files = [
         file
         for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in _SUFFIXES
+        if file.suffix.lower() in SUFFIXES
         and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     ]
     if not files:
-        raise DataSetError(f"{folder} holds no {', '.join(_SUFFIXES)} file to read poems from.")
+        raise DataSetError(f"{folder} holds no {', '.join(SUFFIXES)} file to read poems from.")
     yield from files
-
-
-def _read_text(content: bytes, path: Path) -> Iterable[Found]:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        return [Refused(path=path, line=line, problem="this is not UTF-8; save the file as UTF-8")]
-    if "\0" in text:
-        return [Refused(path=path, line=1, problem="this is not a text file")]
-    return read_text(text.replace("\r\n", "\n").replace("\r", "\n"), path)
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import msgspec
 
+from verse.poem_files import counted
 from verse.records import Poem
 from verse.terminal import console, show, show_json, show_line
 from verse_trainer.data_set.checks import CheckReport, Kind, Problem
 from verse_trainer.data_set.importing import ImportReport
-from verse_trainer.data_set.pieces import counted
 from verse_trainer.data_set.splitting import SplitReport
 
 _MAX_NAMED = 10

@@ -1,103 +1,24 @@
 """The rows of a data folder: `train.jsonl`, `valid.jsonl`, `test.jsonl`, as mlx-lm has them.
 
-A row is a conversation in one of three shapes, told apart as mlx-lm does it, by their keys:
-
-{"messages": [{"role": ..., "content": ...}, ...]}      several turns allowed
-{"prompt": ..., "completion": ...}                       one question, one answer
-{"text": "<|im_start|>system ...<|im_end|> ..."}         see chatml
+A row is a conversation in one of the shapes of `verse.poem_files.conversations`.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from verse import jsonl
-from verse.prompt import Message
-from verse.records import Origin, TrainingExample
+from verse.poem_files.conversations import ShapeError, decode_conversation
+from verse.records import TrainingExample
 from verse.verdicts import VerdictError, refuse_left_out
-from verse_trainer.data_set import chatml
 from verse_trainer.errors import DataSetError
 
 TRAIN_FILE = "train.jsonl"
 VALID_FILE = "valid.jsonl"
 TEST_FILE = "test.jsonl"
 
-ConversationShape = Literal["messages", "completion", "seed", "chatml"]
-
 _RAW = msgspec.json.Decoder(msgspec.Raw)
-
-
-class ShapeError(ValueError):
-    """The row is not of a known shape, or broken; says in what way."""
-
-
-class _Completion(msgspec.Struct, frozen=True, kw_only=True):
-    prompt: str
-    completion: str
-    source: str = ""
-    origin: Origin = "poet"
-
-
-class _Text(msgspec.Struct, frozen=True, kw_only=True):
-    text: str
-    source: str = ""
-    origin: Origin = "poet"
-
-
-class Conversation(msgspec.Struct, frozen=True):
-    """A row as messages, and the shape it came in."""
-
-    example: TrainingExample
-    shape: ConversationShape
-
-
-def looks_like_conversation(keys: Collection[str]) -> bool:
-    """Whether these keys promise a conversation; `text` alone does when it is ChatML."""
-    return "messages" in keys or {"prompt", "completion"} <= set(keys)
-
-
-def decode_conversation(row: bytes | msgspec.Raw) -> Conversation:
-    """Read one row of any of the three shapes.
-
-    Raises:
-        ShapeError: the row is no conversation, or has no answer to learn.
-        msgspec.DecodeError: the row is no JSON object, or a value has the wrong type.
-    """
-    keys = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
-    if keys.get("tools"):
-        raise ShapeError("it uses tools, which a poem has no use for")
-    if "messages" in keys:
-        example = msgspec.json.decode(row, type=TrainingExample)
-        return _checked(Conversation(example, "messages"))
-    if {"prompt", "completion"} <= keys.keys():
-        return _from_completion(msgspec.json.decode(row, type=_Completion))
-    if "text" in keys:
-        return _from_text(msgspec.json.decode(row, type=_Text))
-    raise ShapeError(f"its keys are {', '.join(keys) or 'none'}")
-
-
-def _from_completion(row: _Completion) -> Conversation:
-    turns = (Message("user", row.prompt), Message("assistant", row.completion))
-    example = TrainingExample(messages=turns, source=row.source, origin=row.origin)
-    return Conversation(example, "completion")
-
-
-def _from_text(row: _Text) -> Conversation:
-    try:
-        turns = tuple(chatml.parse(row.text))
-    except chatml.ChatmlError as error:
-        raise ShapeError(f"its text is not a conversation: {error}") from error
-    example = TrainingExample(messages=turns, source=row.source, origin=row.origin)
-    shape = "seed" if chatml.has_seed_frame(row.text) else "chatml"
-    return _checked(Conversation(example, shape))
-
-
-def _checked(conversation: Conversation) -> Conversation:
-    if not any(message.role == "assistant" for message in conversation.example.messages):
-        raise ShapeError("it has no assistant's turn, so there is nothing to learn")
-    return conversation
 
 
 class DataRow(msgspec.Struct, frozen=True, kw_only=True):

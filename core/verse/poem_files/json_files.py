@@ -21,15 +21,15 @@ from pathlib import Path
 
 import msgspec
 
-from verse.records import Origin, Poem
-from verse.verdicts import Reading, VerdictError, read_verdict
-from verse_trainer.data_set.pieces import Found, LeftOut, Refused, Taken, plain_lines
-from verse_trainer.data_set.rows import (
+from verse.poem_files.conversations import (
     Conversation,
     ShapeError,
     decode_conversation,
     looks_like_conversation,
 )
+from verse.poem_files.pieces import Draft, Found, Refused, left_out, piece_of
+from verse.records import Origin
+from verse.verdicts import Reading, VerdictError, read_verdict
 
 _THEME_KEYS = ("theme", "title")
 _TEXT_KEYS = ("text", "poem", "body", "response")
@@ -51,10 +51,6 @@ _NOT_POEMS = {
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-class EmptyError(ShapeError):
-    """Theme or poem is there, and blank."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,17 +75,7 @@ class _Generated(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_path: str = ""
 
 
-class _Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """A poem before it is checked."""
-
-    kind: str
-    theme: str = ""
-    text: str = ""
-    source: str = ""
-    origin: Origin = "poet"
-
-
-_Reader = Callable[[bytes | msgspec.Raw, Reading], _Piece]
+_Reader = Callable[[bytes | msgspec.Raw, Reading], Draft]
 
 
 def read_json(content: bytes, path: Path) -> list[Found] | None:
@@ -120,15 +106,15 @@ def _read_by_theme(
 
 
 def _read_rows(rows: list[msgspec.Raw], content: bytes, path: Path) -> list[Found]:
-    found: list[Found] = []
+    pieces: list[Found] = []
     place, line = 0, 1
     for row in map(bytes, rows):
         start = content.find(row, place)
         line += content.count(b"\n", place, start)
-        found.append(read_row(row, path, line))
+        pieces.append(read_row(row, path, line))
         line += row.count(b"\n")
         place = start + len(row)
-    return found
+    return pieces
 
 
 def _read_lines(content: bytes, path: Path) -> Iterator[Found]:
@@ -176,18 +162,8 @@ def read_row(row: bytes | msgspec.Raw, path: Path, line: int) -> Found:
     """What one row of JSON holds."""
     try:
         return _read(row, path, line)
-    except EmptyError as error:
-        return Refused(path=path, line=line, problem=str(error), fault="empty")
     except (ShapeError, VerdictError, msgspec.DecodeError, UnicodeDecodeError) as error:
         return Refused(path=path, line=line, problem=str(error).rstrip("."))
-
-
-def found_poem(kind: str, theme: str, text: str, path: Path, line: int) -> Found:
-    """What a piece of text is, once theme and poem are told apart."""
-    try:
-        return _found(_Piece(kind=kind, theme=theme, text=text), path, line)
-    except EmptyError as error:
-        return Refused(path=path, line=line, problem=str(error), fault="empty")
 
 
 def _read(row: bytes | msgspec.Raw, path: Path, line: int) -> Found:
@@ -196,11 +172,21 @@ def _read(row: bytes | msgspec.Raw, path: Path, line: int) -> Found:
     if row is not outer and not reading.is_left_out:
         reading = read_verdict(row)
     read = _reader(msgspec.json.decode(row, type=dict[str, msgspec.Raw]))
-    is_open = read is _from_list and reading.verdict is None
-    if is_open or reading.is_left_out:
-        return LeftOut(path=path, line=line, reason=reading.reason)
-    taken = _found(read(row, reading), path, line)
-    return msgspec.structs.replace(taken, unknown=reading.unknown)
+    draft = _draft(read, row, reading)
+    draft = msgspec.structs.replace(draft, row=bytes(outer))
+    if read is _from_list and reading.verdict is None:
+        return left_out(draft, path, line, reading)
+    return piece_of(draft, path, line, reading)
+
+
+def _draft(read: _Reader, row: bytes | msgspec.Raw, reading: Reading) -> Draft:
+    """What the row holds; of one that is left out, nothing where that cannot be told."""
+    try:
+        return read(row, reading)
+    except (ShapeError, msgspec.DecodeError, UnicodeDecodeError):
+        if reading.is_left_out:
+            return Draft(kind="")
+        raise
 
 
 def _inner(row: bytes | msgspec.Raw) -> bytes | msgspec.Raw:
@@ -236,7 +222,7 @@ def _missing(keys: Mapping[str, msgspec.Raw]) -> str:
     return f"it has no poem: its keys are {', '.join(keys) or 'none'}"
 
 
-def _from_conversation(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
+def _from_conversation(row: bytes | msgspec.Raw, _: Reading) -> Draft:
     conversation = decode_conversation(row)
     asked = [m for m in conversation.example.messages if m.role == "user"]
     answers = [m for m in conversation.example.messages if m.role == "assistant"]
@@ -244,7 +230,7 @@ def _from_conversation(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
         raise ShapeError(
             "it is a longer conversation than a theme and a poem; keep it in a train.jsonl"
         )
-    return _Piece(
+    return Draft(
         kind=_CONVERSATION_KINDS[conversation.shape],
         theme=asked[0].content,
         text=answers[0].content,
@@ -258,9 +244,9 @@ def _in_order(conversation: Conversation) -> bool:
     return roles in (["user", "assistant"], ["system", "user", "assistant"])
 
 
-def _from_list(row: bytes | msgspec.Raw, reading: Reading) -> _Piece:
+def _from_list(row: bytes | msgspec.Raw, reading: Reading) -> Draft:
     listed = msgspec.json.decode(row, type=_Listed)
-    return _Piece(
+    return Draft(
         kind="poems of the original project's list",
         theme=listed.image,
         text=listed.response,
@@ -268,9 +254,9 @@ def _from_list(row: bytes | msgspec.Raw, reading: Reading) -> _Piece:
     )
 
 
-def _from_generation(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
+def _from_generation(row: bytes | msgspec.Raw, _: Reading) -> Draft:
     generated = msgspec.json.decode(row, type=_Generated)
-    return _Piece(
+    return Draft(
         kind="poems the original project's model wrote",
         theme=generated.title,
         text=generated.body,
@@ -278,27 +264,15 @@ def _from_generation(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
     )
 
 
-def _from_record(row: bytes | msgspec.Raw, _: Reading) -> _Piece:
+def _from_record(row: bytes | msgspec.Raw, _: Reading) -> Draft:
     record = msgspec.json.decode(row, type=_Record)
     texts = [getattr(record, key) for key in _TEXT_KEYS if getattr(record, key) is not None]
     if len(texts) > 1:
         raise ShapeError("it has several poems: text, poem, body and response mean the same")
-    return _Piece(
+    return Draft(
         kind="theme and poem records",
         theme=(record.title if record.theme is None else record.theme) or "",
         text=texts[0] if texts else "",
         source=record.source or "",
         origin=record.origin,
     )
-
-
-def _found(piece: _Piece, path: Path, line: int) -> Taken:
-    theme, text = piece.theme.strip(), plain_lines(piece.text)
-    if not theme:
-        raise EmptyError("its theme is empty")
-    if not text.strip():
-        raise EmptyError("its poem is empty")
-    poem = Poem(
-        theme=theme, text=text, source=piece.source or f"{path}:{line}", origin=piece.origin
-    )
-    return Taken(path=path, line=line, kind=piece.kind, poem=poem)

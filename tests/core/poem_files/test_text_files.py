@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from verse_trainer.data_set.pieces import Refused, Taken
-from verse_trainer.data_set.text_files import read_text
+from verse.poem_files import Refused, Taken
+from verse.poem_files.text_files import read_text
 
 POEMS: dict[str, tuple[str, str, list[tuple[str, str, int]]]] = {
     "a file without a title is one poem named after the file": (

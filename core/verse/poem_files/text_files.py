@@ -22,9 +22,8 @@ from pathlib import Path
 
 import msgspec
 
+from verse.poem_files.pieces import Draft, Found, Refused, piece_of
 from verse.verdicts import Reading, VerdictError, read_verdict
-from verse_trainer.data_set.json_files import found_poem
-from verse_trainer.data_set.pieces import Found, LeftOut, Refused, Taken
 
 _RULE = re.compile(r"\s*([-*_])(\s*\1){2,}\s*")
 _HEADING = re.compile(r"(?P<level>#{1,6})\s+(?P<title>.*?)\s*#*\s*")
@@ -60,32 +59,23 @@ def read_text(text: str, path: Path) -> list[Found]:
     except VerdictError as error:
         return [Refused(path=path, line=1, problem=str(error))]
     title = _FRONT_TITLE.search(head)
-    found = _read_body(
+    return _read_body(
         text[len(head) :].split("\n"),
         first_line=head.count("\n") + 1,
-        name=title["title"] if title else path.stem,
-        kind=kind,
+        draft=Draft(kind=kind, theme=title["title"] if title else path.stem),
         path=path,
+        reading=reading,
     )
-    return [_with_verdict(piece, reading) for piece in found]
 
 
 def _read_body(
-    lines: Sequence[str], *, first_line: int, name: str, kind: str, path: Path
+    lines: Sequence[str], *, first_line: int, draft: Draft, path: Path, reading: Reading
 ) -> list[Found]:
     pieces = _without_book_titles(list(_pieces(lines, first_line)))
-    pieces = [_with_plain_title(piece, name) for piece in pieces]
+    pieces = [_with_plain_title(piece, draft.theme) for piece in pieces]
     if len(pieces) > 1 and all(piece.title or _stands_alone(piece) for piece in pieces):
         pieces = [_with_first_line_as_title(piece) for piece in pieces]
-    return [_found(piece, name, kind, path) for piece in pieces]
-
-
-def _with_verdict(piece: Found, reading: Reading) -> Found:
-    if not isinstance(piece, Taken):
-        return piece
-    if reading.is_left_out:
-        return LeftOut(path=piece.path, line=piece.line, reason=reading.reason)
-    return msgspec.structs.replace(piece, unknown=reading.unknown)
+    return [_found(piece, draft, path, reading) for piece in pieces]
 
 
 def _pieces(lines: Sequence[str], first_line: int) -> Iterator[_Piece]:
@@ -162,10 +152,13 @@ def _with_plain_title(piece: _Piece, name: str) -> _Piece:
     return piece
 
 
-def _found(piece: _Piece, name: str, kind: str, path: Path) -> Found:
+def _found(piece: _Piece, draft: Draft, path: Path, reading: Reading) -> Found:
+    """A poem; what the draft calls it holds where its own lines do not."""
     if piece.is_blank:
         problem = "there is a title and no poem under it"
         return Refused(path=path, line=piece.line, problem=problem, fault="empty")
-    if not piece.title:
-        kind += " named after their file"
-    return found_poem(kind, piece.title or name, "\n".join(piece.lines), path, piece.line)
+    kind = draft.kind + ("" if piece.title else " named after their file")
+    draft = msgspec.structs.replace(
+        draft, kind=kind, theme=piece.title or draft.theme, text="\n".join(piece.lines)
+    )
+    return piece_of(draft, path, piece.line, reading)

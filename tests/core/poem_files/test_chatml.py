@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.data_set.original import RIVER, seed_text
+from verse.poem_files.chatml import ChatmlError, has_seed_frame, parse
 from verse.prompt import POEM_SYSTEM, Message
-from verse_trainer.data_set.chatml import ChatmlError, has_seed_frame, parse
 
 turns = st.lists(
     st.builds(

@@ -1,0 +1,29 @@
+"""What a file of poems may be: one reading of it for every command.
+
+reading        `read_file`: the one entry point; which formats there are
+json_files     JSON and JSON Lines, by the keys of their rows
+text_files     plain text and Markdown
+conversations  rows of mlx-lm: `messages`, `prompt` and `completion`, ChatML
+chatml         its grammar
+pieces         what comes out: `Taken`, `LeftOut`, `Refused`
+
+Every piece says its file and line, what kind of row it was, its poem with theme and text, what its
+file says of its acceptance (`verse.verdicts`), and the row itself. Nothing is guessed: what is no
+poem for certain is `Refused` and says why.
+"""
+
+from verse.poem_files.pieces import Found, LeftOut, Refused, Taken, counted, doubts
+from verse.poem_files.reading import SUFFIXES, PoemFileError, read_content, read_file
+
+__all__ = (
+    "SUFFIXES",
+    "Found",
+    "LeftOut",
+    "PoemFileError",
+    "Refused",
+    "Taken",
+    "counted",
+    "doubts",
+    "read_content",
+    "read_file",
+)
