@@ -23,6 +23,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper  # noqa: E402
 
 from verse import UserError  # noqa: E402
 from verse.adapter_files import ModuleShape  # noqa: E402
+from verse.folders import located_model  # noqa: E402
 from verse.prompt import Tokenizer  # noqa: E402
 
 _FLOAT32_BYTES = 4
@@ -204,6 +205,7 @@ def _find(path_or_id: str, files: list[str] | None = None) -> tuple[Path, str]:
 
     What has to be downloaded is all that mlx-lm reads, or only `files`, as patterns.
     """
+    path_or_id = located_model(path_or_id)
     path = Path(os.path.expanduser(path_or_id))  # noqa: PTH111  Path's own raises for unknown users
     if path.is_dir():
         if not (path / "config.json").is_file():

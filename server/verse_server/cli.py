@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from verse import terminal
+from verse.folders import RULE, found
 from verse_server.config import EngineConfig, ServerConfig
 
 _ENGINE = EngineConfig()
@@ -18,14 +19,19 @@ _SERVER = ServerConfig()
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(epilog=RULE)
 def serve(
     model: Annotated[
         str, typer.Option(envvar="VERSE_MODEL", help="A model folder or a Hugging Face id.")
     ] = _ENGINE.model,
     adapters: Annotated[
-        Path, typer.Option(envvar="VERSE_ADAPTERS", help="The folder with one folder per adapter.")
-    ] = _ENGINE.adapters,
+        Path | None,
+        typer.Option(
+            envvar="VERSE_ADAPTERS",
+            show_default=str(_ENGINE.adapters),
+            help="The folder with one folder per adapter.",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(envvar="VERSE_HOST", help="The address to listen on.")
     ] = _SERVER.host,
@@ -119,7 +125,7 @@ def serve(
     config = ServerConfig(
         engine=EngineConfig(
             model=model,
-            adapters=adapters,
+            adapters=found("adapters") if adapters is None else adapters,
             max_batch=max_batch,
             adapter_slots=adapter_slots,
             prefix_cache_bytes=prefix_cache_bytes,

@@ -4,20 +4,16 @@ from pathlib import Path
 
 import msgspec
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def _shipped(path: str) -> Path:
-    """A path that comes with Verse: here, or else in the checkout Verse is installed from."""
-    return Path(path) if Path(path).exists() else _CHECKOUT / path
+from verse.folders import EMBEDDED_BASE
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine loads and how much it takes on."""
 
-    model: str = str(_shipped("models/verse-tiny"))
+    model: str = EMBEDDED_BASE
     """A model folder or a Hugging Face id."""
-    adapters: Path = _shipped("adapters")
+    adapters: Path = Path("adapters")
+    """By `verse.folders.found` where the command line does not say."""
     max_batch: int = 32
     """Rows that run at once; the rest wait."""
     adapter_slots: int = 16

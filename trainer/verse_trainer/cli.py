@@ -25,6 +25,7 @@ from msgspec.inspect import (
     type_info,
 )
 
+from verse.folders import RULE
 from verse_trainer.config import TrainConfig, preset_names
 
 HELP: Mapping[str, str] = MappingProxyType(
@@ -151,7 +152,7 @@ _DryRun = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog=RULE)
 @with_config_flags
 def train(
     config: _Config = None, json: _Json = False, dry_run: _DryRun = False, **flags: Any

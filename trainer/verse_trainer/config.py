@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from verse.folders import EMBEDDED_BASE
 from verse.prompt import FormatName
 from verse_trainer.errors import ConfigError
 
@@ -54,7 +55,7 @@ class ScheduleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run. `alpha` is resolved before this, `epochs` once the rows are counted."""
 
-    model: str = "models/verse-tiny"
+    model: str = EMBEDDED_BASE
     data: str = "data"
     """A folder with train.jsonl, valid.jsonl and, for `test`, test.jsonl."""
     adapter_path: str = "adapters/mine"

@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 import msgspec
 import yaml
 
+from verse.folders import found, own
 from verse_trainer import config_checks
 from verse_trainer.config import LoraConfig, Positive, ScheduleConfig, TrainConfig
 from verse_trainer.config_checks import mistake, unknown_key
@@ -125,9 +126,15 @@ def resolve_config(
     if "lora_parameters" in from_file:
         from_file["lora_parameters"] = _settle_lora(from_file["lora_parameters"], place, notices)
     _decode(from_file, place)  # alone first, so that an error names the right place
-    config = _decode({**from_file, **given}, "")
+    config = _decode({**_usual_folders(), **from_file, **given}, "")
     config_checks.check_config(config)
     return ResolvedConfig(config=config, notices=(*notices, *config_checks.unused(config)))
+
+
+def _usual_folders() -> Keys:
+    """Where rows are read and adapters go if nothing says so."""
+    usual = TrainConfig()
+    return {"data": str(found(usual.data)), "adapter_path": str(own(usual.adapter_path))}
 
 
 def _known(file_keys: Mapping[str, Any], place: str, notices: list[str]) -> Keys:

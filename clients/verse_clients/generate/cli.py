@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from verse.folders import RULE
 from verse.terminal import show
 from verse_clients.errors import InputError, SelectionError
 from verse_clients.options import (
@@ -154,7 +155,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+@app.callback(epilog=RULE)
 @grouped
 def generate(
     context: typer.Context,
@@ -235,15 +236,14 @@ def _plan_options(plan: PlanFlags, sampling: SamplingFlags) -> "PlanOptions":
 def _generation_options(
     poems: Path, marking: MarkingFlags, server: ServerFlags, *, extend: bool
 ) -> "GenerationOptions":
-    from verse_clients.generate.inputs import DEFAULT_TRAINING
+    from verse_clients.generate.inputs import usual_training
     from verse_clients.generate.run import GenerationOptions
     from verse_clients.screening import CopyLimits
 
-    usual = [DEFAULT_TRAINING] if DEFAULT_TRAINING.exists() else []
     return GenerationOptions(
         poems=poems,
         extend=extend,
-        training=usual if marking.training is None else marking.training,
+        training=usual_training() if marking.training is None else marking.training,
         accepted=marking.accepted or [],
         near=marking.near,
         limits=CopyLimits(marking.copy_warn, marking.copy_block, marking.copy_share),

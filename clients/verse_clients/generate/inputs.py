@@ -7,12 +7,22 @@ from typing import TypeVar
 import msgspec
 
 from verse import jsonl, verdicts
+from verse.folders import found
 from verse.prompt import THEME_SLOT, Message
 from verse.records import Candidate, Origin, Poem
 from verse_clients.decisions.journal import Replay, accepted_poems, read_journal
 from verse_clients.errors import InputError
 
-DEFAULT_TRAINING = Path("data/poems.jsonl")
+
+def usual_training() -> list[Path]:
+    """The file of poems that must not be copied where none is named; none if it is not there.
+
+    Raises:
+        HomeError: VERSE_HOME names no folder.
+    """
+    path = found("data/poems.jsonl")
+    return [path] if path.exists() else []
+
 
 T = TypeVar("T")
 

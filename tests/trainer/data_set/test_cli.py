@@ -108,7 +108,7 @@ def test_a_mistake_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[s
     for arguments in (
         ["split", "poems.jsonl"],
         ["split"],
-        ["check"],
+        ["check", "data"],
         ["check", "poems.jsonl", "--model", "nowhere"],
         ["import", "nowhere.txt"],
     ):

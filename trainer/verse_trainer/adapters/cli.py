@@ -11,14 +11,20 @@ import msgspec
 import typer
 
 from verse import terminal
+from verse.folders import EMBEDDED_BASE, RULE, found, own
 from verse.prompt import FormatName, PromptFormat
 from verse_trainer.errors import AdapterError
 
+_ADAPTERS = "adapters"
 AdaptersOption = Annotated[
-    Path, typer.Option(envvar="VERSE_ADAPTERS", help="The folder with one folder per adapter.")
+    Path | None,
+    typer.Option(
+        envvar="VERSE_ADAPTERS",
+        show_default=_ADAPTERS,
+        help="The folder with one folder per adapter.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-_ADAPTERS = Path("adapters")
 
 app = typer.Typer(
     add_completion=False,
@@ -37,13 +43,14 @@ def prepare() -> None:
     openblas.preload()  # before anything imports mlx
 
 
-@app.command("list")
-def list_adapters(adapters: AdaptersOption = _ADAPTERS, as_json: JsonOption = False) -> None:
+@app.command("list", epilog=RULE)
+def list_adapters(adapters: AdaptersOption = None, as_json: JsonOption = False) -> None:
     """List the adapters, and what is wrong with those that cannot be served."""
     from verse_trainer.adapters.facts import summarize
     from verse_trainer.adapters.folders import entries
     from verse_trainer.adapters.tables import list_table
 
+    adapters = adapters or found(_ADAPTERS)
     summaries = [summarize(entry) for entry in entries(adapters)]
     if as_json:
         _print_json(summaries)
@@ -53,10 +60,10 @@ def list_adapters(adapters: AdaptersOption = _ADAPTERS, as_json: JsonOption = Fa
         terminal.show(f"There is no adapter in {adapters}.")
 
 
-@app.command()
+@app.command(epilog=RULE)
 def show(
     name: Annotated[str, typer.Argument(help="NAME, or NAME@STEP to look into a checkpoint.")],
-    adapters: AdaptersOption = _ADAPTERS,
+    adapters: AdaptersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show all that is known of an adapter: origin, checkpoints, losses, layers, doubts."""
@@ -65,7 +72,7 @@ def show(
     from verse_trainer.adapters.folders import find, parse_one
     from verse_trainer.adapters.tables import show_page
 
-    part = parse_one(name)
+    adapters, part = adapters or found(_ADAPTERS), parse_one(name)
     details = describe(find(adapters, part.name))
     norms, warnings = module_norms(adapters, part)
     details = msgspec.structs.replace(details, warnings=(*details.warnings, *warnings))
@@ -75,7 +82,7 @@ def show(
         terminal.wide_console().print(show_page(details, norms, time.time()))
 
 
-@app.command("import")
+@app.command("import", epilog=RULE)
 def import_adapter(
     source: Annotated[Path, typer.Argument(metavar="PEFT_FOLDER", help="As PEFT writes it.")],
     name: Annotated[
@@ -93,7 +100,7 @@ def import_adapter(
         str | None,
         typer.Option(show_default=False, help="The system message it was trained with."),
     ] = None,
-    adapters: AdaptersOption = _ADAPTERS,
+    adapters: AdaptersOption = None,
 ) -> None:
     """Import a PEFT folder as an adapter in mlx-lm's format, and check the numbers."""
     from verse_trainer.adapters.transfer import import_folder
@@ -101,10 +108,11 @@ def import_adapter(
     given = None
     if prompt_format is not None or system is not None:
         given = PromptFormat(format=prompt_format or "chat", system=system)
+    adapters = adapters or own(_ADAPTERS)
     _print_transfer(import_folder(source, adapters, name=name, base=base, prompt_format=given))
 
 
-@app.command("export")
+@app.command("export", epilog=RULE)
 def export_adapter(
     name: Annotated[str, typer.Argument(help="NAME or NAME@STEP.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The new folder.")],
@@ -117,7 +125,7 @@ def export_adapter(
         str | None,
         typer.Option(show_default="the adapter's", help="Name of the base to record."),
     ] = None,
-    adapters: AdaptersOption = _ADAPTERS,
+    adapters: AdaptersOption = None,
 ) -> None:
     """Write an adapter as a folder for PEFT or plain mlx-lm, and check the numbers."""
     from verse_trainer.adapters.folders import choose, parse_one
@@ -128,42 +136,45 @@ def export_adapter(
     part = parse_one(name if checkpoint is None else f"{name}@{checkpoint}")
     if part.strength != 1:
         raise AdapterError("An export has no strength; `verse adapters fuse` can apply one.")
+    adapters = adapters or found(_ADAPTERS)
     _print_transfer(export_folder(choose(adapters, part), to, output, base=base))
 
 
-@app.command()
+@app.command(epilog=RULE)
 def fuse(
     name: Annotated[str, typer.Argument(help="NAME, NAME@STEP, NAME:STRENGTH.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The new folder.")],
     model: Annotated[
         str, typer.Option(envvar="VERSE_MODEL", help="A model folder or a Hugging Face id.")
-    ] = "models/verse-tiny",
+    ] = EMBEDDED_BASE,
     keep_quantized: Annotated[
         bool,
         typer.Option("--keep-quantized", help="Quantize again what was quantized; loses detail."),
     ] = False,
-    adapters: AdaptersOption = _ADAPTERS,
+    adapters: AdaptersOption = None,
 ) -> None:
     """Write the base with an adapter in it, as a full model; not quantized unless you say so."""
     from verse_trainer.adapters.folders import choose, parse_one
     from verse_trainer.adapters.fuse import fuse as write
 
-    fused = write(choose(adapters, parse_one(name)), model, output, keep_quantized=keep_quantized)
+    chosen = choose(adapters or found(_ADAPTERS), parse_one(name))
+    fused = write(chosen, model, output, keep_quantized=keep_quantized)
     terminal.show(f"{fused.target}: {_counted(fused.num_modules, 'layer')} changed.")
     terminal.show(f"Self-check: rounding took {fused.lost:.1%} of what the adapter does.")
 
 
-@app.command()
+@app.command(epilog=RULE)
 def remove(
     name: Annotated[str, typer.Argument(help="NAME, or NAME@STEP for one checkpoint.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    adapters: AdaptersOption = _ADAPTERS,
+    adapters: AdaptersOption = None,
 ) -> None:
     """Move an adapter or a checkpoint into the trash folder beside the adapters."""
     from datetime import datetime
 
     from verse_trainer.adapters.folders import move_to_trash, parse_one, removable
 
+    adapters = adapters or own(_ADAPTERS)
     path = removable(adapters, parse_one(name))
     if not yes and not _confirmed(f"Move {path} to the trash?"):
         terminal.show("Nothing was removed.")

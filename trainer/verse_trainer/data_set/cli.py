@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from verse.folders import RULE, found, own
 from verse.prompt import POEM_SYSTEM
 from verse_trainer.config import TrainConfig
 from verse_trainer.errors import DataSetError
 
 _DEFAULTS = TrainConfig()
+_POEMS = "data/poems.jsonl"
 _USER_MISTAKE = 2
 
 app = typer.Typer(
@@ -24,7 +26,7 @@ app = typer.Typer(
 )
 
 
-@app.command("import")
+@app.command("import", epilog=RULE)
 def import_(
     files: Annotated[
         list[Path],
@@ -33,8 +35,11 @@ def import_(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="The file of poems they are added to.")
-    ] = Path("data/poems.jsonl"),
+        Path | None,
+        typer.Option(
+            "-o", "--output", show_default=_POEMS, help="The file of poems they are added to."
+        ),
+    ] = None,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Begin a new file; one that is there is set aside."),
@@ -44,17 +49,21 @@ def import_(
     from verse_trainer.data_set import printing
     from verse_trainer.data_set.importing import import_poems
 
+    output = own(_POEMS) if output is None else output
     report = import_poems(files, output, replace=replace)
     printing.print_import(report)
     if not report.num_read:
         raise DataSetError(f"Nothing could be imported; {output} is as it was.")
 
 
-@app.command()
+@app.command(epilog=RULE)
 def check(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE|FOLDER", help="A data folder or one file.")
-    ] = Path(_DEFAULTS.data),
+        Path | None,
+        typer.Argument(
+            metavar="FILE|FOLDER", show_default=_DEFAULTS.data, help="A data folder or one file."
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="The base model: a folder or a Hugging Face id.")
     ] = _DEFAULTS.model,
@@ -69,6 +78,7 @@ def check(
     from verse_trainer.data_set import printing
     from verse_trainer.data_set.checking import check_data
 
+    path = found(_DEFAULTS.data) if path is None else path
     report = check_data(path, model, batch_size=batch_size, max_seq_length=max_seq_length)
     if json:
         printing.print_json(report)
@@ -78,11 +88,12 @@ def check(
         raise typer.Exit(_USER_MISTAKE)
 
 
-@app.command()
+@app.command(epilog=RULE)
 def split(
-    poems: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="The file of poems.")] = Path(
-        "data/poems.jsonl"
-    ),
+    poems: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE|FOLDER", show_default=_POEMS, help="The file of poems."),
+    ] = None,
     share: Annotated[
         float,
         typer.Option(min=0.01, max=0.5, help="Of the poems, kept for validation."),
@@ -100,6 +111,7 @@ def split(
     from verse_trainer.data_set.importing import POEMS_FILE
     from verse_trainer.data_set.splitting import split_poems
 
+    poems = own(_POEMS) if poems is None else poems
     poems = poems / POEMS_FILE if poems.is_dir() else poems
     report = split_poems(poems, share, seed, None if no_system else system)
     printing.print_split(report, poems, asked=(share, seed))
