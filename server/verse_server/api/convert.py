@@ -192,7 +192,7 @@ def _messages(params: Iterable[ChatCompletionMessageParam]) -> list[Message]:
             role="system" if param.role == "developer" else param.role,
             content=param.content
             if isinstance(param.content, str)
-            else "".join(part.text for part in param.content),
+            else "".join(part.text for part in param.content or ()),
         )
         for param in params
     ]
@@ -278,6 +278,12 @@ def _sampling_params(request: SamplingRequest, defaults: SamplingParams) -> Samp
         for name in SamplingParams.__struct_fields__
         if (value := getattr(request, name)) is not None
     }
+    alias = request.repeat_penalty
+    if alias is not None and given.setdefault("repetition_penalty", alias) != alias:
+        raise RequestError(
+            "'repeat_penalty' and 'repetition_penalty' are one thing; give one of them.",
+            param="repeat_penalty",
+        )
     if given.get("top_k") == -1:
         given["top_k"] = 0
     return msgspec.structs.replace(defaults, **given)

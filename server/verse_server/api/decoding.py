@@ -4,9 +4,8 @@ Litestar decodes leniently ("0.7" passes for a number). So the body reaches msgs
 way of a DTO, which keeps the handler's type and the OpenAPI document as they are.
 """
 
-import re
-from collections.abc import Callable, Generator, Mapping
-from typing import Any, ClassVar, TypeVar, get_args
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from litestar.dto import AbstractDTO, DTOFieldDefinition
@@ -14,29 +13,34 @@ from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
 from verse_server.api.errors import RequestError
-from verse_server.protocol.chat import (
-    NEUTRAL_IN_MESSAGE,
-    NEUTRAL_IN_REQUEST,
-    ChatCompletionRequest,
-    Role,
+from verse_server.api.validation import explained, with_whole_numbers
+from verse_server.protocol.chat import ChatCompletionRequest
+from verse_server.protocol.completions import CompletionRequest
+from verse_server.protocol.field_rules import (
+    NOT_YET_OF_BOTH,
+    NOT_YET_OF_CHAT,
+    NOT_YET_OF_COMPLETIONS,
+    RULES_OF_BOTH,
+    RULES_OF_CHAT,
+    RULES_OF_COMPLETIONS,
+    RULES_OF_MESSAGES,
+    RULES_OF_STREAM_OPTIONS,
+    RULES_OF_STRUCTURED_OUTPUTS,
+    FieldRule,
 )
-from verse_server.protocol.completions import NEUTRAL_IN_COMPLETION, CompletionRequest
 from verse_server.protocol.models import (
     LoadLoRAAdapterRequest,
     ProbeRequest,
     UnloadLoRAAdapterRequest,
 )
-from verse_server.protocol.shared import NEUTRAL_IN_STREAM_OPTIONS, SamplingRequest
+from verse_server.protocol.shared import SamplingRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 _MAX_PARAM_CHARS = 100
+_MAX_REPAIRS = 32
 _JSON = "application/json"
 _PLAIN = "identity"
-_PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(.*)`")
-_CHOICES = {"role": get_args(Role), "type": ("text",)}
 
 _chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _completion_decoder = msgspec.json.Decoder(CompletionRequest)
@@ -49,24 +53,36 @@ def decode_chat_request(body: bytes) -> ChatCompletionRequest:
         RequestError: 400 with `param`: no JSON, a wrong type, out of bounds, unknown, unsupported.
     """
     request = decode_json(body, _chat_decoder)
-    _refuse_unsupported(request, NEUTRAL_IN_REQUEST)
+    _refuse_unsupported(request, (*RULES_OF_CHAT, *NOT_YET_OF_CHAT))
+    _check_shared(request)
     for index, message in enumerate(request.messages):
-        _refuse_unsupported(message, NEUTRAL_IN_MESSAGE, f"messages[{index}].")
-    _check_stream_options(request)
+        _refuse_unsupported(message, RULES_OF_MESSAGES, f"messages[{index}].")
+        if message.content is None and message.role != "assistant":
+            raise RequestError(
+                f"Invalid type for 'messages[{index}].content': expected one of a string or an "
+                "array, but got null instead.",
+                param=f"messages[{index}].content",
+                code="invalid_type",
+            )
     return request
 
 
 def decode_completion_request(body: bytes) -> CompletionRequest:
     """Read a request to continue texts; raises as `decode_chat_request`."""
     request = decode_json(body, _completion_decoder)
-    _refuse_unsupported(request, NEUTRAL_IN_COMPLETION)
-    _check_stream_options(request)
+    _refuse_unsupported(request, (*RULES_OF_COMPLETIONS, *NOT_YET_OF_COMPLETIONS))
+    _check_shared(request)
     return request
 
 
-def _check_stream_options(request: SamplingRequest) -> None:
+def _check_shared(request: SamplingRequest) -> None:
+    _refuse_unsupported(request, (*RULES_OF_BOTH, *NOT_YET_OF_BOTH))
+    if request.structured_outputs is not None:
+        _refuse_unsupported(
+            request.structured_outputs, RULES_OF_STRUCTURED_OUTPUTS, "structured_outputs."
+        )
     if request.stream_options is not None:
-        _refuse_unsupported(request.stream_options, NEUTRAL_IN_STREAM_OPTIONS, "stream_options.")
+        _refuse_unsupported(request.stream_options, RULES_OF_STREAM_OPTIONS, "stream_options.")
         if not request.stream:
             raise RequestError(
                 "'stream_options' is for streams; set 'stream' to true or leave it out.",
@@ -79,9 +95,7 @@ def decode_json(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
     if not body.strip():
         raise RequestError("The request has no body; send a JSON object.", code="invalid_json")
     try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _explained(str(error)) from None
+        return _decoded(body, decoder)
     except msgspec.DecodeError as error:
         raise RequestError(f"The body is not JSON: {error}.", code="invalid_json") from None
     except UnicodeDecodeError:
@@ -92,57 +106,31 @@ def decode_json(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         raise RequestError("The body is nested too deeply.", code="invalid_json") from None
 
 
+def _decoded(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
+    """Decode; 5.0 is an integer, as JSON Schema has it, where an integer is wanted."""
+    for _ in range(_MAX_REPAIRS):
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError as error:
+            repaired = with_whole_numbers(body, str(error))
+            if repaired is None:
+                raise explained(str(error), body) from None
+            body = repaired
+    raise RequestError("Too many integers are written as decimals.", code="invalid_type")
+
+
 def _refuse_unsupported(
-    record: msgspec.Struct, neutral: Mapping[str, tuple[object, ...]], place: str = ""
+    record: msgspec.Struct, rules: Iterable[FieldRule], place: str = ""
 ) -> None:
-    for name, allowed in neutral.items():
-        value: object = getattr(record, name)
-        # `True == 1`, so types are compared too.
-        if value is not None and not any(type(value) is type(a) and value == a for a in allowed):
+    for rule in rules:
+        if not rule.accepts(getattr(record, rule.name)):
+            param = place + rule.name
             raise RequestError(
-                f"'{place}{name}' is not supported here; leave it out.",
-                param=place + name,
+                f"Unsupported parameter: '{param}' is not supported here ({rule.reason}); "
+                "leave it out.",
+                param=param,
                 code="unsupported_parameter",
             )
-
-
-def _explained(complaint: str) -> RequestError:
-    """Turn msgspec's `Expected ... - at `$.messages[0].role`` into OpenAI's message and `param`."""
-    place = _PLACE.search(complaint)
-    parent = place[1].replace("[...]", "") if place else ""
-    problem = complaint[: place.start()] if place else complaint
-    if (unknown := _UNKNOWN.fullmatch(problem)) is not None:
-        param = _shortened(_joined(parent, unknown[1]))
-        return RequestError(
-            f"Unknown parameter '{param}'; leave it out.", param=param, code="unknown_parameter"
-        )
-    if (missing := _MISSING.fullmatch(problem)) is not None:
-        param = _joined(parent, missing[1])
-        return RequestError(
-            f"Missing parameter '{param}'.", param=param, code="missing_required_parameter"
-        )
-    field = f"'{parent}'" if parent else "the body"
-    choices = (
-        _CHOICES.get(parent.rpartition(".")[2]) if problem.startswith("Invalid enum") else None
-    )
-    hint = f"; use {', '.join(choices)}" if choices else ""
-    return RequestError(
-        f"Invalid value for {field}: {_plain(problem)}{hint}.", param=parent or None
-    )
-
-
-def _joined(parent: str, field: str) -> str:
-    return f"{parent}.{field}" if parent else field
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _MAX_PARAM_CHARS else f"{name[:_MAX_PARAM_CHARS]}…"
-
-
-def _plain(problem: str) -> str:
-    """Msgspec's words without its type syntax: `Expected `float | null`, got `str`` for one."""
-    words = problem.replace("`", "").replace(" | null", "").replace(" | ", " or ")
-    return words[:1].lower() + words[1:]
 
 
 class StrictBody(AbstractDTO[T]):

@@ -8,7 +8,7 @@ written out here: headers, streams, and fields that take only their default or g
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import msgspec
 from litestar import Request
@@ -33,6 +33,7 @@ from litestar.params import SkipValidation
 from verse_server.api.admission import DEADLINE_HEADER, PRIORITIES, PRIORITY_HEADER
 from verse_server.engine.interface import Engine
 from verse_server.protocol import chat, completions, models, shared
+from verse_server.protocol import field_rules as rules
 
 EngineDependency = NamedDependency[SkipValidation[Engine]]
 """The engine. It is a Protocol, so there is nothing for Litestar to validate."""
@@ -58,11 +59,22 @@ _STRUCTS = (
     models.HealthResponse,
     shared.ErrorResponse,
 )
-_NEUTRAL = {
-    "ChatCompletionRequest": chat.NEUTRAL_IN_REQUEST,
-    "ChatCompletionMessageParam": chat.NEUTRAL_IN_MESSAGE,
-    "CompletionRequest": completions.NEUTRAL_IN_COMPLETION,
-    "ChatCompletionStreamOptions": shared.NEUTRAL_IN_STREAM_OPTIONS,
+_RULES = {
+    "ChatCompletionRequest": (
+        *rules.RULES_OF_CHAT,
+        *rules.RULES_OF_BOTH,
+        *rules.NOT_YET_OF_CHAT,
+        *rules.NOT_YET_OF_BOTH,
+    ),
+    "ChatCompletionMessageParam": rules.RULES_OF_MESSAGES,
+    "CompletionRequest": (
+        *rules.RULES_OF_COMPLETIONS,
+        *rules.RULES_OF_BOTH,
+        *rules.NOT_YET_OF_COMPLETIONS,
+        *rules.NOT_YET_OF_BOTH,
+    ),
+    "ChatCompletionStreamOptions": rules.RULES_OF_STREAM_OPTIONS,
+    "StructuredOutputs": rules.RULES_OF_STRUCTURED_OUTPUTS,
 }
 _STREAM_OPTIONS = ("stream_options", {"type": "object"}, "stream")
 _NEEDS = {
@@ -151,18 +163,48 @@ def _schemas() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(
         _STRUCTS, ref_template="#/components/schemas/{name}"
     )
-    for name, neutral in _NEUTRAL.items():
-        for field, values in neutral.items():
-            schemas[name]["properties"][field]["enum"] = [None, *values]
-    for name, rules in _NEEDS.items():
+    for name, field_rules in _RULES.items():
+        for rule in field_rules:
+            _apply(rule, schemas[name]["properties"][rule.name])
+    for name, needs in _NEEDS.items():
         schemas[name]["dependentSchemas"] = {
             field: {"if": {"properties": {field: value}}, "then": _is_true(other)}
-            for field, value, other in rules
+            for field, value, other in needs
         }
     for schema in schemas.values():
         if "additionalProperties" not in schema:
             _answer(schema)
+        for field in schema.get("properties", {}).values():
+            # Null is what leaving a field out means; generators take a default for a promise.
+            field.pop("default", None)
     return schemas
+
+
+def _apply(rule: rules.FieldRule, schema: dict[str, Any]) -> None:
+    """Describe a field as its rule has it. An enum of anything but strings breaks generators."""
+    if rule.neutral is None:
+        schema["description"] = f"Changes nothing: {rule.reason}."
+        return
+    schema.pop("enum", None)
+    schema["description"] = f"Only its default is accepted: {rule.reason}."
+    schema["anyOf"] = [*map(_exactly, rule.neutral), {"type": "null"}]
+
+
+def _exactly(value: object) -> dict[str, Any]:
+    match value:
+        case list():
+            entries = [_exactly(entry) for entry in cast(list[object], value)]
+            items = entries[0] if entries else {}
+            return {
+                "type": "array",
+                "items": items,
+                "minItems": len(entries),
+                "maxItems": len(entries),
+            }
+        case dict():
+            return {"type": "object", "maxProperties": 0}
+        case _:
+            return {"const": value}
 
 
 def _is_true(field: str) -> dict[str, Any]:

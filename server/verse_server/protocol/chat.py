@@ -8,12 +8,14 @@ from msgspec import UNSET, Meta, UnsetType
 from verse_server.protocol.shared import (
     CompletionUsage,
     FinishReason,
+    PromptLogprobs,
     RequestStruct,
     SamplingRequest,
     Unsupported,
 )
 
 Role = Literal["system", "developer", "user", "assistant"]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
 class ChatCompletionContentPartText(RequestStruct, frozen=True):
@@ -28,9 +30,11 @@ class ChatCompletionMessageParam(RequestStruct, frozen=True):
 
     role: Role
     """`developer` means `system`."""
-    content: str | Annotated[list[ChatCompletionContentPartText], Meta(min_length=1)]
-    """Parts are put together without anything between them."""
-    name: Unsupported = None
+    content: str | Annotated[list[ChatCompletionContentPartText], Meta(min_length=1)] | None
+    """Parts are put together without anything between them. Null, from an assistant, is nothing."""
+    name: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
     refusal: Unsupported = None
     annotations: Unsupported = None
     audio: Unsupported = None
@@ -79,60 +83,42 @@ class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     """Above 0 it needs `logprobs`."""
     response_format: ResponseFormat | None = None
-    """Tokens that would break it are never drawn; `max_tokens` and `stop` may cut JSON short."""
+    """Tokens that would break it are never drawn; `max_tokens` and `stop` may cut it short."""
     metadata: dict[str, str] | None = None
     """For the caller's own books; changes nothing."""
 
-    audio: Unsupported = None
-    function_call: Unsupported = None
+    add_generation_prompt: bool | None = None
+    """False ends the prompt behind the last message, without opening an answer."""
+    continue_final_message: bool | None = None
+    """The last message, an assistant's, is not finished: go on with it."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables for the model's chat template, such as `enable_thinking`."""
+    reasoning_effort: ReasoningEffort | None = None
+    """Anything but `none` and `minimal` turns thinking on, if the model's template knows it."""
+
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    prediction: dict[str, Any] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    tools: Unsupported = None
+    tool_choice: Unsupported = None
+    parallel_tool_calls: bool | None = None
     functions: Unsupported = None
+    function_call: Unsupported = None
+    audio: Unsupported = None
     modalities: Unsupported = None
     moderation: Unsupported = None
-    parallel_tool_calls: Unsupported = None
-    prediction: Unsupported = None
-    prompt_cache_key: Unsupported = None
-    prompt_cache_options: Unsupported = None
-    prompt_cache_retention: Unsupported = None
-    reasoning_effort: Unsupported = None
-    safety_identifier: Unsupported = None
-    service_tier: Unsupported = None
-    store: Unsupported = None
-    tool_choice: Unsupported = None
-    tools: Unsupported = None
-    verbosity: Unsupported = None
     web_search_options: Unsupported = None
-
-
-NEUTRAL_IN_REQUEST: dict[str, tuple[object, ...]] = {
-    "audio": (),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
-    "modalities": (["text"],),
-    "moderation": (),
-    "parallel_tool_calls": (True,),
-    "prediction": (),
-    "prompt_cache_key": (),
-    "prompt_cache_options": (),
-    "prompt_cache_retention": (),
-    "reasoning_effort": ("none",),
-    "safety_identifier": (),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-}
-"""What an unsupported field may hold besides null: nothing that would change the answer."""
-
-NEUTRAL_IN_MESSAGE: dict[str, tuple[object, ...]] = {
-    "name": (),
-    "refusal": (),
-    "annotations": ([],),
-    "audio": (),
-    "function_call": (),
-    "tool_calls": ([],),
-}
+    add_special_tokens: Unsupported = None
+    documents: Unsupported = None
+    chat_template: Unsupported = None
+    mm_processor_kwargs: Unsupported = None
+    echo: Unsupported = None
+    include_reasoning: Unsupported = None
 
 
 class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +161,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason
     index: int = 0
     logprobs: ChoiceLogprobs | None = None
+    token_ids: tuple[int, ...] | UnsetType = UNSET
+    """With `return_token_ids`: all that were drawn, the end token included."""
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,6 +176,8 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     """The base and the adapter version that wrote it."""
     choices: tuple[Choice, ...]
     usage: CompletionUsage
+    prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class ChoiceDelta(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,6 +194,8 @@ class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None = None
     index: int = 0
     logprobs: ChoiceLogprobs | None = None
+    token_ids: tuple[int, ...] | UnsetType = UNSET
+    """With `return_token_ids`: those drawn since the chunk before."""
 
 
 class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,4 +208,7 @@ class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     system_fingerprint: str
     choices: tuple[ChunkChoice, ...]
     usage: CompletionUsage | UnsetType | None = UNSET
-    """Only with `include_usage`: null until the last chunk, which has no choices."""
+    """Only with `include_usage`: null until the last chunk, which has no choices; with
+    `continuous_usage_stats` what was used so far."""
+    prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
+    """In the first chunk, with `return_token_ids`."""

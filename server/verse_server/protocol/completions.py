@@ -9,17 +9,18 @@ from verse_server.protocol.shared import (
     CompletionUsage,
     FinishReason,
     NonEmpty,
+    PromptLogprobs,
     SamplingRequest,
+    TokenId,
     Unsupported,
 )
 
-TokenId = Annotated[int, Meta(ge=0)]
 TokenIds = Annotated[list[TokenId], Meta(min_length=1)]
 MAX_PROMPTS = 128
 _ONE_KIND = {
     "anyOf": [
         {"items": {"type": "string"}, "maxItems": MAX_PROMPTS},
-        {"items": {"type": "array"}, "maxItems": MAX_PROMPTS},
+        {"items": {"type": "array", "items": {"type": "integer"}}, "maxItems": MAX_PROMPTS},
         {"items": {"type": "integer"}},
     ]
 }
@@ -44,11 +45,9 @@ class CompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     """How many of the likeliest tokens to report in each place; with `echo` in the prompt too."""
 
-    best_of: Unsupported = None
+    add_special_tokens: bool | None = None
+    """False leaves out what the tokenizer begins texts with."""
     suffix: Unsupported = None
-
-
-NEUTRAL_IN_COMPLETION: dict[str, tuple[object, ...]] = {"best_of": (1,), "suffix": ()}
 
 
 class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +71,11 @@ class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
     """Prompt by prompt, each with its `n` continuations."""
     logprobs: CompletionLogprobs | None = None
     finish_reason: FinishReason | None
+    token_ids: tuple[int, ...] | UnsetType = UNSET
+    """With `return_token_ids`: all that were drawn, or in a stream since the piece before."""
+    prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
+    """In the first piece of a stream."""
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,4 +88,5 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     system_fingerprint: str
     choices: tuple[CompletionChoice, ...]
     usage: CompletionUsage | UnsetType | None = UNSET
-    """In a stream only with `include_usage`: null until the last event, which has no choices."""
+    """In a stream only with `include_usage`: null until the last event, which has no choices; with
+    `continuous_usage_stats` what was used so far."""

@@ -4,8 +4,8 @@ That is the fields that both kinds of text have, and the envelope that every err
 `/health` alone answers 503 with its own record.
 
 Requests refuse fields they do not know. An optional field that is null means its default, as with
-OpenAI. Fields typed `Unsupported` are OpenAI's, and do nothing here yet: they are taken while they
-carry the meaning they have when left out (the `NEUTRAL_` tables), and refused otherwise.
+OpenAI. What becomes of fields that other servers obey and this one does not is in `field_rules`;
+those of them that are typed `Unsupported` only take the values that are listed there.
 """
 
 from typing import Annotated, Any, Literal
@@ -15,7 +15,8 @@ from msgspec import Meta
 
 FinishReason = Literal["stop", "length"]
 NonEmpty = Annotated[str, Meta(min_length=1)]
-Unsupported = Annotated[Any, Meta(description="Not supported yet: only its default is accepted.")]
+Unsupported = Annotated[Any, Meta(description="Not supported: only its default is accepted.")]
+TokenId = Annotated[int, Meta(ge=0)]
 
 
 class RequestStruct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,10 +27,29 @@ class ChatCompletionStreamOptions(RequestStruct, frozen=True):
     """What a stream carries besides the text."""
 
     include_usage: bool | None = None
+    """A last event has the usage."""
+    continuous_usage_stats: bool | None = None
+    """Every event has the usage so far."""
     include_obfuscation: Unsupported = None
 
 
-NEUTRAL_IN_STREAM_OPTIONS: dict[str, tuple[object, ...]] = {"include_obfuscation": (False,)}
+class StructuredOutputs(RequestStruct, frozen=True):
+    """What every answer follows, in vLLM's spelling; exactly one of the first five."""
+
+    json: str | dict[str, Any] | None = None
+    """A schema, as an object or as its text."""
+    json_object: bool | None = None
+    """Some JSON object."""
+    regex: NonEmpty | None = None
+    choice: Annotated[list[str], Meta(min_length=1, max_length=1000)] | None = None
+    """One of these texts."""
+    grammar: NonEmpty | None = None
+    """In Lark or in GBNF."""
+    disable_fallback: bool | None = None
+    disable_any_whitespace: bool | None = None
+    disable_additional_properties: Unsupported = None
+    whitespace_pattern: Unsupported = None
+    structural_tag: Unsupported = None
 
 
 class SamplingRequest(RequestStruct, frozen=True):
@@ -61,11 +81,72 @@ class SamplingRequest(RequestStruct, frozen=True):
     """By token id."""
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     """Answers to one prompt, which is read once."""
+    xtc_probability: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """How often, token by token, all but the least likely of the tokens above `xtc_threshold` are
+    left out; line breaks and end tokens never are."""
+    xtc_threshold: Annotated[float, Meta(ge=0, le=0.5)] | None = None
+    """0.1 if left out."""
+    repeat_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
+    """Another name of `repetition_penalty`."""
+    ignore_eos: bool | None = None
+    """Go on to `max_tokens`, whatever end tokens are drawn; `stop` still holds."""
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    """Before so many, no end token is drawn and nothing in the text stops the answer."""
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=128)] | None = None
+    """End an answer as end tokens do."""
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: str | dict[str, Any] | None = None
+    """vLLM's older spelling of `structured_outputs`."""
+    guided_regex: NonEmpty | None = None
+    guided_choice: Annotated[list[str], Meta(min_length=1, max_length=1000)] | None = None
+    guided_grammar: NonEmpty | None = None
+    prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    """Also report the prompt's own tokens, each with so many of the likeliest; not in a stream."""
+    return_token_ids: bool | None = None
+    """Also answer with the ids of the tokens."""
     stop: NonEmpty | Annotated[list[NonEmpty], Meta(max_length=16)] | None = None
     stream: bool | None = None
     stream_options: ChatCompletionStreamOptions | None = None
     user: str | None = None
     """Who asks: clients take turns, and those that share a `user` count as one."""
+
+    keep_alive: str | float | None = None
+    ttl: float | None = None
+    cache_prompt: bool | None = None
+    num_draft_tokens: int | None = None
+    guided_decoding_backend: str | None = None
+    best_of: Unsupported = None
+    use_beam_search: Unsupported = None
+    length_penalty: Unsupported = None
+    early_stopping: Unsupported = None
+    skip_special_tokens: Unsupported = None
+    spaces_between_special_tokens: Unsupported = None
+    include_stop_str_in_output: Unsupported = None
+    truncate_prompt_tokens: Unsupported = None
+    allowed_token_ids: Unsupported = None
+    bad_words: Unsupported = None
+    logits_processors: Unsupported = None
+    return_tokens_as_token_ids: Unsupported = None
+    priority: Unsupported = None
+    typical_p: Unsupported = None
+    tfs_z: Unsupported = None
+    mirostat: Unsupported = None
+    dry_multiplier: Unsupported = None
+    no_repeat_ngram_size: Unsupported = None
+    guided_whitespace_pattern: Unsupported = None
+
+
+class PromptLogprob(msgspec.Struct, frozen=True, kw_only=True):
+    """A token of the prompt, or a likely one in its place, as vLLM reports it."""
+
+    logprob: float
+    rank: int | None
+    """1 is the likeliest."""
+    decoded_token: str
+
+
+PromptLogprobs = tuple[dict[str, PromptLogprob] | None, ...]
+"""By token id, the prompt's own first; null for the first token, which comes after nothing."""
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True, kw_only=True):

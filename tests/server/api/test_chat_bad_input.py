@@ -10,7 +10,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from openai_schemas import ErrorResponse
 from wire import CHAT, Client, chat_body
 
-from verse_server.protocol.chat import NEUTRAL_IN_REQUEST, ChatCompletionRequest
+from verse_server.protocol.chat import ChatCompletionRequest
 
 JSON = {"content-type": "application/json"}
 USER = {"role": "user", "content": "河"}
@@ -80,7 +80,7 @@ WRONG_INSIDE: list[tuple[dict[str, Any], str]] = [
         {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
         "messages[0].content[0].type",
     ),
-    ({"messages": [USER | {"name": "li"}]}, "messages[0].name"),
+    ({"messages": [USER | {"name": 5}]}, "messages[0].name"),
     ({"messages": [USER | {"tool_calls": [{}]}]}, "messages[0].tool_calls"),
     ({"messages": [USER | {"colour": 1}]}, "messages[0].colour"),
     ({"messages": ["河"]}, "messages[0]"),
@@ -109,8 +109,8 @@ def test_a_missing_field_is_named(client: Client, field: str) -> None:
 
 
 def test_an_unknown_field_is_named(client: Client) -> None:
-    error = refused(client, chat_body(best_of=3))
-    assert (error.param, error.code) == ("best_of", "unknown_parameter")
+    error = refused(client, chat_body(colour=3))
+    assert (error.param, error.code) == ("colour", "unknown_parameter")
 
 
 def test_an_unknown_field_with_an_endless_name_is_cut(client: Client) -> None:
@@ -127,15 +127,12 @@ UNSUPPORTED: list[tuple[str, Any]] = [
     ("tool_choice", "required"),
     ("functions", [{}]),
     ("function_call", {"name": "f"}),
-    ("parallel_tool_calls", False),
     ("modalities", ["text", "audio"]),
     ("audio", {}),
-    ("prediction", {}),
-    ("reasoning_effort", "high"),
-    ("service_tier", "flex"),
-    ("store", True),
     ("web_search_options", {}),
-    ("verbosity", "high"),
+    ("best_of", 3),
+    ("skip_special_tokens", False),
+    ("chat_template", "{{ messages }}"),
 ]
 
 
@@ -148,13 +145,6 @@ def test_a_parameter_not_supported_yet_is_named_and_never_ignored(
     assert error.code == "unsupported_parameter"
     assert "not supported" in error.message
     assert engine.requests == []
-
-
-def test_an_unsupported_parameter_may_carry_its_default(client: Client) -> None:
-    for field, neutral in NEUTRAL_IN_REQUEST.items():
-        for value in (None, *neutral):
-            response = client.post(CHAT, json=chat_body(**{field: value}))
-            assert response.status_code == 200, (field, value)
 
 
 def test_every_parameter_that_the_sdk_can_send_is_known() -> None:

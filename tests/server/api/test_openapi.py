@@ -9,7 +9,6 @@ from fake_engine import FakeEngine
 from wire import Client, Connect
 
 from verse_server.config import ServerConfig
-from verse_server.protocol.chat import NEUTRAL_IN_REQUEST
 
 
 @pytest.fixture
@@ -52,12 +51,33 @@ def test_bounds_are_described_wherever_they_are(schemas: Any) -> None:
     assert fields["stop"]["anyOf"][1]["items"]["minLength"] == 1
 
 
-def test_a_parameter_not_supported_yet_is_described_with_the_values_it_may_have(
+def test_a_parameter_that_is_not_supported_is_described_with_the_values_it_may_have(
     schemas: Any,
 ) -> None:
     fields = schemas["ChatCompletionRequest"]["properties"]
-    for name, values in NEUTRAL_IN_REQUEST.items():
-        assert fields[name]["enum"] == [None, *values]
+    null = {"type": "null"}
+    assert fields["best_of"]["anyOf"] == [{"const": 1}, null]
+    assert fields["tool_choice"]["anyOf"] == [{"const": "none"}, {"const": "auto"}, null]
+    assert fields["web_search_options"]["anyOf"] == [null]
+    assert fields["store"]["description"] == "Changes nothing: nothing is stored."
+
+
+def test_generators_find_what_they_understand(schemas: Any) -> None:
+    """openapi-python-client drops what has an enum of anything but strings, and openapi-typescript
+    takes every field with a default for one that is always there."""
+    text = json.dumps(schemas)
+    assert '"default"' not in text
+    for enum in re.findall(r'"enum": (\[[^\]]*\])', text):
+        assert all(isinstance(value, str) for value in json.loads(enum)), enum
+    for array in objects_of(schemas, "array"):
+        assert "items" in array or "prefixItems" in array, array
+
+
+def objects_of(node: Any, kind: str) -> list[Any]:
+    """All schemas of a type, wherever they are."""
+    below = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    found = [inner for value in below for inner in objects_of(value, kind)]
+    return [*found, node] if isinstance(node, dict) and node.get("type") == kind else found
 
 
 def test_what_an_answer_always_carries_is_required(schemas: Any) -> None:
