@@ -6,7 +6,7 @@ command has that asks a server are here too.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import wraps
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
@@ -78,6 +78,27 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     ]
     setattr(spread, "__signature__", inspect.Signature(parameters))  # noqa: B010
     spread.__annotations__ = {option.name: option.annotation for option in parameters}
+    return spread
+
+
+def repeated(arguments: Iterable[str], names: Collection[str]) -> list[str]:
+    """`-p 河 雨` as `-p 河 -p 雨`.
+
+    Args:
+        arguments: Of the command line.
+        names: Of options that take all words up to the next option.
+    """
+    spread: list[str] = []
+    option, is_value = None, False
+    for word in arguments:
+        if is_value:
+            is_value = False
+        elif word.startswith("-"):
+            option = word if word in names else None
+            is_value = option is not None
+        elif option is not None:
+            spread.append(option)
+        spread.append(word)
     return spread
 
 

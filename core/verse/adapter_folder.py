@@ -62,6 +62,20 @@ def checkpoint_file(step: int) -> str:
     return f"{step:07d}_adapters.safetensors"
 
 
+def model_at(path: str) -> str:
+    """How a request names what lies at a path: `NAME`, or `NAME@STEP` for one of its files.
+
+    Args:
+        path: A folder, a file of weights in it, or a name that stands for itself.
+    """
+    last = Path(path).name
+    step = _CHECKPOINT.fullmatch(last)
+    if step is None and last not in (MLX_WEIGHTS_FILE, PEFT_WEIGHTS_FILE):
+        return last
+    folder = Path(path).absolute().parent.name
+    return f"{folder}@{int(step[1])}" if step else folder
+
+
 def read_adapter_folder(path: Path) -> AdapterFolder:
     """Read what the folder says about itself.
 

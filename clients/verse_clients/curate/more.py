@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from verse import UserError, jsonl
-from verse.prompt import Message, fill_variant
+from verse.prompt import Message
 from verse.records import Candidate
 from verse.thinking import holds_tag, split_thought
 from verse_clients.answers import Answer
+from verse_clients.chat_prompts import messages
 from verse_clients.curate import WriterError
 from verse_clients.decisions.sources import Item, read_items
 
@@ -134,8 +135,8 @@ class More:
 
     def _one(self, server: PoemServer, model: str, like: Item, number: int) -> Candidate:
         seed = self._rng.randrange(_SEED_LIMIT)
-        prompt = fill_variant(like.candidate.variant, like.candidate.theme)
-        answer = server.write(model, [Message("user", prompt)], seed=seed)
+        prompt = messages(like.candidate.variant, like.candidate.theme)
+        answer = server.write(model, prompt, seed=seed)
         text = split_thought(answer.text).answer.strip("\n")
         own = self._model is None
         return Candidate(

@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from verse.adapter_folder import model_at
 from verse.model_spelling import BASE, ModelSpellingError, parse_model
 from verse_clients.answers import ServedModel
 from verse_clients.errors import SelectionError
@@ -25,14 +26,18 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 _EVERY = re.compile(r"every:([1-9]\d{0,8})")
 
 
-class Interval(NamedTuple):
-    """The original project's spelling: every so many steps from a first one."""
+class FromStep(NamedTuple):
+    """The original project's `-e`: every saved checkpoint from a step on."""
 
     first: int
-    step: int
+    is_usual: bool = False
+    """Whether nobody gave the step: then the published weights stand in where it leaves none."""
 
 
-Selection = Sequence[str] | Interval
+ORIGINALS_CHECKPOINTS = FromStep(1000, is_usual=True)
+"""What the original project writes with if nothing is said."""
+
+Selection = Sequence[str] | FromStep
 
 
 def parse_checkpoints(text: str) -> Sequence[str]:
@@ -57,13 +62,13 @@ def choose(selection: Selection, steps: Sequence[int], *, is_published: bool) ->
     """The checkpoints meant, of those there are; each once, in the order given, then by step.
 
     Args:
-        selection: What `parse_checkpoints` gave, or an interval.
+        selection: What `parse_checkpoints` gave, or a first step.
         steps: Of the adapter, ascending.
         is_published: Whether it has weights under its own name.
     """
-    if isinstance(selection, Interval):
-        first, step = selection
-        return [found for found in steps if found >= first and (found - first) % step == 0]
+    if isinstance(selection, FromStep):
+        later = [step for step in steps if step >= selection.first]
+        return [PUBLISHED] if selection.is_usual and is_published and not later else [*later]
     chosen: list[Choice] = [
         found for part in selection for found in _chosen(part, steps, is_published)
     ]
@@ -131,8 +136,8 @@ def choose_sources(known: Catalogue, wanted: Sequence[str], selection: Selection
 
     Args:
         known: What the server has.
-        wanted: Names, paths that end in a name, `NAME@STEP`, `base`, or other spellings of a
-            model; none of them for every adapter.
+        wanted: Names, paths that end in a name or in a file of its weights, `NAME@STEP`, `base`,
+            or other spellings of a model; none of them for every adapter.
         selection: Of checkpoints; does not concern what names its own.
 
     Raises:
@@ -188,7 +193,7 @@ def _foreign(known: Catalogue, wanted: Sequence[str]) -> list[Source]:
 def _named(known: Catalogue, wanted: str, selection: Selection) -> list[Source]:
     if wanted in (BASE, known.base):
         return [Source(BASE)]
-    name = _last_name(wanted)
+    name = model_at(wanted)
     if name in known.adapters:
         adapter = known.adapters[name]
         sources = _checkpoints_of(adapter, selection)
@@ -211,6 +216,9 @@ def _spelled(known: Catalogue, name: str) -> Source:
                 f"{_names(known.adapters) or 'none'}, and {BASE}."
             )
     if len(parts) == 1 and parts[0].strength == 1:
+        adapter, step = known.adapters[parts[0].name], parts[0].checkpoint
+        if isinstance(step, int) and step not in adapter.steps:
+            raise SelectionError(f"There is no checkpoint {name}: {_described(adapter)}.")
         return Source(name, parts[0].name, parts[0].checkpoint)
     return Source(name, name)
 

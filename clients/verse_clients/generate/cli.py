@@ -6,9 +6,10 @@ Nothing heavy is imported before a command runs: `verse --help` loads this modul
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from verse.folders import RULE
 from verse.terminal import show
@@ -20,16 +21,19 @@ from verse_clients.options import (
     WaitOptions,
     flag,
     grouped,
+    repeated,
     requests_at_once,
 )
 
 if TYPE_CHECKING:
     from verse.records import Candidate
+    from verse_clients.chat_prompts import Prompt
     from verse_clients.generate.catalogue import Selection
     from verse_clients.generate.run import GenerationOptions, GenerationRun, PlanOptions
     from verse_clients.generate.summary import RunFigures
 
 _INTERRUPTED = 130
+_PROMPT_FLAGS = ("--prompts", "--prompt", "--prompt-list")
 
 FormatName = Literal["jsonl", "seed", "markdown", "text"]
 Format = Annotated[
@@ -52,11 +56,28 @@ class PlanFlags(OptionGroup):
 
     themes: Annotated[Path | None, flag("A file with one theme per line.")] = None
     words: Annotated[
-        str | None, flag("Themes, separated by spaces or newlines.", "-p", "--prompts")
+        list[str] | None,
+        flag(
+            "Themes: several words, or one text with spaces or lines between them; a whole prompt "
+            "with <|im_start|> is one.",
+            "-p",
+            *_PROMPT_FLAGS,
+        ),
     ] = None
     adapters: Annotated[
         str,
-        flag("Names or folders, separated by commas; `base` is the base model.", "-a", shown="all"),
+        flag("Names or folders, separated by commas; `base` is the base model.", shown="all"),
+    ] = ""
+    original_adapters: Annotated[
+        str,
+        flag(
+            "The original project's: as --adapters, or a checkpoint's file; writes with every "
+            "checkpoint from step 1000 on unless -e or --checkpoints says otherwise.",
+            "-a",
+            "--adapter-dir",
+            "--adapter-path",
+            shown=False,
+        ),
     ] = ""
     checkpoints: Annotated[
         str | None,
@@ -65,10 +86,10 @@ class PlanFlags(OptionGroup):
             shown="published",
         ),
     ] = None
-    epoch_step: Annotated[
-        int | None, flag("Only checkpoints this many steps apart.", "-e", min=1)
+    start_epoch: Annotated[
+        int | None,
+        flag("The original project's: every saved checkpoint from this step on.", "-e", min=0),
     ] = None
-    start_epoch: Annotated[int | None, flag("Only checkpoints from this step on.", min=0)] = None
     variants: Annotated[
         Path | None, flag("A file with one prompt per line; {theme} stands for the theme.")
     ] = None
@@ -147,9 +168,19 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show the plan and its size; write nothing.")
 ]
 
+
+class _TakesSeveralWords(TyperGroup):
+    """Takes `-p 河 雨`: options of Typer's have one value, and the next would be a command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, repeated(args, ("-p", *_PROMPT_FLAGS)))
+
+
 app = typer.Typer(
+    cls=_TakesSeveralWords,
     add_completion=False,
     invoke_without_command=True,
+    rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
     help="Write poems in bulk, on many themes, by many adapters and checkpoints.",
 )
@@ -220,11 +251,15 @@ def _plan_options(plan: PlanFlags, sampling: SamplingFlags) -> "PlanOptions":
     from verse_clients.generate.inputs import read_variants
     from verse_clients.generate.run import PlanOptions
 
+    themes, prompts = _asked(plan.themes, plan.words or [])
     return PlanOptions(
-        themes=_themes(plan.themes, plan.words),
+        themes=themes,
+        prompts=prompts,
         variants=[None] if plan.variants is None else read_variants(plan.variants),
-        adapters=[name for part in plan.adapters.split(",") if (name := part.strip())],
-        selection=_selection(plan.checkpoints, plan.epoch_step, plan.start_epoch),
+        adapters=[*_names(plan.adapters), *_names(plan.original_adapters)],
+        selection=_selection(
+            plan.checkpoints, plan.start_epoch, is_original=bool(plan.original_adapters)
+        ),
         base=plan.model,
         num_samples=plan.num_samples,
         seed=plan.seed,
@@ -253,25 +288,34 @@ def _generation_options(
     )
 
 
-def _themes(file: Path | None, words: str | None) -> list[str]:
+def _asked(file: Path | None, words: Sequence[str]) -> "tuple[list[str], list[Prompt]]":
+    """Themes, and whole prompts that have theirs in them; each once."""
+    from verse_clients.chat_prompts import prompts
     from verse_clients.generate.inputs import read_themes
 
+    typed = [prompt for text in words for prompt in prompts(text)]
     themes = [] if file is None else read_themes(file)
-    themes += [] if words is None else words.split()
-    if not themes:
-        raise InputError("Name themes: --themes FILE with one per line, or -p 'WORD WORD'.")
-    return list(dict.fromkeys(themes))
+    themes += [prompt.theme for prompt in typed if prompt.variant is None]
+    whole = [prompt for prompt in typed if prompt.variant is not None]
+    if not themes and not whole:
+        raise InputError("Name themes: --themes FILE with one per line, or -p WORD WORD.")
+    return list(dict.fromkeys(themes)), list(dict.fromkeys(whole))
 
 
-def _selection(text: str | None, step: int | None, first: int | None) -> "Selection":
-    from verse_clients.generate.catalogue import PUBLISHED, Interval, parse_checkpoints
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
 
-    if step is None and first is None:
-        return parse_checkpoints(PUBLISHED if text is None else text)
-    if text is not None:
-        raise SelectionError("Give --checkpoints or -e and --start-epoch, not both.")
-    step = step or 1
-    return Interval(step if first is None else first, step)
+
+def _selection(text: str | None, first: int | None, *, is_original: bool) -> "Selection":
+    from verse_clients.generate import catalogue
+
+    if text is not None and first is not None:
+        raise SelectionError("Give --checkpoints or -e, not both.")
+    if first is not None:
+        return catalogue.FromStep(first)
+    if text is None and is_original:
+        return catalogue.ORIGINALS_CHECKPOINTS
+    return catalogue.parse_checkpoints(catalogue.PUBLISHED if text is None else text)
 
 
 def _carry_out(run: "GenerationRun", finish: Callable[[], None]) -> None:

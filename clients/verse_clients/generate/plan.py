@@ -8,8 +8,9 @@ needs to know.
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from verse.prompt import Message, fill_variant
+from verse.prompt import Message
 from verse.records import Candidate, Sampling, content_id
+from verse_clients.chat_prompts import Prompt, messages
 
 _SEED_BITS = 31
 _SOURCES_AT_ONCE = 8
@@ -51,7 +52,7 @@ class Cell(NamedTuple):
     @property
     def messages(self) -> list[Message]:
         """What is sent; the system message is the adapter's own, which the server knows."""
-        return [Message("user", fill_variant(self.variant, self.theme))]
+        return messages(self.variant, self.theme)
 
 
 def make_plan(
@@ -59,6 +60,7 @@ def make_plan(
     sources: Sequence[Source],
     variants: Sequence[str | None],
     *,
+    prompts: Sequence[Prompt] = (),
     num_samples: int,
     sampling: Sampling,
     seed: int,
@@ -73,6 +75,7 @@ def make_plan(
         themes: What to write on.
         sources: Who writes.
         variants: Ways to ask; None is the theme alone.
+        prompts: Asked beside them, each with a theme and a way of its own.
         num_samples: Poems of each kind.
         sampling: How tokens are drawn.
         seed: Every poem's own one follows from it.
@@ -80,14 +83,14 @@ def make_plan(
             weights alone: common random numbers.
     """
     seed_of = _common_seed if common_seeds else _seed
+    asked = [*((theme, variant) for variant in variants for theme in themes), *prompts]
     return [
         Cell(
             source, theme, variant, sample, seed_of(seed, source, theme, variant, sample), sampling
         )
         for start in range(0, len(sources), _SOURCES_AT_ONCE)
         for sample in range(num_samples)
-        for variant in variants
-        for theme in themes
+        for theme, variant in asked
         for source in sources[start : start + _SOURCES_AT_ONCE]
     ]
 

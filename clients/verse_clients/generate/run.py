@@ -12,9 +12,11 @@ import msgspec
 from verse import terminal
 from verse.records import Candidate, Sampling
 from verse.similarity import NEAR
+from verse_clients.chat_prompts import Prompt
 from verse_clients.errors import OutputError, ServerError, UnfinishedError
 from verse_clients.generate import inputs
 from verse_clients.generate.catalogue import (
+    ORIGINALS_CHECKPOINTS,
     Selection,
     catalogue,
     check_base,
@@ -22,7 +24,7 @@ from verse_clients.generate.catalogue import (
     resolve_checkpoints,
 )
 from verse_clients.generate.output import Output, check_plan
-from verse_clients.generate.plan import Cell, make_plan, missing
+from verse_clients.generate.plan import Cell, Source, make_plan, missing
 from verse_clients.generate.summary import RunFigures, RunTally, thresholds
 from verse_clients.generate.writing import PoemWriter
 from verse_clients.openai_client import BATCH, AsyncServer
@@ -37,6 +39,8 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     themes: Sequence[str]
     variants: Sequence[str | None]
+    prompts: Sequence[Prompt] = ()
+    """Asked beside themes and variants; whole prompts have both in them."""
     adapters: Sequence[str]
     """Names; none of them for all adapters."""
     selection: Selection
@@ -154,6 +158,8 @@ class GenerationRun:
         if known.base is None and not wanted and asked.base is not None:
             wanted = [asked.base]
         sources = choose_sources(known, wanted, asked.selection)
+        if asked.selection == ORIGINALS_CHECKPOINTS:
+            self._tell_published(sources)
         sources = await resolve_checkpoints(
             sources, lambda name: self._retries.ask(lambda: self._server.model(name))
         )
@@ -161,6 +167,7 @@ class GenerationRun:
             asked.themes,
             sources,
             asked.variants,
+            prompts=asked.prompts,
             num_samples=asked.num_samples,
             sampling=asked.sampling,
             seed=asked.seed,
@@ -239,6 +246,14 @@ class GenerationRun:
     def _concurrency(self) -> int:
         usual = GENERATE_CONCURRENCY.for_server(is_local=self._server.is_local)
         return self._options.concurrency or usual
+
+    def _tell_published(self, sources: Sequence[Source]) -> None:
+        names = [source.model for source in sources if source.adapter == source.model]
+        if names:
+            self._report(
+                f"No checkpoint from step {ORIGINALS_CHECKPOINTS.first} on: the published weights "
+                f"of {', '.join(names)} write; -e N takes every saved one from step N on."
+            )
 
     def _report(self, line: str) -> None:
         terminal.show_line(self._console, line)

@@ -6,7 +6,8 @@ import pytest
 from verse_clients.answers import ServedCheckpoint, ServedModel
 from verse_clients.errors import SelectionError
 from verse_clients.generate.catalogue import (
-    Interval,
+    ORIGINALS_CHECKPOINTS,
+    FromStep,
     catalogue,
     check_base,
     choose,
@@ -56,8 +57,18 @@ def test_checkpoints_are_chosen_of_those_there_are(text: str, chosen: list[objec
     assert choose(parse_checkpoints(text), STEPS, is_published=True) == chosen
 
 
-def test_the_originals_spelling_counts_steps_from_a_first_one() -> None:
-    assert choose(Interval(600, 300), STEPS, is_published=True) == [600, 1200]
+def test_the_originals_e_is_the_first_of_all_checkpoints_meant() -> None:
+    steps = tuple(range(100, 1300, 100))
+    assert choose(FromStep(300), steps, is_published=True) == list(range(300, 1300, 100))
+    assert choose(FromStep(301), steps, is_published=True) == list(range(400, 1300, 100))
+    assert choose(FromStep(1300), steps, is_published=True) == []
+
+
+def test_with_no_step_the_original_takes_those_from_1000_on() -> None:
+    chosen = choose(ORIGINALS_CHECKPOINTS, (900, 1000, 1100), is_published=True)
+    assert chosen == [1000, 1100]
+    assert choose(ORIGINALS_CHECKPOINTS, (900,), is_published=True) == ["published"]
+    assert choose(ORIGINALS_CHECKPOINTS, (900,), is_published=False) == []
 
 
 @pytest.mark.parametrize("text", ["", "newest", "every:0", "800-200", "1-2-3", "-5", "all;last"])
@@ -82,6 +93,9 @@ def test_all_adapters_are_meant_when_none_is_named() -> None:
         ("adapters/hushi", Source("hushi", "hushi")),
         ("./adapters/hushi/", Source("hushi", "hushi")),
         ("hushi@400", Source("hushi@400", "hushi", 400)),
+        ("hushi/0000400_adapters.safetensors", Source("hushi@400", "hushi", 400)),
+        ("/old/hushi/0001200_adapters.safetensors", Source("hushi@1200", "hushi", 1200)),
+        ("adapters/hushi/adapters.safetensors", Source("hushi", "hushi")),
         ("hushi:0.6", Source("hushi:0.6", "hushi:0.6")),
         ("hushi:0.7+plain:0.3", Source("hushi:0.7+plain:0.3", "hushi:0.7+plain:0.3")),
     ],
@@ -96,6 +110,11 @@ def test_a_name_is_any_spelling_of_a_model_or_its_folder(name: str, source: Sour
         (["libai"], "published", "has no adapter 'libai'; it has hushi, young, plain, and base"),
         (["hushi", "plain"], "last", "plain has published"),
         (["young"], "published", "young has 30, 60"),
+        (
+            ["hushi/0001600_adapters.safetensors"],
+            "published",
+            "no checkpoint hushi@1600: hushi has",
+        ),
         (["hu shi"], "published", "is not NAME"),
         ([], "7", "no adapter with such checkpoints"),
     ],
