@@ -1,4 +1,6 @@
-"""What a file of adapter weights holds, judged by its names and shapes alone. No tensor is read.
+"""What a file of adapter weights holds, judged by names, types and shapes alone; none is read.
+
+One judgement for `serve`, `list`, `show`, `import` and all else that opens such a file.
 
 mlx-lm names factors `PATH.lora_a` (in, rank), `PATH.lora_b` (rank, out), and DoRA's magnitude
 `PATH.m` (out,). PEFT names them `base_model.model.PATH.lora_A.weight` (rank, in),
@@ -6,14 +8,14 @@ mlx-lm names factors `PATH.lora_a` (in, rank), `PATH.lora_b` (rank, out), and Do
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from verse.adapter_config import AdapterConfig, PeftConfig
-from verse.safetensors_header import SafetensorsHeaderError, read_header
+from verse.safetensors_header import SafetensorsHeaderError, TensorEntry, read_header
 
 Shape = tuple[int, ...]
 Factor = Literal["a", "b", "m"]
@@ -23,6 +25,10 @@ _PEFT_NAME = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\."
     r"(?:lora_(?P<factor>[AB])|(?P<m>lora_magnitude_vector))(?:\.(?!bias$)\w+)??(?:\.weight)?"
 )
+_TRAINING_ONLY = re.compile(r".+\.lora_(?:velora|monteclora)_\w+(?:\..+)?")
+"""VeLoRA's compressed activations, MonteCLoRA's sampler: PEFT itself answers without them."""
+_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embedding", "embeddings")
+_DTYPES = ("F16", "BF16", "F32")
 _MAX_NAMED = 3
 
 
@@ -63,6 +69,8 @@ class AdapterPlan(msgspec.Struct, frozen=True, kw_only=True):
     modules: dict[str, ModuleFactors]
     recorded_base: str | None
     format: str
+    notes: tuple[str, ...] = ()
+    """What of the file is left out and why, a sentence each without a full stop."""
 
     @property
     def rank(self) -> int:
@@ -81,25 +89,42 @@ class AdapterPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_adapter(
-    file: Path, config: AdapterConfig, base_modules: Mapping[str, ModuleShape] | None
+    file: Path,
+    config: AdapterConfig,
+    base_modules: Mapping[str, ModuleShape] | None,
+    *,
+    allows_float64: bool = False,
 ) -> AdapterPlan:
     """Match a file's tensors to the base's modules.
 
-    Every tensor must fit: an adapter that is applied in part is not the one that was trained.
+    Every tensor must fit: an adapter that is applied in part is not the one that was trained. What
+    the library that wrote it would not apply either is left out and noted.
 
     Args:
         file: The weights.
         config: What the folder says of them.
         base_modules: The base's Linear layers by path; None where the base is not at hand, and the
             tensors need only fit each other and the recorded rank.
+        allows_float64: Whether whoever asks converts such numbers, which mlx cannot read.
 
     Raises:
         UnmatchedModulesError: it names modules that the base does not have.
-        AdapterFileError: unreadable file, or unknown tensors.
+        AdapterFileError: unreadable file, unknown tensors, or numbers of another type.
     """
     is_peft = isinstance(config, PeftConfig)
-    shapes = _read_shapes(file)
-    named = _by_module(shapes, _PEFT_NAME if is_peft else _MLX_NAME)
+    entries = _read_entries(file)
+    _check_dtypes(entries, allows_float64)
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    unused = [n for n in shapes if _TRAINING_ONLY.fullmatch(n)] if is_peft else []
+    used = {name: shape for name, shape in shapes.items() if name not in set(unused)}
+    found = _by_module(used, _PEFT_NAME if is_peft else _MLX_NAME)
+    _check_embeddings(found, base_modules)
+    named = {module: names for module, names in found.items() if config.adapts(module)}
+    if not named:
+        raise AdapterFileError(
+            f"adapter_config.json names none of its {len(found)} modules ({_some([*found])}) as "
+            "adapted, so it would change nothing."
+        )
     if base_modules is not None:
         _check_modules(set(named), base_modules)
     modules = {
@@ -110,16 +135,52 @@ def plan_adapter(
     }
     dialect, kind = ("peft" if is_peft else "mlx"), ("dora" if config.uses_dora else "lora")
     return AdapterPlan(
-        modules=modules, recorded_base=config.recorded_base, format=f"{dialect}-{kind}"
+        modules=modules,
+        recorded_base=config.recorded_base,
+        format=f"{dialect}-{kind}",
+        notes=_notes([module for module in found if module not in named], unused, is_peft),
     )
 
 
-def _read_shapes(file: Path) -> dict[str, Shape]:
+def _read_entries(file: Path) -> dict[str, TensorEntry]:
     try:
-        tensors = read_header(file).tensors
+        return read_header(file).tensors
     except SafetensorsHeaderError as error:
         raise AdapterFileError(str(error)) from error
-    return {name: entry.shape for name, entry in tensors.items()}
+
+
+def _check_dtypes(entries: Mapping[str, TensorEntry], allows_float64: bool) -> None:
+    """Of 8-bit floats mlx makes whole numbers, and it cannot read 64-bit ones."""
+    allowed = (*_DTYPES, "F64") if allows_float64 else _DTYPES
+    for name, entry in entries.items():
+        if entry.dtype not in allowed:
+            way_out = "save it as one of these"
+            if entry.dtype == "F64":
+                way_out += ", or convert it with `verse adapters import`, which takes PEFT folders"
+            raise AdapterFileError(
+                f"{name} is stored as {entry.dtype}, and only {', '.join(_DTYPES)} can be used; "
+                f"{way_out}."
+            )
+
+
+def _check_embeddings(
+    modules: Iterable[str], base_modules: Mapping[str, ModuleShape] | None
+) -> None:
+    for module in modules:
+        if module.rsplit(".", 1)[-1] in _EMBEDDINGS and module not in (base_modules or ()):
+            raise AdapterFileError(f"{module} is an embedding, and only Linear layers are adapted.")
+
+
+def _notes(left_out: list[str], unused: list[str], is_peft: bool) -> tuple[str, ...]:
+    notes: list[str] = []
+    if left_out:
+        notes.append(
+            f"{len(left_out)} of its modules are left out, since adapter_config.json does not name "
+            f"them as adapted ({_some(left_out)}); {'PEFT' if is_peft else 'mlx-lm'} does the same"
+        )
+    if unused:
+        notes.append(f"{len(unused)} tensors that only training uses are ignored ({_some(unused)})")
+    return tuple(notes)
 
 
 def _by_module(

@@ -47,7 +47,7 @@ def write_peft(
                 "rank_pattern": rank_pattern or {},
                 "base_model_name_or_path": "tiny",
                 "bias": "none",
-                "target_modules": ["q_proj"],
+                "target_modules": sorted({name.split(".")[-2] for name in weights}),
             }
         )
     )

@@ -202,6 +202,8 @@ def _print_transfer(transfer: Any) -> None:
     )
     agreement = f"to {transfer.difference:.0e}" if transfer.difference else "exactly"
     terminal.show(f"Self-check: on random input both sides agree {agreement}.")
+    for note in transfer.notes:
+        terminal.show(f"{note}.")
     if not transfer.has_prompt_format:
         terminal.show("No prompt format is recorded; the server will assume chat.")
 

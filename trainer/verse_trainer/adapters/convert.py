@@ -25,7 +25,6 @@ from verse_trainer.adapters.factors import AdapterTensors, Tensors, read_adapter
 from verse_trainer.adapters.facts import split_block
 from verse_trainer.errors import ConversionError
 
-_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embedding", "embeddings")
 TOLERANCE = 1e-4
 """Largest difference, as a share of the largest number. Transposing is exact; sums are not."""
 _ROWS = 4
@@ -102,16 +101,10 @@ def to_mlx(adapter: AdapterTensors, *, dropout: float, base: str | None) -> tupl
 def to_peft(
     adapter: AdapterTensors, *, dropout: float, base: str | None
 ) -> tuple[Tensors, PeftFile]:
-    """An adapter's tensors and configuration for PEFT.
-
-    Raises:
-        ConversionError: it adapts an embedding, which PEFT stores in another way.
-    """
+    """An adapter's tensors and configuration for PEFT."""
     plan = adapter.plan
     tensors: Tensors = {}
     for module, factors in plan.modules.items():
-        if module.rsplit(".", 1)[-1] in _EMBEDDINGS:
-            raise ConversionError(f"{module} is an embedding; only Linear layers can be exported.")
         path = f"base_model.model.{module}"
         tensors[f"{path}.lora_A.weight"] = mx.contiguous(adapter.a(factors).T)
         tensors[f"{path}.lora_B.weight"] = mx.contiguous(adapter.b(factors).T)
@@ -160,7 +153,7 @@ def compare_updates(before: tuple[Path, AdapterConfig], after: tuple[Path, Adapt
     Raises:
         ConversionError: it is above the tolerance, or the modules are not the same.
     """
-    first, second = read_adapter(*before), read_adapter(*after)
+    first, second = read_adapter(*before, converts_float64=True), read_adapter(*after)
     if first.plan.modules.keys() != second.plan.modules.keys():
         raise ConversionError("The converted adapter changes other modules; this is a bug.")
     keys = mx.random.split(mx.random.key(0), len(first.plan.modules))

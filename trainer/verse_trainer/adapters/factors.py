@@ -1,11 +1,14 @@
 """The numbers of an adapter: its factors, as they lie in the file, and what they amount to."""
 
 import io
+import struct
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import mlx.core as mx
+import msgspec
 
 from verse.adapter_config import AdapterConfig
 from verse.adapter_files import (
@@ -16,6 +19,7 @@ from verse.adapter_files import (
     plan_adapter,
 )
 from verse.model_spelling import AdapterPart
+from verse.safetensors_header import SafetensorsHeaderError, TensorEntry, read_header
 from verse_trainer.adapters.facts import ModuleNorm
 from verse_trainer.adapters.folders import choose, find
 from verse_trainer.errors import ConversionError
@@ -51,27 +55,58 @@ class AdapterTensors:
 
 
 def read_adapter(
-    file: Path, config: AdapterConfig, base_modules: dict[str, ModuleShape] | None = None
+    file: Path,
+    config: AdapterConfig,
+    base_modules: dict[str, ModuleShape] | None = None,
+    *,
+    converts_float64: bool = False,
 ) -> AdapterTensors:
     """Read a file of weights that fits its configuration and, if it is given, the base.
+
+    Args:
+        file: The weights.
+        config: What the folder says of them.
+        base_modules: The base's Linear layers by path.
+        converts_float64: Read such numbers as float32 instead of refusing them.
 
     Raises:
         ConversionError: it does not fit, or holds a number that is none.
     """
     try:
-        plan = plan_adapter(file, config, base_modules)
-    except AdapterFileError as error:
+        plan = plan_adapter(file, config, base_modules, allows_float64=converts_float64)
+        data = _without_float64(file) if converts_float64 else file.read_bytes()
+    except (AdapterFileError, SafetensorsHeaderError) as error:
         raise ConversionError(f"{file} cannot be used: {error}") from error
     # From memory: whoever writes the file while it is mapped would end this process.
-    tensors = mx.load(io.BytesIO(file.read_bytes()), format="safetensors")
+    tensors = mx.load(io.BytesIO(data), format="safetensors")
     assert isinstance(tensors, dict)
-    finite = mx.stack([mx.all(mx.isfinite(tensor)) for tensor in tensors.values()])
+    used = (n for f in plan.modules.values() for n in (f.a, f.b, f.m) if n is not None)
+    finite = mx.stack([mx.all(mx.isfinite(tensors[name])) for name in used])
     if not mx.all(finite).item():
         raise ConversionError(
             f"{file} holds NaN or infinity, as after training that diverged; take an earlier "
             "checkpoint."
         )
     return AdapterTensors(plan, tensors)
+
+
+def _without_float64(file: Path) -> bytes:
+    """The file with float32 where it has float64, which mlx cannot read."""
+    header, data = read_header(file), file.read_bytes()
+    entries: dict[str, TensorEntry] = {}
+    parts: list[bytes] = []
+    end = 0
+    for name, entry in header.tensors.items():
+        first, last = (header.data_start + offset for offset in entry.data_offsets)
+        part, dtype = data[first:last], entry.dtype
+        if dtype == "F64":
+            # What float32 cannot hold becomes infinity, which is refused.
+            part, dtype = array("f", array("d", part)).tobytes(), "F32"
+        entries[name] = TensorEntry(dtype, entry.shape, (end, end + len(part)))
+        parts.append(part)
+        end += len(part)
+    text = msgspec.json.encode(entries)
+    return b"".join([struct.pack("<Q", len(text)), text, *parts])
 
 
 def delta_norms(adapter: AdapterTensors) -> dict[str, float]:

@@ -41,7 +41,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdapterSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `list`; a broken folder has a problem and nothing else."""
+    """One line of `list`; a folder that cannot even be read has a problem and nothing else."""
 
     name: str
     problem: str | None = None
@@ -67,6 +67,8 @@ class CheckpointFacts(msgspec.Struct, frozen=True, kw_only=True):
     train_loss: float | None = None
     valid_loss: float | None = None
     problem: str | None = None
+    notes: tuple[str, ...] = ()
+    """What of it the server leaves out."""
 
 
 class ModuleNorm(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,8 +110,11 @@ def summarize(entry: AdapterEntry) -> AdapterSummary:
     config, training = entry.folder.config, _training(entry.folder)
     best = training.best
     files = _weights(entry.folder)
+    # As the server judges it: without published weights, by the newest checkpoint.
+    plan = _plan(entry.folder.published or [*files.values()][-1], entry.folder)
     return AdapterSummary(
         name=entry.name,
+        problem=plan if isinstance(plan, str) else None,
         format=_format(config),
         rank=config.r if isinstance(config, PeftConfig) else config.rank_of(""),
         scale=config.scale_of(""),
@@ -189,6 +194,7 @@ def _checkpoint(
         train_loss=losses.train_loss if losses else None,
         valid_loss=losses.valid_loss if losses else None,
         problem=plan if isinstance(plan, str) else None,
+        notes=() if isinstance(plan, str) else plan.notes,
     )
 
 
@@ -219,6 +225,7 @@ def _warnings(
     for checkpoint in checkpoints:
         if checkpoint.problem:
             yield f"{checkpoint.file} cannot be served: {checkpoint.problem}"
+    yield from dict.fromkeys(f"{note}." for checkpoint in checkpoints for note in checkpoint.notes)
 
 
 def _scale_warnings(folder: AdapterFolder) -> Iterator[str]:

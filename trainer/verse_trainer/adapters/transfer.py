@@ -8,7 +8,7 @@ import mlx.core as mx
 import msgspec
 
 from verse.adapter_config import MlxConfig, PeftConfig
-from verse.adapter_files import ModuleShape
+from verse.adapter_files import AdapterPlan, ModuleShape
 from verse.adapter_folder import (
     CONFIG_FILE,
     MLX_WEIGHTS_FILE,
@@ -43,6 +43,8 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     difference: float
     """Largest relative difference that the self-check found."""
     has_prompt_format: bool
+    notes: tuple[str, ...]
+    """What of the source was left out."""
 
 
 class _Dropouts(msgspec.Struct, frozen=True):
@@ -82,7 +84,7 @@ def import_folder(
     folder = _read_peft(source)
     if _is_base_name(target.name, base or folder.config.recorded_base):
         raise ConversionError(f"{target.name!r} is the base's own name; give another with --name.")
-    adapter = _read_weights(folder, folder.published, base)
+    adapter = _read_weights(folder, folder.published, base, converts_float64=True)
     if base is None:
         _refuse_fused(adapter)
     with staged(target) as stage:
@@ -90,7 +92,8 @@ def import_folder(
         _keep_beside(folder.path, stage)
         if prompt_format is not None:
             replace_file(stage / PROMPT_FILE, [_json(prompt_format)])
-        return _report(folder, folder.published, stage, target)
+        assert folder.published is not None
+        return _report(folder, folder.published, adapter.plan, stage, target)
 
 
 def export_folder(
@@ -121,7 +124,7 @@ def export_folder(
             _save(stage / PEFT_WEIGHTS_FILE, tensors)
             replace_file(stage / CONFIG_FILE, [_json(config)])
         _keep_beside(folder.path, stage)
-        return _report(folder, chosen.weights, stage, output)
+        return _report(folder, chosen.weights, adapter.plan, stage, output)
 
 
 def _read_peft(source: Path) -> AdapterFolder:
@@ -138,9 +141,12 @@ def _read_peft(source: Path) -> AdapterFolder:
     return folder
 
 
-def _read_weights(folder: AdapterFolder, weights: Path | None, base: str | None) -> AdapterTensors:
+def _read_weights(
+    folder: AdapterFolder, weights: Path | None, base: str | None, *, converts_float64: bool = False
+) -> AdapterTensors:
     assert weights is not None
-    return read_adapter(weights, folder.config, None if base is None else base_shapes(base))
+    shapes = None if base is None else base_shapes(base)
+    return read_adapter(weights, folder.config, shapes, converts_float64=converts_float64)
 
 
 def base_shapes(base: str) -> dict[str, ModuleShape]:
@@ -187,6 +193,8 @@ def _copy(stage: Path, chosen: Chosen, base: str | None) -> None:
         scale = folder.config.scale_of("")
         recorded["lora_parameters"] = {"dropout": 0.0, **parameters, "scale": scale}
         recorded.setdefault("num_layers", -1)
+        # Early versions of mlx-lm wrote `use_dora` instead, which today's does not read.
+        recorded.setdefault("fine_tune_type", "dora" if folder.config.uses_dora else "lora")
         if chosen.step not in (None, folder.config.best_step):
             recorded.pop("best_step", None)
     shutil.copyfile(chosen.weights, stage / weights)
@@ -220,9 +228,10 @@ def _json(config: msgspec.Struct | dict[str, Any]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(config), indent=1)
 
 
-def _report(before: AdapterFolder, weights: Path | None, stage: Path, target: Path) -> Transfer:
+def _report(
+    before: AdapterFolder, weights: Path, source: AdapterPlan, stage: Path, target: Path
+) -> Transfer:
     """The self-check: what was written, read back, against what was there."""
-    assert weights is not None
     after = read_adapter_folder(stage)
     assert after.published is not None
     written = read_adapter(after.published, after.config)
@@ -233,4 +242,5 @@ def _report(before: AdapterFolder, weights: Path | None, stage: Path, target: Pa
         scale=written.plan.scale,
         difference=compare_updates((weights, before.config), (after.published, after.config)),
         has_prompt_format=after.prompt_format is not None,
+        notes=source.notes,
     )

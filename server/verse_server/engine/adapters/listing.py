@@ -93,7 +93,7 @@ def _report(version: AdapterVersion, base_id: str, delta_norm: float | None) -> 
 
 
 def _warnings(version: AdapterVersion, base_id: str, delta_norm: float | None) -> tuple[str, ...]:
-    warnings: list[str] = []
+    warnings = list(version.plan.notes)
     if doubt := base_doubt(version, base_id):
         warnings.append(doubt)
     if version.prompt_format is None:
