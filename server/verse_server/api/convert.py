@@ -1,21 +1,18 @@
 """Where the wire and the engine meet: bodies become engine requests, engine records the wire's.
 
-Encoding a whole megabyte takes most of a second, and so does hashing a large adapter that has just
-appeared; no stream should wait for either. So what asks the engine for names and tokens runs in one
-thread beside the event loop: one, because a tokenizer is not made to be called from two at once.
+What asks the engine for names and tokens runs beside the event loop (`encoding_pool`).
 Answers are `answering`'s.
 """
 
-import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TypeVar, cast
+from typing import cast
 
 import msgspec
 
 from verse.prompt import Message
 from verse_server.api.admission import Admission
+from verse_server.api.encoding_pool import encode_beside_the_loop, resolve_beside_the_loop
 from verse_server.api.errors import RequestError
 from verse_server.engine.errors import PromptTooLongError
 from verse_server.engine.interface import Engine
@@ -48,17 +45,9 @@ from verse_server.protocol.models import (
 )
 from verse_server.protocol.shared import SamplingRequest
 
-T = TypeVar("T")
-
 _NAMES_OF_NO_ADAPTER = ("base", "default_model")
 """Beside the base's own id: what `model` may hold while `adapters` names the adapter."""
 _DEFAULT_COMPLETION_TOKENS = 16
-
-_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
-
-
-async def _beside_the_loop(function: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_thread, function)
 
 
 async def chat_rows(
@@ -70,7 +59,10 @@ async def chat_rows(
         RequestError: what is asked for does not go together.
         EngineError: as `Engine.resolve` and `Engine.encode`.
     """
-    return [await _beside_the_loop(partial(_chat_row, request, engine, admission))]
+    name, messages = _model_name(request, engine.base), _messages(request.messages)
+    target = await resolve_beside_the_loop(partial(engine.resolve, name))
+    prompt = await _encode_messages(engine, target, messages)
+    return [_chat_row(request, admission, engine.base, target, prompt)]
 
 
 async def completion_rows(
@@ -82,30 +74,48 @@ async def completion_rows(
         RequestError: a prompt is empty or mixed, or what is asked for does not go together.
         EngineError: as `Engine.resolve`, or a prompt leaves no room.
     """
-    return await _beside_the_loop(partial(_completion_rows, request, engine, admission))
+    base, prompts = engine.base, _prompts(request, engine.base)
+    target = await resolve_beside_the_loop(partial(engine.resolve, _model_name(request, base)))
+    num_chars = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
+    encoded = await encode_beside_the_loop(partial(_encode_texts, engine, prompts), num_chars)
+    rows = _completion_rows(request, admission, base, target, encoded)
+    if not request.echo:
+        return rows, [""] * len(rows)
+    return rows, [p if isinstance(p, str) else engine.decode(p) for p in prompts]
 
 
 async def probe_request(
     request: ProbeRequest, name: str, engine: Engine
 ) -> tuple[Target, tuple[int, ...]]:
     """What a name means, and a theme in its format; raises as the engine does."""
+    target = await resolve_beside_the_loop(partial(engine.resolve, name))
+    return target, await _encode_messages(engine, target, [Message("user", request.prompt)])
 
-    def resolve_and_encode() -> tuple[Target, tuple[int, ...]]:
-        target = engine.resolve(name)
-        return target, engine.encode(target, [Message("user", request.prompt)])
 
-    return await _beside_the_loop(resolve_and_encode)
+async def _encode_messages(
+    engine: Engine, target: Target, messages: Sequence[Message]
+) -> tuple[int, ...]:
+    complete = target.prompt_format.with_system(messages)
+    num_chars = sum(len(message.content) for message in complete)
+    return await encode_beside_the_loop(partial(engine.encode, target, messages), num_chars)
+
+
+def _encode_texts(
+    engine: Engine, prompts: Sequence[str | tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    return [engine.encode_text(p) if isinstance(p, str) else p for p in prompts]
 
 
 def _chat_row(
-    request: ChatCompletionRequest, engine: Engine, admission: Admission
+    request: ChatCompletionRequest,
+    admission: Admission,
+    base: BaseInfo,
+    target: Target,
+    prompt: tuple[int, ...],
 ) -> GenerationRequest:
-    name, messages = _model_name(request, engine.base), _messages(request.messages)
-    target = engine.resolve(name)
-    prompt = engine.encode(target, messages)
-    _check_logit_bias(request, engine.base)
-    max_tokens = request.max_completion_tokens or request.max_tokens or engine.base.max_tokens
-    row = _row(request, admission, engine.base, target, prompt, max_tokens)
+    _check_logit_bias(request, base)
+    max_tokens = request.max_completion_tokens or request.max_tokens or base.max_tokens
+    row = _row(request, admission, base, target, prompt, max_tokens)
     return msgspec.structs.replace(
         row,
         num_top_logprobs=_num_top_logprobs(request),
@@ -114,15 +124,16 @@ def _chat_row(
 
 
 def _completion_rows(
-    request: CompletionRequest, engine: Engine, admission: Admission
-) -> tuple[list[GenerationRequest], list[str]]:
-    base, prompts = engine.base, _prompts(request, engine.base)
-    target = engine.resolve(_model_name(request, base))
-    encoded = [engine.encode_text(p) if isinstance(p, str) else p for p in prompts]
+    request: CompletionRequest,
+    admission: Admission,
+    base: BaseInfo,
+    target: Target,
+    encoded: Sequence[tuple[int, ...]],
+) -> list[GenerationRequest]:
     _check_logit_bias(request, base)
     _check_max_tokens(request)
     max_tokens = _DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
-    rows = [
+    return [
         msgspec.structs.replace(
             _row(request, admission, base, target, prompt, max_tokens),
             num_top_logprobs=request.logprobs,
@@ -131,9 +142,6 @@ def _completion_rows(
         )
         for prompt in encoded
     ]
-    if not request.echo:
-        return rows, [""] * len(rows)
-    return rows, [p if isinstance(p, str) else engine.decode(p) for p in prompts]
 
 
 def _row(

@@ -10,7 +10,7 @@ import msgspec
 
 from verse.base_model import BaseModel, BaseModelError, linear_shapes
 from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
-from verse.prompt import POEM_SYSTEM, Message, PromptError, PromptFormat, render
+from verse.prompt import POEM_SYSTEM, Message, PromptFormat
 from verse_server.config import EngineConfig
 from verse_server.engine.adapters.listing import AdapterVersion
 from verse_server.engine.adapters.lora import LoraBank
@@ -18,13 +18,13 @@ from verse_server.engine.adapters.operations import MlxAdapters
 from verse_server.engine.adapters.registry import AdapterRegistry
 from verse_server.engine.adapters.residency import AdapterResidency
 from verse_server.engine.delivery import Mailbox
+from verse_server.engine.encoding import PromptEncoder
 from verse_server.engine.errors import (
     AdapterChangedError,
     EngineClosedError,
     EngineError,
     InvalidRequestError,
     ModelNotFoundError,
-    PromptTooLongError,
     StartupError,
 )
 from verse_server.engine.sampling.grammar import Grammar, Grammars
@@ -60,6 +60,7 @@ class MlxEngine:
         self._loaded = base
         self._worker = worker
         self._registry = registry
+        self._encoder = PromptEncoder(base.hf_tokenizer, base.context_length)
         self._grammars = Grammars(base)
         self.adapters = MlxAdapters(config.adapter_slots, worker, registry)
         self._draining = False
@@ -142,23 +143,11 @@ class MlxEngine:
 
     def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
         """See `interface.Engine`."""
-        complete = target.prompt_format.with_system(messages)
-        try:
-            rendered = render(
-                complete,
-                target.prompt_format,
-                self._loaded.hf_tokenizer,
-                add_generation_prompt=True,
-            )
-        except PromptError as error:
-            raise InvalidRequestError(str(error), param="messages") from error
-        if len(rendered.token_ids) >= self._info.context_length:
-            raise PromptTooLongError(len(rendered.token_ids), self._info.context_length)
-        return rendered.token_ids
+        return self._encoder.encode(messages, target.prompt_format)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """See `interface.Engine`."""
-        return tuple(self._loaded.hf_tokenizer.encode(text, add_special_tokens=True))
+        return self._encoder.encode_text(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `interface.Engine`."""

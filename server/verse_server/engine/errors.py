@@ -73,11 +73,17 @@ class PromptTooLongError(InvalidRequestError):
     """The prompt alone fills the context of the base."""
 
     def __init__(
-        self, num_prompt_tokens: int, context_length: int, param: str = "messages"
+        self,
+        num_prompt_tokens: int,
+        context_length: int,
+        param: str = "messages",
+        *,
+        is_exact: bool = True,
     ) -> None:
+        count = f"{num_prompt_tokens}" if is_exact else f"at least {num_prompt_tokens}"
         super().__init__(
             f"This model's context is {context_length} tokens and the {param} take "
-            f"{num_prompt_tokens}, which leaves no room for an answer; shorten the {param}.",
+            f"{count}, which leaves no room for an answer; shorten the {param}.",
             param=param,
         )
 

@@ -3,7 +3,8 @@
 No mlx here, as in `types`, whose records cross it.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextvars import ContextVar
 from typing import Protocol
 
 from verse.prompt import Message
@@ -18,6 +19,12 @@ from verse_server.engine.types import (
     ModelInfo,
     Target,
 )
+
+still_wanted: ContextVar[Callable[[], bool]] = ContextVar(
+    "still_wanted",
+    default=lambda: True,
+)
+"""Asked now and then by work of some length, which ends with a CancelledError when nobody waits."""
 
 
 class Adapters(Protocol):
@@ -97,7 +104,7 @@ class Engine(Protocol):
         ...
 
     def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Render the messages in the target's prompt format.
+        """Render the messages in the target's prompt format; takes a while, in any thread.
 
         A missing system message is filled in with the recorded one.
 
@@ -108,7 +115,11 @@ class Engine(Protocol):
         ...
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """A text as it is, control tokens included, behind what the tokenizer begins texts with."""
+        """A text as it is, control tokens included, behind what the tokenizer begins texts with.
+
+        Raises:
+            PromptTooLongError: it is longer than the context.
+        """
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
@@ -13,9 +14,16 @@ from live import live_server, wait_until
 from wire import CHAT, chat_body
 
 from verse.prompt import Message
-from verse_server.api import convert
+from verse_server.api.encoding_pool import (
+    ENCODING_SHORT,
+    LONG_CHARS,
+    NUM_SHORT_THREADS,
+    encode_beside_the_loop,
+    resolve_beside_the_loop,
+)
 from verse_server.api.errors import ClientDisconnectedError
 from verse_server.api.streaming import until_disconnect
+from verse_server.engine.interface import still_wanted
 from verse_server.engine.types import Target
 
 
@@ -74,10 +82,14 @@ class Encoding(FakeEngine):
         super().__init__()
         self.texts_encoded: list[str] = []
         self.go_on = threading.Event()
+        self.num_abandoned = 0
 
     def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
         self.texts_encoded.append(messages[-1].content)
-        assert self.go_on.wait(60)
+        wait_until(lambda: self.go_on.is_set() or not still_wanted.get()())
+        if not still_wanted.get()():
+            self.num_abandoned += 1
+            raise CancelledError
         return super().encode(target, messages)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
@@ -92,22 +104,55 @@ def test_nothing_is_encoded_for_those_that_hang_up_while_another_prompt_is(
     caplog.set_level("INFO", logger="verse_server")
     engine = Encoding()
     with live_server(engine) as address:
-        first = post(address, chat_body())
-        wait_until(lambda: engine.texts_encoded == ["河"])
+        busy = [post(address, chat_body()) for _ in range(NUM_SHORT_THREADS)]
+        wait_until(lambda: engine.texts_encoded == ["河"] * NUM_SHORT_THREADS)
         asked = {"model": "base", "prompt": "月", "stream": stream}
         leavers = [
             post(address, chat_body(stream=stream, messages=[{"role": "user", "content": "山"}])),
             post(address, asked, "/v1/completions"),
         ]
-        wait_until(lambda: convert._thread._work_queue.qsize() == 2)  # pyright: ignore[reportPrivateUsage]
+        wait_until(lambda: ENCODING_SHORT._work_queue.qsize() == 2)
         for leaver in leavers:
             leaver.close()
         wait_until(lambda: caplog.text.count("error=client_disconnected") == 2)
         engine.go_on.set()
-        assert b"200 OK" in first.recv(65536)
-        first.close()
-    assert engine.texts_encoded == ["河"]
-    assert len(engine.requests) == 1
+        for connection in busy:
+            assert b"200 OK" in connection.recv(65536)
+            connection.close()
+    assert engine.texts_encoded == ["河"] * NUM_SHORT_THREADS
+    assert len(engine.requests) == NUM_SHORT_THREADS
+
+
+def test_one_that_hangs_up_while_its_own_prompt_is_encoded_ends_that_work() -> None:
+    engine = Encoding()
+    with live_server(engine) as address:
+        leaver = post(address, chat_body())
+        wait_until(lambda: engine.texts_encoded == ["河"])
+        leaver.close()
+        wait_until(lambda: engine.num_abandoned == 1)
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_long_text_that_is_encoded_keeps_no_short_one_waiting(long: bool) -> None:
+    num_chars = LONG_CHARS + 1 if long else LONG_CHARS
+    hold = threading.Event()
+
+    async def scenario() -> tuple[str, str]:
+        blocked = [
+            asyncio.create_task(encode_beside_the_loop(lambda: hold.wait(60), num_chars))
+            for _ in range(NUM_SHORT_THREADS)
+        ]
+        await asyncio.sleep(0.05)
+        short = asyncio.create_task(encode_beside_the_loop(lambda: "short", 1))
+        resolved = await resolve_beside_the_loop(lambda: "resolved")
+        await asyncio.sleep(0.05)
+        done = "done" if short.done() else "waits"
+        hold.set()
+        await asyncio.gather(short, *blocked)
+        return resolved, done
+
+    assert asyncio.run(scenario()) == ("resolved", "done" if long else "waits")
 
 
 def test_one_that_hangs_up_does_not_disturb_the_others(slow: FakeEngine, address: str) -> None:

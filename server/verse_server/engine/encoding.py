@@ -1,0 +1,166 @@
+"""From messages and texts to token ids, at a cost that is bounded before any text is tokenized.
+
+A text that cannot fit the context is refused by its length (`token_bounds`). What an adapter's
+recorded system message becomes is remembered. Work that nobody waits for any more ends at the next
+piece. May be called from any thread, and lets Python go on meanwhile: an event loop beside it does
+not stand still. No mlx here.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from typing import Any, cast
+
+import tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from verse.prompt import Message, PromptError, PromptFormat, Rendered, Tokenizer, render
+from verse_server.engine.errors import InvalidRequestError, PromptTooLongError
+from verse_server.engine.interface import still_wanted
+from verse_server.engine.token_bounds import TokenBound, make_token_bound
+
+_MAX_REMEMBERED = 64
+_MAX_FRAME_CHARS = 200
+"""A piece with so much more than the system message in it is a request's own."""
+
+
+class PromptEncoder:
+    """One tokenizer, and the context that its texts must fit."""
+
+    def __init__(self, hf_tokenizer: Tokenizer, context_length: int) -> None:
+        self.hf_tokenizer = hf_tokenizer
+        self.context_length = context_length
+        self.remembered = _RememberedPieces()
+        self._lock = threading.Lock()
+        self._rust = _rust_tokenizer(hf_tokenizer)
+        self.bound = None if self._rust is None else make_token_bound(self._rust)
+
+    def encode(self, messages: Sequence[Message], prompt_format: PromptFormat) -> tuple[int, ...]:
+        """Render messages in a format, led by its system message if they have none.
+
+        Raises:
+            PromptTooLongError: no room is left for one token.
+            InvalidRequestError: the format cannot hold these messages.
+            CancelledError: nobody wants it any more.
+        """
+        limit = _Limit(self.bound, self.context_length, "messages")
+        pieces = _PieceTokenizer(self, limit, prompt_format.system)
+        try:
+            rendered: Rendered = render(
+                prompt_format.with_system(messages),
+                prompt_format,
+                pieces,
+                add_generation_prompt=True,
+            )
+        except PromptError as error:
+            raise InvalidRequestError(str(error), param="messages") from error
+        if len(rendered.token_ids) >= self.context_length:
+            raise PromptTooLongError(len(rendered.token_ids), self.context_length)
+        return rendered.token_ids
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """A text as it is, control tokens included, behind what the tokenizer begins texts with.
+
+        Raises:
+            PromptTooLongError: it is longer than the context.
+            CancelledError: nobody wants it any more.
+        """
+        _Limit(self.bound, self.context_length + 1, "prompt").check(text)
+        return tuple(self.tokenize(text, add_special_tokens=True))
+
+    def tokenize(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """What the tokenizer makes of a text, however long."""
+        if self._rust is None:
+            with self._lock:
+                return self.hf_tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        # Of all its ways to encode, the only one that holds neither the GIL nor a lock.
+        batch = self._rust.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        return batch[0].ids
+
+
+class _Limit:
+    """Refuses a text, given in pieces, when it can no longer have fewer than so many tokens."""
+
+    def __init__(self, bound: TokenBound | None, num_tokens: int, param: str) -> None:
+        self._bound = bound
+        self._num_tokens = num_tokens
+        self._num_read = 0
+        self._param = param
+
+    def check(self, text: str) -> None:
+        if not still_wanted.get()():
+            raise CancelledError
+        if self._bound is None or len(text) < self._num_tokens - self._num_read:
+            return  # a token may be a character long, so this much may fit
+        at_least = self._num_read + self._bound.at_least(text, self._num_tokens - self._num_read)
+        if at_least >= self._num_tokens:
+            context = self._num_tokens - (self._param == "prompt")
+            raise PromptTooLongError(at_least, context, self._param, is_exact=False)
+
+    def count(self, num_tokens: int) -> None:
+        self._num_read += num_tokens
+
+
+class _PieceTokenizer:
+    """The tokenizer that rendering one prompt sees."""
+
+    def __init__(self, encoder: PromptEncoder, limit: _Limit, own_system: str | None) -> None:
+        self._encoder = encoder
+        self._limit = limit
+        self._own_system = own_system
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return self._encoder.hf_tokenizer.get_added_vocab()
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any:
+        return self._encoder.hf_tokenizer.apply_chat_template(conversation, **kwargs)
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        remembered = self._encoder.remembered.get(text)
+        if remembered is not None:
+            self._limit.count(len(remembered))
+            return list(remembered)
+        self._limit.check(text)
+        ids = self._encoder.tokenize(text, add_special_tokens=add_special_tokens)
+        self._limit.count(len(ids))
+        if self._is_own(text):
+            self._encoder.remembered.put(text, ids)
+        return ids
+
+    def _is_own(self, text: str) -> bool:
+        system = self._own_system
+        return bool(system) and len(text) <= len(system) + _MAX_FRAME_CHARS and system in text
+
+
+class _RememberedPieces:
+    """Token ids of pieces that every request to an adapter has: the ones asked for last."""
+
+    def __init__(self) -> None:
+        self._pieces: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, text: str) -> tuple[int, ...] | None:
+        with self._lock:
+            if text in self._pieces:
+                self._pieces.move_to_end(text)
+            return self._pieces.get(text)
+
+    def put(self, text: str, ids: Sequence[int]) -> None:
+        with self._lock:
+            self._pieces[text] = tuple(ids)
+            while len(self._pieces) > _MAX_REMEMBERED:
+                self._pieces.popitem(last=False)
+
+
+def _rust_tokenizer(hf_tokenizer: Tokenizer) -> tokenizers.Tokenizer | None:
+    """What does the work below a tokenizer, if it does all of it and alone."""
+    kind = cast(Any, type(hf_tokenizer))
+    fast = cast(Any, PreTrainedTokenizerFast)
+    if not issubclass(kind, fast):
+        return None
+    if kind.encode is not fast.encode or kind._encode_plus is not fast._encode_plus:
+        return None
+    # Encoding once settles what the library sets for each text: no truncation, no padding.
+    hf_tokenizer.encode("a", add_special_tokens=False)
+    return cast(Any, hf_tokenizer).backend_tokenizer
