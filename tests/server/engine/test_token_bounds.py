@@ -57,7 +57,7 @@ def gemma_like() -> Tokenizer:
     merges = [("▁", "▁"), ("▁▁", "▁▁"), ("a", "b"), ("▁", "ab"), ("河", "水")]
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True))
     made.normalizer = normalizers.Replace(" ", "▁")
-    made.add_tokens([AddedToken("[pad]", lstrip=True)])
+    made.add_tokens([AddedToken("[pad]", lstrip=True, normalized=False)])
     return made
 
 
