@@ -1,6 +1,6 @@
 """What a file of poems may be: one reading of it for every command.
 
-reading        `read_file`: the one entry point; which formats there are
+reading        `read_file`: the one entry point; encodings, and which formats there are
 json_files     JSON and JSON Lines, by the keys of their rows
 text_files     plain text and Markdown
 conversations  rows of mlx-lm: `messages`, `prompt` and `completion`, ChatML
@@ -13,13 +13,22 @@ poem for certain is `Refused` and says why.
 """
 
 from verse.poem_files.pieces import Found, LeftOut, Refused, Taken, counted, doubts
-from verse.poem_files.reading import SUFFIXES, PoemFileError, read_content, read_file
+from verse.poem_files.reading import (
+    SUFFIXES,
+    DocumentParser,
+    PoemFileError,
+    ReadOptions,
+    read_content,
+    read_file,
+)
 
 __all__ = (
     "SUFFIXES",
+    "DocumentParser",
     "Found",
     "LeftOut",
     "PoemFileError",
+    "ReadOptions",
     "Refused",
     "Taken",
     "counted",

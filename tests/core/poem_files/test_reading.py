@@ -1,10 +1,13 @@
-"""What a file's bytes say, in the encodings that Chinese files have."""
+"""From a file to what it holds: its size, its encoding, its format."""
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
-from verse.poem_files.encodings import ContentError, Decoded, checked_encoding, decode
+from verse.poem_files import Refused, Taken, read_content, read_file
+from verse.poem_files.reading import ContentError, Decoded, checked_encoding, decode
 
 SIMPLIFIED = "渡口的风\n把缆绳吹成一根弦\n没有人来弹它\n夜里它自己响了一声"
 TRADITIONAL = "渡口的風\n把纜繩吹成一根弦\n沒有人來彈它\n夜裡它自己響了一聲"
@@ -75,3 +78,30 @@ def test_what_is_no_text_or_cannot_be_told_is_said(
 
 def test_names_of_encodings_are_pythons() -> None:
     assert checked_encoding("GB18030") == "gb18030"
+
+
+@pytest.mark.parametrize("name", ["河.txt", "河.json"])
+def test_the_encoding_of_a_file_is_told_with_what_was_found(name: str) -> None:
+    rows = [{"title": "河", "text": SIMPLIFIED}]
+    text = json.dumps(rows, ensure_ascii=False) if name.endswith("json") else SIMPLIFIED
+    (piece,) = read_content(text.encode("gbk"), Path(name))
+    assert isinstance(piece, Taken)
+    assert (piece.poem.theme, piece.poem.text) == ("河", SIMPLIFIED)
+    assert piece.kind.endswith(" (GB18030)")
+
+
+def test_a_file_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "诗 全集.txt"
+    with file.open("wb") as stream:
+        stream.truncate(2 << 30)  # with nothing in it, it takes no room on the disk
+    (refused,) = read_file(file)
+    assert isinstance(refused, Refused)
+    assert "it has 2048 MB, more than the 256 that are read" in str(refused)
+    assert file.name in str(refused)
+
+
+def test_rows_beside_one_in_another_encoding_are_read() -> None:
+    row = json.dumps({"title": "河", "text": "水"}, ensure_ascii=False)
+    content = row.encode() + b"\n" + row.encode("gbk") + b"\n" + row.encode() + b"\n"
+    pieces = read_content(content, Path("a.jsonl"))
+    assert [type(piece) for piece in pieces] == [Taken, Refused, Taken]

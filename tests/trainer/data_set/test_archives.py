@@ -5,21 +5,14 @@ import zipfile
 
 import pytest
 
-from verse.poem_files import archives
-from verse.poem_files.archives import Archive, leads_out, refuse_entities
-from verse.poem_files.encodings import ContentError
+from tests.trainer.data_set.zip_files import zip_of
+from verse.poem_files.reading import ContentError
+from verse_trainer.data_set import archives
+from verse_trainer.data_set.archives import Archive, leads_out, refuse_entities
 
 
 def zipped(**files: bytes) -> bytes:
     return zip_of(files)
-
-
-def zip_of(files: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
 
 
 def test_members_are_read_by_name() -> None:
@@ -60,16 +53,19 @@ def test_a_size_that_is_a_lie_helps_nobody() -> None:
         Archive(lied, max_bytes=1000).check(max_bytes_each=1000)
 
 
+TWO = zipped(a=b"x" * 5000, b=b"y" * 5000)
+
+
 @pytest.mark.parametrize(
-    ("damage", "problem"),
+    ("content", "problem"),
     [
-        (lambda content: content[: len(content) // 2], "broken or was not downloaded whole"),
-        (lambda content: content.replace(b"\x4b", b"\x00", 1), "cannot be unpacked"),
+        (TWO[: len(TWO) // 2], "broken or was not downloaded whole"),
+        (TWO.replace(b"K", b"\0", 1), "cannot be unpacked"),
     ],
 )
-def test_a_broken_archive_is_one_sentence(damage, problem: str) -> None:
+def test_a_broken_archive_is_one_sentence(content: bytes, problem: str) -> None:
     with pytest.raises(ContentError, match=problem):
-        Archive(damage(zipped(a=b"x" * 5000, b=b"y" * 5000))).check(max_bytes_each=1 << 20)
+        Archive(content).check(max_bytes_each=1 << 20)
 
 
 def test_a_password_is_asked_of_nobody() -> None:
@@ -87,7 +83,7 @@ def test_xml_with_entities_of_its_own_is_refused(encoding: str) -> None:
         refuse_entities(harmless.encode(encoding))
     with pytest.raises(ContentError, match="declares entities"):
         Archive(zip_of({"a.xml": harmless.encode(encoding)})).check(max_bytes_each=1000)
-    refuse_entities('<!DOCTYPE html><a>&nbsp;</a>'.encode(encoding))
+    refuse_entities("<!DOCTYPE html><a>&nbsp;</a>".encode(encoding))
 
 
 @pytest.mark.parametrize(
