@@ -14,6 +14,7 @@ changes its meaning. Fields a reader does not know are passed over.
 """
 
 import hashlib
+import re
 import unicodedata
 from datetime import datetime
 from typing import Annotated, Literal
@@ -50,6 +51,11 @@ def content_id(*parts: str | int | None) -> str:
     as_read = [_as_read(part) if isinstance(part, str) else part for part in parts]
     # JSON keeps the parts apart: ("ab", "c") and ("a", "bc") differ.
     return hashlib.sha256(msgspec.json.encode(as_read)).hexdigest()[:_ID_DIGITS]
+
+
+def looks_like_id(value: object) -> bool:
+    """Whether it is an id that `content_id` gives."""
+    return isinstance(value, str) and re.fullmatch(rf"[0-9a-f]{{{_ID_DIGITS}}}", value) is not None
 
 
 def _as_read(text: str) -> str:

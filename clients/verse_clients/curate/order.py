@@ -18,9 +18,9 @@ from statistics import median
 from types import MappingProxyType
 
 from verse.records import OrderName
+from verse.replay import Replay
 from verse.similarity import normalise, shingles
 from verse_clients.curate.queue import Slot
-from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import Item
 
 _REPEAT_EVERY = 20

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from verse.records import Decision
-from verse_clients.decisions.journal import Replay
+from verse.replay import Replay
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding, Reason
 

@@ -21,10 +21,10 @@ import msgspec
 from rapidfuzz.distance import Levenshtein
 
 from verse.records import Decision, JournalEntry, OrderName, PairDecision, Undo
+from verse.replay import Replay
 from verse_clients.curate.order import arrange, has_something_to_hide, is_blind_order, neutral
 from verse_clients.curate.queue import Filter, Queue, Slot, lets_through
 from verse_clients.curate.store import WindowState
-from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding
 

@@ -6,7 +6,8 @@ from statistics import median
 from typing import NamedTuple
 
 from verse.records import Decision
-from verse_clients.decisions.journal import IMPORTED, AcceptanceTally, Replay, is_verdict, tallies
+from verse.replay import IMPORTED, Replay
+from verse_clients.decisions.journal import AcceptanceTally, is_verdict, tallies
 from verse_clients.decisions.sources import Item
 
 _PACE_WINDOW = 20

@@ -17,8 +17,8 @@ from verse.records import (
     JournalEntry,
     TrainingExample,
 )
+from verse.replay import Replay, accepted_poems, final_text, rejected_poems
 from verse_clients.decisions import DecisionsError
-from verse_clients.decisions.journal import Replay, accepted_poems, final_text, rejected_poems
 from verse_clients.decisions.preferences import preference_pairs
 from verse_clients.decisions.sources import SeedPoem
 from verse_clients.markdown import book

@@ -18,14 +18,8 @@ from verse.records import (
     Poem,
     PreferencePair,
 )
+from verse.replay import Replay, accepted_poems, final_text, last_comparisons, rejected_poems
 from verse.similarity import comparison_key
-from verse_clients.decisions.journal import (
-    Replay,
-    accepted_poems,
-    final_text,
-    last_comparisons,
-    rejected_poems,
-)
 
 _MAX_PAIRS = 4
 """Of one poem in accepted-over-rejected pairs, so that no poem speaks louder than the others."""

@@ -22,9 +22,10 @@ import msgspec
 from verse import jsonl
 from verse.model_spelling import BASE
 from verse.records import Candidate, Decision, PairDecision
+from verse.replay import IMPORTED, Replay
 from verse.verdicts import Verdict, VerdictError, list_verdict, read_verdict
 from verse_clients.decisions import JournalError, SourceError
-from verse_clients.decisions.journal import IMPORTED, Replay, read_journal
+from verse_clients.decisions.journal import read_journal
 
 Past = Literal["accept", "edit", "reject"]
 _PAST: Mapping[Verdict | None, Past] = {

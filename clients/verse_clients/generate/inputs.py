@@ -10,7 +10,8 @@ from verse import jsonl, verdicts
 from verse.folders import found
 from verse.prompt import THEME_SLOT, Message
 from verse.records import Candidate, Origin, Poem
-from verse_clients.decisions.journal import Replay, accepted_poems, read_journal
+from verse.replay import Replay, accepted_poems
+from verse_clients.decisions.journal import read_journal
 from verse_clients.errors import InputError
 
 

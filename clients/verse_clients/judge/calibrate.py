@@ -16,7 +16,7 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 from verse.records import JournalEntry
-from verse_clients.decisions.journal import Replay
+from verse.replay import Replay
 from verse_clients.errors import InputError
 from verse_clients.judge.metrics import (
     Estimate,

@@ -19,8 +19,8 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from verse.records import Decision
+from verse.replay import Replay, is_blind
 from verse.similarity import normalise
-from verse_clients.decisions.journal import Replay, is_blind
 from verse_clients.judge.ranked import CRITERIA, Comparison, Ranked, RankedPoem, total
 
 _stats = cast(Any, scipy.stats)  # has no types

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from verse.records import JournalEntry
-from verse_clients.decisions.journal import Replay
+from verse.replay import Replay
 from verse_clients.errors import OutputError
 from verse_clients.judge.metrics import blind_verdicts, length_of
 from verse_clients.judge.ranked import Ranked, RankedPoem

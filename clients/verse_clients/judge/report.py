@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from verse.records import JournalEntry
-from verse_clients.decisions.journal import Replay, is_blind, last_comparisons
+from verse.replay import Replay, is_blind, last_comparisons
 from verse_clients.judge.metrics import (
     FINAL,
     Consistency,

@@ -12,8 +12,8 @@ import msgspec
 
 from verse.poem_split import PoemSplit, read_split
 from verse.records import Candidate, Decision, Poem
+from verse.replay import Replay
 from verse_clients.decisions.exports import seed_list
-from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import read_decisions
 from verse_clients.errors import InputError
 from verse_clients.generate.inputs import read_candidates

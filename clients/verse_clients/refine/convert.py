@@ -14,8 +14,8 @@ import msgspec
 
 from verse.poem_split import PoemSplit
 from verse.records import JournalEntry, Poem, PreferencePair
+from verse.replay import Replay, accepted_poems
 from verse.similarity import NearDuplicates, comparison_key
-from verse_clients.decisions.journal import Replay, accepted_poems
 from verse_clients.decisions.preferences import preference_pairs
 from verse_clients.measures import first_line
 from verse_clients.screening import Finding, Guard, Limits, Reason

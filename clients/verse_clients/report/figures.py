@@ -11,15 +11,8 @@ from typing import NamedTuple
 import msgspec
 
 from verse.records import Decision, PairDecision
-from verse_clients.decisions.journal import (
-    AcceptanceTally,
-    Replay,
-    is_blind,
-    last_comparisons,
-    overall,
-    tallies,
-    wilson,
-)
+from verse.replay import Replay, is_blind, last_comparisons
+from verse_clients.decisions.journal import AcceptanceTally, overall, tallies, wilson
 from verse_clients.measures import Measures, ReferenceSet, equal_samples
 from verse_clients.report.gather import Round
 

@@ -1,12 +1,14 @@
-"""Rows of conversations to learn from, as mlx-lm has them: a question and its answer are a poem.
+r"""Rows of conversations to learn from, as mlx-lm has them: a question and its answer are a poem.
 
-A row is in one of three shapes, told apart as mlx-lm does it, by their keys:
+A row is in one of four shapes, told apart as mlx-lm does it, by their keys:
 
 {"messages": [{"role": ..., "content": ...}, ...]}      several turns allowed
 {"prompt": ..., "completion": ...}                       one question, one answer
 {"text": "<|im_start|>system ...<|im_end|> ..."}         see chatml
+{"text": "TITLE\n<|end|>\nPOEM"}                          a title above its poem
 """
 
+import re
 from collections.abc import Collection
 from typing import Literal
 
@@ -16,7 +18,10 @@ from verse.poem_files import chatml
 from verse.prompt import Message
 from verse.records import Origin, TrainingExample
 
-ConversationShape = Literal["messages", "completion", "seed", "chatml"]
+ConversationShape = Literal["messages", "completion", "seed", "chatml", "titled"]
+
+_TITLE_END = "\n<|end|>"
+_LINE_ENDS = re.compile(r"\r\n?")
 
 
 class ShapeError(ValueError):
@@ -44,12 +49,14 @@ class Conversation(msgspec.Struct, frozen=True):
 
 
 def looks_like_conversation(keys: Collection[str]) -> bool:
-    """Whether these keys promise a conversation; `text` alone does when it is ChatML."""
-    return "messages" in keys or {"prompt", "completion"} <= set(keys)
+    """Whether these keys promise a conversation; a text under a theme is a poem."""
+    if "messages" in keys or {"prompt", "completion"} <= set(keys):
+        return True
+    return "text" in keys and "theme" not in keys and "title" not in keys
 
 
 def decode_conversation(row: bytes | msgspec.Raw) -> Conversation:
-    """Read one row of any of the three shapes.
+    """Read one row of any of the shapes.
 
     Raises:
         ShapeError: the row is no conversation, or has no answer to learn.
@@ -75,13 +82,30 @@ def _from_completion(row: _Completion) -> Conversation:
 
 
 def _from_text(row: _Text) -> Conversation:
+    text = _LINE_ENDS.sub("\n", row.text)
+    is_titled = _TITLE_END in text and not text.lstrip().startswith(chatml.START)
     try:
-        turns = tuple(chatml.parse(row.text))
+        turns = _titled_turns(text) if is_titled else tuple(chatml.parse(text))
     except chatml.ChatmlError as error:
         raise ShapeError(f"its text is not a conversation: {error}") from error
     example = TrainingExample(messages=turns, source=row.source, origin=row.origin)
-    shape = "seed" if chatml.has_seed_frame(row.text) else "chatml"
-    return _checked(Conversation(example, shape))
+    if is_titled:
+        return Conversation(example, "titled")
+    return _checked(Conversation(example, "seed" if chatml.has_seed_frame(text) else "chatml"))
+
+
+def _titled_turns(text: str) -> tuple[Message, ...]:
+    """Title and poem.
+
+    Raises:
+        ShapeError: one of them is blank, or there are several.
+    """
+    title, _, poem = text.partition(_TITLE_END)
+    title, poem = title.strip(), poem.rstrip().removesuffix("<|end|>")
+    is_poem = poem.startswith("\n") and poem.strip() and "<|end|>" not in poem
+    if not title or "\n" in title or not is_poem:
+        raise ShapeError("its text is not a title, a line <|end|>, and a poem")
+    return Message("user", title), Message("assistant", poem.strip("\n"))
 
 
 def _checked(conversation: Conversation) -> Conversation:

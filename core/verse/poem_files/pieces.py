@@ -14,7 +14,11 @@ import msgspec
 from verse.records import Origin, Poem
 from verse.verdicts import Reading, Verdict
 
-Fault = Literal["other_format", "empty"]
+Fault = Literal["other_format", "empty", "torn"]
+"""`torn`: the last line, cut off while it was being written."""
+
+UNREVIEWED = "unreviewed"
+"""The reason of what a model wrote and nobody decided about."""
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +59,7 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     line: int
     reason: str
-    """Completes `12 ...`: `rejected`, `not decided on`."""
+    """Completes `12 ...`: `rejected`, `not decided on`, `unreviewed`."""
     kind: str = ""
     """As in `Taken`."""
     poem: Poem | None = None
@@ -122,6 +126,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """In the plural, as in `Taken`."""
     theme: str = ""
     text: str = ""
+    id: str = ""
+    """Follows from theme and text, if it is empty."""
     source: str = ""
     """The file and line, if it is empty."""
     origin: Origin = "poet"
@@ -152,6 +158,15 @@ def piece_of(draft: Draft, path: Path, line: int, reading: Reading | None = None
 
 def left_out(draft: Draft, path: Path, line: int, reading: Reading) -> LeftOut:
     """A text that its file says is not to be learned; blank, it is left out all the same."""
+    return _left_out(draft, path, line, reading, reading.reason)
+
+
+def unreviewed(draft: Draft, path: Path, line: int, reading: Reading) -> LeftOut:
+    """A text that a model wrote and nobody decided about."""
+    return _left_out(draft, path, line, reading, UNREVIEWED)
+
+
+def _left_out(draft: Draft, path: Path, line: int, reading: Reading, reason: str) -> LeftOut:
     try:
         poem = poem_of(draft, path, line)
     except EmptyError:
@@ -159,7 +174,7 @@ def left_out(draft: Draft, path: Path, line: int, reading: Reading) -> LeftOut:
     return LeftOut(
         path=path,
         line=line,
-        reason=reading.reason,
+        reason=reason,
         kind=draft.kind,
         poem=poem,
         verdict=reading.verdict,
@@ -180,4 +195,4 @@ def poem_of(draft: Draft, path: Path, line: int) -> Poem:
     if not text.strip():
         raise EmptyError("its poem is empty")
     source = draft.source or f"{path}:{line}"
-    return Poem(theme=theme, text=text, source=source, origin=draft.origin)
+    return Poem(theme=theme, text=text, id=draft.id, source=source, origin=draft.origin)

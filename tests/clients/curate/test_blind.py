@@ -17,6 +17,7 @@ from tests.clients.curate.conftest import (
     write_candidates,
 )
 from verse.records import Candidate, Decision, OrderName, PairDecision, Undo
+from verse.replay import is_blind
 from verse_clients.curate import wording
 from verse_clients.curate.app import open_app
 from verse_clients.curate.keymap import Keymap
@@ -24,7 +25,6 @@ from verse_clients.curate.order import default_order, is_blind_order, next_pair
 from verse_clients.curate.queue import Filter
 from verse_clients.curate.session import CurationSession
 from verse_clients.curate.store import WindowState, keep_state
-from verse_clients.decisions.journal import is_blind
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding, Inspector
 

@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from tests.clients.curate.conftest import go_to_repeat, make_items, make_session
 from verse.records import OrderName
+from verse.replay import Replay
 from verse_clients.curate.order import arrange
-from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import Item
 
 ORDERS: tuple[OrderName, ...] = ("file", "shuffle", "score", "disagreement", "theme", "active")

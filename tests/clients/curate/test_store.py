@@ -6,6 +6,7 @@ import pytest
 
 from tests.clients.curate.conftest import make_session
 from verse.records import Candidate, Undo
+from verse.replay import Replay, ReplayError
 from verse_clients.curate import LockedError
 from verse_clients.curate.queue import Filter
 from verse_clients.curate.store import (
@@ -17,7 +18,7 @@ from verse_clients.curate.store import (
     state_file,
 )
 from verse_clients.decisions import JournalError
-from verse_clients.decisions.journal import Replay, read_journal
+from verse_clients.decisions.journal import read_journal
 
 
 def test_a_decision_is_in_the_file_when_write_returns(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_an_undo_of_something_that_does_not_come_before_is_refused() -> None:
     session = make_session()
     session.decide("accept")
     undo = Undo(undone=2, time=session.replay.entries[0].time)
-    with pytest.raises(JournalError, match="does not come before"):
+    with pytest.raises(ReplayError, match="does not come before"):
         Replay([*session.replay.entries, undo])
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from tests.clients.curate.conftest import make_session
 from verse.records import Candidate, Decision, JournalEntry, PairDecision, PreferencePair
+from verse.replay import Replay
 from verse_clients.curate.session import CurationSession, PairVerdict
 from verse_clients.curate.store import WindowState
 from verse_clients.decisions import exports
-from verse_clients.decisions.journal import Replay
 from verse_clients.decisions.sources import Item
 
 TEXTS = ("雨落在屋檐上了", "河不回头往前走", "灯一盏一盏亮起", "河不回头往前走")

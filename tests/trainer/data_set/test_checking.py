@@ -96,7 +96,7 @@ def test_any_file_that_can_be_imported_can_be_checked(tmp_path: Path) -> None:
 
 def test_rows_of_another_format_are_found_in_every_file(tmp_path: Path) -> None:
     write_lines(tmp_path / "train.jsonl", row("河", WATER), {"text": seed_text("风", WIND)})
-    write_lines(tmp_path / "valid.jsonl", {"text": "静夜\n<|end|>\n床前"}, record("雨", "落"))
+    write_lines(tmp_path / "valid.jsonl", {"text": "静夜床前"}, {"keys": [1, 2]})
     report = check(tmp_path)
     assert found(report, "other_format") == [("valid.jsonl", 1), ("valid.jsonl", 2)]
     assert report.num_entries == {

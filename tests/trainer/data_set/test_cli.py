@@ -23,7 +23,7 @@ def test_from_a_file_of_the_original_to_rows(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [{"text": seed_text(f"题{n}", make_text(n))} for n in range(10)]
-    write_lines(folder / "old.jsonl", *rows, {"text": "静夜\n<|end|>\n床前"})
+    write_lines(folder / "old.jsonl", *rows, {"text": "静夜床前"})
     assert main(["data", "import", "old.jsonl"]) == 0
     told = capsys.readouterr()
     assert "old.jsonl: 10 rows of the original project, 1 refused" in told.out

@@ -18,7 +18,8 @@ ONE: dict[str, dict[str, Any]] = {
     "theme and text": {"theme": "河", "text": RIVER},
     "title and poem": {"title": "河", "poem": RIVER, "author": "某人"},
     "title and body": {"title": "河", "body": RIVER},
-    "theme and response": {"theme": "河", "response": RIVER},
+    "theme and poem": {"theme": "河", "poem": RIVER},
+    "a title above its poem": {"text": f"河\n<|end|>\n{RIVER}"},
     "messages": {
         "messages": [
             {"role": "user", "content": "河"},
@@ -93,13 +94,12 @@ def test_the_originals_poems_by_theme_are_a_models(tmp_path: Path) -> None:
     by_theme = {"河": [generated("河", "水")], "雨": [generated("雨", "落"), generated("雨", "下")]}
     file.write_text(json.dumps(by_theme, ensure_ascii=False, indent=1), "utf-8")
     report, poems = imported(tmp_path, file)
-    assert [(poem.theme, poem.text) for poem in poems] == [("河", "水"), ("雨", "落"), ("雨", "下")]
-    assert {poem.origin for poem in poems} == {"accepted"}
-    assert "3 poems the original project's model wrote" in report.sentences[0]
+    assert (report.sentences, poems) == ((f"{file}: 3 unreviewed and left out",), [])
 
 
 REFUSED: dict[str, tuple[object, str]] = {
-    "raw text": ({"text": "静夜\n<|end|>\n床前"}, "its text is not a conversation"),
+    "raw text": ({"text": "静夜床前"}, "its text is not a conversation"),
+    "a title without a poem": ({"text": "静夜\n<|end|>\n"}, "not a title, a line <|end|>"),
     "no theme": ({"poem": "水"}, "no theme or title"),
     "no poem": ({"title": "河"}, "it has no poem: its keys are title"),
     "an empty theme": ({"theme": " ", "text": "水"}, "its theme is empty"),
@@ -109,9 +109,8 @@ REFUSED: dict[str, tuple[object, str]] = {
         {"messages": ONE["messages"]["messages"] * 2},
         "longer conversation",
     ),
-    "a decision": ({"entry": "decision", "action": "accept"}, "verse curate export"),
+    "a decision": ({"entry": "decision", "action": "accept"}, "it is a decision"),
     "a pair": ({"prompt": "河", "chosen": "水", "rejected": "雨"}, "preference pair"),
-    "a candidate": ({"theme": "河", "text": "水", "adapter": None}, "verse curate"),
     "a number": ({"theme": "河", "text": 3}, "Expected `str"),
     "a list": (["河", "水"], "Expected `object`, got `array`"),
     "half a row": ('{"theme": "河", "te', "truncated"),

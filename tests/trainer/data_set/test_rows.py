@@ -37,8 +37,8 @@ def test_all_shapes_of_a_conversation_are_read_in_the_files_order(tmp_path: Path
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ({"text": "静夜\n<|end|>\n床前"}, "does not begin with"),
-        ({"theme": "河", "poem": "水"}, "its keys are theme, poem"),
+        ({"text": "静夜床前"}, "does not begin with"),
+        ({"theme": "河", "lines": ["水"]}, "its keys are theme, lines"),
         ({"messages": [ASKED]}, "nothing to learn"),
         ({"messages": []}, "nothing to learn"),
         ({"messages": [{"role": "poet", "content": "x"}]}, "Invalid enum value 'poet'"),
@@ -63,3 +63,21 @@ def test_any_other_row_is_refused_by_file_and_line_and_names_the_import(
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataSetError, match=r"train\.jsonl cannot be read: No such file"):
         read_rows(tmp_path / "train.jsonl")
+
+
+def test_a_row_that_nobody_decided_about_is_not_learned(tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "train.jsonl", {"theme": "河", "response": "水"})
+    with pytest.raises(DataSetError, match=r"train\.jsonl:1: this row is not learned: it is unrev"):
+        read_rows(file)
+
+
+def test_titles_above_poems_and_records_are_rows_too(tmp_path: Path) -> None:
+    file = write_lines(
+        tmp_path / "valid.jsonl",
+        {"text": "静夜\n<|end|>\n床前\n霜"},
+        {"title": "河", "body": "水"},
+    )
+    titled, poem = (row.example.messages for row in read_rows(file))
+    assert titled == (Message("user", "静夜"), Message("assistant", "床前\n霜"))
+    assert poem[0].role == "system"
+    assert poem[1:] == (Message("user", "河"), Message("assistant", "水"))

@@ -50,7 +50,6 @@ UNDECIDED: dict[str, dict[str, Any]] = {
     "Argilla": {"theme": "河", "text": "水", "status": "draft"},
     "Label Studio": {"title": "河", "text": "水", "annotations": [{"was_cancelled": True}]},
     "edited, not accepted": listed(1, "水", edited=True),
-    "of no flags": {"image": "河", "response": "水"},
 }
 
 

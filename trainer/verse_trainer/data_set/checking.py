@@ -28,8 +28,8 @@ from verse_trainer.data_set.rows import (
     DataRow,
     RowError,
     scan_rows,
+    to_row,
 )
-from verse_trainer.data_set.splitting import to_row
 from verse_trainer.errors import DataSetError
 
 _ROW_FILES = (TRAIN_FILE, VALID_FILE, TEST_FILE)
@@ -127,6 +127,11 @@ def _poem_fault(path: Path, line: int, error: jsonl.JsonlError) -> Problem:
     return Problem(kind=kind, path=path, line=line, message=problem)
 
 
+def _refused(piece: Refused) -> Problem:
+    kind: Kind = "empty" if piece.fault == "empty" else "other_format"
+    return Problem(kind=kind, path=piece.path, line=piece.line, message=piece.problem)
+
+
 def _left_out(piece: LeftOut) -> Problem:
     message = f"`verse data import` leaves this out: it was {piece.reason}"
     return Problem(kind="left_out", path=piece.path, line=piece.line, message=message)
@@ -153,7 +158,7 @@ def _read_any(path: Path) -> CheckedFile:
         path=path,
         entries=tuple(_entry(path, piece.line, piece.poem) for piece in taken),
         faults=(
-            *(Problem(kind=p.fault, path=path, line=p.line, message=p.problem) for p in refused),
+            *(_refused(piece) for piece in refused),
             *(_left_out(piece) for piece in found if isinstance(piece, LeftOut)),
             *_doubts(path, ((piece.line, piece.unknown) for piece in taken)),
         ),

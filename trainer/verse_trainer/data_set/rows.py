@@ -1,6 +1,7 @@
 """The rows of a data folder: `train.jsonl`, `valid.jsonl`, `test.jsonl`, as mlx-lm has them.
 
-A row is a conversation in one of the shapes of `verse.poem_files.conversations`.
+A row is a conversation (`verse.poem_files.conversations`), or any other row that holds one poem
+(`verse.poem_files.shapes`): that is learned as `verse data split` would write it.
 """
 
 from collections.abc import Iterator
@@ -9,8 +10,15 @@ from pathlib import Path
 import msgspec
 
 from verse import jsonl
-from verse.poem_files.conversations import ShapeError, decode_conversation
-from verse.records import TrainingExample
+from verse.poem_files import LeftOut, Refused
+from verse.poem_files.conversations import (
+    ShapeError,
+    decode_conversation,
+    looks_like_conversation,
+)
+from verse.poem_files.json_files import read_row
+from verse.prompt import POEM_SYSTEM, Message
+from verse.records import Poem, TrainingExample
 from verse.verdicts import VerdictError, refuse_left_out
 from verse_trainer.errors import DataSetError
 
@@ -81,10 +89,37 @@ def scan_rows(path: Path) -> Iterator[DataRow | RowError]:
 
 def _row(path: Path, line: int, raw: msgspec.Raw) -> DataRow | RowError:
     try:
-        example = decode_conversation(raw).example
+        example = _example(path, line, raw)
         reading = refuse_left_out(raw)
     except VerdictError as error:
         return RowError(path, line, f"this row is not learned: {error}", is_verdict=True)
     except (ShapeError, msgspec.DecodeError, UnicodeDecodeError) as error:
         return RowError(path, line, f"this is not a training row: {error}")
     return DataRow(example=example, path=path, line=line, unknown=reading.unknown)
+
+
+def _example(path: Path, line: int, raw: msgspec.Raw) -> TrainingExample:
+    """A conversation as it stands, or a poem as the answer to its theme.
+
+    Raises:
+        ShapeError: the row holds neither.
+        VerdictError: nobody decided about what a model wrote.
+    """
+    if looks_like_conversation(msgspec.json.decode(raw, type=dict[str, msgspec.Raw])):
+        return decode_conversation(raw).example
+    piece = read_row(raw, path, line)
+    if isinstance(piece, Refused):
+        raise ShapeError(piece.problem)
+    if isinstance(piece, LeftOut):
+        refuse_left_out(raw)
+        raise VerdictError(
+            f"it is {piece.reason}; take the line out, or decide about it with `verse curate`"
+        )
+    return to_row(piece.poem, POEM_SYSTEM)
+
+
+def to_row(poem: Poem, system: str | None) -> TrainingExample:
+    """A poem as the answer to its theme."""
+    lead = () if system is None else (Message("system", system),)
+    turns = (*lead, Message("user", poem.theme), Message("assistant", poem.text))
+    return TrainingExample(messages=turns, source=poem.id, origin=poem.origin)

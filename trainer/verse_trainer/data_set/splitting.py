@@ -15,11 +15,10 @@ import msgspec
 
 from verse import jsonl
 from verse.poem_split import SPLIT_FILE, PoemSplit, read_split, write_split
-from verse.prompt import Message
-from verse.records import Poem, TrainingExample, content_id
+from verse.records import Poem, content_id
 from verse.similarity import similar_groups, similar_pairs
 from verse_trainer.data_set.importing import read_poems, set_aside, writing
-from verse_trainer.data_set.rows import TRAIN_FILE, VALID_FILE, DataRow, scan_rows
+from verse_trainer.data_set.rows import TRAIN_FILE, VALID_FILE, DataRow, scan_rows, to_row
 from verse_trainer.errors import DataSetError
 
 _MAX_SHARE_OF_DRAWABLE = 0.5
@@ -159,13 +158,6 @@ def split_poems(path: Path, share: float, seed: int, system: str | None) -> Spli
         num_gone=sum(id_ not in poems for id_ in split.valid),
         kept_aside=tuple(filter(None, kept_aside)),
     )
-
-
-def to_row(poem: Poem, system: str | None) -> TrainingExample:
-    """A poem as the answer to its theme."""
-    lead = () if system is None else (Message("system", system),)
-    turns = (*lead, Message("user", poem.theme), Message("assistant", poem.text))
-    return TrainingExample(messages=turns, source=poem.id, origin=poem.origin)
 
 
 def _refuse_empty(path: Path, poems: Sequence[Poem]) -> None:

@@ -4,13 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from tkinter import Canvas, Misc, ttk
 
+from verse.replay import Replay
 from verse_clients.curate import statistics
 from verse_clients.curate.session import CurationSession
 from verse_clients.curate.view import theme
 from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.theme import Fonts, Palette
 from verse_clients.curate.view.widgets import Dialog
-from verse_clients.decisions.journal import AcceptanceTally, Replay, overall
+from verse_clients.decisions.journal import AcceptanceTally, overall
 
 
 class Plot(Canvas, ABC):

@@ -11,13 +11,13 @@ import pytest
 from tests.clients.curate.blindness import Hidden, ranked_file
 from tests.clients.curate.view.conftest import Bench, MakeBench, Screen, bench_maker
 from verse.records import Candidate, Decision
+from verse.replay import is_blind
 from verse_clients.curate.more import Written
 from verse_clients.curate.order import default_order
 from verse_clients.curate.store import WindowState
 from verse_clients.curate.view.find_bar import FindBar
 from verse_clients.curate.view.pairs_window import PairsWindow
 from verse_clients.curate.view.widgets import _HINTS  # pyright: ignore[reportPrivateUsage]
-from verse_clients.decisions.journal import is_blind
 
 pytestmark = pytest.mark.gui
 
