@@ -120,6 +120,28 @@ def test_parameters_of_a_quantized_base_count_as_what_they_stand_for(runs: Runs)
     assert lora.count_base_parameters(model) == plain
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+def test_factors_fit_a_base_of_any_number_of_bits(runs: Runs, kind: Any, bits: int) -> None:
+    model: Any = fresh(runs.base).model
+    nn.quantize(model, group_size=32, bits=bits, class_predicate=lambda p, m: "up_proj" in p)
+    config = TrainConfig(
+        fine_tune_type=kind, lora_parameters=LoraConfig(rank=4, keys=("mlp.up_proj",))
+    )
+    lora.adapt(model, config)
+    factors = lora.trainable(model)
+    assert factors["model.layers.1.mlp.up_proj.lora_a"].shape == (32, 4)
+    assert mx.all(mx.isfinite(model(mx.array([[5, 6, 7]])))).item()
+
+
+def test_dora_of_a_quantized_embedding_is_refused_with_its_bits(runs: Runs) -> None:
+    model = fresh(runs.base).model
+    nn.quantize(model, group_size=32, bits=6, class_predicate=lambda p, m: "embed" in p)
+    parameters = LoraConfig(rank=4, keys=("model.embed_tokens",))
+    with pytest.raises(ConfigError, match=r"embed_tokens is an embedding of 6 bits"):
+        lora.adapt(model, TrainConfig(fine_tune_type="dora", lora_parameters=parameters))
+
+
 def saved(runs: Runs, file: Path, **changes: Any) -> Path:
     model, _ = adapted(runs, **changes)
     mx.save_safetensors(str(file), lora.trainable(model))

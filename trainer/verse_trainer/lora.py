@@ -1,5 +1,6 @@
 """Which weights of the base are trained: LoRA or DoRA factors by mlx-lm, or whole blocks."""
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,10 +10,12 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten  # pyright: ignore[reportUnknownVariableType]
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.utils import (
     linear_to_lora_layers,  # pyright: ignore[reportUnknownVariableType]
 )
 
+from verse.base_model import linear_shapes
 from verse_trainer.config import TrainConfig
 from verse_trainer.errors import ConfigError, TrainingError
 
@@ -47,11 +50,39 @@ def adapt(model: nn.Module, config: TrainConfig) -> tuple[str, ...]:
     mx.random.seed(config.seed)
     model.freeze()
     parameters = {**lora_parameters(config), "keys": keys}
+    if config.fine_tune_type == "dora":
+        _refuse_quantized_embeddings(model, keys)
     try:
         linear_to_lora_layers(model, len(blocks), parameters, config.fine_tune_type == "dora")
     except ValueError as error:  # mlx-lm has no DoRA for some kinds of layers
         raise ConfigError(f"fine_tune_type {config.fine_tune_type}: {error}") from error
+    _widen_factors(model)
     return keys
+
+
+def _refuse_quantized_embeddings(model: nn.Module, keys: Iterable[str]) -> None:
+    """Of their packed weights mlx-lm takes the norms as they lie there, without a word."""
+    modules = cast(list[tuple[str, nn.Module]], model.named_modules())
+    for name, module in modules:
+        if name in keys and isinstance(module, nn.QuantizedEmbedding):
+            raise ConfigError(
+                f"fine_tune_type dora: {name} is an embedding of {module.bits} bits, for which "
+                "mlx-lm has no DoRA; leave it out of lora_parameters.keys, or train with lora."
+            )
+
+
+def _widen_factors(model: nn.Module) -> None:
+    """Give DoRA on a base of 3, 5 or 6 bits factors for all inputs.
+
+    mlx-lm multiplies the packed width by 32 // bits, which is right for 2, 4 and 8 bits alone.
+    """
+    for layer in cast(list[Any], model.modules()):
+        if isinstance(layer, DoRALinear):
+            adapted = cast(Any, layer)
+            in_dims = linear_shapes({"": adapted.linear})[""].in_dims
+            if adapted.lora_a.shape[0] != in_dims:
+                bound, rank = 1 / math.sqrt(in_dims), adapted.lora_a.shape[1]
+                adapted.lora_a = mx.random.uniform(-bound, bound, (in_dims, rank))
 
 
 def lora_parameters(config: TrainConfig) -> dict[str, Any]:
