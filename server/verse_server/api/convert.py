@@ -12,7 +12,7 @@ import msgspec
 
 from verse.prompt import Message
 from verse_server.api.admission import Admission
-from verse_server.api.encoding_pool import encode_beside_the_loop, resolve_beside_the_loop
+from verse_server.api.encoding_pool import encode_beside_the_loop
 from verse_server.api.errors import RequestError
 from verse_server.engine.errors import PromptTooLongError
 from verse_server.engine.interface import Engine
@@ -57,10 +57,10 @@ async def chat_rows(
 
     Raises:
         RequestError: what is asked for does not go together.
-        EngineError: as `Engine.resolve` and `Engine.encode`.
+        EngineError: as `Engine.target` and `Engine.encode`.
     """
     name, messages = _model_name(request, engine.base), _messages(request.messages)
-    target = await resolve_beside_the_loop(partial(engine.resolve, name))
+    target = await engine.target(name)
     prompt = await _encode_messages(engine, target, messages)
     return [_chat_row(request, admission, engine.base, target, prompt)]
 
@@ -72,10 +72,10 @@ async def completion_rows(
 
     Raises:
         RequestError: a prompt is empty or mixed, or what is asked for does not go together.
-        EngineError: as `Engine.resolve`, or a prompt leaves no room.
+        EngineError: as `Engine.target`, or a prompt leaves no room.
     """
     base, prompts = engine.base, _prompts(request, engine.base)
-    target = await resolve_beside_the_loop(partial(engine.resolve, _model_name(request, base)))
+    target = await engine.target(_model_name(request, base))
     num_chars = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
     encoded = await encode_beside_the_loop(partial(_encode_texts, engine, prompts), num_chars)
     rows = _completion_rows(request, admission, base, target, encoded)
@@ -88,7 +88,7 @@ async def probe_request(
     request: ProbeRequest, name: str, engine: Engine
 ) -> tuple[Target, tuple[int, ...]]:
     """What a name means, and a theme in its format; raises as the engine does."""
-    target = await resolve_beside_the_loop(partial(engine.resolve, name))
+    target = await engine.target(name)
     return target, await _encode_messages(engine, target, [Message("user", request.prompt)])
 
 

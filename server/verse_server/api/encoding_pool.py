@@ -1,9 +1,8 @@
-"""Threads beside the event loop, for what takes a while: encoding prompts, and resolving names.
+"""Threads beside the event loop, for what takes a while: encoding prompts.
 
-Encoding a whole megabyte takes a second or more, hashing a large adapter that has just appeared
-even longer, and nobody should wait for another's. So names are resolved apart from encoding, and
-long texts queue behind long texts only. Who goes away gives up a turn that has not come, and work
-that has begun hears of it (`still_wanted`).
+Encoding a whole megabyte takes a second or more, and nobody should wait for another's: long texts
+queue behind long texts only. Names are resolved elsewhere (`Engine.target`). Who goes away gives up
+a turn that has not come, and work that has begun hears of it (`still_wanted`).
 """
 
 import asyncio
@@ -20,14 +19,8 @@ LONG_CHARS = 16_384
 """Encoded in some 20 ms."""
 NUM_SHORT_THREADS = 2
 
-RESOLVING = ThreadPoolExecutor(max_workers=8, thread_name_prefix="resolve")
 ENCODING_SHORT = ThreadPoolExecutor(max_workers=NUM_SHORT_THREADS, thread_name_prefix="encode")
 ENCODING_LONG = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode-long")
-
-
-async def resolve_beside_the_loop(function: Callable[[], T]) -> T:
-    """Run what looks a name up; it may read files."""
-    return await _run(RESOLVING, function)
 
 
 async def encode_beside_the_loop(function: Callable[[], T], num_chars: int) -> T:

@@ -128,9 +128,24 @@ class MlxEngine:
     def resolve(self, name: str) -> Target:
         """See `interface.Engine`."""
         if self._is_base(name):
-            return Target(model=self._info.id, prompt_format=self._format_of(None))
+            return self._base_target()
         parts = self._parse(name)
-        versions = [self._registry.version(part) for part in parts]
+        return self._target_of(name, parts, [self._registry.version(part) for part in parts])
+
+    async def target(self, name: str) -> Target:
+        """See `interface.Engine`."""
+        if self._is_base(name):
+            return self._base_target()
+        parts = self._parse(name)
+        found = [await self._registry.find_version(part) for part in parts]
+        return self._target_of(name, parts, found)
+
+    def _base_target(self) -> Target:
+        return Target(model=self._info.id, prompt_format=self._format_of(None))
+
+    def _target_of(
+        self, name: str, parts: Sequence[AdapterPart], versions: Sequence[AdapterVersion]
+    ) -> Target:
         _check_strengths(parts, versions)
         return Target(
             model=name,
@@ -165,7 +180,7 @@ class MlxEngine:
                         yield chunk
                 return
             except AdapterChangedError:
-                fresh = await asyncio.to_thread(self.resolve, request.target.model)
+                fresh = await self.target(request.target.model)
                 is_late = time.monotonic() > deadline
                 reframed = request.framed and fresh.prompt_format != request.target.prompt_format
                 if is_late or reframed:

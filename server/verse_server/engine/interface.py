@@ -100,7 +100,14 @@ class Engine(Protocol):
         ...
 
     def resolve(self, name: str) -> Target:
-        """Turn a request's `model` field into what to run; raises as `model` does."""
+        """Turn a request's `model` field into what to run; raises as `model` does.
+
+        Waits for the disk, and a new adapter is hashed: not for an event loop.
+        """
+        ...
+
+    async def target(self, name: str) -> Target:
+        """As `resolve`. While a new adapter is hashed, nobody waits but who asked for it."""
         ...
 
     def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -182,6 +182,9 @@ class FakeEngine:
         part = WeightedAdapter(name=name, digest=info.digest)
         return Target(model=name, prompt_format=PromptFormat(), parts=(part,))
 
+    async def target(self, name: str) -> Target:
+        return self.resolve(name)
+
     def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
         self.encoded = list(messages)
         ids = tuple(ord(char) for message in messages for char in message.content)

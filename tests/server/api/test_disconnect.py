@@ -19,7 +19,6 @@ from verse_server.api.encoding_pool import (
     LONG_CHARS,
     NUM_SHORT_THREADS,
     encode_beside_the_loop,
-    resolve_beside_the_loop,
 )
 from verse_server.api.errors import ClientDisconnectedError
 from verse_server.api.streaming import until_disconnect
@@ -138,21 +137,20 @@ def test_a_long_text_that_is_encoded_keeps_no_short_one_waiting(long: bool) -> N
     num_chars = LONG_CHARS + 1 if long else LONG_CHARS
     hold = threading.Event()
 
-    async def scenario() -> tuple[str, str]:
+    async def scenario() -> str:
         blocked = [
             asyncio.create_task(encode_beside_the_loop(lambda: hold.wait(60), num_chars))
             for _ in range(NUM_SHORT_THREADS)
         ]
         await asyncio.sleep(0.05)
         short = asyncio.create_task(encode_beside_the_loop(lambda: "short", 1))
-        resolved = await resolve_beside_the_loop(lambda: "resolved")
         await asyncio.sleep(0.05)
         done = "done" if short.done() else "waits"
         hold.set()
         await asyncio.gather(short, *blocked)
-        return resolved, done
+        return done
 
-    assert asyncio.run(scenario()) == ("resolved", "done" if long else "waits")
+    assert asyncio.run(scenario()) == ("done" if long else "waits")
 
 
 def test_one_that_hangs_up_does_not_disturb_the_others(slow: FakeEngine, address: str) -> None:

@@ -278,7 +278,7 @@ def test_the_engine_thread_does_not_wait_while_a_large_file_is_hashed(
         assert go_on.wait(60)
         return file_digest(file)
 
-    monkeypatch.setattr("verse_server.engine.adapters.registry.file_digest", slow_digest)
+    monkeypatch.setattr("verse_server.engine.adapters.version_reading.file_digest", slow_digest)
     thread = threading.Thread(target=digest, args=(registry, "xuzhimo"))
     thread.start()
     assert hashing.wait(60)

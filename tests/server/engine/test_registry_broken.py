@@ -134,7 +134,9 @@ def test_files_that_change_while_they_are_read_make_no_version_of_two_halves(
         return planned
 
     with monkeypatch.context() as patch:
-        patch.setattr("verse_server.engine.adapters.registry.plan_adapter", publish_meanwhile)
+        patch.setattr(
+            "verse_server.engine.adapters.version_reading.plan_adapter", publish_meanwhile
+        )
         assert "changed while they were read" in refusal(registry, "xuzhimo")
     assert registry.version(AdapterPart("xuzhimo")).plan.scale == 50.0
 

@@ -68,7 +68,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(Path, "read_bytes", spy_read)
     monkeypatch.setattr(Path, "open", spy_open)
-    monkeypatch.setattr("verse_server.engine.adapters.registry.plan_adapter", spy_plan)
+    monkeypatch.setattr("verse_server.engine.adapters.version_reading.plan_adapter", spy_plan)
     return files
 
 

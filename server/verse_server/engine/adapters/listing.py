@@ -36,6 +36,8 @@ class AdapterVersion(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     created: int
     bytes: int
+    memory_bytes: int = 0
+    """What it takes in a slot."""
 
 
 def model_info(
@@ -147,6 +149,8 @@ class AdapterListing:
         self._base_id = base_id
         self.known: dict[str, KnownFolder] = {}
         """As the last look found them."""
+        self.names: frozenset[str] = frozenset()
+        """Of all folders when they were last listed."""
 
     def leads_to(self, name: str, path: str) -> bool:
         """Whether a path, absolute or below the adapters folder, is the folder of this name."""
@@ -154,18 +158,22 @@ class AdapterListing:
 
     def find(self, name: str) -> KnownFolder | None:
         """What the folder of this name holds now. Only a name that the listing has is opened."""
-        if name in self.known and (known := self._look(name)):
+        if name in self.known and (known := self.look(name)):
             return known
-        self.scan()
-        return self.known.get(name)
+        return self.look(name) if name in self.list_names() else None
 
-    def scan(self) -> None:
-        """Look at all of them."""
-        names = {entry.name for entry in self._entries() if is_adapter_name(entry.name)}
-        for name in self.known.keys() - names:
+    def list_names(self) -> frozenset[str]:
+        """Of all folders there are now; none is opened."""
+        try:
+            with os.scandir(self._root) as entries:
+                found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            _log.warning("The adapters folder cannot be listed: %s", error)
+            found = []
+        self.names = frozenset(filter(is_adapter_name, found))
+        for name in self.known.keys() - self.names:
             del self.known[name]
-        for name in names:
-            self._look(name)
+        return self.names
 
     def overlooked(self) -> list[str]:
         """One line for each folder that no spelling or no safe path leads to."""
@@ -188,7 +196,7 @@ class AdapterListing:
             _log.warning("The adapters folder cannot be listed: %s", error)
             return []
 
-    def _look(self, name: str) -> KnownFolder | None:
+    def look(self, name: str) -> KnownFolder | None:
         """What a listed folder holds now; None if it is no folder of ours any more."""
         path = self._root / name
         known = self.known.get(name)

@@ -50,19 +50,23 @@ class MlxAdapters:
 
     async def load(self, name: str, path: str | None) -> AdapterInfo:
         """See `interface.Adapters`."""
-        part = _one_adapter(name)
-        if path is not None:
-            self._registry.check_path(part.name, path)
-        was_hidden = self._registry.show(part.name)
+        part, registry = _one_adapter(name), self._registry
+
+        def show() -> bool:
+            if path is not None:
+                registry.check_path(part.name, path)
+            return registry.show(part.name)
+
+        was_hidden = await registry.ask(show)
         try:
-            version = await asyncio.to_thread(self._registry.version, part)
+            version = await registry.find_version(part)
             wanted = WeightedAdapter(name=version.name, digest=version.digest)
             await self._run(lambda resources: _bring_in(resources, wanted), (version.digest,))
         except BaseException:
             if was_hidden:
-                self._registry.hide(part.name)
+                registry.hide_again(part.name)
             raise
-        return await self._info(part.name)
+        return await registry.ask(lambda: self._folder(part.name))
 
     async def unload(self, name: str) -> AdapterInfo:
         """See `interface.Adapters`."""
@@ -71,10 +75,10 @@ class MlxAdapters:
             raise InvalidRequestError(
                 f"A checkpoint is not unloaded alone; unload {part.name!r}.", param="lora_name"
             )
-        self._registry.hide(part.name)
+        await self._registry.ask(lambda: self._registry.hide(part.name))
         digests = [v.digest for v in self._resident().get(name, ())]
         await self._run(lambda resources: resources.residency.drop(digests))
-        return await self._info(name)
+        return await self._registry.ask(lambda: self._folder(name))
 
     async def probe(self, target: Target, prompt: Sequence[int]) -> AdapterProbe:
         """See `interface.Adapters`."""
@@ -86,9 +90,8 @@ class MlxAdapters:
     ) -> T:
         return await asyncio.wrap_future(self._worker.run(action, digests))
 
-    async def _info(self, name: str) -> AdapterInfo:
-        infos = await asyncio.to_thread(self.list)
-        return next(info for info in infos if info.id == name)
+    def _folder(self, name: str) -> AdapterInfo:
+        return _with_residents(self._registry.folder(name), self._resident())
 
     def _resident(self) -> dict[str, tuple[ResidentVersion, ...]]:
         """What is in the slots, by folder."""

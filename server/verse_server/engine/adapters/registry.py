@@ -3,24 +3,26 @@
 Every question compares the files' sizes and times with those seen last, so a new, changed or
 removed folder or checkpoint counts from the next request on; no thread watches, nothing restarts.
 A version is its content: what a request was promised is a digest, and a digest never changes.
+
+A question looks at the disk and may wait for another one that does, so nothing here is called on an
+event loop but what is awaited. Nobody holds the lock while a file is hashed: see `version_reading`.
 """
 
+import asyncio
 import difflib
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from verse.adapter_config import MlxConfig
-from verse.adapter_digest import adapter_digest, file_digest
-from verse.adapter_files import (
-    AdapterFileError,
-    ModuleShape,
-    UnmatchedModulesError,
-    plan_adapter,
-)
-from verse.adapter_folder import AdapterFolder, signature
+from verse.adapter_files import AdapterFileError, ModuleShape, UnmatchedModulesError
+from verse.adapter_folder import AdapterFolder
 from verse.model_spelling import AdapterPart
+from verse_server.engine.adapters.limits import AdapterLimits
 from verse_server.engine.adapters.listing import (
     AdapterListing,
     AdapterVersion,
@@ -29,6 +31,7 @@ from verse_server.engine.adapters.listing import (
     model_info,
     was_just_written,
 )
+from verse_server.engine.adapters.version_reading import VersionReader, background_threads
 from verse_server.engine.errors import (
     AdapterIncompatibleError,
     InvalidRequestError,
@@ -42,20 +45,55 @@ _MAX_VERSIONS = 4096
 _HIDDEN = "It was unloaded; POST /v1/load_lora_adapter brings it back."
 
 
+_MAX_LOOKUPS = 4
+"""Questions that look at the disk at once."""
+
+T = TypeVar("T")
+
+
+class _Found(NamedTuple):
+    """Where the answer to a question lies."""
+
+    part: AdapterPart
+    known: KnownFolder
+    step: int | None
+    reading: "Future[AdapterVersion] | None"
+    """Of files that are new."""
+
+
 class AdapterRegistry:
     """The adapters folder. Any thread may ask."""
 
-    def __init__(self, root: Path, base_id: str, base_modules: Mapping[str, ModuleShape]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        base_id: str,
+        base_modules: Mapping[str, ModuleShape],
+        limits: AdapterLimits | None = None,
+    ) -> None:
         self._base_id = base_id
-        self._base_modules = base_modules
         self._listing = AdapterListing(root, base_id)
+        self._reader = VersionReader(base_modules, limits or AdapterLimits())
+        self._lookups = background_threads(_MAX_LOOKUPS, "registry")
         self._by_digest: dict[str, AdapterVersion] = {}
         self._delta_norms: dict[str, float] = {}
         self._failures: dict[str, str] = {}
         self._hidden: set[str] = set()
+        # Held while one folder is looked at.
         self._lock = threading.RLock()
-        # For what the engine thread asks: hashing a large file under the other lock takes seconds.
+        # For what the engine thread asks: it never waits for a disk.
         self._memory_lock = threading.Lock()
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """Have one of the methods below called in a thread, off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._lookups, question)
+
+    async def find_version(self, part: AdapterPart) -> AdapterVersion:
+        """As `version`. Takes no thread while a file is hashed, so nobody else waits for that."""
+        found = await self.ask(lambda: self._find(part))
+        if found.reading is not None:
+            await _done(found.reading)
+        return await self.ask(lambda: self._version(found))
 
     def version(self, part: AdapterPart) -> AdapterVersion:
         """The version that a part of a spelling means now.
@@ -64,15 +102,7 @@ class AdapterRegistry:
             ModelNotFoundError: there is no such adapter or checkpoint.
             AdapterIncompatibleError: it cannot be served on this base.
         """
-        with self._lock:
-            if part.name in self._hidden:
-                raise ModelNotFoundError(part.spelling, reason=_HIDDEN)
-            known = self._listing.find(part.name)
-            if known is None:
-                raise ModelNotFoundError(part.spelling, self._nearest(part.name))
-            if known.folder is None:
-                raise AdapterIncompatibleError(part.name, known.reason)
-            return self._checked_version(known, self._step(known.folder, part), part)
+        return self._version(self._find(part))
 
     def hide(self, name: str) -> None:
         """Serve this adapter to nobody until `show`.
@@ -85,11 +115,16 @@ class AdapterRegistry:
                 raise ModelNotFoundError(name, reason=_HIDDEN)
             if self._listing.find(name) is None:
                 raise ModelNotFoundError(name, self._nearest(name))
+            self.hide_again(name)
+
+    def hide_again(self, name: str) -> None:
+        """Take `show` back, whatever has become of the folder. Never waits for a disk."""
+        with self._memory_lock:
             self._hidden.add(name)
 
     def show(self, name: str) -> bool:
         """Take `hide` back; whether it was hidden."""
-        with self._lock:
+        with self._memory_lock:
             was_hidden = name in self._hidden
             self._hidden.discard(name)
             return was_hidden
@@ -109,11 +144,10 @@ class AdapterRegistry:
 
     def folders(self) -> list[AdapterInfo]:
         """Every adapter folder, also those that are hidden or cannot be served, by name."""
-        with self._lock:
-            self._listing.scan()
-            return [self._folder_info(name) for name in sorted(self._listing.known)]
+        return [self.folder(name) for name in self._scan()]
 
-    def _folder_info(self, name: str) -> AdapterInfo:
+    def folder(self, name: str) -> AdapterInfo:
+        """One adapter folder, also if it is hidden or cannot be served."""
         if name in self._hidden:
             return AdapterInfo(id=name, state="unloaded")
         try:
@@ -140,37 +174,45 @@ class AdapterRegistry:
 
     def models(self) -> list[ModelInfo]:
         """Every adapter that can be served, by name."""
-        with self._lock:
-            self._listing.scan()
-            shown = sorted(self._listing.known.keys() - self._hidden)
-            return [info for name in shown for info in self._served(name)]
+        return [
+            info for name in self._scan() if name not in self._hidden for info in self._served(name)
+        ]
 
     def warnings(self) -> list[str]:
         """One line for each folder that cannot be served, or is served with a doubt."""
+        names = self._scan()
         with self._lock:
-            self._listing.scan()
             lines = self._listing.overlooked()
-            for name in sorted(self._listing.known):
-                try:
-                    version = self.version(AdapterPart(name, self._first_step(name)))
-                    if doubt := base_doubt(version, self._base_id):
-                        lines.append(f"The adapter {name!r} was {doubt}.")
-                except (AdapterIncompatibleError, ModelNotFoundError) as error:
-                    lines.append(str(error))
-            return lines
+        for name in names:
+            try:
+                version = self.version(AdapterPart(name, self._first_step(name)))
+                if doubt := base_doubt(version, self._base_id):
+                    lines.append(f"The adapter {name!r} was {doubt}.")
+            except (AdapterIncompatibleError, ModelNotFoundError) as error:
+                lines.append(str(error))
+        return lines
 
     def model(self, part: AdapterPart) -> ModelInfo:
         """One adapter or checkpoint; raises as `version` does."""
+        found = self._find(part)
+        version = self._version(found)
+        return model_info(
+            version,
+            self._base_id,
+            found.known.folder if part.checkpoint is None else None,
+            self._delta_norms.get(version.digest),
+        )
+
+    def _scan(self) -> list[str]:
+        """Look at all folders; the names of those that are adapters or want to be."""
         with self._lock:
-            version = self.version(part)
-            folder = self._listing.known[part.name].folder
-            assert folder is not None
-            return model_info(
-                version,
-                self._base_id,
-                folder if part.checkpoint is None else None,
-                self._delta_norms.get(version.digest),
-            )
+            names = self._listing.list_names()
+        for name in names:
+            with self._lock:
+                self._listing.look(name)
+            time.sleep(0)  # thousands of folders: the engine's thread gets its turn between two
+        with self._lock:
+            return sorted(self._listing.known)
 
     def _served(self, name: str) -> list[ModelInfo]:
         """The adapter; while it has no published weights, each of its checkpoints."""
@@ -211,24 +253,30 @@ class AdapterRegistry:
         # The published weights are the best ones; the numbered file may have been cleaned away.
         return step if step in folder.checkpoints else None
 
-    def _checked_version(
-        self, known: KnownFolder, step: int | None, part: AdapterPart
-    ) -> AdapterVersion:
-        version = known.versions.get(step)
-        if version is not None:
-            self._remember(version)
-            return self._sound(version)
-        assert known.folder is not None
+    def _find(self, part: AdapterPart) -> _Found:
+        """Look at the folder that a part names."""
+        with self._lock:
+            if part.name in self._hidden:
+                raise ModelNotFoundError(part.spelling, reason=_HIDDEN)
+            known = self._listing.find(part.name)
+            if known is None:
+                raise ModelNotFoundError(part.spelling, self._nearest(part.name))
+            if known.folder is None:
+                raise AdapterIncompatibleError(part.name, known.reason)
+            step = self._step(known.folder, part)
+        is_read = step in known.versions
+        return _Found(part, known, step, None if is_read else self._reader.read(known, step))
+
+    def _version(self, found: _Found) -> AdapterVersion:
+        part, known, step, reading = found
         try:
-            version = self._make_version(known.folder, step)
-            if signature(known.folder.path) != known.signature:
-                raise AdapterFileError("its files changed while they were read; send it again.")
+            version = known.versions[step] if reading is None else reading.result()
         except (AdapterFileError, OSError) as error:
+            assert known.folder is not None
             if step in known.previous and was_just_written(known.folder.path):
                 return known.previous[step]
             unmatched = error.unmatched if isinstance(error, UnmatchedModulesError) else ()
             raise AdapterIncompatibleError(part.spelling, str(error), unmatched) from error
-        known.versions = {**known.versions, step: version}
         self._remember(version)
         return self._sound(version)
 
@@ -236,27 +284,6 @@ class AdapterRegistry:
         if reason := self._failures.get(version.digest):
             raise AdapterIncompatibleError(version.name, reason)
         return version
-
-    def _make_version(self, folder: AdapterFolder, step: int | None) -> AdapterVersion:
-        weights = folder.weights(step)
-        if weights is None:
-            raise AdapterFileError(
-                f"it has no published weights yet; {folder.name}@last is its newest checkpoint."
-            )
-        stat = weights.stat()
-        return AdapterVersion(
-            name=folder.name if step is None else f"{folder.name}@{step}",
-            adapter=folder.name,
-            folder=folder.path,
-            weights=weights,
-            config=folder.config,
-            prompt_format=folder.prompt_format,
-            unread_prompt_keys=folder.unread_prompt_keys,
-            plan=plan_adapter(weights, folder.config, self._base_modules),
-            digest=adapter_digest(folder.path, file_digest(weights)),
-            created=int(stat.st_mtime),
-            bytes=stat.st_size,
-        )
 
     def _remember(self, version: AdapterVersion) -> None:
         """The last one handed out counts: a copy in another folder may be gone by now."""
@@ -267,8 +294,20 @@ class AdapterRegistry:
                 del self._by_digest[next(iter(self._by_digest))]
 
     def _nearest(self, name: str) -> list[str]:
-        names = {n.lower(): n for n in (*self._listing.known, self._base_id)}
+        names = {n.lower(): n for n in (*self._listing.names, self._base_id)}
         return [names[n] for n in difflib.get_close_matches(name.lower(), names, cutoff=0.5)]
+
+
+async def _done(reading: "Future[AdapterVersion]") -> None:
+    """Wait for the end of it. Unlike with `asyncio.wrap_future`, who leaves cancels nothing."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(_: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            loop.call_soon_threadsafe(done.set)
+
+    reading.add_done_callback(tell)
+    await done.wait()
 
 
 def _checkpoint_ids(folder: AdapterFolder) -> list[str]:
