@@ -38,6 +38,8 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """The row of JSON it was; empty where it was none."""
     unknown: tuple[tuple[str, str], ...] = ()
     """Keys of the row that sound like a verdict and are not known, each with its value."""
+    doubt: str = ""
+    """Why it may be no poem, or not the poet's: a clause. Whoever imports it is asked."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
