@@ -3,6 +3,7 @@
 Everything has a bound: verse-tiny has never seen JSON and may write digits for ever.
 """
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -10,8 +11,10 @@ import openai
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from tests.e2e.conftest import Served
+from tests.e2e.conftest import ROOT, Served
+from tests.e2e.guide import block
 
+GUIDE = (ROOT / "docs" / "api.md").read_text("utf-8")
 RIVER: Any = [{"role": "user", "content": "河"}]
 
 
@@ -97,3 +100,40 @@ def test_json_object_is_an_object(served: Served) -> None:
         model="base", messages=RIVER, response_format={"type": "json_object"}, max_tokens=30
     )
     assert (answer.choices[0].message.content or "").startswith("{")
+
+
+def test_a_poem_follows_the_grammar_of_the_guide(served: Served) -> None:
+    """Four lines of seven characters, whatever the adapter, in Lark and in llama.cpp's GBNF."""
+    lark, gbnf = (block(GUIDE, "", name) for name in ("start: line", "root ::= line"))
+    for grammar, extra in ((lark, None), (gbnf, {"guided_grammar": gbnf})):
+        wanted: Any = {"type": "grammar", "grammar": grammar}
+        answer = served.client.chat.completions.create(
+            model="libai",
+            messages=RIVER,
+            response_format=openai.omit if extra else wanted,
+            extra_body=extra,
+            seed=4,
+            n=3,
+        )
+        for choice in answer.choices:
+            lines = (choice.message.content or "").split("\n")
+            assert [len(line) for line in lines] == [7, 7, 7, 7], lines
+            assert all("\u4e00" <= character <= "\u9fff" for line in lines for character in line)
+            assert choice.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("asked", "fits"),
+    [
+        ({"guided_choice": ["静", "悲", "喜"]}, r"静|悲|喜"),
+        ({"structured_outputs": {"regex": "[一-龥]{5}，[一-龥]{5}。"}}, r".{5}，.{5}。"),
+    ],
+)
+def test_a_choice_and_a_pattern_hold_for_completions_too(
+    served: Served, asked: dict[str, Any], fits: str
+) -> None:
+    answer = served.client.completions.create(
+        model="libai", prompt=["河", "月"], extra_body=asked, seed=1, max_tokens=60
+    )
+    for choice in answer.choices:
+        assert re.fullmatch(fits, choice.text), choice.text

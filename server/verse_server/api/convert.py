@@ -12,6 +12,7 @@ import msgspec
 
 from verse.prompt import Message
 from verse_server.api.admission import Admission
+from verse_server.api.constraints import constraint_of
 from verse_server.api.encoding_pool import encode_beside_the_loop
 from verse_server.api.errors import RequestError
 from verse_server.engine.errors import PromptTooLongError
@@ -29,9 +30,6 @@ from verse_server.engine.types import (
 from verse_server.protocol.chat import (
     ChatCompletionMessageParam,
     ChatCompletionRequest,
-    ResponseFormat,
-    ResponseFormatJSONObject,
-    ResponseFormatJSONSchema,
 )
 from verse_server.protocol.completions import MAX_PROMPTS, CompletionRequest
 from verse_server.protocol.models import (
@@ -119,7 +117,7 @@ def _chat_row(
     return msgspec.structs.replace(
         row,
         num_top_logprobs=_num_top_logprobs(request),
-        json_schema=_json_schema(request.response_format),
+        constraint=constraint_of(request, request.response_format),
     )
 
 
@@ -133,12 +131,14 @@ def _completion_rows(
     _check_logit_bias(request, base)
     _check_max_tokens(request)
     max_tokens = _DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
+    constraint = constraint_of(request)
     return [
         msgspec.structs.replace(
             _row(request, admission, base, target, prompt, max_tokens),
             num_top_logprobs=request.logprobs,
             score_prompt=bool(request.echo) and request.logprobs is not None,
             framed=False,
+            constraint=constraint,
         )
         for prompt in encoded
     ]
@@ -267,16 +267,6 @@ def _num_top_logprobs(request: ChatCompletionRequest) -> int | None:
     if request.top_logprobs:
         raise RequestError("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
     return None
-
-
-def _json_schema(wanted: ResponseFormat | None) -> str | None:
-    match wanted:
-        case ResponseFormatJSONObject():
-            return '{"type": "object"}'
-        case ResponseFormatJSONSchema():
-            return msgspec.json.encode(wanted.json_schema.schema).decode()
-        case _:
-            return None
 
 
 def _sampling_params(request: SamplingRequest, defaults: SamplingParams) -> SamplingParams:

@@ -170,8 +170,8 @@ class MlxEngine:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See `interface.Engine`."""
-        schema = request.json_schema
-        grammar = None if schema is None else await self._grammars.compile(schema)
+        wanted = request.constraint
+        grammar = None if wanted is None else await self._grammars.compile(wanted)
         deadline = time.monotonic() + _PUBLISH_SECONDS
         while True:
             try:

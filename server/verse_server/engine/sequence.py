@@ -181,8 +181,8 @@ class Sequence:
         matcher = self.matcher
         if matcher is not None and matcher.failure is not None:
             raise GenerationFailedError(
-                f"The answer could not be held to its schema ({matcher.failure}); "
-                "simplify the schema."
+                f"The answer could not be held to its schema or grammar ({matcher.failure}); "
+                "simplify it."
             )
 
     def _note(self, token: int, finish_reason: FinishReason | None) -> None:

@@ -191,6 +191,16 @@ class AdapterProbe(msgspec.Struct, frozen=True, kw_only=True):
     """And without."""
 
 
+class Constraint(msgspec.Struct, frozen=True):
+    """What every answer must follow, to the letter."""
+
+    kind: Literal["json_schema", "regex", "choice", "grammar"]
+    text: str
+    """A schema or a list of texts as JSON, a regular expression, or a grammar in Lark or GBNF."""
+    param: str = "response_format"
+    """The field that asked for it, for errors."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt, what to run it on, how to draw, when to stop, and how many answers to write."""
 
@@ -216,8 +226,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     framed: bool = True
     """Whether the prompt is a conversation in the target's format. A text without a frame stops at
     no string of the format, and nothing is taken off its beginning."""
-    json_schema: str | None = None
-    """JSON text of the schema that every answer follows; None leaves them free."""
+    constraint: Constraint | None = None
+    """What every answer follows; None leaves them free."""
     streamed: bool = True
     """Whether somebody reads along. If not, the first piece of an answer tells that it has begun,
     and the rest comes at once."""

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 from verse_server.protocol.shared import (
     CompletionUsage,
     FinishReason,
+    NonEmpty,
     PromptLogprobs,
     RequestStruct,
     SamplingRequest,
@@ -67,7 +68,16 @@ class ResponseFormatJSONSchema(RequestStruct, frozen=True, tag_field="type", tag
     json_schema: JSONSchema
 
 
-ResponseFormat = ResponseFormatText | ResponseFormatJSONObject | ResponseFormatJSONSchema
+class ResponseFormatGrammar(RequestStruct, frozen=True, tag_field="type", tag="grammar"):
+    """A text that follows a grammar."""
+
+    grammar: NonEmpty
+    """In Lark or in GBNF."""
+
+
+ResponseFormat = (
+    ResponseFormatText | ResponseFormatJSONObject | ResponseFormatJSONSchema | ResponseFormatGrammar
+)
 
 
 class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):

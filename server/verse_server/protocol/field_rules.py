@@ -114,11 +114,6 @@ _OF_BOTH: dict[str, tuple[object, ...]] = {
     "ignore_eos": (False,),
     "min_tokens": (0,),
     "stop_token_ids": ([],),
-    "structured_outputs": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
     "prompt_logprobs": (),
     "return_token_ids": (False,),
 }

@@ -16,6 +16,7 @@ from msgspec import Meta
 FinishReason = Literal["stop", "length"]
 NonEmpty = Annotated[str, Meta(min_length=1)]
 Unsupported = Annotated[Any, Meta(description="Not supported: only its default is accepted.")]
+Choices = Annotated[list[NonEmpty], Meta(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Meta(ge=0)]
 
 
@@ -41,7 +42,7 @@ class StructuredOutputs(RequestStruct, frozen=True):
     json_object: bool | None = None
     """Some JSON object."""
     regex: NonEmpty | None = None
-    choice: Annotated[list[str], Meta(min_length=1, max_length=1000)] | None = None
+    choice: Choices | None = None
     """One of these texts."""
     grammar: NonEmpty | None = None
     """In Lark or in GBNF."""
@@ -98,7 +99,7 @@ class SamplingRequest(RequestStruct, frozen=True):
     guided_json: str | dict[str, Any] | None = None
     """vLLM's older spelling of `structured_outputs`."""
     guided_regex: NonEmpty | None = None
-    guided_choice: Annotated[list[str], Meta(min_length=1, max_length=1000)] | None = None
+    guided_choice: Choices | None = None
     guided_grammar: NonEmpty | None = None
     prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     """Also report the prompt's own tokens, each with so many of the likeliest; not in a stream."""

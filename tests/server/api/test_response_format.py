@@ -36,8 +36,8 @@ def test_the_engine_is_given_the_schema_with_its_order(
     client: Client, engine: FakeEngine, response_format: Any, schema: Any
 ) -> None:
     assert client.post(CHAT, json=chat_body(response_format=response_format)).status_code == 200
-    given = engine.requests[0].json_schema
-    pairs = None if given is None else list(json.loads(given).items())
+    given = engine.requests[0].constraint
+    pairs = None if given is None else list(json.loads(given.text).items())
     assert pairs == (None if schema is None else list(schema.items()))
 
 
@@ -80,4 +80,4 @@ def test_a_schema_the_engine_cannot_compile_is_a_plain_400(
 
 def test_a_stream_asks_for_the_same(client: Client, engine: FakeEngine) -> None:
     stream(client, response_format={"type": "json_object"})
-    assert engine.requests[0].json_schema is not None
+    assert engine.requests[0].constraint is not None

@@ -11,6 +11,7 @@ from verse.base_model import BaseModel, load_base_model
 from verse_server.engine.errors import InvalidRequestError
 from verse_server.engine.sampling import grammar as grammar_module
 from verse_server.engine.sampling.grammar import Grammars, Matcher
+from verse_server.engine.types import Constraint
 
 pytestmark = pytest.mark.anyio
 
@@ -41,8 +42,12 @@ def accepts(matcher: Matcher, base: BaseModel, text: str) -> bool:
     return True
 
 
+def of_schema(text: str) -> Constraint:
+    return Constraint("json_schema", text)
+
+
 async def compiled(grammars: Grammars, schema: dict[str, Any]) -> Matcher:
-    return (await grammars.compile(json.dumps(schema))).matcher()
+    return (await grammars.compile(of_schema(json.dumps(schema)))).matcher()
 
 
 async def test_chinese_json_is_allowed_token_by_token_and_then_only_the_end(
@@ -85,7 +90,7 @@ async def test_a_rare_character_is_allowed_in_pieces(grammars: Grammars, base: B
 async def test_answers_to_one_schema_do_not_share_their_place(
     grammars: Grammars, base: BaseModel
 ) -> None:
-    grammar = await grammars.compile(json.dumps(POEM))
+    grammar = await grammars.compile(of_schema(json.dumps(POEM)))
     first, second = grammar.matcher(), grammar.matcher()
     assert accepts(first, base, '{"题": "')
     assert accepts(second, base, '{"题": "河", "good": true}')
@@ -112,19 +117,78 @@ async def test_a_schema_that_cannot_be_followed_is_refused_with_the_reason(
     grammars: Grammars, schema: dict[str, Any], about: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as refused:
-        await grammars.compile(json.dumps(schema))
+        await grammars.compile(of_schema(json.dumps(schema)))
     assert refused.value.param == "response_format"
     assert about.lower() in str(refused.value).lower()
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400
 
 
+@pytest.mark.parametrize(
+    ("constraint", "fits", "breaks"),
+    [
+        (Constraint("regex", "[一-龥]{3}"), "河水流", "river"),
+        (Constraint("choice", '["静", "静夜", "\\"a\\nb"]'), '"a\nb', "悲"),
+        (
+            Constraint("grammar", 'start: line "\\n" line\nline: /[一-龥]{2}/'),
+            "河水\n月亮",
+            "河水月",
+        ),
+        (Constraint("grammar", 'root ::= line "。"\nline ::= [一-龥] "水"'), "河水。", "河月"),
+    ],
+)
+async def test_texts_follow_other_constraints_too(
+    grammars: Grammars, base: BaseModel, constraint: Constraint, fits: str, breaks: str
+) -> None:
+    grammar = await grammars.compile(constraint)
+    matcher = grammar.matcher()
+    assert accepts(matcher, base, fits)
+    assert matcher.allowed()[min(base.end_tokens)]
+    assert not accepts(grammar.matcher(), base, breaks)
+
+
+async def test_a_choice_may_begin_another(grammars: Grammars, base: BaseModel) -> None:
+    grammar = await grammars.compile(Constraint("choice", '["静", "静夜"]'))
+    assert accepts(grammar.matcher(), base, "静夜")
+    matcher = grammar.matcher()
+    assert accepts(matcher, base, "静")
+    assert not matcher.is_complete
+    assert matcher.allowed()[min(base.end_tokens)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "about"),
+    [
+        ("regex", "(", "unclosed group"),
+        ("regex", "(a{1000}){1000}", "too many"),
+        ("regex", "(?=a)b", "look-around"),
+        ("grammar", "start: foo", "unknown name"),
+        ("grammar", "root ::= foo", "'foo' not found"),
+        ("grammar", "start: start", "nothing satisfies it"),
+        ("grammar", "start: " + "(" * 300 + '"a"' + ")" * 300, "too deeply nested"),
+        ("grammar", 'start: "a" ' + ":" * 9 + "\nb: a " * 600, "more than 500 rules"),
+        ("grammar", "x" * 70_000, "longer than"),
+        ("grammar", 'start: %json {"multipleOf": 99991}', "contains '%json'"),
+        ("grammar", "start: a\na[temperature=0.5]: /a+/", "temperature"),
+    ],
+)
+async def test_other_constraints_that_cannot_be_followed_are_refused_by_their_field(
+    grammars: Grammars, kind: Any, text: str, about: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        await grammars.compile(Constraint(kind, text, "guided_it"))
+    assert refused.value.param == "guided_it"
+    assert about.lower() in str(refused.value).lower()
+    assert "'guided_it'" in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
 async def test_a_schema_is_compiled_once_until_it_fails(grammars: Grammars) -> None:
-    first = await grammars.compile(json.dumps(POEM))
-    assert await grammars.compile(json.dumps(POEM)) is first
+    first = await grammars.compile(of_schema(json.dumps(POEM)))
+    assert await grammars.compile(of_schema(json.dumps(POEM))) is first
     first.matcher().take(5)  # no answer begins so
     assert first.failed
-    assert await grammars.compile(json.dumps(POEM)) is not first
+    assert await grammars.compile(of_schema(json.dumps(POEM))) is not first
 
 
 async def test_a_schema_that_takes_too_long_is_refused_and_others_go_on(
@@ -139,7 +203,7 @@ async def test_a_schema_that_takes_too_long_is_refused_and_others_go_on(
     monkeypatch.setattr(grammar_module, "_COMPILE_SECONDS", 0.05)
     monkeypatch.setattr(grammar_module, "_first_problem", slow)
     with pytest.raises(InvalidRequestError, match="longer than"):
-        await grammars.compile('{"type": "integer"}')
+        await grammars.compile(of_schema('{"type": "integer"}'))
     monkeypatch.undo()
-    assert await grammars.compile(json.dumps(POEM))
+    assert await grammars.compile(of_schema(json.dumps(POEM)))
     release.set()

@@ -19,7 +19,7 @@ from tests.server.engine.engine_requests import (
 from verse_server.engine import engine as engine_module
 from verse_server.engine.errors import GenerationFailedError, InvalidRequestError
 from verse_server.engine.sampling.grammar import Matcher
-from verse_server.engine.types import SamplingParams
+from verse_server.engine.types import Constraint, SamplingParams
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +49,10 @@ EVERYTHING = SamplingParams(
 )
 
 
+def of_schema(text: str) -> Constraint:
+    return Constraint("json_schema", text)
+
+
 def follows(text: str) -> Verdict:
     return msgspec.json.decode(text, type=Verdict)
 
@@ -59,7 +63,9 @@ async def test_every_answer_follows_the_schema_whatever_shapes_the_draw(
 ) -> None:
     engine = start_engine()
     for sampling in (EVERYTHING, SamplingParams(temperature=0), SamplingParams(seed=1)):
-        wanted = request(engine, "a", json_schema=SCHEMA, sampling=sampling, max_tokens=ROOM, n=n)
+        wanted = request(
+            engine, "a", constraint=of_schema(SCHEMA), sampling=sampling, max_tokens=ROOM, n=n
+        )
         answers = await answers_of(engine, wanted)
         assert [bool(follows(answer)) for answer in answers] == [True] * n
         if n > 1 and sampling.temperature:
@@ -77,7 +83,7 @@ async def test_poems_in_company_of_json_are_those_written_alone(start_engine: St
         {"model": "c", "sampling": SamplingParams(seed=7)},
         {"model": "base", "sampling": EVERYTHING},
     ]
-    verdicts = [{**v, "json_schema": SCHEMA, "max_tokens": ROOM} for v in verdicts]
+    verdicts = [{**v, "constraint": of_schema(SCHEMA), "max_tokens": ROOM} for v in verdicts]
     asked = [*poems, *verdicts, *poems]
     alone = [await write(engine, **fields) for fields in asked[:5]]
     together = await asyncio.gather(*(write(engine, **fields) for fields in asked))
@@ -89,7 +95,7 @@ async def test_the_last_token_of_the_json_ends_the_answer_with_stop(
     start_engine: StartEngine,
 ) -> None:
     engine = start_engine()
-    wanted = request(engine, "a", json_schema=SCHEMA, max_tokens=ROOM)
+    wanted = request(engine, "a", constraint=of_schema(SCHEMA), max_tokens=ROOM)
     text, last = await collect(engine.generate(wanted))
     assert text.endswith("}")
     assert last.finish_reason == "stop"
@@ -106,7 +112,12 @@ async def test_the_last_token_of_the_json_ends_the_answer_with_stop(
 async def test_a_stop_string_and_logprobs_work_inside_json(start_engine: StartEngine) -> None:
     engine = start_engine()
     wanted = request(
-        engine, "a", json_schema=SCHEMA, max_tokens=ROOM, stop=("score",), num_top_logprobs=2
+        engine,
+        "a",
+        constraint=of_schema(SCHEMA),
+        max_tokens=ROOM,
+        stop=("score",),
+        num_top_logprobs=2,
     )
     chunks = [chunk async for chunk in engine.generate(wanted)]
     assert chunks[-1].finish_reason == "stop"
@@ -123,7 +134,7 @@ async def test_a_schema_that_cannot_be_compiled_is_refused_before_it_is_queued(
     engine = start_engine()
     monkeypatch.setattr(engine_module, "EngineRequest", None)
     with pytest.raises(InvalidRequestError, match="strin"):
-        await write(engine, "a", json_schema='{"type": "strin"}')
+        await write(engine, "a", constraint=of_schema('{"type": "strin"}'))
 
 
 async def test_a_grammar_that_fails_takes_its_own_answer_down_and_no_other(
@@ -131,7 +142,11 @@ async def test_a_grammar_that_fails_takes_its_own_answer_down_and_no_other(
 ) -> None:
     engine = start_engine()
     free = {"sampling": SamplingParams(seed=1), "max_tokens": 60}
-    verdict = {"sampling": SamplingParams(seed=2), "json_schema": SCHEMA, "max_tokens": ROOM}
+    verdict = {
+        "sampling": SamplingParams(seed=2),
+        "constraint": of_schema(SCHEMA),
+        "max_tokens": ROOM,
+    }
     alone = [await write(engine, "a", **free), await write(engine, "b", **verdict)]
     taken: list[int] = []
     take = Matcher.take
@@ -143,7 +158,7 @@ async def test_a_grammar_that_fails_takes_its_own_answer_down_and_no_other(
     monkeypatch.setattr(Matcher, "take", failing)
     doomed = '{"type": "array", "items": {"const": 1}, "minItems": 100}'
     outcomes: Sequence[Any] = await asyncio.gather(
-        write(engine, "a", json_schema=doomed, max_tokens=ROOM),
+        write(engine, "a", constraint=of_schema(doomed), max_tokens=ROOM),
         write(engine, "a", **free),
         return_exceptions=True,
     )

@@ -1,17 +1,19 @@
-"""Answers that follow a JSON schema: which tokens may come next.
+"""Answers that follow a schema, a regular expression or a grammar: which tokens may come next.
 
-llguidance compiles a schema to a grammar over the tokenizer's bytes, so a Chinese character that
-takes several tokens is allowed token by token. Each row follows the grammar with a matcher of its
-own. White space is fixed to one blank after `,` and `:`; a small model that may choose it writes
-nothing else.
+llguidance compiles each of them to a grammar over the tokenizer's bytes, so a Chinese character
+that takes several tokens is allowed token by token. Each row follows the grammar with a matcher of
+its own. White space in JSON is fixed to one blank after `,` and `:`; a small model that may choose
+it writes nothing else.
 
 llguidance bounds its own work, but for three things that are counted before a schema is compiled:
 it follows schemas by recursion (thousands nested through `$ref` overflow the stack of the process),
-makes one state for each remainder of `multipleOf`, and reads any amount of text.
+makes one state for each remainder of `multipleOf`, and reads any amount of text. It follows the
+rules of a grammar by recursion too.
 """
 
 import asyncio
 import math
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -20,12 +22,13 @@ from typing import Any, cast
 
 import msgspec
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
 from llguidance.hf import from_tokenizer
 from numpy.typing import NDArray
 
 from verse.base_model import BaseModel
 from verse_server.engine.errors import InvalidRequestError
+from verse_server.engine.types import Constraint
 
 _MAX_COMPILED = 16
 _COMPILE_SECONDS = 5.0
@@ -74,7 +77,7 @@ class Matcher:
 
 
 class Grammar:
-    """A compiled schema."""
+    """A compiled constraint."""
 
     def __init__(self, compiled: LLMatcher, vocab_size: int) -> None:
         self._compiled = compiled
@@ -88,19 +91,16 @@ class Grammar:
 
 
 class Grammars:
-    """Compiles schemas, each once."""
+    """Compiles constraints, each once."""
 
     def __init__(self, base: BaseModel) -> None:
         self._base = base
         self._compile = lru_cache(_MAX_COMPILED)(self._compile_anew)
-        # Two, so that one slow schema does not hold up all others.
+        # Two, so that one slow grammar does not hold up all others.
         self._threads = ThreadPoolExecutor(2, "grammar")
 
-    async def compile(self, schema: str) -> Grammar:
-        """Compile a schema off the event loop, or find it compiled.
-
-        Args:
-            schema: JSON text of an object.
+    async def compile(self, constraint: Constraint) -> Grammar:
+        """Compile a constraint off the event loop, or find it compiled.
 
         Raises:
             InvalidRequestError: it cannot be followed; says why.
@@ -108,57 +108,71 @@ class Grammars:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_COMPILE_SECONDS):
-                return await loop.run_in_executor(self._threads, self._compiled, schema)
+                return await loop.run_in_executor(self._threads, self._compiled, constraint)
         except TimeoutError:
-            raise _refusal(f"compiling it takes longer than {_COMPILE_SECONDS:g} s") from None
+            raise _refusal(
+                constraint, f"compiling it takes longer than {_COMPILE_SECONDS:g} s"
+            ) from None
 
-    def _compiled(self, schema: str) -> Grammar:
-        grammar = self._compile(schema)
+    def _compiled(self, constraint: Constraint) -> Grammar:
+        grammar = self._compile(constraint)
         if grammar.failed:
             self._compile.cache_clear()
-            grammar = self._compile(schema)
+            grammar = self._compile(constraint)
         return grammar
 
-    def _compile_anew(self, schema: str) -> Grammar:
-        if excess := schema_excess(schema):
-            raise _refusal(excess)
+    def _compile_anew(self, constraint: Constraint) -> Grammar:
+        if excess := _excess(constraint):
+            raise _refusal(constraint, excess)
         try:
-            text = _grammar_text(schema)
+            text = _grammar_text(constraint)
         except ValueError as error:
-            raise _refusal(_reason(str(error))) from error
-        compiled = LLMatcher(self._tokenizer, text, log_level=0, limits=_LIMITS)
+            raise _refusal(constraint, _reason(str(error))) from error
+        compiled = LLMatcher(self._tokenizer_for(constraint), text, log_level=0, limits=_LIMITS)
         if problem := compiled.get_error() or _first_problem(compiled.deep_copy()):
-            raise _refusal(_reason(problem))
+            raise _refusal(constraint, _reason(problem))
         return Grammar(compiled, self._base.vocab_size)
+
+    def _tokenizer_for(self, constraint: Constraint) -> LLTokenizer:
+        try:
+            return self._tokenizer
+        except ValueError as error:
+            raise InvalidRequestError(
+                f"This base's tokenizer cannot be held to a grammar ({_reason(str(error))}); "
+                f"leave '{constraint.param}' out.",
+                param=constraint.param,
+            ) from error
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
         """Takes most of a second for a large vocabulary, so only when first needed."""
-        try:
-            return from_tokenizer(
-                cast(Any, self._base.hf_tokenizer),
-                n_vocab=self._base.vocab_size,
-                eos_token=sorted(self._base.end_tokens),
+        return from_tokenizer(
+            cast(Any, self._base.hf_tokenizer),
+            n_vocab=self._base.vocab_size,
+            eos_token=sorted(self._base.end_tokens),
+        )
+
+
+def _grammar_text(constraint: Constraint) -> str:
+    """The grammar in llguidance's own words; raises ValueError if it cannot read the text."""
+    match constraint.kind:
+        case "json_schema":
+            return LLMatcher.grammar_from_json_schema(
+                constraint.text,
+                overrides={
+                    "whitespace_flexible": False,
+                    "item_separator": ", ",
+                    "key_separator": ": ",
+                    "lenient": False,  # a keyword that is not enforced is an error
+                },
             )
-        except ValueError as error:
-            raise InvalidRequestError(
-                f"This base's tokenizer cannot be held to a schema ({_reason(str(error))}); "
-                "leave 'response_format' out.",
-                param="response_format",
-            ) from error
-
-
-def _grammar_text(schema: str) -> str:
-    """The grammar in llguidance's own words; raises ValueError if the schema is no JSON for it."""
-    return LLMatcher.grammar_from_json_schema(
-        schema,
-        overrides={
-            "whitespace_flexible": False,
-            "item_separator": ", ",
-            "key_separator": ": ",
-            "lenient": False,  # a keyword that is not enforced is an error
-        },
-    )
+        case "choice":
+            choices = msgspec.json.decode(constraint.text, type=list[str])
+            # As a terminal, whose name is in capitals: a rule has no room for a thousand.
+            quoted = " | ".join(msgspec.json.encode(choice).decode() for choice in choices)
+            return LLMatcher.grammar_from_lark(f"start: CHOICE\nCHOICE: {quoted}")
+        case kind:
+            return grammar_from(kind, constraint.text)
 
 
 def _first_problem(probe: LLMatcher) -> str:
@@ -171,10 +185,11 @@ def _first_problem(probe: LLMatcher) -> str:
     return probe.get_error()
 
 
-def _refusal(reason: str) -> InvalidRequestError:
+def _refusal(constraint: Constraint, reason: str) -> InvalidRequestError:
+    noun = _NOUNS[constraint.kind]
     return InvalidRequestError(
-        f"The schema of 'response_format' cannot be used: {reason}; change the schema.",
-        param="response_format",
+        f"The {noun} of '{constraint.param}' cannot be used: {reason}; change the {noun}.",
+        param=constraint.param,
     )
 
 
@@ -185,12 +200,40 @@ def _reason(message: str) -> str:
     return words if len(words) <= _MAX_REASON_CHARS else f"{words[:_MAX_REASON_CHARS]}…"
 
 
+_NOUNS = {
+    "json_schema": "schema",
+    "regex": "regular expression",
+    "choice": "list of choices",
+    "grammar": "grammar",
+}
 _MAX_BYTES = 64 << 10
 _MAX_OBJECTS = 500
 """More than a thousand nested ones were seen to overflow a stack of 8 MiB."""
+_MAX_RULES = 500
+"""Of a grammar. A chain of a few thousand was seen to do the same."""
+_RULE = re.compile(r":+")
+"""`:` in Lark, `::=` in GBNF; one in a text is counted too."""
+_FOREIGN = re.compile(r"%json\b|\[[^\]\n]*\btemperature\s*=")
+"""In a grammar: a schema inside, which would not be looked through; and a temperature, which only
+the request has."""
 _MAX_DEPTH = 64
 _MAX_REMAINDERS = 1000
 """Of all `multipleOf` together: an `allOf` may ask for several at once."""
+
+
+def _excess(constraint: Constraint) -> str | None:
+    """What is too much, as a clause; None if nothing is."""
+    text = constraint.text
+    if constraint.kind == "json_schema":
+        return schema_excess(text)
+    if len(text.encode()) > _MAX_BYTES:
+        return f"it is longer than {_MAX_BYTES} bytes"
+    if constraint.kind == "grammar":
+        if (foreign := _FOREIGN.search(text)) is not None:
+            return f"it contains {foreign[0]!r}"
+        if len(_RULE.findall(text)) > _MAX_RULES:
+            return f"it has more than {_MAX_RULES} rules"
+    return None
 
 
 def schema_excess(schema: str) -> str | None:
