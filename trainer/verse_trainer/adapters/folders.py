@@ -1,14 +1,9 @@
 """The adapters folder: what a user typed becomes a folder and a file here and nowhere else.
 
 A name is a name, never a path: what the server would not serve under it is not opened here either.
-What is written appears under its name when all of it is there and checked, or not at all. What is
-removed is moved into `.trash` beside the adapters.
+What is removed is moved into `.trash` beside the adapters.
 """
 
-import os
-import shutil
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +12,6 @@ import msgspec
 
 from verse.adapter_config import MlxConfig
 from verse.adapter_folder import AdapterFolder, AdapterFolderError, read_adapter_folder
-from verse.atomic_file import sync_folder
 from verse.model_spelling import (
     BASE,
     AdapterPart,
@@ -25,7 +19,7 @@ from verse.model_spelling import (
     is_adapter_name,
     parse_model,
 )
-from verse_trainer.errors import AdapterError, ConversionError
+from verse_trainer.errors import AdapterError
 
 TRASH = ".trash"
 """A dot in front: no name of an adapter, so nothing serves or lists it."""
@@ -163,46 +157,6 @@ def _read(path: Path) -> AdapterFolder:
     if path.is_symlink():
         raise AdapterError("it is a link, which the server does not follow; copy the folder.")
     return read_adapter_folder(path)
-
-
-@contextmanager
-def staged(target: Path) -> Generator[Path]:
-    """A new folder beside the target to write into, moved into place when the block ends well.
-
-    Raises:
-        ConversionError: there is something at the target already, or it cannot be written.
-    """
-    refuse_existing(target)
-    # The dot keeps a server that watches this folder from taking it for an adapter.
-    stage = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage.mkdir()
-        yield stage
-        _move(stage, target)
-    except (OSError, RuntimeError) as error:  # mlx reports a full disk as a RuntimeError
-        raise ConversionError(f"{target} could not be written: {error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def refuse_existing(target: Path) -> None:
-    """Nothing that is there is ever written over.
-
-    Raises:
-        ConversionError: there is something at the target.
-    """
-    if target.exists() or target.is_symlink():
-        raise ConversionError(f"{target} already exists; choose another path or remove it first.")
-
-
-def _move(stage: Path, target: Path) -> None:
-    for file in stage.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-    refuse_existing(target)
-    stage.rename(target)
-    sync_folder(target.parent)
 
 
 def removable(root: Path, part: AdapterPart) -> Path:

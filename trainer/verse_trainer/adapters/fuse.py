@@ -21,7 +21,8 @@ from verse.adapter_digest import adapter_digest, file_digest
 from verse.base_model import BaseModel, linear_layers, linear_shapes, load_base_model
 from verse.prompt import POEM_SYSTEM
 from verse_trainer.adapters.factors import AdapterTensors, read_adapter
-from verse_trainer.adapters.folders import Chosen, refuse_existing, staged
+from verse_trainer.adapters.folders import Chosen
+from verse_trainer.adapters.staging import refuse_existing, staged
 from verse_trainer.errors import ConversionError
 
 _SAMPLE = f"{POEM_SYSTEM}：河"

@@ -23,7 +23,8 @@ from verse.base_model import linear_layers, linear_shapes, load_base_model
 from verse.prompt import PromptFormat
 from verse_trainer.adapters.convert import compare_updates, to_mlx, to_peft
 from verse_trainer.adapters.factors import AdapterTensors, Tensors, read_adapter
-from verse_trainer.adapters.folders import Chosen, check_name, refuse_existing, staged
+from verse_trainer.adapters.folders import Chosen, check_name
+from verse_trainer.adapters.staging import refuse_existing, staged
 from verse_trainer.errors import ConversionError
 
 Dialect = Literal["mlx", "peft"]
