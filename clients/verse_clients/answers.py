@@ -20,6 +20,14 @@ class Answer(NamedTuple):
     """Why the model would not answer, in its own words."""
 
 
+class Piece(NamedTuple):
+    """A part of an answer, as it comes."""
+
+    text: str
+    finish_reason: str | None
+    """Given with the last one that has it."""
+
+
 class ServedCheckpoint(msgspec.Struct, frozen=True):
     """One numbered state of an adapter, as our own server lists it."""
 

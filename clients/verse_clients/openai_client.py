@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 import msgspec
 import openai
 from openai.types.chat import ChatCompletion
+from openai.types.model import Model
 
 from verse.prompt import Message
-from verse_clients.answers import Answer, ServedModel
+from verse_clients.answers import Answer, Piece, ServedModel
 from verse_clients.errors import (
     BadRequestError,
     BrokenServerError,
@@ -67,8 +68,42 @@ class Server:
         Raises:
             ServerError: see there.
         """
+        return [model.id for model in self.served()]
+
+    def served(self) -> list[ServedModel]:
+        """The models that can be asked, as the server lists them.
+
+        Raises:
+            ServerError: see there.
+        """
         with _translating(self.base_url, "list of models"):
-            return [model.id for model in self._client.models.list()]
+            return [_served(model) for model in self._client.models.list()]
+
+    def model(self, name: str) -> ServedModel:
+        """One model by any spelling the server takes: `xuzhimo@best`.
+
+        Raises:
+            ServerError: see there.
+        """
+        with _translating(self.base_url, "model"):
+            return _served(self._client.models.retrieve(name))
+
+    def stream(
+        self, model: str, messages: Sequence[Message], **sampling: float | None
+    ) -> Generator[Piece]:
+        """Ask for one answer and give it as it comes; what is None is left to the server.
+
+        Raises:
+            ServerError: see there.
+        """
+        with _translating(self.base_url, "chat completion"):
+            stream = self._client.chat.completions.create(
+                model=model, messages=_wire(messages), stream=True, extra_body=_given(**sampling)
+            )
+            with stream:
+                for chunk in stream:
+                    for choice in chunk.choices[:1]:
+                        yield Piece(choice.delta.content or "", choice.finish_reason)
 
     def write(
         self,
@@ -140,7 +175,7 @@ class AsyncServer:
         """
         with _translating(self.base_url, "list of models"):
             page = await self._client.models.list()
-            return [msgspec.convert(model.model_dump(), ServedModel) for model in page.data]
+            return [_served(model) for model in page.data]
 
     async def model(self, name: str) -> ServedModel:
         """One model by any spelling the server takes: `xuzhimo@best`.
@@ -149,8 +184,7 @@ class AsyncServer:
             ServerError: see there.
         """
         with _translating(self.base_url, "model"):
-            model = await self._client.models.retrieve(name)
-            return msgspec.convert(model.model_dump(), ServedModel)
+            return _served(await self._client.models.retrieve(name))
 
     async def complete(
         self,
@@ -241,6 +275,10 @@ def _given(**fields: object) -> dict[str, object]:
 
 def _wire(messages: Sequence[Message]) -> Any:
     return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _served(model: Model) -> ServedModel:
+    return msgspec.convert(model.model_dump(), ServedModel)
 
 
 def _answers(completion: ChatCompletion) -> list[Answer]:

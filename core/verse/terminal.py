@@ -42,6 +42,11 @@ def show(text: object, *, stderr: bool = False) -> None:
     print(shown(str(text)), file=sys.stderr if stderr else sys.stdout, flush=True)
 
 
+def show_piece(text: str) -> None:
+    """Print a part of a line, at once."""
+    print(shown(text), end="", flush=True)
+
+
 def show_json(value: Any, *, indent: int = 2) -> None:
     """Print a result for a program."""
     show(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=indent).decode())

@@ -25,7 +25,7 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 COMMANDS = dict(commands())
 FOUND_BY_RULE = {
-    *("serve", "train", "generate", "data import", "data check", "data split"),
+    *("serve", "train", "generate", "write", "data import", "data check", "data split"),
     *("adapters list", "adapters show", "adapters import", "adapters export"),
     *("adapters fuse", "adapters remove"),
 }

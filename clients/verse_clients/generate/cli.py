@@ -118,7 +118,8 @@ class SamplingFlags(OptionGroup):
     """How tokens are drawn; the names are those of `verse.records.Sampling`."""
 
     temperature: Annotated[
-        float | None, flag("0 always takes the likeliest token.", min=0, max=2)
+        float | None,
+        flag("0 always takes the likeliest token.", "--temperature", "--temp", min=0, max=2),
     ] = None
     top_p: Annotated[
         float | None, flag("Sample from the likeliest tokens up to this probability.", min=0, max=1)
