@@ -20,7 +20,7 @@ class Answer(NamedTuple):
     """Why the model would not answer, in its own words."""
 
 
-class Piece(NamedTuple):
+class AnswerPart(NamedTuple):
     """A part of an answer, as it comes."""
 
     text: str

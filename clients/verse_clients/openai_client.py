@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletion
 from openai.types.model import Model
 
 from verse.prompt import Message
-from verse_clients.answers import Answer, Piece, ServedModel
+from verse_clients.answers import Answer, AnswerPart, ServedModel
 from verse_clients.errors import (
     BadRequestError,
     BrokenServerError,
@@ -90,7 +90,7 @@ class Server:
 
     def stream(
         self, model: str, messages: Sequence[Message], **sampling: float | None
-    ) -> Generator[Piece]:
+    ) -> Generator[AnswerPart]:
         """Ask for one answer and give it as it comes; what is None is left to the server.
 
         Raises:
@@ -103,7 +103,7 @@ class Server:
             with stream:
                 for chunk in stream:
                     for choice in chunk.choices[:1]:
-                        yield Piece(choice.delta.content or "", choice.finish_reason)
+                        yield AnswerPart(choice.delta.content or "", choice.finish_reason)
 
     def write(
         self,

@@ -23,7 +23,7 @@ from verse_clients.options import OptionGroup, flag, grouped
 
 if TYPE_CHECKING:
     from verse.prompt import Message
-    from verse_clients.answers import Piece, ServedModel
+    from verse_clients.answers import AnswerPart, ServedModel
     from verse_clients.openai_client import Server
 
 _CUT_OFF = "The poem was cut off; --max-tokens allows more."
@@ -243,7 +243,7 @@ def _is_adapter(model: str) -> bool:
     return (path / CONFIG_FILE).is_file() or path.name.endswith("adapters.safetensors")
 
 
-def _print(pieces: "Iterable[Piece]", theme: str, where: str) -> None:
+def _print(pieces: "Iterable[AnswerPart]", theme: str, where: str) -> None:
     """On a terminal as it comes; elsewhere at its end, as `verse generate` would keep it."""
     from verse_clients.generate.cleaning import clean
 
