@@ -12,17 +12,23 @@ from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive
 
 from verse_server.api.admission import ApiKeyGuard
 from verse_server.api.completions import ChatController, CompletionsController
-from verse_server.api.errors import error_response, handle_error
+from verse_server.api.errors import RequestError, error_response, handle_error
 from verse_server.api.models import AdaptersController, ModelsController
 from verse_server.api.monitoring import HTTP_METRICS, HealthController, MetricsController
 from verse_server.api.openapi import API_KEY, openapi_config
+from verse_server.api.origins import OriginPolicy, normalized_origin
 from verse_server.api.request_log import run_logged
 from verse_server.config import ServerConfig
 from verse_server.engine.interface import Engine
 
 
 class VerseApp(Litestar):
-    """Litestar, with a log line and an id for every request, also those that match no route."""
+    """Litestar, behind what holds for every request, also those that match no route.
+
+    Each gets a log line and an id, and must not come from a web page that is not allowed.
+    """
+
+    origins: OriginPolicy
 
     async def __call__(
         self,
@@ -32,7 +38,16 @@ class VerseApp(Litestar):
     ) -> None:
         """The ASGI entry point."""
         if scope["type"] == "http":
-            await run_logged(super().__call__, scope, receive, send)
+            await run_logged(self._answer, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self.origins.check(scope["headers"])
+        except RequestError as error:
+            response = error_response(error).to_asgi_response(None, None)
+            await response(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -47,7 +62,9 @@ def _never_html(response: Response[Any]) -> Response[Any]:
 def _cors(origins: Sequence[str]) -> CORSConfig | None:
     if not origins:
         return None
-    return CORSConfig(allow_origins=list(origins), expose_headers=["x-request-id"])
+    return CORSConfig(
+        allow_origins=[*map(normalized_origin, origins)], expose_headers=["x-request-id"]
+    )
 
 
 def create_app(engine: Engine, config: ServerConfig) -> Litestar:
@@ -55,7 +72,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
 
     Args:
         engine: Started by the caller, who also closes it.
-        config: Only `api_key`, `cors_origins` and `max_body_bytes` are read.
+        config: What concerns the engine is not read.
     """
     guards = [] if config.api_key is None else [ApiKeyGuard(config.api_key)]
     controllers = [ChatController, CompletionsController, ModelsController, AdaptersController]
@@ -66,7 +83,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
     def provide_engine() -> Any:
         return engine
 
-    return VerseApp(
+    app = VerseApp(
         route_handlers=[v1, metrics, HealthController],
         dependencies={"engine": Provide(provide_engine, sync_to_thread=False, use_cache=True)},
         exception_handlers={Exception: handle_error},
@@ -77,3 +94,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
         logging_config=None,
         openapi_config=openapi_config(with_api_key=config.api_key is not None),
     )
+    app.origins = OriginPolicy(
+        host=config.host, cors_origins=config.cors_origins, allowed_hosts=config.allowed_hosts
+    )
+    return app

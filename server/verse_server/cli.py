@@ -118,6 +118,14 @@ def serve(
             help="A web page that may call the server, as https://host; repeat it, or * for all.",
         ),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="VERSE_ALLOWED_HOST",
+            show_default=False,
+            help="A name besides localhost to be asked for by; repeat it, or * for any.",
+        ),
+    ] = None,
 ) -> None:
     """Serve the base model and every adapter over an OpenAI-compatible API."""
     if api_key is not None and not api_key.strip():
@@ -140,6 +148,7 @@ def serve(
         port=port,
         api_key=api_key,
         cors_origins=tuple(cors_origin or ()),
+        allowed_hosts=tuple(allowed_host or ()),
     )
     raise typer.Exit(_start_and_run(config))
 

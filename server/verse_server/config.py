@@ -44,7 +44,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str | None = None
     """Never logged; None lets everybody in."""
     cors_origins: tuple[str, ...] = ()
-    """Whose web pages may call the server, `*` for all; none: no CORS headers."""
+    """Whose web pages may call the server, `*` for all; those of others get a 403."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names beside this machine's own that requests may ask for, `*` for any.
+
+    Checked when `host` is a loopback address, or when there are any."""
     drain_seconds: float = 10.0
     """How long running poems may go on after Ctrl-C or SIGTERM."""
     max_body_bytes: int = 1 << 20

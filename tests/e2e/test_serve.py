@@ -188,7 +188,7 @@ def test_a_client_that_goes_away_frees_its_row(serve: Serve, endless_model: Path
         host, port = served.base_url.removeprefix("http://").removesuffix("/v1").split(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nHost: verse\r\n"
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
                 b"Content-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%b" % (len(raw), raw)
             )

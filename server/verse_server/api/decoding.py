@@ -141,7 +141,7 @@ class StrictBody(AbstractDTO[T]):
     def decode_bytes(self, value: bytes) -> Any:
         """Decode the body, if the request calls it JSON."""
         headers = self.asgi_connection.headers  # pyright: ignore[reportUnknownMemberType]
-        _check_content_type(headers.get("content-type", _JSON))
+        _check_content_type(headers.get("content-type", ""))
         _check_content_encoding(headers.get("content-encoding", _PLAIN))
         return type(self).decode(value)
 
@@ -209,9 +209,9 @@ class StrictUnloadBody(StrictBody[UnloadLoRAAdapterRequest]):
 
 def _check_content_type(given: str) -> None:
     if given.partition(";")[0].strip().lower() != _JSON:
+        problem = f"The content type {given[:_MAX_PARAM_CHARS]!r} is not supported"
         raise RequestError(
-            f"The content type {given[:_MAX_PARAM_CHARS]!r} is not supported; "
-            f"send 'Content-Type: {_JSON}'.",
+            f"{problem if given else 'The content type is missing'}; send 'Content-Type: {_JSON}'.",
             code="unsupported_content_type",
         )
 

@@ -12,7 +12,7 @@ from litestar.testing import TestClient
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_engine import FakeEngine
-from wire import Connect
+from wire import ADDRESS, Connect
 
 from verse_server.app import create_app
 from verse_server.config import ServerConfig
@@ -32,7 +32,7 @@ def connect() -> Iterator[Connect]:
             engine: FakeEngine, config: ServerConfig | None = None
         ) -> TestClient[Litestar]:
             app = create_app(engine, config or ServerConfig())
-            return stack.enter_context(TestClient(app))
+            return stack.enter_context(TestClient(app, base_url=ADDRESS))
 
         yield connect_to
 

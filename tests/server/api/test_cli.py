@@ -50,6 +50,7 @@ EVERYTHING = ServerConfig(
     port=0,
     api_key="sesame",
     cors_origins=("https://a.example", "http://localhost:3000"),
+    allowed_hosts=("a.example", "b.example"),
 )
 
 
@@ -57,7 +58,8 @@ def test_every_option_reaches_the_config(started: list[ServerConfig]) -> None:
     options = (
         "--model some/model --adapters mine --host 0.0.0.0 --port 0 --max-batch 4 "
         "--adapter-slots 2 --no-poem-prompt --api-key sesame "
-        "--cors-origin https://a.example --cors-origin http://localhost:3000"
+        "--cors-origin https://a.example --cors-origin http://localhost:3000 "
+        "--allowed-host a.example --allowed-host b.example"
     )
     assert runner.invoke(app, options.split()).exit_code == 0
     assert started == [EVERYTHING]
@@ -73,6 +75,7 @@ def test_every_option_is_a_variable_too(started: list[ServerConfig]) -> None:
         "VERSE_ADAPTER_SLOTS": "2",
         "VERSE_NO_POEM_PROMPT": "1",
         "VERSE_CORS_ORIGIN": "https://a.example http://localhost:3000",
+        "VERSE_ALLOWED_HOST": "a.example b.example",
         "VERSE_API_KEY": "sesame",
     }
     assert runner.invoke(app, [], env=variables).exit_code == 0

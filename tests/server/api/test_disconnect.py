@@ -191,7 +191,7 @@ def test_the_log_and_the_server_survive_a_client_that_leaves_while_it_sends(
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(
-            f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode()
+            f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{{".encode()
         )
     slow.texts = ("水",)
     follower = post(address, chat_body())

@@ -125,8 +125,7 @@ def test_a_wrong_method_is_405_and_told_the_right_ones(
 
 @pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/xuzhimo", CHAT])
 def test_options_answers_everywhere(client: Client, path: str) -> None:
-    headers = {"origin": "http://poet.example", "access-control-request-method": "POST"}
-    response = client.options(path, headers=headers)
+    response = client.options(path)
     assert response.status_code == 204
     assert "OPTIONS" in response.headers["allow"]
 

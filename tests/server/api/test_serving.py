@@ -51,7 +51,7 @@ def test_whoever_connects_before_the_model_is_loaded_waits_and_is_served() -> No
         host, port = address.removeprefix("http://").split(":")
         burst = [socket.create_connection((host, int(port)), timeout=60) for _ in range(200)]
         for connection in burst:
-            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         for connection in burst:
             assert connection.recv(4096).startswith(b"HTTP/1.1 200")
             connection.close()

@@ -8,6 +8,9 @@ from litestar import Litestar
 from litestar.testing import TestClient
 
 CHAT = "/v1/chat/completions"
+ADDRESS = "http://127.0.0.1:8000"
+"""What a client without a socket asks for; the server answers to no other name than this machine's.
+"""
 
 Client = TestClient[Litestar]
 Connect = Callable[..., Client]

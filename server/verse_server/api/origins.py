@@ -1,0 +1,104 @@
+"""A web page is no client: which pages and which host names may reach the server.
+
+A page that is open in a browser can send requests to any address, this machine's own included. What
+a browser says about a page, and a program never says, is checked before anything else:
+
+- `Origin`, and `Sec-Fetch-Site: cross-site`, for a page of another origin. It must be named.
+- `Host`, on a server for this machine alone: it must be a name of this machine, or named. Otherwise
+  a page could reach the server by a name of its own that it makes point here (DNS rebinding), and
+  count as one of the server's own pages.
+
+Bodies must be `application/json` besides (`decoding`), which no page can send unasked.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from verse_server.api.errors import RequestError
+
+_ANY = "*"
+_MAX_SHOWN = 100
+
+
+class OriginPolicy:
+    """What `--cors-origin` and `--allowed-host` allow."""
+
+    def __init__(
+        self, *, host: str, cors_origins: Sequence[str] = (), allowed_hosts: Sequence[str] = ()
+    ) -> None:
+        """Take the configuration.
+
+        Args:
+            host: The address the server listens on.
+            cors_origins: Whose pages may use it; `*` for all.
+            allowed_hosts: Its other names; `*` for any.
+        """
+        self._origins = frozenset(map(normalized_origin, cors_origins))
+        self._hosts = frozenset(map(_host_name, allowed_hosts))
+        self._checks_hosts = _is_loopback(_host_name(host)) or bool(self._hosts)
+
+    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Let a request through.
+
+        Raises:
+            RequestError: 403, it comes from a page that is not named, or to a name that is not.
+        """
+        origins: list[str] = []
+        for name, raw in headers:
+            value = raw.decode("latin-1").strip()
+            if name == b"host":
+                self._check_host(value)
+            elif name == b"origin":
+                self._check_origin(value)
+                origins.append(value)
+            elif name == b"sec-fetch-site" and value.lower() == "cross-site":
+                origins.append("")
+        if origins and not any(origins):
+            self._check_origin("")
+
+    def _check_origin(self, origin: str) -> None:
+        if _ANY in self._origins or normalized_origin(origin) in self._origins:
+            return
+        page = f"the web page {origin[:_MAX_SHOWN]!r}" if origin else "a web page of another site"
+        raise RequestError(
+            f"This request comes from {page}, which may not use this server; allow its origin "
+            "with --cors-origin.",
+            code="origin_not_allowed",
+            status=403,
+        )
+
+    def _check_host(self, value: str) -> None:
+        name = _host_name(value)
+        is_allowed = _ANY in self._hosts or name in self._hosts or _is_loopback(name)
+        if self._checks_hosts and not is_allowed:
+            raise RequestError(
+                f"This server has no name {value[:_MAX_SHOWN]!r}; ask for it as localhost, or "
+                "allow the name with --allowed-host.",
+                code="host_not_allowed",
+                status=403,
+            )
+
+
+def normalized_origin(origin: str) -> str:
+    """As browsers send it: `https://Poems.example/` is `https://poems.example`."""
+    return origin.strip().lower().rstrip("/")
+
+
+def _host_name(value: str) -> str:
+    """Without a port: `localhost:8000` is `localhost`, `[::1]:8000` is `::1`."""
+    name = value.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    if name.count(":") == 1:
+        name = name.partition(":")[0]
+    return name.rstrip(".")
+
+
+def _is_loopback(name: str) -> bool:
+    """Whether a name can mean nothing but this machine."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
