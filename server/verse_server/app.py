@@ -12,7 +12,7 @@ from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive
 
 from verse_server.api.admission import ApiKeyGuard
 from verse_server.api.completions import ChatController, CompletionsController
-from verse_server.api.errors import RequestError, error_response, handle_error
+from verse_server.api.errors import RequestError, bare_error_response, error_response, handle_error
 from verse_server.api.models import AdaptersController, ModelsController
 from verse_server.api.monitoring import HTTP_METRICS, HealthController, MetricsController
 from verse_server.api.openapi import API_KEY, openapi_config
@@ -46,8 +46,7 @@ class VerseApp(Litestar):
         try:
             self.origins.check(scope["headers"])
         except RequestError as error:
-            response = error_response(error).to_asgi_response(None, None)
-            await response(scope, receive, send)
+            await bare_error_response(error)(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

@@ -33,6 +33,7 @@ from litestar.exceptions import (
     ValidationException,
 )
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.response.base import ASGIResponse
 
 from verse_server.api.request_log import current_request
 from verse_server.engine.errors import (
@@ -118,6 +119,18 @@ def error_response(error: Exception) -> Response[ErrorResponse]:
     failure = translate(error)
     return Response(
         failure.body,
+        status_code=failure.status,
+        headers=failure.headers,
+        media_type=MediaType.JSON,
+    )
+
+
+def bare_error_response(error: Exception) -> ASGIResponse:
+    """The answer to an exception outside of Litestar's routes."""
+    failure = translate(error)
+    body = msgspec.json.encode(failure.body)
+    return ASGIResponse(
+        body=body,
         status_code=failure.status,
         headers=failure.headers,
         media_type=MediaType.JSON,
