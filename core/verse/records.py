@@ -74,6 +74,10 @@ class Poem(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     """Where it was found: a file and line, or the id of the candidate it was."""
     origin: Origin = "poet"
+    author: str = ""
+    """Who wrote it, where its file says so; no part of the text."""
+    date: str = ""
+    """When, and perhaps where, as the file has it."""
 
     def __post_init__(self) -> None:
         _fill_id(self, self.id, self.theme, self.text)

@@ -3,7 +3,7 @@ r"""Rows of conversations to learn from, as mlx-lm has them: a question and its 
 A row is in one of four shapes, told apart as mlx-lm does it, by their keys:
 
 {"messages": [{"role": ..., "content": ...}, ...]}      several turns allowed
-{"prompt": ..., "completion": ...}                       one question, one answer
+{"prompt": ..., "completion": ...}                       a question and an answer; texts or turns
 {"text": "<|im_start|>system ...<|im_end|> ..."}         see chatml
 {"text": "TITLE\n<|end|>\nPOEM"}                          a title above its poem
 """
@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from verse.poem_files import chatml
-from verse.prompt import Message
+from verse.prompt import Message, Role
 from verse.records import Origin, TrainingExample
 
 ConversationShape = Literal["messages", "completion", "seed", "chatml", "titled"]
@@ -29,8 +29,8 @@ class ShapeError(ValueError):
 
 
 class _Completion(msgspec.Struct, frozen=True, kw_only=True):
-    prompt: str
-    completion: str
+    prompt: str | tuple[Message, ...]
+    completion: str | tuple[Message, ...]
     source: str = ""
     origin: Origin = "poet"
 
@@ -76,9 +76,14 @@ def decode_conversation(row: bytes | msgspec.Raw) -> Conversation:
 
 
 def _from_completion(row: _Completion) -> Conversation:
-    turns = (Message("user", row.prompt), Message("assistant", row.completion))
+    turns = (*_turns("user", row.prompt), *_turns("assistant", row.completion))
     example = TrainingExample(messages=turns, source=row.source, origin=row.origin)
     return Conversation(example, "completion")
+
+
+def _turns(role: Role, said: str | tuple[Message, ...]) -> tuple[Message, ...]:
+    """TRL also has turns on either side, which name their roles themselves."""
+    return (Message(role, said),) if isinstance(said, str) else said
 
 
 def _from_text(row: _Text) -> Conversation:

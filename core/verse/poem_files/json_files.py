@@ -23,7 +23,15 @@ import msgspec
 from verse.poem_files.conversations import ShapeError
 from verse.poem_files.decisions import is_entry, read_entries
 from verse.poem_files.pieces import Draft, Found, Refused, piece_of, unreviewed
-from verse.poem_files.shapes import TEXT_KEYS, THEME_KEYS, Row, Shape, shape_of
+from verse.poem_files.shapes import (
+    CORPUS_TEXT_KEYS,
+    CORPUS_THEME_KEYS,
+    TEXT_KEYS,
+    THEME_KEYS,
+    Row,
+    Shape,
+    shape_of,
+)
 from verse.verdicts import Reading, VerdictError, read_verdict
 
 _WRAPPERS = ("data", "fields")
@@ -229,8 +237,8 @@ def _inner(row: Row) -> Row:
 def _with_theme(row: Row, theme: str) -> Row:
     """The row with the theme it stands under, if it has a poem and no theme of its own."""
     keys = _object(row) or {}
-    has_theme = any(key in keys for key in (*THEME_KEYS, "image"))
-    has_poem = any(key in keys for key in (*TEXT_KEYS, "response"))
+    has_theme = any(key in keys for key in (*THEME_KEYS, *CORPUS_THEME_KEYS, "image"))
+    has_poem = any(key in keys for key in (*TEXT_KEYS, *CORPUS_TEXT_KEYS, "response"))
     return (
         msgspec.json.encode({"theme": theme, **keys})
         if theme and has_poem and not has_theme

@@ -17,6 +17,12 @@ from verse.verdicts import Reading, Verdict
 Fault = Literal["other_format", "empty", "torn"]
 """`torn`: the last line, cut off while it was being written."""
 
+MAX_LINES = 200
+"""Of a poem that nobody is asked about."""
+_MAX_LINE_WIDTH = 80
+_MAX_MEAN_WIDTH = 40
+"""In Chinese characters; Latin letters count half. A poem of eight lines in one has 64."""
+
 UNREVIEWED = "unreviewed"
 """The reason of what a model wrote and nobody decided about."""
 
@@ -117,6 +123,17 @@ def plain_lines(text: str) -> str:
     return "\n".join(lines).strip("\n")
 
 
+def _doubt_of(text: str) -> str:
+    """Why a text may be no poem; empty if nothing speaks against it."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(lines) > MAX_LINES:
+        return f"it has {len(lines)} lines"
+    widths = [sum(1 if char > "\u2e80" else 0.5 for char in line.strip()) for line in lines]
+    in_long = sum(width for width in widths if width > _MAX_LINE_WIDTH)
+    is_long = sum(widths) > _MAX_MEAN_WIDTH * len(lines) and len(lines) > 2
+    return "its lines read like prose" if is_long or 2 * in_long > sum(widths) else ""
+
+
 class EmptyError(ValueError):
     """Theme or poem is there, and blank."""
 
@@ -135,6 +152,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin = "poet"
     fields: tuple[tuple[str, str], ...] = ()
     row: bytes = b""
+    may_be_prose: bool = False
+    """Nothing but its length and its lines tells whether it is a poem."""
 
 
 def piece_of(draft: Draft, path: Path, line: int, reading: Reading | None = None) -> Found:
@@ -155,6 +174,7 @@ def piece_of(draft: Draft, path: Path, line: int, reading: Reading | None = None
         fields=draft.fields,
         row=draft.row,
         unknown=reading.unknown,
+        doubt=_doubt_of(poem.text) if draft.may_be_prose else "",
     )
 
 
@@ -197,4 +217,13 @@ def poem_of(draft: Draft, path: Path, line: int) -> Poem:
     if not text.strip():
         raise EmptyError("its poem is empty")
     source = draft.source or f"{path}:{line}"
-    return Poem(theme=theme, text=text, id=draft.id, source=source, origin=draft.origin)
+    said = dict(draft.fields)
+    return Poem(
+        theme=theme,
+        text=text,
+        id=draft.id,
+        source=source,
+        origin=draft.origin,
+        author=said.get("author", ""),
+        date=said.get("date", ""),
+    )

@@ -8,12 +8,16 @@ body, response or generation
 candidate; adapter or sampling with theme, text a poem of `verse generate` or `verse judge`
 theme or title, and response                    what a model answered
 theme or title, with text, poem or body         a record
+conversations                                   ShareGPT's turns
+instruction and output                          alpaca's rows
+title, rhythmic or 题目, with paragraphs,       a poem of a Chinese corpus; its script is kept
+content or 正文
 
 A row is told apart by its keys alone. What a model wrote and nobody decided about is unreviewed;
 how a row says what was decided is read by `verse.verdicts`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -44,7 +48,20 @@ _CONVERSATION_KINDS: Mapping[ConversationShape, str] = {
     "titled": "title and poem rows",
 }
 
+_CHINESE_THEMES = "题目 标题 题名 诗题 诗名 篇名 词牌 題目 標題 題名 詩題 詩名"
+_CHINESE_TEXTS = "正文 内容 诗文 诗句 诗歌 原文 诗 內容 詩文 詩句 詩歌 詩"
+CORPUS_THEME_KEYS = ("title", "rhythmic", "theme", *_CHINESE_THEMES.split())
+CORPUS_TEXT_KEYS = ("paragraphs", "para", "content", "contents", *_CHINESE_TEXTS.split())
+_FIELD_KEYS = {
+    "author": ("author", "作者", "诗人", "詩人", "poet"),
+    "date": ("date", "日期", "写作时间", "创作时间", "写作日期"),
+}
+_ROLES = {"gpt": "assistant", "assistant": "assistant", "bing": "assistant", "system": "system"}
+"""Of ShareGPT's speakers; who is none of these asks."""
+
 _NOT_POEMS = {
+    "nbformat": "it is a Jupyter notebook, and what stands in it is code and its output; save the "
+    "poems as text",
     "entry": "it is a decision; keep decisions in a file of their own",
     "chosen": "it is a preference pair; `verse train --method dpo` reads those",
 }
@@ -106,6 +123,18 @@ def _is_record(keys: Keys) -> bool:
     return _has(keys, *THEME_KEYS) and _has(keys, *TEXT_KEYS)
 
 
+def _is_share_gpt(keys: Keys) -> bool:
+    return "conversations" in keys
+
+
+def _is_instruction(keys: Keys) -> bool:
+    return {"instruction", "output"} <= keys.keys()
+
+
+def _is_of_corpus(keys: Keys) -> bool:
+    return _has(keys, *CORPUS_THEME_KEYS) and _has(keys, *CORPUS_TEXT_KEYS)
+
+
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
     theme: str | None = None
     title: str | None = None
@@ -116,6 +145,8 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     id: Any = None
     source: str | None = None
     origin: Origin | None = None
+    author: Any = None
+    date: Any = None
 
 
 class _Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,8 +168,32 @@ class _Judged(msgspec.Struct, frozen=True, kw_only=True):
     candidate: msgspec.Raw
 
 
+class _Said(msgspec.Struct, frozen=True, kw_only=True):
+    """A turn; `from` and `value` are ShareGPT's names."""
+
+    speaker: str = msgspec.field(default="", name="from")
+    value: str | None = None
+    role: str = ""
+    content: str = ""
+
+
+class _ShareGpt(msgspec.Struct, frozen=True, kw_only=True):
+    conversations: list[_Said]
+    source: str | None = None
+
+
+class _Instruction(msgspec.Struct, frozen=True, kw_only=True):
+    instruction: str
+    input: str | None = None
+    output: str
+    history: list[Any] | None = None
+
+
 def _conversation(row: Row, _: Reading) -> Draft:
-    conversation = decode_conversation(row)
+    return _of_turns(decode_conversation(row))
+
+
+def _of_turns(conversation: Conversation) -> Draft:
     turns = conversation.example.messages
     asked = [turn for turn in turns if turn.role == "user"]
     answers = [turn for turn in turns if turn.role == "assistant"]
@@ -153,6 +208,71 @@ def _conversation(row: Row, _: Reading) -> Draft:
         source=conversation.example.source,
         origin=conversation.example.origin,
     )
+
+
+def _share_gpt(row: Row, _: Reading) -> Draft:
+    said = msgspec.json.decode(row, type=_ShareGpt)
+    turns = [
+        {
+            "role": _ROLES.get(turn.speaker or turn.role, "user"),
+            "content": turn.content if turn.value is None else turn.value,
+        }
+        for turn in said.conversations
+    ]
+    as_messages = {"messages": turns, "source": said.source or ""}
+    draft = _of_turns(decode_conversation(msgspec.json.encode(as_messages)))
+    return msgspec.structs.replace(draft, kind="conversations of ShareGPT")
+
+
+def _instruction(row: Row, _: Reading) -> Draft:
+    asked = msgspec.json.decode(row, type=_Instruction)
+    if asked.history:
+        raise ShapeError("it is a longer conversation than a theme and a poem")
+    return Draft(
+        kind="instruction rows",
+        theme=(asked.input or "").strip() or asked.instruction,
+        text=asked.output,
+    )
+
+
+def _of_corpus(row: Row, _: Reading) -> Draft:
+    keys = msgspec.json.decode(row, type=dict[str, Any])
+    texts = {key: _joined(keys[key]) for key in CORPUS_TEXT_KEYS if keys.get(key)}
+    if len(texts) > 1:
+        raise ShapeError(f"it has several texts: {', '.join(texts)}; which is the poem?")
+    return Draft(
+        kind="poems of a corpus",
+        theme=_named(keys, CORPUS_THEME_KEYS),
+        text=next(iter(texts.values()), ""),
+        fields=_fields({name: _named(keys, names) for name, names in _FIELD_KEYS.items()}),
+        may_be_prose=True,
+    )
+
+
+def _fields(said: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What is text and not blank."""
+    return tuple((key, value) for key, value in said.items() if isinstance(value, str) and value)
+
+
+def _joined(value: object) -> str:
+    """A text, or its lines; stanzas may be lists of their own.
+
+    Raises:
+        ShapeError: it is something else.
+    """
+    if isinstance(value, str):
+        return value
+    try:
+        parts = msgspec.convert(value, list[str | list[str]])
+    except msgspec.ValidationError as error:
+        raise ShapeError("its text is neither text nor a list of lines") from error
+    nested = any(isinstance(part, list) for part in parts)
+    lines = [part if isinstance(part, str) else "\n".join(part) for part in parts]
+    return ("\n\n" if nested else "\n").join(lines)
+
+
+def _named(keys: Mapping[str, Any], names: Iterable[str]) -> str:
+    return next((keys[name].strip() for name in names if isinstance(keys.get(name), str)), "")
 
 
 def _in_order(conversation: Conversation) -> bool:
@@ -226,6 +346,7 @@ def _record(row: Row, _: Reading) -> Draft:
         id=_id(record),
         source=record.source or "",
         origin=record.origin or "poet",
+        fields=_fields({"author": record.author, "date": record.date}),
     )
 
 
@@ -263,4 +384,7 @@ _SHAPES = (
     Shape(_is_candidate, _candidate, by_model=True),
     Shape(_is_answer, _answer, by_model=True),
     Shape(_is_record, _record),
+    Shape(_is_share_gpt, _share_gpt),
+    Shape(_is_instruction, _instruction),
+    Shape(_is_of_corpus, _of_corpus),
 )

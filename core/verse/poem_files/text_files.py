@@ -59,11 +59,6 @@ _MARKDOWN_SUFFIXES = (".md", ".markdown")
 _DIGITS = {digit: number for number, digit in enumerate("零一二三四五六七八九")}
 
 _MAX_COVER_LINES = 2
-MAX_LINES = 200
-"""Of a poem that nobody is asked about."""
-_MAX_LINE_WIDTH = 80
-_MAX_MEAN_WIDTH = 40
-"""In Chinese characters; Latin letters count half. A poem of eight lines in one has 64."""
 
 
 class _Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,18 +111,7 @@ def read_text(
         given = Bylines(given.author)
     draft = Draft(kind=kind, theme=title)
     found = [_found(piece, draft, path, reading, given) for piece in pieces]
-    return list(_with_doubts(pieces, found))
-
-
-def doubt_of(text: str) -> str:
-    """Why a text may be no poem; empty if nothing speaks against it."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    if len(lines) > MAX_LINES:
-        return f"it has {len(lines)} lines"
-    widths = [sum(1 if char > "\u2e80" else 0.5 for char in line.strip()) for line in lines]
-    in_long = sum(width for width in widths if width > _MAX_LINE_WIDTH)
-    is_long = sum(widths) > _MAX_MEAN_WIDTH * len(lines) and len(lines) > 2
-    return "its lines read like prose" if is_long or 2 * in_long > sum(widths) else ""
+    return _with_preface(pieces, found)
 
 
 def _front_matter(text: str) -> tuple[str, Mapping[str, str]]:
@@ -318,17 +302,16 @@ def _found(piece: _Piece, draft: Draft, path: Path, reading: Reading, given: Byl
         theme=piece.title or draft.theme,
         text="\n".join(piece.lines),
         fields=piece.bylines.filled(given).as_fields(),
+        may_be_prose=True,
     )
     return piece_of(draft, path, piece.line, reading)
 
 
-def _with_doubts(pieces: Sequence[_Piece], found: Sequence[Found]) -> Iterator[Found]:
-    """What may be no poem is marked: a text before the first title, a long one, prose."""
+def _with_preface(pieces: Sequence[_Piece], found: Sequence[Found]) -> list[Found]:
+    """What stands before the first title of a collection may be no poem."""
     titles = [bool(piece.title) for piece in pieces]
     is_preface = len(titles) > 1 and not titles[0] and all(titles[1:])
-    for number, piece in enumerate(found):
-        if not isinstance(piece, Taken):
-            yield piece
-            continue
-        before = "it stands before the first title" if is_preface and number == 0 else ""
-        yield msgspec.structs.replace(piece, doubt=doubt_of(piece.poem.text) or before)
+    if not is_preface or not isinstance(first := found[0], Taken):
+        return list(found)
+    doubt = first.doubt or "it stands before the first title"
+    return [msgspec.structs.replace(first, doubt=doubt), *found[1:]]

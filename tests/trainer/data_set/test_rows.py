@@ -43,7 +43,7 @@ def test_all_shapes_of_a_conversation_are_read_in_the_files_order(tmp_path: Path
         ({"messages": []}, "nothing to learn"),
         ({"messages": [{"role": "poet", "content": "x"}]}, "Invalid enum value 'poet'"),
         ({"messages": [ASKED, ANSWERED], "tools": [{"type": "function"}]}, "tools"),
-        ({"prompt": "河", "completion": 3}, "Expected `str`, got `int`"),
+        ({"prompt": "河", "completion": 3}, "Expected `str | array`, got `int`"),
         ([1], "Expected `object`, got `array`"),
         ("not json", "JSON is malformed"),
     ],
