@@ -15,10 +15,12 @@ it consists of.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
+
+from verse.tool_calls import ToolCall, ToolCallReader, write_call, write_result
 
 POEM_SYSTEM = "用户会给出一个主题，请按照给定的主题，切实准确简洁且情感丰富地写一首现代诗"
 QWEN_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
@@ -38,6 +40,22 @@ class Message(msgspec.Struct, frozen=True):
 
     role: Role
     content: str
+
+
+class ToolCallMessage(Message, frozen=True, kw_only=True):
+    """An assistant's turn that called tools; `content` is what it said besides."""
+
+    calls: tuple[ToolCall, ...]
+
+
+class ToolResultMessage(Message, frozen=True, kw_only=True):
+    """What a tool gave back. It is a user's turn for templates that know no tools."""
+
+    call_id: str
+
+
+Tool = Mapping[str, Any]
+"""A function in OpenAI's form, as chat templates take it: `{"type": "function", ...}`."""
 
 
 class PromptFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -82,7 +100,7 @@ class Tokenizer(Protocol):
         ...
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], **kwargs: Any
+        self, conversation: list[dict[str, Any]], **kwargs: Any
     ) -> Any:  # str with tokenize=False
         """The model's own frame around a conversation."""
         ...
@@ -112,6 +130,7 @@ def render(
     tokenizer: Tokenizer,
     *,
     add_generation_prompt: bool = False,
+    tools: Sequence[Tool] | None = None,
 ) -> Rendered:
     """Encode a conversation in one of the three formats.
 
@@ -123,6 +142,8 @@ def render(
         prompt_format: The frame; only `format` is read.
         tokenizer: A Hugging Face tokenizer, not mlx-lm's wrapper.
         add_generation_prompt: Open an assistant's turn at the end, for the model to write.
+        tools: For a chat template that knows tools (see `template_knows_tools`): those that may be
+            called. None shows calls and results of earlier turns as text, in Qwen's form.
 
     Raises:
         PromptError: there are no messages, or the chat template refuses or changes them.
@@ -131,10 +152,42 @@ def render(
         raise PromptError("There are no messages to render.")
     specials = _specials(tokenizer)
     look_alike = _any_of(specials)
-    marks = _Marks.absent_from([m.content for m in messages])
-    guarded = [Message(m.role, _cut_apart(m.content, look_alike, marks.cut)) for m in messages]
-    text = _frame(guarded, prompt_format, tokenizer, marks, add_generation_prompt)
+    shown = list(tools or ()) if prompt_format.format == "chat" else []
+    native = tools is not None and prompt_format.format == "chat"
+    turns = list(messages) if native else [_without_tools(m) for m in messages]
+    marks = _Marks.absent_from([*map(_all_text, turns), _json_text(shown)])
+
+    def guard(text: str) -> str:
+        return _cut_apart(text, look_alike, marks.cut)
+
+    turns = [_guarded(m, guard) for m in turns]
+    shown = [_mapped(tool, guard) for tool in shown]
+    text = _frame(turns, shown, prompt_format, tokenizer, marks, add_generation_prompt)
     return _encode(text, specials, look_alike, marks, tokenizer)
+
+
+def template_knows_tools(tokenizer: Tokenizer) -> bool:
+    """Whether a chat template shows tools, their results, and calls in a form we can read.
+
+    Found by trying, since templates that know tools have nothing else in common.
+    """
+    call = ToolCall(id="call_1", name="probe_tool", arguments='{"probe_key":"probe_value"}')
+    function = {"name": call.name, "description": "probe_use", "parameters": {"type": "object"}}
+    turns = [
+        Message("user", "probe"),
+        ToolCallMessage("assistant", "", calls=(call,)),
+        ToolResultMessage("user", "probe_result", call_id=call.id),
+    ]
+    tool = {"type": "function", "function": function}
+    conversation = [_for_template(turn, None) for turn in turns]
+    try:
+        text = _apply_template(conversation, [tool], tokenizer, True)
+    except PromptError:
+        return False
+    reader = ToolCallReader()
+    calls = [part for part in reader.push(text) if isinstance(part, ToolCall)]
+    same = [c for c in calls if c.arguments_as_object() == call.arguments_as_object()]
+    return "probe_use" in text and "probe_result" in text and len(same) == 1
 
 
 def fill_variant(variant: str | None, theme: str) -> str:
@@ -163,8 +216,61 @@ def _cut_apart(content: str, look_alike: re.Pattern[str], cut: str) -> str:
     return cut_content if cut_content == content else _cut_apart(cut_content, look_alike, cut)
 
 
+def _without_tools(message: Message) -> Message:
+    """A turn for a frame that knows no tools: calls and results become text."""
+    if isinstance(message, ToolCallMessage):
+        written = [write_call(call) for call in message.calls]
+        return Message("assistant", "\n".join([message.content, *written]).lstrip("\n"))
+    if isinstance(message, ToolResultMessage):
+        return Message("user", write_result(message.content))
+    return message
+
+
+def _all_text(message: Message) -> str:
+    calls = message.calls if isinstance(message, ToolCallMessage) else ()
+    return message.content + _json_text([(c.name, c.arguments_as_object()) for c in calls])
+
+
+def _json_text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _guarded(message: Message, guard: Callable[[str], str]) -> Message:
+    content = guard(message.content)
+    if not isinstance(message, ToolCallMessage):
+        return msgspec.structs.replace(message, content=content)
+    calls = tuple(
+        msgspec.structs.replace(
+            call,
+            name=guard(call.name),
+            arguments=_guarded_arguments(call, guard),
+        )
+        for call in message.calls
+    )
+    return msgspec.structs.replace(message, content=content, calls=calls)
+
+
+def _guarded_arguments(call: ToolCall, guard: Callable[[str], str]) -> str:
+    """Decoded first, because JSON can spell a special token with escapes."""
+    arguments = call.arguments_as_object()
+    return guard(arguments) if isinstance(arguments, str) else _json_text(_mapped(arguments, guard))
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """JSON with every text in it changed, names of fields too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        items = cast(Mapping[str, Any], value).items()
+        return {change(key): _mapped(item, change) for key, item in items}
+    if isinstance(value, list):
+        return [_mapped(item, change) for item in cast(list[Any], value)]
+    return value
+
+
 def _frame(
     messages: Sequence[Message],
+    tools: Sequence[Tool],
     prompt_format: PromptFormat,
     tokenizer: Tokenizer,
     marks: _Marks,
@@ -174,22 +280,42 @@ def _frame(
         return _seed_frame(messages, marks, add_generation_prompt)
     if prompt_format.format == "seed-generate":
         messages = _wrapped_again(messages, marks)
-    conversation = [
-        {
-            "role": m.role,
-            "content": _marked(m.content, marks) if m.role == "assistant" else m.content,
-        }
-        for m in messages
-    ]
-    text = _apply_template(conversation, tokenizer, add_generation_prompt)
+    conversation = [_for_template(m, marks) for m in messages]
+    text = _apply_template(conversation, tools, tokenizer, add_generation_prompt)
     kept = [c for c in text if c in (marks.open, marks.close)]
-    if kept != [marks.open, marks.close] * sum(m.role == "assistant" for m in messages):
+    if kept != [marks.open, marks.close] * sum(_is_answer(m) for m in messages):
         raise PromptError("The model's chat template does not keep the assistant's messages whole.")
     return text
 
 
+def _is_answer(message: Message) -> bool:
+    return message.role == "assistant" and not isinstance(message, ToolCallMessage)
+
+
+def _for_template(message: Message, marks: _Marks | None) -> dict[str, Any]:
+    """A turn as chat templates take it; answers are marked."""
+    if isinstance(message, ToolResultMessage):
+        return {"role": "tool", "content": message.content, "tool_call_id": message.call_id}
+    if isinstance(message, ToolCallMessage):
+        calls = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments_as_object()},
+            }
+            for call in message.calls
+        ]
+        return {"role": "assistant", "content": message.content, "tool_calls": calls}
+    if marks is None or message.role != "assistant":
+        return {"role": message.role, "content": message.content}
+    return {"role": "assistant", "content": _marked(message.content, marks)}
+
+
 def _apply_template(
-    conversation: list[dict[str, str]], tokenizer: Tokenizer, add_generation_prompt: bool
+    conversation: list[dict[str, Any]],
+    tools: Sequence[Tool],
+    tokenizer: Tokenizer,
+    add_generation_prompt: bool,
 ) -> str:
     try:
         text = tokenizer.apply_chat_template(
@@ -197,6 +323,7 @@ def _apply_template(
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,
+            **({"tools": list(tools)} if tools else {}),
         )
     except Exception as error:  # jinja's own errors, and ValueError for a missing template
         raise PromptError(f"The model's chat template refuses these messages: {error}") from error

@@ -55,6 +55,8 @@ BEYOND_A_SCHEMA = {
     "messages": "must fit the context",
     "prompt": "must fit the context, and be tokens of this base",
     "response_format": "must be a schema that can be followed",
+    "tool_choice": "must be one of `tools`",
+    "tools": "must have schemas that can be followed, and a template that knows tools",
 }
 """Parameters that may be refused although the document allows the value, and why."""
 

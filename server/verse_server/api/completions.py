@@ -16,6 +16,8 @@ from verse_server.api.openapi import (
     error_responses,
 )
 from verse_server.api.streaming import Reply, until_disconnect
+from verse_server.api.tool_answers import ToolAnswers
+from verse_server.api.tools import tool_use
 from verse_server.protocol.chat import ChatCompletion, ChatCompletionRequest
 from verse_server.protocol.completions import Completion, CompletionRequest
 
@@ -44,7 +46,9 @@ class ChatController(Controller):
         """Continue a conversation; with `stream`, as events that hold a `ChatCompletionChunk`."""
         async with until_disconnect(request.receive):
             rows = await chat_rows(data, engine, read_admission(request))
-        return Reply(ChatAnswers(rows, engine).records(data), is_stream=data.stream)
+        use = tool_use(data)
+        answers = ChatAnswers(rows, engine) if use is None else ToolAnswers(rows, engine, use)
+        return Reply(answers.records(data), is_stream=data.stream)
 
 
 class CompletionsController(Controller):

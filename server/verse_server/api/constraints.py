@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from verse_server.api.errors import RequestError
+from verse_server.api.tools import ToolUse
 from verse_server.engine.types import Constraint
 from verse_server.protocol.chat import (
     ResponseFormat,
@@ -19,15 +20,30 @@ _ANY_OBJECT = '{"type": "object"}'
 
 
 def constraint_of(
-    request: SamplingRequest, response_format: ResponseFormat | None = None
+    request: SamplingRequest,
+    response_format: ResponseFormat | None = None,
+    use: ToolUse | None = None,
 ) -> Constraint | None:
     """The one thing that all answers to a request follow; None if they are free.
+
+    A tool that must be called leaves a `response_format` nothing to say; one that may be called
+    goes with none.
 
     Raises:
         RequestError: it asks for two, for nothing where something is to be asked for, or for an
             answer that goes on where its grammar ends.
     """
-    asked = [*_of_format(response_format), *_of_structured_outputs(request), *_of_guided(request)]
+    asked = [*_of_structured_outputs(request), *_of_guided(request)]
+    if use is not None and use.constraint is not None:
+        asked = [use.constraint, *asked]
+    else:
+        asked = [*_of_format(response_format), *asked]
+        if use is not None and asked:
+            raise RequestError(
+                f"'{asked[0].param}' does not go with tools that may be called; set 'tool_choice' "
+                f"to 'required' or 'none', or leave '{asked[0].param}' out.",
+                param=asked[0].param,
+            )
     if len(asked) > 1:
         raise RequestError(
             f"'{asked[0].param}' and '{asked[1].param}' both say what the answer must follow; "

@@ -10,11 +10,18 @@ from typing import cast
 
 import msgspec
 
-from verse.prompt import Message
+from verse.prompt import Message, Tool, ToolCallMessage
 from verse_server.api.admission import Admission
 from verse_server.api.constraints import constraint_of
 from verse_server.api.encoding_pool import encode_beside_the_loop
 from verse_server.api.errors import RequestError
+from verse_server.api.tools import (
+    ToolUse,
+    check_free_choice,
+    message_of,
+    shows_tools,
+    tool_use,
+)
 from verse_server.engine.errors import PromptTooLongError
 from verse_server.engine.interface import Engine
 from verse_server.engine.types import (
@@ -28,7 +35,6 @@ from verse_server.engine.types import (
     Target,
 )
 from verse_server.protocol.chat import (
-    ChatCompletionMessageParam,
     ChatCompletionRequest,
 )
 from verse_server.protocol.completions import MAX_PROMPTS, CompletionRequest
@@ -57,10 +63,15 @@ async def chat_rows(
         RequestError: what is asked for does not go together.
         EngineError: as `Engine.target` and `Engine.encode`.
     """
-    name, messages = _model_name(request, engine.base), _messages(request.messages)
+    name, use = _model_name(request, engine.base), tool_use(request)
+    messages = [message_of(turn) for turn in request.messages]
     target = await engine.target(name)
-    prompt = await _encode_messages(engine, target, messages)
-    return [_chat_row(request, admission, engine.base, target, prompt)]
+    check_free_choice(use, request, engine.base, target)
+    tools = None
+    if shows_tools(engine.base, target):
+        tools = [] if use is None else use.shown()
+    prompt = await _encode_messages(engine, target, messages, tools)
+    return [_chat_row(request, admission, engine.base, target, prompt, use)]
 
 
 async def completion_rows(
@@ -91,11 +102,16 @@ async def probe_request(
 
 
 async def _encode_messages(
-    engine: Engine, target: Target, messages: Sequence[Message]
+    engine: Engine,
+    target: Target,
+    messages: Sequence[Message],
+    tools: Sequence[Tool] | None = None,
 ) -> tuple[int, ...]:
     complete = target.prompt_format.with_system(messages)
+    calls = [c for m in complete if isinstance(m, ToolCallMessage) for c in m.calls]
     num_chars = sum(len(message.content) for message in complete)
-    return await encode_beside_the_loop(partial(engine.encode, target, messages), num_chars)
+    num_chars += sum(len(call.arguments) for call in calls) + len(msgspec.json.encode(tools))
+    return await encode_beside_the_loop(partial(engine.encode, target, messages, tools), num_chars)
 
 
 def _encode_texts(
@@ -110,6 +126,7 @@ def _chat_row(
     base: BaseInfo,
     target: Target,
     prompt: tuple[int, ...],
+    use: ToolUse | None,
 ) -> GenerationRequest:
     _check_logit_bias(request, base)
     max_tokens = request.max_completion_tokens or request.max_tokens or base.max_tokens
@@ -117,7 +134,8 @@ def _chat_row(
     return msgspec.structs.replace(
         row,
         num_top_logprobs=_num_top_logprobs(request),
-        constraint=constraint_of(request, request.response_format),
+        constraint=constraint_of(request, request.response_format, use),
+        stop=row.stop if use is None else (*row.stop, *use.stop),
     )
 
 
@@ -191,19 +209,6 @@ def _model_name(request: SamplingRequest, base: BaseInfo) -> str:
         f"'model' asks for {request.model!r} and 'adapters' for {request.adapters!r}; name one.",
         param="adapters",
     )
-
-
-def _messages(params: Iterable[ChatCompletionMessageParam]) -> list[Message]:
-    """Turns as the prompt formats know them: `developer` is `system`, parts are one text."""
-    return [
-        Message(
-            role="system" if param.role == "developer" else param.role,
-            content=param.content
-            if isinstance(param.content, str)
-            else "".join(part.text for part in param.content or ()),
-        )
-        for param in params
-    ]
 
 
 def _prompts(request: CompletionRequest, base: BaseInfo) -> list[str | tuple[int, ...]]:

@@ -13,6 +13,7 @@ from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
 from verse_server.api.errors import RequestError
+from verse_server.api.tools import check_turn
 from verse_server.api.validation import explained, with_whole_numbers
 from verse_server.protocol.chat import ChatCompletionRequest
 from verse_server.protocol.completions import CompletionRequest
@@ -57,13 +58,7 @@ def decode_chat_request(body: bytes) -> ChatCompletionRequest:
     _check_shared(request)
     for index, message in enumerate(request.messages):
         _refuse_unsupported(message, RULES_OF_MESSAGES, f"messages[{index}].")
-        if message.content is None and message.role != "assistant":
-            raise RequestError(
-                f"Invalid type for 'messages[{index}].content': expected one of a string or an "
-                "array, but got null instead.",
-                param=f"messages[{index}].content",
-                code="invalid_type",
-            )
+        check_turn(message, index)
     return request
 
 

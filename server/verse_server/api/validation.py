@@ -29,6 +29,7 @@ _NO_CHOICE = re.compile(r"Invalid (?:enum )?value (.*)", re.DOTALL)
 _CHOICES = {
     "role": get_args(Role),
     "content[].type": ("text",),
+    "tools[].type": ("function",),
     "response_format.type": ("text", "json_object", "json_schema", "grammar"),
     "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh"),
     "verbosity": ("low", "medium", "high"),

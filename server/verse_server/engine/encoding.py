@@ -15,7 +15,7 @@ from typing import Any, cast
 import tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from verse.prompt import Message, PromptError, PromptFormat, Rendered, Tokenizer, render
+from verse.prompt import Message, PromptError, PromptFormat, Rendered, Tokenizer, Tool, render
 from verse_server.engine.errors import InvalidRequestError, PromptTooLongError
 from verse_server.engine.interface import still_wanted
 from verse_server.engine.token_bounds import TokenBound, make_token_bound
@@ -36,7 +36,12 @@ class PromptEncoder:
         self._rust = _rust_tokenizer(hf_tokenizer)
         self.bound = None if self._rust is None else make_token_bound(self._rust)
 
-    def encode(self, messages: Sequence[Message], prompt_format: PromptFormat) -> tuple[int, ...]:
+    def encode(
+        self,
+        messages: Sequence[Message],
+        prompt_format: PromptFormat,
+        tools: Sequence[Tool] | None = None,
+    ) -> tuple[int, ...]:
         """Render messages in a format, led by its system message if they have none.
 
         Raises:
@@ -52,6 +57,7 @@ class PromptEncoder:
                 prompt_format,
                 pieces,
                 add_generation_prompt=True,
+                tools=tools,
             )
         except PromptError as error:
             raise InvalidRequestError(str(error), param="messages") from error
@@ -113,7 +119,7 @@ class _PieceTokenizer:
     def get_added_vocab(self) -> dict[str, int]:
         return self._encoder.hf_tokenizer.get_added_vocab()
 
-    def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any:
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **kwargs: Any) -> Any:
         return self._encoder.hf_tokenizer.apply_chat_template(conversation, **kwargs)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:

@@ -10,7 +10,7 @@ import msgspec
 
 from verse.base_model import BaseModel, BaseModelError, linear_shapes
 from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
-from verse.prompt import POEM_SYSTEM, Message, PromptFormat
+from verse.prompt import POEM_SYSTEM, Message, PromptFormat, Tool, template_knows_tools
 from verse_server.config import EngineConfig
 from verse_server.engine.adapters.listing import AdapterVersion
 from verse_server.engine.adapters.lora import LoraBank
@@ -74,6 +74,7 @@ class MlxEngine:
             created=int(max(file.stat().st_mtime for file in base.path.glob("model*.safetensors"))),
             sampling=_sampling_defaults(base.generation_config),
             max_tokens=config.max_tokens,
+            knows_tools=template_knows_tools(base.hf_tokenizer),
         )
 
     @classmethod
@@ -156,9 +157,11 @@ class MlxEngine:
             ),
         )
 
-    def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
+    def encode(
+        self, target: Target, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+    ) -> tuple[int, ...]:
         """See `interface.Engine`."""
-        return self._encoder.encode(messages, target.prompt_format)
+        return self._encoder.encode(messages, target.prompt_format, tools)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """See `interface.Engine`."""

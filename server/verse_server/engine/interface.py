@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextvars import ContextVar
 from typing import Protocol
 
-from verse.prompt import Message
+from verse.prompt import Message, Tool
 from verse_server.engine.types import (
     AdapterInfo,
     AdapterProbe,
@@ -110,10 +110,13 @@ class Engine(Protocol):
         """As `resolve`. While a new adapter is hashed, nobody waits but who asked for it."""
         ...
 
-    def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
+    def encode(
+        self, target: Target, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+    ) -> tuple[int, ...]:
         """Render the messages in the target's prompt format; takes a while, in any thread.
 
-        A missing system message is filled in with the recorded one.
+        A missing system message is filled in with the recorded one. Tools are for a base that
+        `knows_tools`; see `verse.prompt.render`.
 
         Raises:
             PromptTooLongError: no room is left for one token.

@@ -14,9 +14,17 @@ from verse_server.protocol.shared import (
     SamplingRequest,
     Unsupported,
 )
+from verse_server.protocol.tools import (
+    ChatCompletionMessageToolCall,
+    ChatCompletionMessageToolCallParam,
+    ChatCompletionTool,
+    ChoiceDeltaToolCall,
+    ToolChoice,
+)
 
-Role = Literal["system", "developer", "user", "assistant"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+ChatFinishReason = FinishReason | Literal["tool_calls"]
 
 
 class ChatCompletionContentPartText(RequestStruct, frozen=True):
@@ -31,8 +39,11 @@ class ChatCompletionMessageParam(RequestStruct, frozen=True):
 
     role: Role
     """`developer` means `system`."""
-    content: str | Annotated[list[ChatCompletionContentPartText], Meta(min_length=1)] | None
-    """Parts are put together without anything between them. Null, from an assistant, is nothing."""
+    content: (
+        str | Annotated[list[ChatCompletionContentPartText], Meta(min_length=1)] | UnsetType | None
+    ) = UNSET
+    """Parts are put together without anything between them. Null or left out, from an assistant, is
+    nothing."""
     name: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -40,7 +51,10 @@ class ChatCompletionMessageParam(RequestStruct, frozen=True):
     annotations: Unsupported = None
     audio: Unsupported = None
     function_call: Unsupported = None
-    tool_calls: Unsupported = None
+    tool_calls: list[ChatCompletionMessageToolCallParam] | None = None
+    """Of an assistant."""
+    tool_call_id: str | None = None
+    """Of a tool: the call that this is the result of."""
 
 
 class ResponseFormatText(RequestStruct, frozen=True, tag_field="type", tag="text"):
@@ -94,6 +108,12 @@ class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     """Above 0 it needs `logprobs`."""
     response_format: ResponseFormat | None = None
     """Tokens that would break it are never drawn; `max_tokens` and `stop` may cut it short."""
+    tools: Annotated[list[ChatCompletionTool], Meta(max_length=128)] | None = None
+    tool_choice: ToolChoice | None = None
+    """Left out, it is `auto`, which needs a base whose chat template knows tools. `required` and
+    a named function are held to the schema of the arguments, with any base."""
+    parallel_tool_calls: bool | None = None
+    """False stops an answer behind its first call."""
     metadata: dict[str, str] | None = None
     """For the caller's own books; changes nothing."""
 
@@ -114,9 +134,6 @@ class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     service_tier: str | None = None
     prediction: dict[str, Any] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-    tools: Unsupported = None
-    tool_choice: Unsupported = None
-    parallel_tool_calls: bool | None = None
     functions: Unsupported = None
     function_call: Unsupported = None
     audio: Unsupported = None
@@ -159,16 +176,19 @@ class ChoiceLogprobs(msgspec.Struct, frozen=True, kw_only=True):
 class ChatCompletionMessage(msgspec.Struct, frozen=True, kw_only=True):
     """The answer."""
 
-    content: str
+    content: str | None
+    """Null if tools are called and nothing else is said."""
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: tuple[ChatCompletionMessageToolCall, ...] | UnsetType = UNSET
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """One answer of a completion."""
 
     message: ChatCompletionMessage
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
+    """As with OpenAI, `stop` where `tool_choice` named the function that is called."""
     index: int = 0
     logprobs: ChoiceLogprobs | None = None
     token_ids: tuple[int, ...] | UnsetType = UNSET
@@ -194,14 +214,15 @@ class ChoiceDelta(msgspec.Struct, frozen=True, kw_only=True):
     """What one chunk adds to the answer."""
 
     role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    tool_calls: tuple[ChoiceDeltaToolCall, ...] | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
     """OpenAI calls it `Choice` too; this is the one inside a chunk."""
 
     delta: ChoiceDelta
-    finish_reason: FinishReason | None = None
+    finish_reason: ChatFinishReason | None = None
     index: int = 0
     logprobs: ChoiceLogprobs | None = None
     token_ids: tuple[int, ...] | UnsetType = UNSET

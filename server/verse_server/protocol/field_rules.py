@@ -69,11 +69,8 @@ RULES_OF_CHAT = (
     FieldRule("service_tier", "there is one tier"),
     FieldRule("prediction", "a guess only ever makes an answer faster"),
     FieldRule("verbosity", "no model here knows it"),
-    _only("tools", "ask for json_schema in response_format", []),
-    _only("tool_choice", "there are no tools to choose from", "none", "auto"),
-    FieldRule("parallel_tool_calls", "there are no tools to call"),
-    _only("functions", "ask for json_schema in response_format", []),
-    _only("function_call", "there are no functions to call", "none", "auto"),
+    _only("functions", "use tools", []),
+    _only("function_call", "use tool_choice", "none", "auto"),
     _only("audio", "the model writes text"),
     _only("modalities", "the model writes text", ["text"]),
     _only("moderation", "nothing is moderated"),
@@ -93,8 +90,7 @@ RULES_OF_MESSAGES = (
     _only("refusal", "the template has no place for it"),
     _only("annotations", "the template has no place for them", []),
     _only("audio", "the model reads text"),
-    _only("function_call", "there are no functions to call"),
-    _only("tool_calls", "there are no tools to call", []),
+    _only("function_call", "use tool_calls"),
 )
 RULES_OF_STREAM_OPTIONS = (
     _only("continuous_usage_stats", "it is not there yet", False),

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from verse.prompt import Message, PromptFormat
+from verse.prompt import Message, PromptFormat, Tool
 from verse_server.engine.errors import (
     AdapterIncompatibleError,
     EngineClosedError,
@@ -134,6 +134,7 @@ class FakeEngine:
         sampling: SamplingParams | None = None,
         context_length: int = 64,
         hangs: bool = False,
+        knows_tools: bool = False,
     ) -> None:
         self.texts = tuple(texts)
         self.finish_reason: FinishReason | None = finish_reason
@@ -148,11 +149,13 @@ class FakeEngine:
             bytes=40_000_000,
             created=BASE.created,
             sampling=sampling or SamplingParams(),
+            knows_tools=knows_tools,
         )
         self.adapters = FakeAdapters()
         self.warnings = ["broken: the weights file is truncated"]
         self.requests: list[GenerationRequest] = []
         self.encoded: list[Message] = []
+        self.shown_tools: Sequence[Tool] | None = None
         self.num_running = 0
         self.num_closed_early = 0
         self.hangs = hangs
@@ -185,8 +188,11 @@ class FakeEngine:
     async def target(self, name: str) -> Target:
         return self.resolve(name)
 
-    def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
+    def encode(
+        self, target: Target, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+    ) -> tuple[int, ...]:
         self.encoded = list(messages)
+        self.shown_tools = tools
         ids = tuple(ord(char) for message in messages for char in message.content)
         if len(ids) >= self.base.context_length:
             raise PromptTooLongError(len(ids), self.base.context_length)

@@ -41,14 +41,26 @@ class Logprobs(Strict):
     refusal: list[ChatCompletionTokenLogprob] | None
 
 
+class Function(Strict):
+    name: str
+    arguments: str
+
+
+class ChatCompletionMessageToolCall(Strict):
+    id: str
+    type: Literal["function"]
+    function: Function
+
+
 class ResponseMessage(Strict):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
+    tool_calls: list[ChatCompletionMessageToolCall] | UnsetType = UNSET
 
 
 class CompletionChoice(Strict):
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     index: int
     message: ResponseMessage
     logprobs: Logprobs | None
@@ -64,14 +76,27 @@ class CreateChatCompletionResponse(Strict):
     system_fingerprint: str
 
 
+class FunctionChunk(Strict):
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+
+
+class ChatCompletionMessageToolCallChunk(Strict):
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionChunk | UnsetType = UNSET
+
+
 class StreamResponseDelta(Strict):
     role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    tool_calls: list[ChatCompletionMessageToolCallChunk] | UnsetType = UNSET
 
 
 class StreamChoice(Strict):
     delta: StreamResponseDelta
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
     index: int
     logprobs: Logprobs | UnsetType | None = UNSET
 

@@ -13,7 +13,7 @@ from fake_engine import FakeEngine
 from live import live_server, wait_until
 from wire import CHAT, chat_body
 
-from verse.prompt import Message
+from verse.prompt import Message, Tool
 from verse_server.api.encoding_pool import (
     ENCODING_SHORT,
     LONG_CHARS,
@@ -83,13 +83,15 @@ class Encoding(FakeEngine):
         self.go_on = threading.Event()
         self.num_abandoned = 0
 
-    def encode(self, target: Target, messages: Sequence[Message]) -> tuple[int, ...]:
+    def encode(
+        self, target: Target, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+    ) -> tuple[int, ...]:
         self.texts_encoded.append(messages[-1].content)
         wait_until(lambda: self.go_on.is_set() or not still_wanted.get()())
         if not still_wanted.get()():
             self.num_abandoned += 1
             raise CancelledError
-        return super().encode(target, messages)
+        return super().encode(target, messages, tools)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         self.texts_encoded.append(text)

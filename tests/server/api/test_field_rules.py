@@ -51,7 +51,6 @@ CHANGES_NOTHING: dict[str, Any] = {
     "service_tier": "flex",
     "prediction": {"type": "content", "content": "河"},
     "verbosity": "low",
-    "parallel_tool_calls": False,
     "keep_alive": "5m",
     "ttl": 300,
     "cache_prompt": True,
@@ -117,8 +116,10 @@ def test_another_value_of_a_completion_is_named_and_never_ignored(
 
 def test_the_field_that_is_named_is_the_one_that_matters(client: Client) -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
-    asked = chat_body(parallel_tool_calls=False, tool_choice="required", tools=tools)
+    asked = chat_body(parallel_tool_calls=False, tools=tools)
     assert refused(client, asked).param == "tools"
+    asked = chat_body(function_call={"name": "f"}, functions=[{"name": "f"}])
+    assert refused(client, asked).param == "functions"
 
 
 def test_history_as_clients_send_it_back_is_taken(client: Client, engine: FakeEngine) -> None:

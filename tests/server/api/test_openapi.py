@@ -57,7 +57,7 @@ def test_a_parameter_that_is_not_supported_is_described_with_the_values_it_may_h
     fields = schemas["ChatCompletionRequest"]["properties"]
     null = {"type": "null"}
     assert fields["best_of"]["anyOf"] == [{"const": 1}, null]
-    assert fields["tool_choice"]["anyOf"] == [{"const": "none"}, {"const": "auto"}, null]
+    assert fields["function_call"]["anyOf"] == [{"const": "none"}, {"const": "auto"}, null]
     assert fields["web_search_options"]["anyOf"] == [null]
     assert fields["store"]["description"] == "Changes nothing: nothing is stored."
 
