@@ -15,6 +15,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import typer
@@ -22,6 +23,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from verse import UserError
+from verse.folders import RULE
 from verse.terminal import show, shown
 
 _DISTRIBUTION = "verse-workshop"
@@ -29,6 +31,9 @@ _GROUP = "verse.commands"
 _USER_MISTAKE = 2
 _INTERRUPTED = 130
 _SUMMARY_LENGTH = 80
+_HELP_WIDTH = 80
+_COMPLETE = "_VERSE_COMPLETE"
+"""The variable through which a shell asks."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         standard error, 130 after Ctrl-C, or 1 if nobody reads the output any more.
     """
     _show_anything()
+    if _COMPLETE in os.environ:
+        return _complete([])
     first, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
     try:
         return _run(first, rest)
@@ -88,6 +95,8 @@ def _run(first: str, rest: list[str]) -> int:
     if first in ("--help", "-h"):
         show(_help())
         return 0
+    if first in ("--install-completion", "--show-completion"):
+        return _complete([first, *rest])
     if first == "--version":
         show(f"verse {metadata.version(_DISTRIBUTION)}")
         return 0
@@ -102,11 +111,14 @@ def _run(first: str, rest: list[str]) -> int:
 def _run_command(entry_point: metadata.EntryPoint, arguments: list[str]) -> int:
     program = f"verse {entry_point.name.replace('.', ' ')}"
     try:
-        command = typer.main.get_command(entry_point.load())
-        if isinstance(command, TyperGroup):
-            _list_nested(command, entry_point.name, arguments)
+        command = _loaded(entry_point, arguments)
         try:
-            ended = command.main(args=arguments, prog_name=program, standalone_mode=False)
+            ended = command.main(
+                args=arguments,
+                prog_name=program,
+                standalone_mode=False,
+                help_option_names=["-h", "--help"],
+            )
         except TyperException as mistake:
             return _show_mistake(mistake, command)
     except typer.Abort:
@@ -123,6 +135,42 @@ def _run_command(entry_point: metadata.EntryPoint, arguments: list[str]) -> int:
             f"in the folder of Verse run: pip install -e '.[{part}]'"
         )
     return ended if isinstance(ended, int) else 0
+
+
+def _loaded(entry_point: metadata.EntryPoint, arguments: Sequence[str]) -> Any:
+    """The command, and beside its own sub-commands those that other parts put under it."""
+    command = typer.main.get_command(entry_point.load())
+    if isinstance(command, TyperGroup):
+        _list_nested(command, entry_point.name, arguments)
+    return command
+
+
+class _EveryCommand(TyperGroup):
+    """What a shell completes: each command is imported when it is its turn."""
+
+    # The signatures are the parser's.
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(_commands())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        entry_point = _commands().get(cmd_name)
+        try:
+            return None if entry_point is None else _loaded(entry_point, ())
+        except ModuleNotFoundError:  # a part that is not installed completes nothing
+            return None
+
+
+def _complete(arguments: list[str]) -> int:
+    """Install or show what lets a shell complete, or answer it with what could come next."""
+    root = typer.Typer(cls=_EveryCommand, name="verse", rich_markup_mode=None)
+    root.callback()(lambda: None)
+    try:
+        typer.main.get_command(root).main(
+            args=arguments, prog_name="verse", complete_var=_COMPLETE, standalone_mode=False
+        )
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 def _show_mistake(mistake: Any, command: Any) -> int:
@@ -182,7 +230,10 @@ def _help() -> str:
             "Commands:",
             *(f"  {name:{width}}  {_summary(command)}" for name, command in commands.items()),
             "",
-            "`verse COMMAND --help` tells more; `verse --version` prints the version.",
+            "`verse COMMAND --help` tells more; `verse --version` prints the version;",
+            "`verse --install-completion` lets the shell complete commands and options.",
+            "",
+            fill(RULE, _HELP_WIDTH),
         ]
     )
 

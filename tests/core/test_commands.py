@@ -48,6 +48,70 @@ def test_no_other_command_claims_to_look() -> None:
     assert {name for name, command in COMMANDS.items() if command.epilog == RULE} == FOUND_BY_RULE
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_h_is_help_and_help_has_one_style(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "-h"]) == 0
+    short = capsys.readouterr().out
+    assert main([*name.split(), "--help"]) == 0
+    assert capsys.readouterr().out == short
+    assert short.startswith(f"Usage: verse {name} [OPTIONS]")
+    assert "  -h, --help " in short
+    assert COMMANDS[name].rich_markup_mode is None
+    assert COMMANDS[name].help.endswith(".")
+
+
+def test_the_help_of_curate_has_the_options_of_its_window(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["curate", "--help"]) == 0
+    told = capsys.readouterr().out
+    options = {opt for param in COMMANDS["curate open"].params for opt in param.opts}
+    assert {"--keymap", "--order", "--training"} <= options
+    assert all(f"  {option} " in told for option in options if option.startswith("-"))
+    assert "poems..." in told
+    assert "  export " in told
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered", "not_offered"),
+    [
+        ("verse ad", ["adapters"], []),
+        ("verse adapters ", ["list", "compare"], []),
+        ("verse generate --adapter-", ["--adapter-dir"], ["--seed"]),
+        ("verse train --prompt-format ", ["seed-chatml"], []),
+        ("verse xyz", [], ["serve"]),
+    ],
+)
+def test_a_shell_completes_commands_and_options(
+    typed: str,
+    offered: list[str],
+    not_offered: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("_VERSE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split(" ")) - 1))
+    assert main([]) == 0
+    completions = capsys.readouterr().out.split()
+    assert set(offered) <= set(completions)
+    assert not set(not_offered) & set(completions)
+
+
+def test_completion_is_installed_for_the_shell_one_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+    assert main(["--install-completion"]) == 0
+    script = tmp_path / ".bash_completions" / "verse.sh"
+    assert "_VERSE_COMPLETE=complete_bash" in script.read_text()
+    assert str(script) in (tmp_path / ".bashrc").read_text()
+    assert "completion installed" in capsys.readouterr().out
+    assert main(["--show-completion"]) == 0
+    assert capsys.readouterr().out.strip() == script.read_text()
+
+
 @pytest.fixture
 def below_a_workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder below one with data/ and adapters/, which are the user's own."""

@@ -23,6 +23,15 @@ class _OpensByDefault(TyperGroup):
             args = ["open", *args]
         return super().parse_args(ctx, args)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        options, *_ = super().collect_usage_pieces(ctx)
+        return [options, "POEMS... | COMMAND [ARGS]..."]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Those of `open`, which is the command that has no name on the command line."""
+        self.commands["open"].format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
 
 _Order = Annotated[
     OrderName | None,
@@ -51,6 +60,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
     help="Accept, reject and edit poems by keyboard: `verse curate poems.jsonl`.",
 )
 

@@ -142,6 +142,7 @@ app = typer.Typer(
     add_completion=False,
     invoke_without_command=True,
     pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
     help="Rank poems with LLM judges, and measure how far they agree with the poet.",
 )
 
