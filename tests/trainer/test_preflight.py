@@ -54,9 +54,8 @@ def words(what: str, config: TrainConfig | None = None, **changes: Any) -> str:
 
 def rate(learning_rate: float, scale: float, **rest: Any) -> str:
     lora = LoraConfig(scale=scale)
-    return words(
-        "rate x scale", TrainConfig(learning_rate=learning_rate, lora_parameters=lora, **rest)
-    )
+    config = TrainConfig(learning_rate=learning_rate, lora_parameters=lora, **rest)
+    return words("rate x scale", config, total_parameters=7_600_000_000)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +110,17 @@ def test_rate_and_scale_are_judged_together_by_runs_that_are_known(
     learning_rate: float, scale: float, judgment: str
 ) -> None:
     assert judgment in rate(learning_rate, scale)
+
+
+@pytest.mark.parametrize(
+    ("learning_rate", "judgment"),
+    [(1e-5, "weak"), (1e-3, "usual for a base this small"), (2e-3, "strong for a base this small")],
+)
+def test_a_small_base_is_not_judged_by_runs_of_large_ones(
+    learning_rate: float, judgment: str
+) -> None:
+    config = TrainConfig(learning_rate=learning_rate, lora_parameters=LoraConfig(scale=2.0))
+    assert f": {judgment}" in words("rate x scale", config, total_parameters=10_000_000)
 
 
 def test_the_rate_judged_is_where_the_schedule_begins() -> None:

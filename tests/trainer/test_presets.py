@@ -87,9 +87,11 @@ def test_the_expected_memory_is_what_the_estimate_says(name: str) -> None:
 def test_rate_and_scale_of_a_preset_are_usual(name: str) -> None:
     from tests.trainer.test_preflight import FORECAST
 
-    words = dict(describe(FORECAST, config_of(name)))
-    # The words are about a Qwen of billions; the tiny base learns nothing at such rates.
-    expected = "0.002: very strong" if name == "verse-tiny" else "0.0002: usual"
+    is_tiny = name == "verse-tiny"
+    num_parameters = 10_000_000 if is_tiny else 7_600_000_000
+    forecast = msgspec.structs.replace(FORECAST, total_parameters=num_parameters)
+    words = dict(describe(forecast, config_of(name)))
+    expected = "0.002: usual" if is_tiny else "0.0002: usual"
     assert expected in words["rate x scale"]
     assert "with bias correction" in words["optimizer"]
     assert "cosine decay after" in words["schedule"]

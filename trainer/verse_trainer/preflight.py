@@ -96,6 +96,10 @@ def seconds_left(
 # Rate x scale of runs whose poems are known: 2e-5 hardly changed the base, 8e-5 to 2e-4 wrote in
 # the poet's voice without copying, 4.8e-4 gave whole poems back word for word.
 _WEAK, _USUAL, _COPYING = 5e-5, 3e-4, 4.5e-4
+# They are of bases of billions. One of ten million learns nothing at such rates: the adapters that
+# come with the embedded base were trained at 2e-3.
+_SMALL_BASE = 100_000_000
+_USUAL_FOR_SMALL = 3e-3
 _USUAL_FOR_PREFERENCES = 3e-5
 _TIGHT = 0.75
 """Of the machine's memory; the rest is for the system and everything else that runs."""
@@ -110,7 +114,7 @@ def describe(forecast: Forecast, config: TrainConfig) -> list[tuple[str, str]]:
         ("tokens", _tokens(forecast)),
         ("steps", _steps(forecast, config)),
         ("trained", _trained(forecast, config)),
-        ("rate x scale", _strength(config)),
+        ("rate x scale", _strength(config, forecast.total_parameters)),
         ("schedule", _schedule(forecast, config)),
         ("optimizer", _optimizer(config)),
         ("memory", _memory(forecast)),
@@ -175,7 +179,7 @@ def _trained(forecast: Forecast, config: TrainConfig) -> str:
     return f"{forecast.trainable_parameters:,} parameters, {share:.2%} of the base ({kind})"
 
 
-def _strength(config: TrainConfig) -> str:
+def _strength(config: TrainConfig, base_parameters: int) -> str:
     """Adam moves each factor by the rate, so the weights move by rate x scale a step."""
     rate = first_rate(config)
     if config.fine_tune_type == "full":
@@ -187,6 +191,8 @@ def _strength(config: TrainConfig) -> str:
         return f"{words}not comparable, the known runs used Adam"
     if config.method == "dpo":
         return words + _preference_strength(product)
+    if base_parameters < _SMALL_BASE and product > _WEAK:
+        return words + _strength_for_small(product)
     if product < _WEAK:
         return f"{words}weak; at 2e-05 the base hardly changed (usual: 8e-05 to 2e-04)"
     if product <= _USUAL:
@@ -194,6 +200,12 @@ def _strength(config: TrainConfig) -> str:
     if product < _COPYING:
         return f"{words}strong (usual: 8e-05 to 2e-04); watch the copy score"
     return f"{words}very strong; at 4.8e-04 whole training poems came back word for word"
+
+
+def _strength_for_small(product: float) -> str:
+    if product <= _USUAL_FOR_SMALL:
+        return "usual for a base this small; the adapters of verse-tiny were trained at 2e-03"
+    return "strong for a base this small (usual: 2e-03); watch the copy score"
 
 
 def _preference_strength(product: float) -> str:

@@ -23,8 +23,16 @@ WATER = "灯在水上走了很久，没有回头，河记得每一盏的名字�
 WIND = "风把门推开一次，又推开一次，屋里的人都在等别的声音。"
 
 
-def check(path: Path, batch_size: int = 1, max_seq_length: int = 2048) -> CheckReport:
-    return check_data(path, VERSE_TINY, batch_size=batch_size, max_seq_length=max_seq_length)
+def check(
+    path: Path, batch_size: int = 1, max_seq_length: int = 2048, *, for_mlx_lm: bool = True
+) -> CheckReport:
+    return check_data(
+        path,
+        VERSE_TINY,
+        batch_size=batch_size,
+        max_seq_length=max_seq_length,
+        for_mlx_lm=for_mlx_lm,
+    )
 
 
 def found(report: CheckReport, kind: Kind) -> list[tuple[str, int]]:
@@ -174,6 +182,7 @@ def test_the_rows_that_mlx_lm_never_uses_are_those_it_never_uses(
     never = sorted(set(range(len(lines))) - used)
     reported = [line - 1 for _, line in found(check(tmp_path, batch_size), "unreached")]
     assert reported == never
+    assert found(check(tmp_path, batch_size, for_mlx_lm=False), "unreached") == []
 
 
 def test_an_empty_file_and_an_empty_folder_are_told(tmp_path: Path) -> None:

@@ -89,7 +89,10 @@ def test_warnings_alone_are_no_failure_and_errors_are(
 
 def test_machines_get_all_of_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_lines(folder / "poems.jsonl", {"theme": "河", "text": RIVER}, *["{}"] * 30)
-    assert main(["data", "check", ".", "--model", VERSE_TINY, "--json"]) == 2
+    command = ["data", "check", ".", "--model", VERSE_TINY, "--json"]
+    assert main(command) == 2
+    assert json.loads(capsys.readouterr().out)["num_warnings"] == 0
+    assert main([*command, "--mlx-lm"]) == 2
     report = json.loads(capsys.readouterr().out)
     assert report["files"] == {"poems.jsonl": 1}
     assert (report["num_errors"], report["num_warnings"]) == (30, 1)

@@ -214,7 +214,9 @@ class TokenizerMeasure:
         return self._tokenizer.encode(text, add_special_tokens=False)
 
 
-def check_data(path: Path, model: str, *, batch_size: int, max_seq_length: int) -> CheckReport:
+def check_data(
+    path: Path, model: str, *, batch_size: int, max_seq_length: int, for_mlx_lm: bool = False
+) -> CheckReport:
     """Check a data folder or one file.
 
     Args:
@@ -222,6 +224,7 @@ def check_data(path: Path, model: str, *, batch_size: int, max_seq_length: int) 
         model: The base model; only its tokenizer is loaded.
         batch_size: Of the training.
         max_seq_length: Of the training, in tokens.
+        for_mlx_lm: Name the rows, too, that mlx_lm.lora would leave out.
 
     Raises:
         DataSetError: there is nothing to check.
@@ -233,7 +236,7 @@ def check_data(path: Path, model: str, *, batch_size: int, max_seq_length: int) 
     problems = [
         *_within(files, TokenizerMeasure(base), limit),
         *_across(files),
-        *_unreached(files, batch_size),
+        *(_unreached(files, batch_size) if for_mlx_lm else ()),
     ]
     order = [file.path for file in files]
     return CheckReport(

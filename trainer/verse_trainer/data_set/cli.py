@@ -67,10 +67,16 @@ def check(
     model: Annotated[
         str, typer.Option(help="The base model: a folder or a Hugging Face id.")
     ] = _DEFAULTS.model,
-    batch_size: Annotated[int, typer.Option(min=1, help="As for training.")] = _DEFAULTS.batch_size,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="As for training, for --mlx-lm.")
+    ] = _DEFAULTS.batch_size,
     max_seq_length: Annotated[
         int, typer.Option(min=1, help="As for training, in tokens.")
     ] = _DEFAULTS.max_seq_length,
+    for_mlx_lm: Annotated[
+        bool,
+        typer.Option("--mlx-lm", help="Name also what mlx_lm.lora would leave out; we do not."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="For machines: all of it.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="Name every place.")] = False,
 ) -> None:
@@ -79,7 +85,13 @@ def check(
     from verse_trainer.data_set.checking import check_data
 
     path = found(_DEFAULTS.data) if path is None else path
-    report = check_data(path, model, batch_size=batch_size, max_seq_length=max_seq_length)
+    report = check_data(
+        path,
+        model,
+        batch_size=batch_size,
+        max_seq_length=max_seq_length,
+        for_mlx_lm=for_mlx_lm,
+    )
     if json:
         printing.print_json(report)
     else:
