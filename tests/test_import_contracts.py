@@ -88,7 +88,9 @@ PLANTED = {
         ("server/verse_server/engine/planted.py", "import litestar"),
         ("server/verse_server/protocol/planted.py", "from litestar import get"),
     ),
-    "uvicorn only in serving": (("server/verse_server/app.py", "import uvicorn"),),
+    "uvicorn only in serving and its connections": (
+        ("server/verse_server/app.py", "import uvicorn"),
+    ),
     "tkinter only in the curate view": (
         ("clients/verse_clients/planted.py", "import tkinter.ttk"),
         ("core/verse/planted.py", "from tktooltip import ToolTip"),

@@ -52,6 +52,14 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float = 10.0
     """How long running poems may go on after Ctrl-C or SIGTERM."""
     max_body_bytes: int = 1 << 20
+    max_header_bytes: int = 64 << 10
+    """Of one request, its path included."""
+    header_seconds: float = 30.0
+    """How long the headers of a request may take to arrive."""
+    body_seconds: float = 60.0
+    """How long its body may take after them."""
+    max_connections: int = 1024
+    """Connections at once; fewer where the system allows fewer open files."""
 
     def __repr__(self) -> str:
         """Like any Struct's, but for the key."""

@@ -10,12 +10,14 @@ Nothing here knows mlx: the engine comes in started.
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, cast
 
 import uvicorn
 
@@ -23,9 +25,13 @@ from verse_server.app import create_app
 from verse_server.config import ServerConfig
 from verse_server.engine.errors import StartupError
 from verse_server.engine.interface import Engine
+from verse_server.http_protocol import ConnectionLimits, LimitedProtocol
 
 BACKLOG = 2048
 """Connections the system holds until they are accepted; a burst of 32 must not see a reset."""
+_ACCEPTED_AT_ONCE = 32
+"""More would keep streams waiting in a flood of connections."""
+_OTHER_FILES = 128
 _POLL_SECONDS = 0.05
 _KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an idle connection, so that none closes under a request on its way."""
@@ -74,25 +80,50 @@ def run(engine: ServedEngine, config: ServerConfig, sock: socket.socket) -> int:
     return asyncio.run(_Serving(engine, config).run(sock))
 
 
-def make_server(app: Any) -> uvicorn.Server:
-    """A uvicorn that leaves signals alone and logs no requests of its own."""
+def make_server(app: Any, config: ServerConfig) -> uvicorn.Server:
+    """A uvicorn that leaves signals alone, logs no requests of its own, and has limits."""
+    limits = ConnectionLimits(
+        header_bytes=config.max_header_bytes,
+        header_seconds=config.header_seconds,
+        body_seconds=config.body_seconds,
+        max_connections=_allowed_connections(config.max_connections),
+    )
     return _Server(
         uvicorn.Config(
             app,
+            http=cast(Any, partial(LimitedProtocol, limits=limits, idle={})),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=BACKLOG,
+            backlog=_ACCEPTED_AT_ONCE,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
     )
 
 
+def _allowed_connections(wanted: int) -> int:
+    """As many as there may be files open, with some left for the files of models and adapters."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = wanted + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        soft = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
+        with suppress(ValueError, OSError):  # macOS allows fewer than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _OTHER_FILES))
+
+
 class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Uvicorn takes the number of connections that may wait for the number accepted at once."""
+        await super().startup(sockets)
+        for sock in sockets or ():
+            sock.listen(BACKLOG)
+
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Uvicorn would stop accepting at the first signal; `_Serving` drains first."""
@@ -103,7 +134,7 @@ class _Serving:
     def __init__(self, engine: ServedEngine, config: ServerConfig) -> None:
         self._engine = engine
         self._drain_seconds = config.drain_seconds
-        self._server = make_server(create_app(engine, config))
+        self._server = make_server(create_app(engine, config), config)
         self._draining: asyncio.Task[None] | None = None
         self._exit_code = 0
 

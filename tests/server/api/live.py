@@ -31,7 +31,8 @@ def live_server(
     """Serve from a thread; yields the address, `http://127.0.0.1:PORT`."""
     sock = bind("127.0.0.1", 0)
     address = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    server = make_server(create_app(engine, config or ServerConfig()))
+    config = config or ServerConfig()
+    server = make_server(create_app(engine, config), config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])))
     thread.start()
     try:
