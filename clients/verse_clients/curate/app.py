@@ -45,6 +45,7 @@ class CurationApp:
 
     def keep_state(self, state: WindowState) -> None:
         """Remember where the poet is, if it is somewhere else than before."""
+        state = msgspec.structs.replace(state, poems=self.state.poems)
         if state != self.state and keep_state(self.journal.path, state):
             self.state = state
 
@@ -55,7 +56,10 @@ class CurationApp:
             DecisionsError: the folder cannot be written.
         """
         return exports.export(
-            self.session.replay.entries, export_folder(self.journal.path), list(exports.KINDS)
+            self.session.replay.entries,
+            export_folder(self.journal.path),
+            list(exports.KINDS),
+            map(Path, self.state.poems),
         )
 
 
@@ -83,6 +87,7 @@ def open_app(
     entries = _with_past(journal, items)
     items.extend(read_more(path, len(items) + 1))
     state = _start(read_state(path), items, order, show_source)
+    state = msgspec.structs.replace(state, poems=tuple(str(file.resolve()) for file in files))
     session = CurationSession(
         items,
         entries,

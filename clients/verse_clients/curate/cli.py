@@ -126,9 +126,17 @@ def export(
     kinds: Annotated[
         str, typer.Option("--what", help="Some of sft, pairs, rejected, list, chapbook.")
     ] = "sft,pairs,rejected,list,chapbook",
+    poems: Annotated[
+        list[Path] | None,
+        typer.Option(
+            show_default="those opened last",
+            help="A list of the original project; every row of it is written back.",
+        ),
+    ] = None,
 ) -> None:
     """Write training rows, preference pairs, rejected poems, the original list and a book."""
     from verse_clients.curate.app import export_folder
+    from verse_clients.curate.store import read_state
     from verse_clients.decisions import exports
     from verse_clients.decisions.journal import read_journal
 
@@ -139,7 +147,8 @@ def export(
                 f"There is no export {kind!r}; the exports are {', '.join(exports.KINDS)}."
             )
     entries = read_journal(decisions)
-    for path in exports.export(entries, output or export_folder(decisions), chosen):
+    files = poems or map(Path, read_state(decisions).poems)
+    for path in exports.export(entries, output or export_folder(decisions), chosen, files):
         show(path)
 
 

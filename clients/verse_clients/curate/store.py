@@ -49,6 +49,8 @@ class WindowState(msgspec.Struct, frozen=True, kw_only=True):
     appearance: Appearance = "system"
     font: str = ""
     """The family of the poems; empty for the best one installed."""
+    poems: tuple[str, ...] = ()
+    """The files that were opened, as absolute paths; an export writes lists among them back."""
     draft_of: str = ""
     """Id of the poem that was being edited."""
     draft: str = ""

@@ -1,9 +1,9 @@
 """What the decisions become: rows to learn from, pairs to prefer by, and a book.
 
-All of it follows from the journal alone. The same journal gives the same bytes, on any machine.
+All of it follows from the journal, and the list of the original project from that list. The same
+journal gives the same bytes, on any machine.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,14 +13,13 @@ import msgspec
 from verse.atomic_file import replace_file
 from verse.prompt import Message
 from verse.records import (
-    Decision,
     JournalEntry,
     TrainingExample,
 )
 from verse.replay import Replay, accepted_poems, final_text, rejected_poems
 from verse_clients.decisions import DecisionsError
+from verse_clients.decisions.original_list import lists_among, seed_list
 from verse_clients.decisions.preferences import preference_pairs
-from verse_clients.decisions.sources import SeedPoem
 from verse_clients.markdown import book
 
 
@@ -42,21 +41,20 @@ def chapbook(replay: Replay) -> str:
     return book("诗集", ((poem.theme, poem.text) for poem in accepted_poems(replay)))
 
 
-def seed_list(decisions: Iterable[Decision]) -> bytes:
-    """Write decided poems as the flat list; themes and poems are numbered as they come."""
-    poems = msgspec.to_builtins(list(_numbered(list(decisions))))
-    return msgspec.json.format(msgspec.json.encode(poems), indent=4) + b"\n"
+def files(entries: Iterable[JournalEntry], lists: Sequence[bytes] = ()) -> dict[str, bytes]:
+    """All exports: file name to content.
 
-
-def files(entries: Iterable[JournalEntry]) -> dict[str, bytes]:
-    """All exports: file name to content."""
+    Args:
+        entries: The journal.
+        lists: What the original project's lists held that poems came from; every row of them comes
+            back.
+    """
     replay = Replay(entries)
-    decided = [v for v in replay.verdicts() if v.action != "skip"]
     return {
         "sft.jsonl": _lines(training_examples(replay)),
         "pairs.jsonl": _lines(preference_pairs(replay)),
         "rejected.jsonl": _lines(rejected_poems(replay)),
-        "updated_overall_poems.json": seed_list(decided),
+        "updated_overall_poems.json": seed_list(replay.verdicts(), lists),
         "chapbook.md": chapbook(replay).encode(),
     }
 
@@ -72,13 +70,24 @@ KINDS = MappingProxyType(
 )
 
 
-def export(entries: Iterable[JournalEntry], folder: Path, kinds: Sequence[str]) -> list[Path]:
+def export(
+    entries: Iterable[JournalEntry],
+    folder: Path,
+    kinds: Sequence[str],
+    poems: Iterable[Path] = (),
+) -> list[Path]:
     """Write exports into a folder, each file at once or not at all.
+
+    Args:
+        entries: The journal.
+        folder: Made if it is not there.
+        kinds: Some of `KINDS`.
+        poems: The files that the poems came from.
 
     Raises:
         DecisionsError: the folder cannot be written.
     """
-    contents = files(entries)
+    contents = files(entries, lists_among(poems))
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,25 +98,6 @@ def export(entries: Iterable[JournalEntry], folder: Path, kinds: Sequence[str]) 
     except OSError as error:
         raise DecisionsError(f"{folder} cannot be written: {error.strerror}.") from error
     return written
-
-
-def _numbered(decisions: Sequence[Decision]) -> Iterator[SeedPoem]:
-    outer: dict[str, int] = {}
-    inner: dict[str, int] = defaultdict(int)
-    for number, decision in enumerate(decisions):
-        candidate = decision.candidate
-        yield SeedPoem(
-            id=number,
-            adaptor=candidate.adapter or "",
-            outer_idx=outer.setdefault(candidate.theme, len(outer)),
-            inner_idx=inner[candidate.theme],
-            image=candidate.theme,
-            response=candidate.text if decision.text is None else decision.text,
-            accepted=decision.action in ("accept", "edit"),
-            edited=decision.action == "edit",
-            deleted=decision.action == "reject",
-        )
-        inner[candidate.theme] += 1
 
 
 def _lines(records: Iterable[msgspec.Struct]) -> bytes:

@@ -1,15 +1,7 @@
-"""The files that poems come from: told apart by what is in them, never by their names.
+"""The files that poems come from, and what they say was decided about them.
 
-JSON Lines of candidates     verse generate
-the same, or a JSON list,    verse judge: each row is a candidate, or holds one under
-with scores and ranks        `candidate`, beside `score`, `rank`, `disagreement`
-JSON Lines of poems          the poet's own
-the original project's       a flat list of objects with `image` (the theme), `response` (the
-                             poem) and flags; a list of lists of `[image, response]`; or an
-                             object of poems by theme
-
-Fields that are not known are passed over. What a row says of its acceptance is read by
-`verse.verdicts`, as everywhere.
+Any file of poems will do (`verse.poem_files`). What stands in a row beside the poem, the judges'
+score and rank, is kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,11 +11,14 @@ from typing import Literal
 
 import msgspec
 
-from verse import jsonl
 from verse.model_spelling import BASE
+from verse.poem_files import Found, LeftOut, PoemFileError, Refused, read_file
+from verse.poem_files.candidates import candidate_of
+from verse.poem_files.decisions import is_journal
+from verse.poem_files.pieces import UNREVIEWED
 from verse.records import Candidate, Decision, PairDecision
 from verse.replay import IMPORTED, Replay
-from verse.verdicts import Verdict, VerdictError, list_verdict, read_verdict
+from verse.verdicts import Verdict
 from verse_clients.decisions import JournalError, SourceError
 from verse_clients.decisions.journal import read_journal
 
@@ -34,22 +29,6 @@ _PAST: Mapping[Verdict | None, Past] = {
     "rejected": "reject",
 }
 """What a verdict in a file is as a decision; all others leave it to the poet."""
-
-
-class SeedPoem(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of the original project's flat list; an edited poem holds the edited text alone."""
-
-    id: int = 0
-    adaptor: str = ""
-    outer_idx: int = 0
-    """Number of the theme, from 0."""
-    inner_idx: int = 0
-    """Number within the theme, from 0."""
-    image: str
-    response: str
-    accepted: bool = False
-    edited: bool = False
-    deleted: bool = False
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +45,10 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """How far the judges are apart; higher is further."""
     past: Past | None = None
     """What its file says was decided about it."""
+    edited: str | None = None
+    """The text that its file says it was given, if that is not the candidate's."""
+    is_unreviewed: bool = False
+    """Whether its file leaves no room for a decision."""
 
     @property
     def id(self) -> str:
@@ -86,23 +69,12 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 class _Judged(msgspec.Struct, frozen=True, kw_only=True):
     """What a judge's file says beside the candidate; a plain candidate says nothing."""
 
-    candidate: msgspec.Raw = msgspec.Raw()
     score: float | None = None
     rank: int | None = None
     disagreement: float | None = None
 
 
-class _Wrapped(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that is one object around its rows."""
-
-    poems: list[msgspec.Raw] = []
-    ranked: list[msgspec.Raw] = []
-    candidates: list[msgspec.Raw] = []
-
-
-_ROW = msgspec.json.Decoder(_Judged)
-_CANDIDATE = msgspec.json.Decoder(Candidate)
-_KINDS = "poems of verse generate, verse judge or the original project's list"
+_KINDS = "poems, as verse generate and verse judge write them, or of your own"
 
 
 def read_items(paths: Sequence[Path], *, with_empty: bool = False) -> list[Item]:
@@ -123,7 +95,7 @@ def past_decisions(items: Iterable[Item], now: datetime) -> list[Decision]:
         Decision(
             action=item.past,
             candidate=item.candidate,
-            text=item.candidate.text if item.past == "edit" else None,
+            text=(item.edited or item.candidate.text) if item.past == "edit" else None,
             blind=False,
             time=now,
             session=IMPORTED,
@@ -134,159 +106,101 @@ def past_decisions(items: Iterable[Item], now: datetime) -> list[Decision]:
 
 
 def _read(path: Path, first: int, *, with_empty: bool) -> list[Item]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
-    if not content.strip():
-        raise SourceError(f"{path} is empty; it should hold {_KINDS}.")
-    seeds = _seed_poems(content, path)
-    if seeds is not None:
-        items = [_seed_item(poem, number) for number, poem in enumerate(seeds, first)]
-    else:
-        rows = _list_rows(content) or _line_rows(path)
-        items = [_item(path, place, row, first) for place, row in enumerate(rows, 1)]
-    poems = [item for item in items if with_empty or item.candidate.text.strip()]
+    pieces = read_pieces(path)
+    items = [_item(path, place, piece, first) for place, piece in enumerate(pieces, 1)]
+    poems = [item for item in items if item and (with_empty or item.candidate.text.strip())]
     if not poems:
         raise SourceError(f"{path} holds no poem; it should hold {_KINDS}.")
     return poems
 
 
-def _seed_poems(content: bytes, path: Path) -> list[SeedPoem] | None:
-    """The poems of any of the three shapes; None if it is none of them.
+def read_pieces(path: Path) -> list[Found]:
+    """All that a file of poems holds; a last line that was cut off is passed over.
 
     Raises:
-        SourceError: what a poem says of its acceptance cannot be read for certain.
+        SourceError: it is missing or empty, or a piece of it is no poem; the text says where.
     """
-    for read in (_flat, _pairs, _themes):
-        try:
-            return read(content)
-        except VerdictError as error:
-            raise SourceError(f"{path}: {error}.") from error
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
-    return None
-
-
-def _flat(content: bytes) -> list[SeedPoem]:
-    return [_entry(row) for row in msgspec.json.decode(content, type=list[msgspec.Raw])]
-
-
-def _entry(row: msgspec.Raw) -> SeedPoem:
-    """An entry whose flags say what all of the row says of its acceptance."""
-    poem = msgspec.json.decode(row, type=SeedPoem, strict=False)
-    verdict = read_verdict(row).verdict
-    return msgspec.structs.replace(
-        poem,
-        accepted=verdict in ("accepted", "edited"),
-        edited=verdict == "edited",
-        deleted=verdict == "rejected",
-    )
-
-
-def _pairs(content: bytes) -> list[SeedPoem]:
-    return _from_pairs(msgspec.json.decode(content, type=list[list[tuple[str, str]]]))
-
-
-def _themes(content: bytes) -> list[SeedPoem]:
-    themes = msgspec.json.decode(content, type=dict[str, list[str]])
-    return _from_pairs([[(theme, poem) for poem in poems] for theme, poems in themes.items()])
-
-
-def _from_pairs(themes: list[list[tuple[str, str]]]) -> list[SeedPoem]:
-    return [
-        SeedPoem(outer_idx=outer, inner_idx=inner, image=image, response=response)
-        for outer, pairs in enumerate(themes)
-        for inner, (image, response) in enumerate(pairs)
-    ]
-
-
-def _seed_item(poem: SeedPoem, number: int) -> Item:
-    candidate = Candidate(
-        theme=poem.image,
-        text=poem.response,
-        adapter=poem.adaptor or None,
-        sample=max(poem.inner_idx, 0),
-    )
-    verdict = list_verdict(accepted=poem.accepted, edited=poem.edited, deleted=poem.deleted)
-    return Item(candidate=_with_plain_line_ends(candidate), number=number, past=_PAST.get(verdict))
-
-
-def _list_rows(content: bytes) -> list[msgspec.Raw]:
-    """The rows of a file that is one JSON value; none if it is not."""
     try:
-        return msgspec.json.decode(content, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass
+        pieces = read_file(path)
+    except PoemFileError as error:
+        raise SourceError(str(error)) from error
+    for place, piece in enumerate(pieces, 1):
+        if isinstance(piece, Refused) and piece.fault == "other_format":
+            raise SourceError(f"{path}:{piece.line}: poem {place}: {piece.problem}.")
+    if not path.read_bytes().strip():
+        raise SourceError(f"{path} is empty; it should hold {_KINDS}.")
+    return pieces
+
+
+def _item(path: Path, place: int, piece: Found, first: int) -> Item | None:
     try:
-        wrapped = msgspec.json.decode(content, type=_Wrapped)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return []
-    return wrapped.poems or wrapped.ranked or wrapped.candidates
-
-
-def _line_rows(path: Path) -> list[msgspec.Raw]:
-    rows: list[msgspec.Raw] = []
-    for number, row in jsonl.scan(path, msgspec.json.Decoder(msgspec.Raw)):
-        if isinstance(row, jsonl.TornLineError):
-            break  # a run that was stopped while writing: the poem before it was the last
-        if isinstance(row, jsonl.JsonlError):
-            raise SourceError(f"{path} holds no {_KINDS}: line {number} is not JSON.")
-        rows.append(row)
-    return rows
-
-
-def _item(path: Path, place: int, row: msgspec.Raw, first: int) -> Item:
-    try:
-        judged = _ROW.decode(row)
-        written = judged.candidate if bytes(judged.candidate) else row
-        candidate = _CANDIDATE.decode(written)
-        past = _PAST.get(read_verdict(written).verdict)
-    except VerdictError as error:
-        raise SourceError(f"{path}: poem {place}: {error}.") from error
+        candidate = candidate_of(piece)
+        judged = _judged(piece)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} holds no {_KINDS}: poem {place}: {error}.") from error
+        raise SourceError(f"{path}:{piece.line}: poem {place}: {error}.") from error
+    if candidate is None or isinstance(piece, Refused):
+        return None
     return Item(
-        candidate=_with_plain_line_ends(candidate),
+        candidate=candidate,
         number=first + place - 1,
         score=judged.score,
         rank=judged.rank,
         disagreement=judged.disagreement,
-        past=past,
+        past=_PAST.get(piece.verdict),
+        edited=piece.poem.text if piece.poem and piece.kind == "decisions" else None,
+        is_unreviewed=isinstance(piece, LeftOut) and piece.reason == UNREVIEWED,
     )
 
 
-def _with_plain_line_ends(candidate: Candidate) -> Candidate:
-    """Windows line ends would look like changes in the editor; the id is the same either way."""
-    if "\r" not in candidate.text:
-        return candidate
-    text = candidate.text.replace("\r\n", "\n").replace("\r", "\n")
-    return msgspec.structs.replace(candidate, text=text)
+def _judged(piece: Found) -> _Judged:
+    """What a judge says beside the candidate; nothing, if none does."""
+    if isinstance(piece, Refused) or not piece.row.startswith(b"{"):
+        return _Judged()
+    return msgspec.json.decode(piece.row, type=_Judged)
 
 
 _NO_TIME = datetime.fromtimestamp(0, UTC)
 """The list does not say when; the time of reading would make every export another one."""
 
 
-def read_decisions(paths: Iterable[Path]) -> list[Decision | PairDecision]:
+def read_decisions(
+    paths: Iterable[Path], *, with_unreviewed: bool = False
+) -> list[Decision | PairDecision]:
     """What stands in each file, one file after the other; the last word on a poem counts.
+
+    Args:
+        paths: Journals, and files whose rows say what was decided.
+        with_unreviewed: Take poems of files that say nothing of decisions for accepted.
 
     Raises:
         JournalError: a file is missing, or holds no decisions.
         SourceError: a list holds no poems.
     """
-    return [entry for path in paths for entry in _read_decisions(path)]
+    return [entry for path in paths for entry in _read_decisions(path, with_unreviewed)]
 
 
-def _read_decisions(path: Path) -> list[Decision | PairDecision]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise JournalError(f"{path} cannot be read: {error.strerror}.") from error
-    if not _seed_poems(content, path):
+def _read_decisions(path: Path, with_unreviewed: bool) -> list[Decision | PairDecision]:
+    if _is_journal(path):
         # Undo counts places within its own file, so each file is replayed by itself.
         return list(Replay(read_journal(path)).in_effect())
-    past = past_decisions(read_items([path]), _NO_TIME)
+    items = read_items([path])
+    if with_unreviewed:
+        items = [_accepted(item) if item.is_unreviewed else item for item in items]
+    past = past_decisions(items, _NO_TIME)
     if not past:
-        raise JournalError(f"{path} is a list of poems about which nothing was decided yet.")
+        raise JournalError(
+            f"{path} holds poems about which nothing was decided yet; decide with `verse curate`, "
+            "or take them all with --unreviewed."
+        )
     return list(past)
+
+
+def _accepted(item: Item) -> Item:
+    return msgspec.structs.replace(item, past="accept")
+
+
+def _is_journal(path: Path) -> bool:
+    try:
+        return is_journal(path.read_bytes())
+    except OSError as error:
+        raise JournalError(f"{path} cannot be read: {error.strerror}.") from error

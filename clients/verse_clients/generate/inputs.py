@@ -1,18 +1,26 @@
-"""The files a run starts from: themes, prompt variants, training poems, accepted poems."""
+"""The files a run starts from: themes, prompt variants, training poems, accepted poems.
 
-from collections.abc import Iterable, Iterator
+Poems may be in any file of them (`verse.poem_files`).
+"""
+
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from verse import jsonl, verdicts
 from verse.folders import found
-from verse.prompt import THEME_SLOT, Message
-from verse.records import Candidate, Origin, Poem
-from verse.replay import Replay, accepted_poems
-from verse_clients.decisions.journal import read_journal
+from verse.poem_files import Found, LeftOut, PoemFileError, Refused, Taken, read_file
+from verse.poem_files.candidates import candidate_of
+from verse.prompt import THEME_SLOT
+from verse.records import Candidate, Poem
 from verse_clients.errors import InputError
+
+_CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+_MAX_WORD = 6
+_WORDS_ALONE, _WORDS_OF_MANY = 3, 8
+"""From so many on, a line of short words is a list of them: alone in its file, or among others.
+A theme may hold blanks, too: 雪 夜."""
 
 
 def usual_training() -> list[Path]:
@@ -25,41 +33,25 @@ def usual_training() -> list[Path]:
     return [path] if path.exists() else []
 
 
-T = TypeVar("T")
-
-
-class _Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A line that may be a poem, or a conversation to learn from."""
-
-    theme: str = ""
-    text: str = ""
-    id: str = ""
-    source: str = ""
-    origin: Origin = "poet"
-    messages: tuple[Message, ...] = ()
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    """Tells the lines of a journal from those of other files."""
-
-    entry: str | None = None
-
-
-_ROW = msgspec.json.Decoder(_Row)
-_CANDIDATE = msgspec.json.Decoder(Candidate)
-_ENTRY = msgspec.json.Decoder(_Entry)
-
-
 def read_themes(path: Path) -> list[str]:
-    """Read themes, one per line, each once.
+    """Read themes, each once: one per line, or words of Chinese with blanks between them.
 
     Raises:
         InputError: the file is missing, empty or not UTF-8.
     """
-    themes = list(dict.fromkeys(_lines(path)))
-    if not themes:
+    lines = _lines(path)
+    if not lines:
         raise InputError(f"{path} is empty; write one theme per line.")
-    return themes
+    min_words = _WORDS_ALONE if len(lines) == 1 else _WORDS_OF_MANY
+    themes = [theme for line in lines for theme in _themes(line, min_words)]
+    return list(dict.fromkeys(themes))
+
+
+def _themes(line: str, min_words: int) -> list[str]:
+    """The words of a line that lists them, else the line; Chinese is written without blanks."""
+    words = line.split()
+    are_words = all(_CHINESE.search(word) and len(word) <= _MAX_WORD for word in words)
+    return words if are_words and len(words) >= min_words else [line]
 
 
 def read_variants(path: Path) -> list[str | None]:
@@ -87,16 +79,12 @@ def read_training(paths: Iterable[Path]) -> list[Poem]:
 
 
 def read_accepted(path: Path) -> list[Poem]:
-    """Read poems that must not be repeated: a journal of decisions, or poems.
+    """Read poems that must not be repeated: a journal of decisions, or any file of poems.
 
     Raises:
         InputError: the file is missing or holds something else.
-        JournalError: the journal cannot be read.
     """
-    first = next(iter(_records(path, jsonl.scan(path, _ENTRY))), None)
-    if first is None or first.entry is None:
-        return _poems(path)
-    return list(accepted_poems(Replay(read_journal(path))))
+    return _poems(path)
 
 
 def read_candidates(path: Path) -> list[Candidate]:
@@ -105,34 +93,32 @@ def read_candidates(path: Path) -> list[Candidate]:
     Raises:
         InputError: the file is missing or holds something else.
     """
-    return list(_records(path, jsonl.scan(path, _CANDIDATE)))
+    try:
+        return [c for piece in _pieces(path) if (c := candidate_of(piece)) is not None]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}. It holds no poems.") from error
 
 
 def _poems(path: Path) -> list[Poem]:
-    poems = [_poem(row) for row in _records(path, verdicts.scan(path, _ROW))]
-    if not all(poem.text for poem in poems):
-        raise InputError(f"{path} holds no poems; its lines should have `theme` and `text`.")
+    """What may be learned of a file; a poem that its file says was rejected is none."""
+    pieces = _pieces(path)
+    poems = [piece.poem for piece in pieces if isinstance(piece, Taken)]
+    if not poems:
+        left_out = next((piece.reason for piece in pieces if isinstance(piece, LeftOut)), None)
+        what = f"only poems that are {left_out}" if left_out else "no poems"
+        raise InputError(f"{path} holds {what}.")
     return poems
 
 
-def _poem(row: _Row) -> Poem:
-    said = {message.role: message.content for message in row.messages}
-    theme, text = row.theme or said.get("user", ""), row.text or said.get("assistant", "")
-    return Poem(theme=theme, text=text, id=row.id, source=row.source, origin=row.origin)
-
-
-def _records(path: Path, scanned: Iterable[tuple[int, T | jsonl.JsonlError]]) -> Iterator[T]:
+def _pieces(path: Path) -> list[Found]:
     try:
-        for _, record in scanned:
-            if isinstance(record, jsonl.TornLineError):
-                return
-            if isinstance(record, verdicts.LeftOutError):
-                raise InputError(str(record))
-            if isinstance(record, jsonl.JsonlError):
-                raise InputError(f"{record} It holds no poems.")
-            yield record
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+        pieces = read_file(path)
+    except PoemFileError as error:
+        raise InputError(str(error)) from error
+    for piece in pieces:
+        if isinstance(piece, Refused) and piece.fault == "other_format":
+            raise InputError(f"{piece} It holds no poems.")
+    return pieces
 
 
 def _lines(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ import msgspec
 from verse.poem_split import PoemSplit, read_split
 from verse.records import Candidate, Decision, Poem
 from verse.replay import Replay
-from verse_clients.decisions.exports import seed_list
+from verse_clients.decisions.original_list import lists_among, seed_list
 from verse_clients.decisions.sources import read_decisions
 from verse_clients.errors import InputError
 from verse_clients.generate.inputs import read_candidates
@@ -86,8 +86,7 @@ def run_convert(
     if folder is not None:
         write_next_set(result, split, folder)
     if list_file is not None:
-        decided = [v for v in Replay(entries).verdicts() if v.action != "skip"]
-        write_file(list_file, seed_list(decided))
+        write_file(list_file, seed_list(Replay(entries).verdicts(), lists_among(decisions)))
     write_file(output.with_suffix(".md"), text.encode())
     return text
 

@@ -24,6 +24,17 @@ def is_entry(keys: Mapping[str, msgspec.Raw]) -> bool:
     return "entry" in keys
 
 
+def is_journal(content: bytes) -> bool:
+    """Whether a file begins with an entry, or is blank: then it is a journal without one."""
+    first = content.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
+    if not first or first.startswith(b'{"entry"'):
+        return True  # also one that a kill cut off
+    try:
+        return is_entry(msgspec.json.decode(first, type=dict[str, msgspec.Raw]))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
 def read_entries(content: bytes, path: Path) -> list[Found]:
     """The poems that a journal is about, each once, by the last decision that stands."""
     replay = Replay()

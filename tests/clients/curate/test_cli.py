@@ -72,8 +72,8 @@ def test_mistakes_are_told_in_one_sentence(
 
 def test_a_file_that_is_no_poems_touches_nothing(tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
-    other.write_text("nonsense\n", "utf-8")
-    with pytest.raises(UserError, match="line 1 is not JSON"):
+    other.write_text('{"nonsense": 1}\n', "utf-8")
+    with pytest.raises(UserError, match="poem 1: it has no poem"):
         run(other)
     assert list(tmp_path.iterdir()) == [other]
 

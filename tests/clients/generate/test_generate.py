@@ -362,7 +362,7 @@ def test_a_server_that_refuses_everything_is_not_asked_for_everything(fake: Fake
         (["--themes", "nowhere.txt"], Script(), "nowhere.txt cannot be read"),
         (["-p", "  "], Script(), "Name themes"),
         (["--variants", "themes.txt"], Script(), "has no {theme}"),
-        (["--training", "themes.txt"], Script(), "holds no poems"),
+        (["--training", "empty.txt"], Script(), "holds no poems"),
         (["--accepted", "nowhere.jsonl"], Script(), "nowhere.jsonl cannot be read"),
         (["-o", "nowhere/poems.jsonl"], Script(), "cannot be written"),
     ],

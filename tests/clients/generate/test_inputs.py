@@ -59,20 +59,29 @@ def test_training_poems_may_be_poems_or_rows_to_learn_from() -> None:
     assert [(p.theme, p.text) for p in read_training([path])] == [("风", "起风"), ("雨", "下雨")]
 
 
-@pytest.mark.parametrize("content", ["hello\n", '{"theme": "风"}\n', '{"text": 5}\n'])
+@pytest.mark.parametrize("content", [" \n", '{"theme": "风"}\n', '{"text": 5}\n'])
 def test_a_training_file_without_poems_is_told(content: str) -> None:
     with pytest.raises(InputError, match="no poems"):
         read_training([written(content)])
 
 
-def test_poems_that_were_rejected_are_refused_by_line() -> None:
-    path = written(
-        '{"theme": "风", "text": "起风"}\n{"prompt": "雨", "text": "落", "label": false}\n'
-    )
-    with pytest.raises(InputError, match=rf"{path}:2: it was rejected \(label: false\)"):
-        read_training([path])
-    with pytest.raises(InputError, match=rf"{path}:2: it was rejected \(label: false\)"):
-        read_accepted(path)
+def test_poems_that_were_rejected_are_neither_training_nor_accepted() -> None:
+    rejected = '{"theme": "雨", "text": "落", "label": false}\n'
+    path = written('{"theme": "风", "text": "起风"}\n' + rejected)
+    for poems in (read_training([path]), read_accepted(path)):
+        assert [poem.text for poem in poems] == ["起风"]
+    with pytest.raises(InputError, match="holds only poems that are rejected"):
+        read_training([written(rejected)])
+
+
+def test_words_with_blanks_between_them_are_themes() -> None:
+    assert read_themes(written("河 干涸 虫翅 河 \n")) == ["河", "干涸", "虫翅"]
+    words = " ".join("一二三四五六七八九")
+    assert read_themes(written(f"{words}\n雪 夜\n")) == [*"一二三四五六七八九", "雪 夜"]
+    assert read_themes(written("落霞与孤鹜齐飞 秋水共长天一色 渔舟唱晚\n")) == [
+        "落霞与孤鹜齐飞 秋水共长天一色 渔舟唱晚"
+    ]
+    assert read_themes(written("river rain snow\n")) == ["river rain snow"]
 
 
 def test_accepted_poems_are_those_a_journal_says_in_the_poets_version() -> None:

@@ -154,7 +154,11 @@ def test_the_originals_list_is_read_and_written() -> None:
     assert [(p.text, p.origin) for p in additional] == [
         (own_text(80), "accepted"), (own_text(81), "edited"),
     ]  # fmt: skip
-    assert [item.past for item in read_items([Path("again.json")])] == ["accept", "edit", "reject"]
+    again = json.loads(Path("again.json").read_text("utf-8"))
+    assert [row["response"] for row in again] == [row["response"] for row in rows]
+    assert again[3:] == rows[3:]
+    items = read_items([Path("again.json")])
+    assert [item.past for item in items] == ["accept", "edit", "reject", None, None]
 
 
 @pytest.mark.parametrize("accepted", [True, False])
@@ -226,7 +230,7 @@ def test_without_a_frozen_split_it_says_what_to_do() -> None:
         ("data/poems.jsonl", '{"theme": 1}\n', r"poems.jsonl:1: Expected `str`"),
         ("data/poems.jsonl", '{"theme": "河", "text": "水", "label": false}\n', "was rejected"),
         ("data/split.json", "{}", "is not a split"),
-        ("decisions.jsonl", "诗\n诗\n", "It holds no decisions"),
+        ("decisions.jsonl", "诗\n诗\n", "about which nothing was decided yet"),
         ("decisions.jsonl", '{"entry":"decision","acti', "There are no decisions in"),
     ],
 )

@@ -307,8 +307,8 @@ def test_foreign_names_move_no_terminal_and_make_no_link_or_column(tmp_path: Pat
     ("content", "sentence"),
     [
         (None, "cannot be read: No such file"),
-        ('{"theme": "雨"}\n{"theme": "雨"}\n', "It holds no decisions"),
-        ("[]", "It holds no decisions"),
+        ('{"theme": "雨"}\n{"theme": "雨"}\n', "poem 1: it has no poem"),
+        ("[]", "holds no poem"),
         ('[{"image": "雨", "response": "雨落"}]', "about which nothing was decided yet"),
     ],
 )
