@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from verse.poem_files.chatml import END, START
+from verse.poem_files.conversations import END, START
 from verse.prompt import THEME_SLOT, Message, Role, fill_variant
 from verse_clients.errors import InputError
 

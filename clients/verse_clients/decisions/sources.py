@@ -13,8 +13,7 @@ import msgspec
 
 from verse.model_spelling import BASE
 from verse.poem_files import Found, LeftOut, PoemFileError, Refused, read_file
-from verse.poem_files.candidates import candidate_of
-from verse.poem_files.decisions import is_journal
+from verse.poem_files.candidates import candidate_of, is_journal
 from verse.poem_files.pieces import UNREVIEWED
 from verse.records import Candidate, Decision, PairDecision
 from verse.replay import IMPORTED, Replay

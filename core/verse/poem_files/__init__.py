@@ -2,9 +2,11 @@
 
 reading        `read_file`: the one entry point; encodings, and which formats there are
 json_files     JSON and JSON Lines, by the keys of their rows
+shapes         the shapes of a row: the table
 text_files     plain text and Markdown
+bylines        authors, dates and the like beside a poem
+candidates     Verse's own rows: candidates, and decisions about them
 conversations  rows of mlx-lm: `messages`, `prompt` and `completion`, ChatML
-chatml         its grammar
 pieces         what comes out: `Taken`, `LeftOut`, `Refused`
 
 Every piece says its file and line, what kind of row it was, its poem with theme and text, what its

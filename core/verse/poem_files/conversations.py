@@ -4,8 +4,20 @@ A row is in one of four shapes, told apart as mlx-lm does it, by their keys:
 
 {"messages": [{"role": ..., "content": ...}, ...]}      several turns allowed
 {"prompt": ..., "completion": ...}                       a question and an answer; texts or turns
-{"text": "<|im_start|>system ...<|im_end|> ..."}         see chatml
+{"text": "<|im_start|>system ...<|im_end|> ..."}         ChatML
 {"text": "TITLE\n<|end|>\nPOEM"}                          a title above its poem
+
+ChatML may be that of the original project, or of Qwen's own template. Its grammar, with one
+character where the two differ (a space there, a newline here):
+
+    row   = turn { gap turn } [ gap ]
+    turn  = "<|im_start|>" role separator content "<|im_end|>"
+    gap   = spaces or newlines, or nothing
+    role  = "system" | "user" | "assistant"
+    separator = one space or one newline
+
+Only that one character belongs to the frame: what follows, line breaks and leading spaces
+included, is content. No content holds a mark. Anything else is refused.
 """
 
 import re
@@ -14,7 +26,6 @@ from typing import Literal
 
 import msgspec
 
-from verse.poem_files import chatml
 from verse.prompt import Message, Role
 from verse.records import Origin, TrainingExample
 
@@ -88,15 +99,15 @@ def _turns(role: Role, said: str | tuple[Message, ...]) -> tuple[Message, ...]:
 
 def _from_text(row: _Text) -> Conversation:
     text = _LINE_ENDS.sub("\n", row.text)
-    is_titled = _TITLE_END in text and not text.lstrip().startswith(chatml.START)
+    is_titled = _TITLE_END in text and not text.lstrip().startswith(START)
     try:
-        turns = _titled_turns(text) if is_titled else tuple(chatml.parse(text))
-    except chatml.ChatmlError as error:
+        turns = _titled_turns(text) if is_titled else tuple(parse_chatml(text))
+    except ChatmlError as error:
         raise ShapeError(f"its text is not a conversation: {error}") from error
     example = TrainingExample(messages=turns, source=row.source, origin=row.origin)
     if is_titled:
         return Conversation(example, "titled")
-    return _checked(Conversation(example, "seed" if chatml.has_seed_frame(text) else "chatml"))
+    return _checked(Conversation(example, "seed" if has_seed_frame(text) else "chatml"))
 
 
 def _titled_turns(text: str) -> tuple[Message, ...]:
@@ -117,3 +128,59 @@ def _checked(conversation: Conversation) -> Conversation:
     if not any(message.role == "assistant" for message in conversation.example.messages):
         raise ShapeError("it has no assistant's turn, so there is nothing to learn")
     return conversation
+
+
+START = "<|im_start|>"
+END = "<|im_end|>"
+
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+_TURN = re.compile(
+    r"<\|im_start\|>(?P<role>[a-z]+)(?P<separator>[ \n])"
+    r"(?P<content>(?:(?!<\|im_(?:start|end)\|>).)*)<\|im_end\|>\s*",
+    re.DOTALL,
+)
+
+
+class ChatmlError(ValueError):
+    """The text does not follow the grammar; says what is missing."""
+
+
+def parse_chatml(text: str) -> list[Message]:
+    """The turns of a ChatML string.
+
+    Raises:
+        ChatmlError: the text is no ChatML, or broken.
+    """
+    rest = text.replace("\r\n", "\n").lstrip()
+    if not rest.startswith(START):
+        raise ChatmlError(f"it does not begin with {START}")
+    messages: list[Message] = []
+    while rest:
+        turn = _TURN.match(rest)
+        if turn is None:
+            raise ChatmlError(_problem(rest, len(messages) + 1))
+        messages.append(Message(_role(turn["role"]), turn["content"]))
+        rest = rest[turn.end() :]
+    return messages
+
+
+def has_seed_frame(text: str) -> bool:
+    """Whether spaces stand where Qwen's template has newlines."""
+    turn = _TURN.match(text.lstrip())
+    return turn is not None and turn["separator"] == " "
+
+
+def _role(name: str) -> Role:
+    for role in _ROLES:
+        if role == name:
+            return role
+    raise ChatmlError(f"{name!r} is not one of the roles {', '.join(_ROLES)}")
+
+
+def _problem(rest: str, number: int) -> str:
+    if not rest.startswith(START):
+        return f"there is text outside the turns, before turn {number}"
+    end, next_start = rest.find(END), rest.find(START, len(START))
+    if end < 0 or 0 <= next_start < end:
+        return f"turn {number} is not closed by {END}"
+    return f"turn {number} does not read {START}ROLE CONTENT{END}"

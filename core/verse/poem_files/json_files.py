@@ -20,8 +20,8 @@ from pathlib import Path
 
 import msgspec
 
+from verse.poem_files.candidates import is_entry, read_entries
 from verse.poem_files.conversations import ShapeError
-from verse.poem_files.decisions import is_entry, read_entries
 from verse.poem_files.pieces import Draft, Found, Refused, piece_of, unreviewed
 from verse.poem_files.shapes import (
     CORPUS_TEXT_KEYS,

@@ -22,13 +22,14 @@ from typing import Any
 
 import msgspec
 
-from verse.poem_files import chatml
 from verse.poem_files.conversations import (
+    ChatmlError,
     Conversation,
     ConversationShape,
     ShapeError,
     decode_conversation,
     looks_like_conversation,
+    parse_chatml,
 )
 from verse.poem_files.pieces import Draft
 from verse.records import Origin, looks_like_id
@@ -305,8 +306,8 @@ def _generation(row: Row, reading: Reading) -> Draft:
 def _asked(prompt: str) -> str:
     """The theme in a whole prompt, or the prompt itself."""
     try:
-        return next((m.content for m in chatml.parse(prompt) if m.role == "user"), prompt)
-    except chatml.ChatmlError:
+        return next((m.content for m in parse_chatml(prompt) if m.role == "user"), prompt)
+    except ChatmlError:
         return prompt
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.data_set.original import RIVER, seed_text
-from verse.poem_files.chatml import ChatmlError, has_seed_frame, parse
+from verse.poem_files.conversations import ChatmlError, has_seed_frame, parse_chatml
 from verse.prompt import POEM_SYSTEM, Message
 
 turns = st.lists(
@@ -22,7 +22,7 @@ def framed(messages: list[Message], gap: str) -> str:
 
 
 def test_a_row_of_the_original_project_is_three_turns_with_the_poem_as_it_stands() -> None:
-    assert parse(seed_text("河", RIVER)) == [
+    assert parse_chatml(seed_text("河", RIVER)) == [
         Message("system", POEM_SYSTEM),
         Message("user", "河"),
         Message("assistant", RIVER),
@@ -31,12 +31,12 @@ def test_a_row_of_the_original_project_is_three_turns_with_the_poem_as_it_stands
 
 @given(turns, st.sampled_from([" ", "\n"]))
 def test_any_content_comes_back_to_the_last_space(messages: list[Message], gap: str) -> None:
-    assert parse(framed(messages, gap)) == messages
+    assert parse_chatml(framed(messages, gap)) == messages
     assert has_seed_frame(framed(messages, gap)) == (gap == " ")
 
 
 def test_only_one_space_belongs_to_the_frame() -> None:
-    assert parse("<|im_start|>assistant   水<|im_end|>") == [Message("assistant", "  水")]
+    assert parse_chatml("<|im_start|>assistant   水<|im_end|>") == [Message("assistant", "  水")]
 
 
 @pytest.mark.parametrize(
@@ -54,5 +54,5 @@ def test_only_one_space_belongs_to_the_frame() -> None:
 )
 def test_what_breaks_the_grammar_is_refused_by_name(text: str, problem: str) -> None:
     with pytest.raises(ChatmlError) as caught:
-        parse(text)
+        parse_chatml(text)
     assert problem in str(caught.value)
