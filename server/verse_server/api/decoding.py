@@ -13,6 +13,7 @@ from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
 from verse_server.api.errors import RequestError
+from verse_server.api.json_text import refuse_byte_order_mark, refuse_repeated_keys
 from verse_server.api.tools import check_turn
 from verse_server.api.validation import explained, with_whole_numbers
 from verse_server.protocol.chat import ChatCompletionRequest
@@ -89,8 +90,10 @@ def decode_json(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
     """Decode strictly, turning every complaint of msgspec into a `RequestError`."""
     if not body.strip():
         raise RequestError("The request has no body; send a JSON object.", code="invalid_json")
+    refuse_byte_order_mark(body)
     try:
-        return _decoded(body, decoder)
+        decoded = _decoded(body, decoder)
+        refuse_repeated_keys(body)
     except msgspec.DecodeError as error:
         raise RequestError(f"The body is not JSON: {error}.", code="invalid_json") from None
     except UnicodeDecodeError:
@@ -99,6 +102,7 @@ def decode_json(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         ) from None
     except RecursionError:
         raise RequestError("The body is nested too deeply.", code="invalid_json") from None
+    return decoded
 
 
 def _decoded(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:

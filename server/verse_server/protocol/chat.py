@@ -97,7 +97,8 @@ ResponseFormat = (
 class ChatCompletionRequest(SamplingRequest, frozen=True, kw_only=True):
     """A conversation to be continued, and how."""
 
-    messages: Annotated[list[ChatCompletionMessageParam], Meta(min_length=1)]
+    messages: Annotated[list[ChatCompletionMessageParam], Meta(min_length=1, max_length=2048)]
+    """As many as OpenAI takes."""
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     """Left out, the server's own limit (`--max-tokens`). In any case what the prompt leaves of the
     context is the most."""

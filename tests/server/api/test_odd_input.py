@@ -124,3 +124,53 @@ def test_a_path_of_odd_bytes_is_only_not_found(client: Client, path: str) -> Non
     response = client.get(path)
     assert response.status_code == 404
     msgspec.json.decode(response.content, type=ErrorResponse)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize(("path", "body"), BODIES.items())
+def test_a_byte_order_mark_is_named(
+    client: Client, path: str, body: dict[str, Any], encoding: str
+) -> None:
+    error = refused(client, path, json.dumps(body).encode(encoding))
+    assert "byte order mark (BOM)" in error.message
+
+
+@pytest.mark.parametrize(("path", "body"), BODIES.items())
+def test_a_key_that_occurs_twice_is_named(
+    client: Client, engine: FakeEngine, path: str, body: dict[str, Any]
+) -> None:
+    key = next(iter(body))
+    text = json.dumps(body)
+    twice = f"{text[:-1]}, {text[1:]}" if len(body) == 1 else text[:-1] + f', "{key}": "b"}}'
+    error = refused(client, path, twice.encode())
+    assert (error.param, error.code) == (key, "duplicate_key")
+    assert key in error.message
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"metadata": {"a": "1", "b": "2", "\\u0061": "3"}',
+        '"logit_bias": {"1": 1, "2": 1, "1": 2}',
+        '"stream": false, "stream": true',
+        '"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": '
+        '{"type": "object", "type": "array"}}}',
+    ],
+)
+def test_a_key_that_occurs_twice_is_found_at_any_depth(client: Client, field: str) -> None:
+    body = json.dumps(chat_body())[:-1] + f", {field}}}"
+    assert refused(client, CHAT, body.encode()).code == "duplicate_key"
+
+
+def test_a_key_may_occur_in_several_objects(client: Client) -> None:
+    turns = [{"role": "user", "content": "河"}, {"role": "assistant", "content": "a"}] * 2
+    response = client.post(CHAT, json=chat_body(messages=turns[:3], metadata={"model": "x"}))
+    assert response.status_code == 200, response.text
+
+
+def test_more_messages_than_openai_takes_are_refused(client: Client) -> None:
+    messages = [{"role": "user", "content": ""}] * 2049
+    assert (
+        refused(client, CHAT, json.dumps(chat_body(messages=messages)).encode()).param == "messages"
+    )
