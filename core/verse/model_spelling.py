@@ -55,6 +55,18 @@ def is_adapter_name(name: str) -> bool:
     return match is not None and match["name"] == name
 
 
+def name_problem(name: str) -> str | None:
+    """Why no adapter can be called so, in one sentence; None if one can."""
+    if name == BASE:
+        return f"{name!r} means the base model; choose another name."
+    if is_adapter_name(name):
+        return None
+    return (
+        f"{name!r} is not a valid adapter name: it must have 1 to 255 characters, no space, "
+        "/, \\, @, : or +, and no dot in front."
+    )
+
+
 def _parse_part(piece: str) -> AdapterPart:
     match = _PART.fullmatch(piece)
     if match is None:

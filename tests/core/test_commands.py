@@ -28,6 +28,7 @@ FOUND_BY_RULE = {
     *("serve", "train", "generate", "write", "data import", "data check", "data split"),
     *("adapters list", "adapters show", "adapters import", "adapters export"),
     *("adapters fuse", "adapters remove"),
+    *("refine start", "refine filter", "refine convert", "refine compare"),
 }
 """What has a folder or a file that the rule finds where no flag names one."""
 

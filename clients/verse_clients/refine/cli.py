@@ -3,23 +3,35 @@
 Nothing heavy is imported before a command runs: `verse --help` loads this module.
 """
 
+import os
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
+from verse.folders import RULE, found, own
+from verse.model_spelling import name_problem
 from verse.terminal import show
 from verse_clients.options import OptionGroup, grouped
 
 if TYPE_CHECKING:
     from verse_clients.refine.commands import PoetFiles
+    from verse_clients.refine.plan import Plan
     from verse_clients.screening import Limits
 
 _ROUND = typer.Option("--round", show_default="the newest in rounds/", help="A round's folder.")
 _Round = Annotated[Path | None, _ROUND]
-_Poems = Annotated[Path, typer.Option("--poems", help="The poet's own poems.")]
-_Split = Annotated[Path, typer.Option("--split", help="Which of them validate: a split.")]
-_POEMS, _SPLIT = Path("data/poems.jsonl"), Path("data/split.json")
+_POEMS, _SPLIT, _THEMES = "data/poems.jsonl", "data/split.json", "data/themes.txt"
+_Poems = Annotated[
+    Path | None, typer.Option("--poems", show_default=_POEMS, help="The poet's own poems.")
+]
+_Split = Annotated[
+    Path | None,
+    typer.Option("--split", show_default=_SPLIT, help="Which of them validate: a split."),
+]
 _MaxSynthetic = Annotated[
     float, typer.Option(min=0, max=0.99, help="Share of model-written poems at most.")
 ]
@@ -28,8 +40,8 @@ _MaxSynthetic = Annotated[
 class PoetFlags(OptionGroup):
     """Where the poet's own poems are."""
 
-    poems: _Poems = _POEMS
-    split: _Split = _SPLIT
+    poems: _Poems = None
+    split: _Split = None
     without_split: Annotated[
         bool, typer.Option("--without-split", help="Keep no poem for validation.")
     ] = False
@@ -38,7 +50,8 @@ class PoetFlags(OptionGroup):
         """The files to read."""
         from verse_clients.refine.commands import PoetFiles
 
-        return PoetFiles(poems=self.poems, split=None if self.without_split else self.split)
+        split = None if self.without_split else self.split or own(_SPLIT)
+        return PoetFiles(poems=self.poems or own(_POEMS), split=split)
 
 
 class CopyFlags(OptionGroup):
@@ -73,9 +86,9 @@ class StartFlags(OptionGroup):
             "--name", show_default="the first adapter's with -rNN", help="Name of the new adapter."
         ),
     ] = None
-    themes: Annotated[Path, typer.Option(help="A file with one theme a line.")] = Path(
-        "data/themes.txt"
-    )
+    themes: Annotated[
+        Path | None, typer.Option(show_default=_THEMES, help="A file with one theme a line.")
+    ] = None
     variants: Annotated[
         Path | None,
         typer.Option(show_default="the theme alone", help="A file with one prompt a line."),
@@ -99,9 +112,26 @@ class StartFlags(OptionGroup):
     preset: Annotated[str, typer.Option(help="What to train with, as in verse train -c.")] = (
         "verse-tiny"
     )
-    poems: _Poems = _POEMS
-    split: _Split = _SPLIT
+    poems: _Poems = None
+    split: _Split = None
     max_synthetic: _MaxSynthetic = 0.5
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Plan anew the round that was not begun; its old plan is kept."
+        ),
+    ] = False
+    another: Annotated[
+        bool, typer.Option("--another", help="Leave that round, and start one more.")
+    ] = False
+
+    def seen_from_elsewhere(self) -> "StartFlags":
+        """With the paths that were given as they are from any folder."""
+        paths = {name: getattr(self, name) for name in ("themes", "variants", "poems", "split")}
+        given: dict[str, object] = {name: path.absolute() for name, path in paths.items() if path}
+        if Path(self.preset).is_file():
+            given["preset"] = str(Path(self.preset).absolute())
+        return msgspec.structs.replace(self, **given)
 
 
 app = typer.Typer(
@@ -121,33 +151,71 @@ def main(context: typer.Context, folder: _Round = None) -> None:
         raise typer.BadParameter("put --round after the step, as in verse refine status --round NN")
 
 
-@app.command()
+@app.command(epilog=RULE)
 @grouped
 def start(flags: StartFlags) -> None:
     """Start a round: write its plan, which you can edit before a step runs."""
     from verse_clients.refine import rounds
-    from verse_clients.refine.plan import JudgePlan, Plan
+
+    root = own("rounds").parent if own("rounds").is_dir() else own("data").parent
+    from_elsewhere = flags.seen_from_elsewhere()
+    if _go_to(root):
+        flags = from_elsewhere
+    waiting = rounds.not_begun()
+    if waiting is None or _wants_another(waiting, flags):
+        folder = rounds.start_round(_plan(flags, rounds.next_number()))
+    else:
+        folder = waiting
+        aside = rounds.plan_anew(folder, _plan(flags, int(folder.name)))
+        show(f"The earlier plan is kept as {aside}.")
+    show(f"{folder}/plan.toml is the plan; change it as you like, then run `verse refine`.")
+    show(rounds.listing(rounds.look_at(folder)))
+
+
+def _plan(flags: StartFlags, number: int) -> "Plan":
+    from verse_clients.refine import rounds
+    from verse_clients.refine.plan import JudgePlan, Plan, RoundError
 
     names = tuple(part.strip() for part in flags.adapters.split(",") if part.strip())
-    default = f"{names[0]}-r{rounds.next_number():02}" if names else ""
-    plan = Plan(
+    first = re.split("[@:+]", names[0])[0] if names else ""
+    name = f"{first}-r{number:02}" if flags.name is None else flags.name
+    if flags.name is not None and (problem := name_problem(name)):
+        raise RoundError(f"The plan: {problem}")
+    return Plan(
         adapters=names,
-        new_adapter=f"adapters/{flags.name or default}",
-        themes=str(flags.themes),
+        new_adapter=str(own("adapters") / name),
+        themes=str(flags.themes or found(_THEMES)),
         variants=str(flags.variants or ""),
         checkpoints=flags.checkpoints,
         samples=flags.samples,
         judges=tuple(JudgePlan(model=model) for model in flags.judge or ()),
         base_url=flags.base_url or "",
         preset=flags.preset,
-        poems=str(flags.poems),
-        split=str(flags.split),
+        poems=str(flags.poems or own(_POEMS)),
+        split=str(flags.split or own(_SPLIT)),
         earlier=rounds.earlier_decisions(),
         max_synthetic=flags.max_synthetic,
     )
-    folder = rounds.start_round(plan)
-    show(f"{folder}/plan.toml is the plan; change it as you like, then run `verse refine`.")
-    show(rounds.listing(rounds.look_at(folder)))
+
+
+def _wants_another(waiting: Path, flags: StartFlags) -> bool:
+    """Whether to start one more beside a round that was not begun, or to plan that one anew."""
+    from verse_clients.refine.plan import RoundError
+
+    if flags.replace or flags.another:
+        return flags.another
+    planned = f"{waiting} is planned and not begun"
+    if not sys.stdin.isatty():
+        raise RoundError(
+            f"{planned}; `verse refine` begins it, --replace plans it anew, --another starts one "
+            "more."
+        )
+    answer: str = typer.prompt(
+        f"{planned}: replace its plan, start another, or stop", default="stop"
+    )
+    if answer not in ("replace", "another"):
+        raise RoundError(f"Nothing was started; `verse refine` begins {waiting}.")
+    return answer == "another"
 
 
 @app.command("next")
@@ -156,7 +224,7 @@ def next_steps(folder: _Round = None) -> None:
     from verse_clients.refine import rounds
     from verse_clients.refine.runner import Program
 
-    place = folder or rounds.newest_round()
+    place = _round(folder)
     waiting = rounds.advance(place, Program(), show)
     show(rounds.invitation(waiting.step) if waiting else rounds.farewell(place))
 
@@ -166,7 +234,7 @@ def status(folder: _Round = None) -> None:
     """Show the state of each step of a round, and the commands it runs."""
     from verse_clients.refine import rounds
 
-    place = folder or rounds.newest_round()
+    place = _round(folder)
     show(place)
     show(rounds.listing(rounds.look_at(place)))
 
@@ -177,7 +245,7 @@ def generate(folder: _Round = None) -> None:
     _run("generate", folder)
 
 
-@app.command("filter")
+@app.command("filter", epilog=RULE)
 @grouped
 def filter_poems(
     poets: PoetFlags,
@@ -210,7 +278,7 @@ def judge(folder: _Round = None) -> None:
     _run("judge", folder)
 
 
-@app.command()
+@app.command(epilog=RULE)
 @grouped
 def convert(
     poets: PoetFlags,
@@ -224,9 +292,15 @@ def convert(
             help="Journals, or the original project's updated_overall_poems.json; oldest first.",
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The poems to learn from.")] = Path(
-        "data/additional_poems.jsonl"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            show_default="data/additional_poems.jsonl",
+            help="The poems to learn from.",
+        ),
+    ] = None,
     next_set: Annotated[
         Path | None,
         typer.Option("--next", show_default="none", help="Folder for the whole next training set."),
@@ -249,7 +323,7 @@ def convert(
 
     text = commands.run_convert(
         decisions,
-        output,
+        output or own("data/additional_poems.jsonl"),
         next_set,
         poets.files(),
         ShareLimits(max_synthetic=max_synthetic, max_opening=max_opening),
@@ -266,7 +340,7 @@ def train(folder: _Round = None) -> None:
     _run("train", folder)
 
 
-@app.command()
+@app.command(epilog=RULE)
 @grouped
 def compare(
     poets: PoetFlags,
@@ -283,8 +357,11 @@ def compare(
         Path | None, typer.Option(show_default="OUTPUT.numbers.json", help="File for the figures.")
     ] = None,
     adapters_folder: Annotated[
-        Path, typer.Option(help="Where the adapters' valid losses are recorded.")
-    ] = Path("adapters"),
+        Path | None,
+        typer.Option(
+            show_default="adapters", help="Where the adapters' valid losses are recorded."
+        ),
+    ] = None,
     folder: _Round = None,
 ) -> None:
     """Mix the old adapter's poems with the new one's, to be read blind, and measure both."""
@@ -293,12 +370,31 @@ def compare(
     from verse_clients.refine import commands
 
     figures = numbers or output.with_suffix(".numbers.json")
-    show(commands.run_compare(sides, output, figures, poets.files(), adapters_folder))
+    adapters = adapters_folder or found("adapters")
+    show(commands.run_compare(sides, output, figures, poets.files(), adapters))
     return None
+
+
+def _round(folder: Path | None) -> Path:
+    """The round that is meant; the newest one is worked on from the folder that has it."""
+    from verse_clients.refine import rounds
+
+    if folder is None:
+        _go_to(own("rounds").parent)
+    return folder or rounds.newest_round()
+
+
+def _go_to(root: Path) -> bool:
+    """Work from there, as a plan's paths want it; returns whether that is another folder."""
+    if root.resolve() == Path.cwd():
+        return False
+    os.chdir(root)
+    show(f"In {root}:")
+    return True
 
 
 def _run(step: str, folder: Path | None) -> None:
     from verse_clients.refine import rounds
     from verse_clients.refine.runner import Program
 
-    rounds.run_one(folder or rounds.newest_round(), step, Program(), show)
+    rounds.run_one(_round(folder), step, Program(), show)

@@ -4,6 +4,7 @@ The poet may change it at any time. A step that ran with another command than th
 runs again, and so do those behind it.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import msgspec
 
 from verse import UserError
 from verse.atomic_file import replace_file
-from verse.model_spelling import is_adapter_name
+from verse.model_spelling import ModelSpellingError, name_problem, parse_model
 
 PLAN_FILE = "plan.toml"
 _PART = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -115,13 +116,28 @@ def check(plan: Plan, place: str) -> None:
     """
     if not plan.adapters:
         raise RoundError(f"{place}: adapters is empty; name at least one that writes.")
-    if not is_adapter_name(plan.new_name):
-        raise RoundError(f"{place}: {plan.new_adapter!r} cannot be the name of an adapter.")
+    for adapter in plan.adapters:
+        _check_spelling(adapter, place)
+    if problem := name_problem(plan.new_name):
+        raise RoundError(f"{place}: {problem}")
     addresses = [bool(judge.base_url or plan.base_url) for judge in plan.judges]
     if any(addresses) and not all(addresses):
         raise RoundError(f"{place}: some judges have a base_url and some have none; give all one.")
     if plan.new_name in plan.adapters:
         raise RoundError(f"{place}: new_adapter must not be one of the adapters that write.")
+
+
+def _check_spelling(adapter: str, place: str) -> None:
+    """Refuse paths and other things that the server has no adapter for.
+
+    Raises:
+        RoundError: one sentence that begins with `place`.
+    """
+    try:
+        parse_model(adapter)
+    except ModelSpellingError as error:
+        name = re.split("[@:+]", adapter)[0]
+        raise RoundError(f"{place}: {name_problem(name) or error}") from None
 
 
 def write_plan(folder: Path, plan: Plan) -> Path:

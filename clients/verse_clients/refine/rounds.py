@@ -54,6 +54,35 @@ def start_round(plan: Plan, rounds: Path = ROUNDS) -> Path:
     return folder
 
 
+def not_begun(rounds: Path = ROUNDS) -> Path | None:
+    """The newest round if no step of it ever ran and nothing was decided in it.
+
+    Raises:
+        RoundError: its record cannot be read.
+    """
+    found = _numbered(rounds)
+    if not found:
+        return None
+    folder = found[max(found)]
+    return None if read_record(folder).runs or journal_file(folder).exists() else folder
+
+
+def plan_anew(folder: Path, plan: Plan) -> Path:
+    """Give a round that was not begun another plan; returns where the one it had is kept.
+
+    Raises:
+        RoundError: the plan says something impossible, or the folder cannot be written.
+    """
+    check(plan, "The plan")
+    aside = runner.free_name(folder / PLAN_FILE)
+    try:
+        (folder / PLAN_FILE).rename(aside)
+        write_plan(folder, plan)
+    except OSError as error:
+        raise RoundError(f"{folder} cannot be written: {error.strerror}.") from error
+    return aside
+
+
 def next_number(rounds: Path = ROUNDS) -> int:
     """The number of the round that begins next, from 1."""
     return max(_numbered(rounds), default=0) + 1

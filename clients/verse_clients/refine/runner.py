@@ -186,7 +186,7 @@ def commands_to_run(
             f"{folder} exists already and is not from this round; change new_adapter in the plan."
         )
     if mode == "aside":
-        aside = _free_name(folder)
+        aside = free_name(folder)
         folder.rename(aside)
         return step.commands, f"The earlier {folder} is kept as {aside}."
     if mode == "resume":
@@ -199,13 +199,14 @@ def _set_drafts_aside(step: Step, last: StepRun | None, inputs: Hashes) -> str:
         return ""
     notices: list[str] = []
     for draft in filter(Path.exists, step.drafts):
-        aside = _free_name(draft)
+        aside = free_name(draft)
         draft.rename(aside)
         notices.append(f"The earlier {draft} is kept as {aside}.")
     return "\n".join(notices)
 
 
-def _free_name(path: Path) -> Path:
+def free_name(path: Path) -> Path:
+    """Where a file or folder can be set aside, beside it."""
     number = 1
     while (aside := path.with_name(f"{path.name}.{number}")).exists():
         number += 1

@@ -294,7 +294,7 @@ def test_a_comparison_needs_two_adapters(folder: Path) -> None:
 
 def test_start_writes_a_plan_that_can_be_read_and_shows_the_commands(folder: Path) -> None:
     words = ("start", "--adapters", "诗人,hushi", "-n", "2", "--judge", "base", "--judge", "gpt-5")
-    result = run(*words)
+    result = run(*words, "--another")
     plan = read_plan(Path("rounds/02"))
     assert (plan.adapters, plan.new_adapter) == (("诗人", "hushi"), "adapters/诗人-r02")
     assert [judge.model for judge in plan.judges] == ["base", "gpt-5"]

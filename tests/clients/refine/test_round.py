@@ -346,7 +346,7 @@ def test_the_next_round_remembers_what_was_decided_before(folder: Path) -> None:
         ('adapters = ["a"]\nnew_adapter = "adapters/b"\ntheme = "x"\n', "unknown field `theme`"),
         ('adapters = []\nnew_adapter = "adapters/b"\n', "adapters is empty"),
         ('adapters = ["a"]\nnew_adapter = "adapters/a"\n', "must not be one of the adapters"),
-        ('adapters = ["a"]\nnew_adapter = "adapters/b@3"\n', "cannot be the name"),
+        ('adapters = ["a"]\nnew_adapter = "adapters/b@3"\n', "is not a valid adapter name"),
         (
             'adapters = ["a"]\nnew_adapter = "adapters/b"\n[[judges]]\nmodel = "m"\n'
             '[[judges]]\nmodel = "n"\nbase_url = "http://x/v1"\n',

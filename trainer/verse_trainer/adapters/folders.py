@@ -13,10 +13,9 @@ import msgspec
 from verse.adapter_config import MlxConfig
 from verse.adapter_folder import AdapterFolder, AdapterFolderError, read_adapter_folder
 from verse.model_spelling import (
-    BASE,
     AdapterPart,
     ModelSpellingError,
-    is_adapter_name,
+    name_problem,
     parse_model,
 )
 from verse_trainer.errors import AdapterError
@@ -50,13 +49,8 @@ def check_name(name: str) -> str:
     Raises:
         AdapterError: it may not.
     """
-    if name == BASE:
-        raise AdapterError(f"{name!r} means the base model; choose another name.")
-    if not is_adapter_name(name):
-        raise AdapterError(
-            f"{name!r} is not a valid adapter name: it must have 1 to 255 characters, no space, "
-            "/, \\, @, : or +, and no dot in front."
-        )
+    if problem := name_problem(name):
+        raise AdapterError(problem)
     return name
 
 
