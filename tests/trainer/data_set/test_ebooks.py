@@ -4,7 +4,7 @@ import pytest
 
 from tests.trainer.data_set.zip_files import zip_of
 from verse.poem_files.reading import ContentError
-from verse_trainer.data_set.archives import epub_text, is_epub
+from verse_trainer.data_set.archives import Archive, epub_text, is_epub
 
 CONTAINER = (
     '<?xml version="1.0"?><container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
@@ -55,15 +55,15 @@ BOOK = {
 
 def test_chapters_are_read_in_order_and_named_by_heading_or_contents() -> None:
     content = zip_of(BOOK)
-    assert is_epub(content)
-    assert epub_text(content) == "# 河\n水在走\n灯不走\n\n---\n# 雨\n雨在落\n伞也不\n"
+    assert is_epub(Archive(content))
+    assert epub_text(Archive(content)) == "# 河\n水在走\n灯不走\n\n---\n# 雨\n雨在落\n伞也不\n"
 
 
 def test_a_newer_book_has_its_contents_in_a_page() -> None:
     nav = page('<nav><ol><li><a href="text/b%20c.xhtml">雪</a></li></ol></nav>')
     item = '<item id="n" href="n.xhtml" media-type="application/xhtml+xml" properties="nav"/>'
     newer = {"OEBPS/content.opf": package("text/b%20c.xhtml", more=item), "OEBPS/n.xhtml": nav}
-    assert epub_text(zip_of(BOOK | newer)).startswith("# 雪\n雨在落")
+    assert epub_text(Archive(zip_of(BOOK | newer))).startswith("# 雪\n雨在落")
 
 
 ENCRYPTION = (
@@ -90,10 +90,10 @@ def test_a_book_that_is_broken_or_locked_is_one_sentence(
     change: dict[str, bytes], problem: str
 ) -> None:
     with pytest.raises(ContentError, match=problem):
-        epub_text(zip_of(BOOK | change))
+        epub_text(Archive(zip_of(BOOK | change)))
 
 
 def test_fonts_in_disguise_lock_nothing() -> None:
     fonts = {"META-INF/encryption.xml": ENCRYPTION.format("OEBPS/a.ttf").encode()}
-    assert "水在走" in epub_text(zip_of(BOOK | fonts))
-    assert not is_epub(zip_of({"a.txt": b"x"}))
+    assert "水在走" in epub_text(Archive(zip_of(BOOK | fonts)))
+    assert not is_epub(Archive(zip_of({"a.txt": b"x"})))

@@ -10,8 +10,10 @@ from docx.document import Document
 from docx.enum.text import WD_ALIGN_PARAGRAPH, WD_BREAK
 from docx.oxml import parse_xml
 
+from tests.trainer.data_set.zip_files import zip_of
 from verse.poem_files.reading import ContentError
 from verse_trainer.data_set import word_files
+from verse_trainer.data_set.archives import Archive
 from verse_trainer.data_set.word_files import (
     docx_text,
     is_docx,
@@ -39,13 +41,17 @@ def lines(*texts: str) -> bytes:
     return saved(fill)
 
 
+def text_of(content: bytes) -> str:
+    return docx_text(content, Archive(content))
+
+
 def test_a_paragraph_is_a_line_and_an_empty_one_a_gap() -> None:
-    assert docx_text(lines("水在走", "　　灯不走", "", "岸")) == "水在走\n　　灯不走\n\n岸\n"
+    assert text_of(lines("水在走", "　　灯不走", "", "岸")) == "水在走\n　　灯不走\n\n岸\n"
 
 
 def test_a_paragraph_of_several_lines_is_a_stanza() -> None:
-    assert docx_text(lines("水在走\n灯不走", "岸\n桥")) == "水在走\n灯不走\n\n岸\n桥\n"
-    assert docx_text(lines("水在走\n灯不走", "", "岸\n桥")) == "水在走\n灯不走\n\n岸\n桥\n"
+    assert text_of(lines("水在走\n灯不走", "岸\n桥")) == "水在走\n灯不走\n\n岸\n桥\n"
+    assert text_of(lines("水在走\n灯不走", "", "岸\n桥")) == "水在走\n灯不走\n\n岸\n桥\n"
 
 
 def test_headings_and_ends_of_pages_are_marked() -> None:
@@ -55,7 +61,7 @@ def test_headings_and_ends_of_pages_are_marked() -> None:
         document.add_paragraph("水在走").add_run().add_break(WD_BREAK.PAGE)
         document.add_paragraph("雨在落")
 
-    assert docx_text(saved(fill)) == "# 我的诗\n## 河\n水在走\n---\n雨在落\n"
+    assert text_of(saved(fill)) == "# 我的诗\n## 河\n水在走\n---\n雨在落\n"
 
 
 def test_what_is_bold_or_in_the_middle_is_a_title_where_there_are_no_headings() -> None:
@@ -68,7 +74,7 @@ def test_what_is_bold_or_in_the_middle_is_a_title_where_there_are_no_headings() 
         for text in ("雨在落", "灯不落", "伞也不"):
             document.add_paragraph(text)
 
-    assert docx_text(saved(fill)) == "# 河\n水在走\n灯不走\n\n# 雨\n张三\n雨在落\n灯不落\n伞也不\n"
+    assert text_of(saved(fill)) == "# 河\n水在走\n灯不走\n\n# 雨\n张三\n雨在落\n灯不落\n伞也不\n"
 
 
 def test_a_poem_that_is_all_in_the_middle_has_no_title() -> None:
@@ -76,7 +82,7 @@ def test_a_poem_that_is_all_in_the_middle_has_no_title() -> None:
         for text in ("水在走", "灯不走"):
             document.add_paragraph(text).alignment = WD_ALIGN_PARAGRAPH.CENTER
 
-    assert docx_text(saved(fill)) == "水在走\n灯不走\n"
+    assert text_of(saved(fill)) == "水在走\n灯不走\n"
 
 
 def test_changes_that_are_tracked_are_read_as_accepted() -> None:
@@ -89,7 +95,7 @@ def test_changes_that_are_tracked_are_read_as_accepted() -> None:
         ):
             paragraph.paragraph_format.element.append(parse_xml(xml))
 
-    assert docx_text(saved(fill)) == "水在走\n"
+    assert text_of(saved(fill)) == "水在走\n"
 
 
 def test_pinyin_above_a_line_stays_away_and_tables_are_read() -> None:
@@ -102,12 +108,12 @@ def test_pinyin_above_a_line_stays_away_and_tables_are_read() -> None:
         document.add_paragraph().paragraph_format.element.append(parse_xml(ruby))
         document.add_table(1, 1).cell(0, 0).text = "灯"
 
-    assert docx_text(saved(fill)) == "水\n灯\n"
+    assert text_of(saved(fill)) == "水\n灯\n"
 
 
 def test_a_document_is_known_by_what_is_in_it() -> None:
-    assert is_docx(lines("水"))
-    assert not is_docx(b"PK\x03\x04")
+    assert is_docx(Archive(lines("水")))
+    assert not is_docx(Archive(zip_of({"a.txt": b""})))
     assert is_rtf(b"{\\rtf1 x}")
     assert not is_rtf("水".encode())
 
@@ -148,7 +154,7 @@ def test_a_document_that_is_broken_or_a_trap_is_one_sentence(
 ) -> None:
     monkeypatch.setattr(word_files, "_MAX_XML_BYTES", 1 << 20)
     with pytest.raises(ContentError, match=problem):
-        docx_text(content)
+        text_of(content)
 
 
 def old_office(stream: str) -> bytes:

@@ -41,18 +41,26 @@ _NO_CHAPTERS = frozenset((_NO_POEMS + " " + _NO_POEMS_ZH).split())
 """What a page is called, by its file or in the contents, when no poem stands on it."""
 
 
+class Budget:
+    """Bytes that may still be unpacked, by an archive and by those inside of it together."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.left = max_bytes
+
+
 class Archive:
     """A zip file in memory whose members are read one by one.
 
     Args:
         content: The whole file.
-        max_bytes: Of all members that are read, unpacked.
+        budget: Of all that is unpacked; one of its own if it is None.
 
     Raises:
         ContentError: it is broken, or has too many members.
     """
 
-    def __init__(self, content: bytes, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, content: bytes, budget: Budget | None = None) -> None:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
         except _BROKEN as error:
@@ -63,18 +71,13 @@ class Archive:
                 f"it holds {len(members)} files; more than {MAX_MEMBERS} are not read"
             )
         self._members = {_name(info): info for info in members}
-        self._left = max_bytes
-        self._max_bytes = max_bytes
+        self._budget = budget or Budget()
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
-
-    def size(self, name: str) -> int:
-        """What the archive says of a member's size: to be told, not to be relied on."""
-        return self._members[name].file_size
 
     def read(self, name: str, *, max_bytes: int | None = None) -> bytes:
         """One member, unpacked.
@@ -86,8 +89,8 @@ class Archive:
         if info is None:
             raise ContentError(f"the file is broken: {name} is missing in it")
         if info.flag_bits & _ENCRYPTED:
-            raise ContentError("it is protected by a password; save it without one")
-        limit = self._left if max_bytes is None else min(max_bytes, self._left)
+            raise ContentError("it is protected by a password; make one without")
+        limit = min(max_bytes or self._budget.max_bytes, self._budget.left)
         try:
             with self._zip.open(info) as stream:
                 content = stream.read(limit + 1)
@@ -95,7 +98,7 @@ class Archive:
             raise ContentError(f"the file is broken: {name} cannot be unpacked") from error
         if len(content) > limit:
             raise ContentError(f"unpacked it is larger than {limit >> 20} MB, more than is read")
-        self._left -= len(content)
+        self._budget.left -= len(content)
         return content
 
     def check(self, *, max_bytes_each: int) -> None:
@@ -112,7 +115,6 @@ class Archive:
             content = self.read(name, max_bytes=max_bytes_each if is_xml else None)
             if is_xml:
                 refuse_entities(content)
-        self._left = self._max_bytes
 
 
 def refuse_entities(xml: bytes) -> None:
@@ -145,21 +147,17 @@ def _name(info: zipfile.ZipInfo) -> str:
     return info.filename
 
 
-def is_epub(content: bytes) -> bool:
+def is_epub(archive: Archive) -> bool:
     """Whether this zip file is an e-book."""
-    try:
-        return _CONTAINER in Archive(content)
-    except ContentError:
-        return False
+    return _CONTAINER in archive
 
 
-def epub_text(content: bytes) -> str:
+def epub_text(archive: Archive) -> str:
     """All chapters in their order, with a rule between two.
 
     Raises:
         ContentError: it is broken, too large, or locked by a shop.
     """
-    archive = Archive(content)
     package_name = _package_name(archive)
     package, folder = _xml(archive, package_name), posixpath.dirname(package_name)
     files = {item.get("id", ""): item for item in package.iterfind(".//{*}manifest/{*}item")}

@@ -50,7 +50,7 @@ _NO_TITLE = "\0"
 """What a text is called until its first line gives it a name: nothing that stands in a file."""
 
 
-class Message(msgspec.Struct, frozen=True):
+class ChatMessage(msgspec.Struct, frozen=True):
     """What one person sent at once."""
 
     sender: str
@@ -71,7 +71,7 @@ def read_chat(content: bytes, path: Path, options: ReadOptions) -> list[Found] |
     return None if messages is None else list(_found(messages, path, options.sender))
 
 
-def messages_of(lines: Sequence[str]) -> list[Message] | None:
+def messages_of(lines: Sequence[str]) -> list[ChatMessage] | None:
     """The messages of a chat, with what is no text taken out; None if the lines are no chat."""
     heads = _heads(lines)
     if heads is None:
@@ -109,7 +109,7 @@ def _matching(
                 break
 
 
-def _message(sender: str, index: int, lines: Sequence[str]) -> Message:
+def _message(sender: str, index: int, lines: Sequence[str]) -> ChatMessage:
     kept: list[str] = []
     in_quotation = False
     for line in lines:
@@ -121,10 +121,10 @@ def _message(sender: str, index: int, lines: Sequence[str]) -> Message:
             kept.append("")
         else:
             kept.append(line)
-    return Message(sender, index + 1, tuple(kept))
+    return ChatMessage(sender, index + 1, tuple(kept))
 
 
-def _found(messages: Sequence[Message], path: Path, poet: str | None) -> Iterator[Found]:
+def _found(messages: Sequence[ChatMessage], path: Path, poet: str | None) -> Iterator[Found]:
     is_alone = len({message.sender for message in messages}) == 1
     for message in messages:
         said = [line for line in message.lines if line.strip()]
@@ -139,7 +139,7 @@ def _found(messages: Sequence[Message], path: Path, poet: str | None) -> Iterato
             yield from _poems(message, path, doubt)
 
 
-def _poems(message: Message, path: Path, doubt: str) -> Iterator[Found]:
+def _poems(message: ChatMessage, path: Path, doubt: str) -> Iterator[Found]:
     text = "\n".join(message.lines).strip("\n")
     first, _, rest = text.partition("\n")
     first = first.strip()
@@ -149,7 +149,7 @@ def _poems(message: Message, path: Path, doubt: str) -> Iterator[Found]:
         yield _moved(piece, message, doubt)
 
 
-def _moved(piece: Found, message: Message, doubt: str) -> Found:
+def _moved(piece: Found, message: ChatMessage, doubt: str) -> Found:
     num_blank = next((i for i, text in enumerate(message.lines) if text.strip()), 0)
     line = piece.line + message.line + num_blank - 1
     if not isinstance(piece, Taken):

@@ -38,12 +38,9 @@ _BREAKS = {f"{_W}br": "\n", f"{_W}cr": "\n", f"{_W}tab": "\t"}
 _HEADING_STYLE = re.compile(r"(?:heading|标题|標題)\s*(?P<level>[1-9])?|title|题目", re.IGNORECASE)
 
 
-def is_docx(content: bytes) -> bool:
+def is_docx(archive: Archive) -> bool:
     """Whether this zip file is one of Word's."""
-    try:
-        return _BODY in Archive(content)
-    except ContentError:
-        return False
+    return _BODY in archive
 
 
 def is_rtf(content: bytes) -> bool:
@@ -68,12 +65,17 @@ def refuse_old_office(content: bytes) -> None:
     raise ContentError("it is of an old Office program; save it as .docx or as text")
 
 
-def docx_text(content: bytes) -> str:
+def docx_text(content: bytes, archive: Archive) -> str:
     """A document's text, headings and page breaks marked; what was deleted in it stays away.
+
+    Args:
+        content: The whole file.
+        archive: The same, as a zip file.
 
     Raises:
         ContentError: it is broken, locked or too large.
     """
+    archive.check(max_bytes_each=_MAX_XML_BYTES)
     document = _opened(content)
     paragraphs = _paragraphs(document, document.element)
     return as_text(part for paragraph in paragraphs for part in _parts(paragraph))
@@ -103,7 +105,6 @@ def rtf_text(content: bytes) -> str:
 
 
 def _opened(content: bytes) -> "Document":
-    Archive(content).check(max_bytes_each=_MAX_XML_BYTES)
     import docx
     from docx.opc.exceptions import OpcError
     from lxml.etree import LxmlError
