@@ -8,7 +8,7 @@ import pytest
 from tests.trainer.data_set.zip_files import zip_of
 from verse.poem_files.reading import ContentError
 from verse_trainer.data_set import archives
-from verse_trainer.data_set.archives import Archive, Budget, leads_out, refuse_entities
+from verse_trainer.data_set.archives import Archive, ByteBudget, leads_out, refuse_entities
 
 
 def zipped(**files: bytes) -> bytes:
@@ -34,8 +34,8 @@ def test_unpacked_it_may_not_grow_beyond_the_limit(monkeypatch: pytest.MonkeyPat
     content = zipped(a=bytes(3 << 20))
     assert len(content) < 10_000
     with pytest.raises(ContentError, match="larger than 1 MB"):
-        Archive(content, Budget(1 << 20)).read("a")
-    two = Archive(zipped(a=bytes(700), b=bytes(700)), Budget(1000))
+        Archive(content, ByteBudget(1 << 20)).read("a")
+    two = Archive(zipped(a=bytes(700), b=bytes(700)), ByteBudget(1000))
     assert len(two.read("a")) == 700
     with pytest.raises(ContentError, match="more than is read"):
         two.read("b")  # together they are
@@ -50,7 +50,7 @@ def test_a_size_that_is_a_lie_helps_nobody() -> None:
         info = archive.getinfo("a")
     lied = content.replace(info.file_size.to_bytes(4, "little"), (10).to_bytes(4, "little"))
     with pytest.raises(ContentError):
-        Archive(lied, Budget(1000)).check(max_bytes_each=1000)
+        Archive(lied, ByteBudget(1000)).check(max_bytes_each=1000)
 
 
 TWO = zipped(a=b"x" * 5000, b=b"y" * 5000)

@@ -41,7 +41,7 @@ _NO_CHAPTERS = frozenset((_NO_POEMS + " " + _NO_POEMS_ZH).split())
 """What a page is called, by its file or in the contents, when no poem stands on it."""
 
 
-class Budget:
+class ByteBudget:
     """Bytes that may still be unpacked, by an archive and by those inside of it together."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
@@ -60,7 +60,7 @@ class Archive:
         ContentError: it is broken, or has too many members.
     """
 
-    def __init__(self, content: bytes, budget: Budget | None = None) -> None:
+    def __init__(self, content: bytes, budget: ByteBudget | None = None) -> None:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
         except _BROKEN as error:
@@ -71,7 +71,7 @@ class Archive:
                 f"it holds {len(members)} files; more than {MAX_MEMBERS} are not read"
             )
         self._members = {_name(info): info for info in members}
-        self._budget = budget or Budget()
+        self._budget = budget or ByteBudget()
 
     def __contains__(self, name: str) -> bool:
         return name in self._members

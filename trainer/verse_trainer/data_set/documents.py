@@ -19,7 +19,7 @@ from verse.poem_files.text_files import read_text
 from verse_trainer.data_set.archives import (
     ZIP_MARKS,
     Archive,
-    Budget,
+    ByteBudget,
     epub_text,
     is_epub,
     leads_out,
@@ -138,7 +138,7 @@ def read_document(content: bytes, path: Path, options: ReadOptions) -> list[Foun
     Raises:
         ContentError: it is broken, locked, too large, or of a kind that Verse does not read.
     """
-    return _read(content, path, options, Budget(_MAX_UNPACKED), 0)
+    return _read(content, path, options, ByteBudget(_MAX_UNPACKED), 0)
 
 
 def is_read(path: PurePath) -> bool:
@@ -199,7 +199,7 @@ def _is_word_list(text: str, lines: Sequence[str]) -> bool:
 
 
 def _read(
-    content: bytes, path: Path, options: ReadOptions, budget: Budget, depth: int
+    content: bytes, path: Path, options: ReadOptions, budget: ByteBudget, depth: int
 ) -> list[Found] | None:
     try:
         refuse_old_office(content)
@@ -238,7 +238,7 @@ def _read_page(content: bytes, path: Path, options: ReadOptions) -> list[Found]:
 
 
 def _read_zip(
-    content: bytes, path: Path, options: ReadOptions, budget: Budget, depth: int
+    content: bytes, path: Path, options: ReadOptions, budget: ByteBudget, depth: int
 ) -> list[Found]:
     archive = Archive(content, budget)
     if is_docx(archive):
@@ -261,7 +261,7 @@ def _read_zip(
 
 
 def _member(
-    archive: Archive, name: str, path: Path, options: ReadOptions, budget: Budget, depth: int
+    archive: Archive, name: str, path: Path, options: ReadOptions, budget: ByteBudget, depth: int
 ) -> Iterator[Found]:
     """What one file of a zip file holds; that one is broken is no matter to the rest."""
     inner = PurePath(name.replace("\\", "/"))
@@ -282,7 +282,7 @@ def _member(
         yield from read_content(content, file, options, [_within(budget, depth + 1)])
 
 
-def _within(budget: Budget, depth: int) -> DocumentParser:
+def _within(budget: ByteBudget, depth: int) -> DocumentParser:
     """The parser for what is inside of a zip file."""
 
     def parse(content: bytes, path: Path, options: ReadOptions) -> list[Found] | None:
