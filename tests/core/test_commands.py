@@ -10,6 +10,7 @@ import typer.main
 
 from verse.cli import main
 from verse.folders import RULE
+from verse.records import Candidate
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,17 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 COMMANDS = dict(commands())
 FOUND_BY_RULE = {
-    *("serve", "train", "generate", "write", "data import", "data check", "data split"),
+    *(
+        "serve",
+        "train",
+        "generate",
+        "write",
+        "curate",
+        "curate open",
+        "data import",
+        "data check",
+        "data split",
+    ),
     *("adapters list", "adapters show", "adapters import", "adapters export"),
     *("adapters fuse", "adapters remove"),
     *("refine start", "refine filter", "refine convert", "refine compare"),
@@ -180,6 +191,27 @@ def test_poems_of_the_folder_above_must_not_be_copied(below_a_workshop: Path) ->
     from verse_clients.generate.inputs import usual_training
 
     assert usual_training() == [below_a_workshop / "data" / "poems.jsonl"]
+
+
+def test_the_window_warns_of_copies_from_the_folder_above(
+    below_a_workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verse_clients.curate import cli
+    from verse_clients.curate.app import CurationApp
+
+    poem = '{"theme": "河", "text": "河水向东流去不回头\\n我向西走了很久很久"}\n'
+    (below_a_workshop / "data" / "poems.jsonl").write_text(poem, "utf-8")
+    Path("written.jsonl").write_text(poem, "utf-8")
+    seen: list[str] = []
+
+    def window(app: CurationApp, **_: object) -> int:
+        candidate = Candidate(theme="河", text="河水向东流去不回头\n我向西走了很久很久")
+        seen.extend(finding.reason for _, finding in app.inspector.findings([candidate]))
+        return 0
+
+    monkeypatch.setattr(cli, "_view", lambda: window)
+    assert main(["curate", "written.jsonl"]) == 0
+    assert seen == ["copy"]
 
 
 @pytest.mark.parametrize("where", ["above", "VERSE_HOME"])

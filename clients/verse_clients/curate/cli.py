@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from verse.folders import RULE
 from verse.records import OrderName
 from verse.terminal import show
 from verse_clients.curate import Appearance, CurateError
@@ -62,10 +63,11 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
     help="Accept, reject and edit poems by keyboard: `verse curate poems.jsonl`.",
+    epilog=RULE,
 )
 
 
-@app.command("open")
+@app.command("open", epilog=RULE)
 def open_window(
     poems: Annotated[
         list[Path],
@@ -78,7 +80,10 @@ def open_window(
     order: _Order = None,
     training: Annotated[
         list[Path] | None,
-        typer.Option(help="Your own poems; copies of them are flagged."),
+        typer.Option(
+            show_default="data/poems.jsonl if it is there",
+            help="Your own poems; copies of them are flagged.",
+        ),
     ] = None,
     show_source: Annotated[
         bool, typer.Option("--show-source", help="Show adapter, checkpoint and score at once.")
@@ -98,12 +103,12 @@ def open_window(
     """Open the window (this is what `verse curate POEMS` does)."""
     from verse_clients.curate.app import make_more, open_app
     from verse_clients.curate.keymap import read_keymap
-    from verse_clients.generate.inputs import read_training
+    from verse_clients.generate.inputs import read_training, usual_training
     from verse_clients.screening import Inspector
 
     run = _view()
     journal = decisions or poems[0].with_name("decisions.jsonl")
-    inspector = Inspector(read_training(training or ()))
+    inspector = Inspector(read_training(usual_training() if training is None else training))
     app = open_app(poems, journal, read_keymap(keymap), order=order, show_source=show_source)
     app.inspector = inspector
     app.more = make_more(app, base_url, api_key, model)
