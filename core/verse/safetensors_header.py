@@ -78,6 +78,12 @@ def read_header(file: Path) -> SafetensorsHeader:
     return SafetensorsHeader(tensors, 8 + length)
 
 
+def parse_header(data: bytes | memoryview) -> SafetensorsHeader:
+    """The header of a file that is in memory, and that `read_header` took."""
+    (length,) = struct.unpack_from("<Q", data)
+    return SafetensorsHeader(_decoded(bytes(data[8 : 8 + length])), 8 + length)
+
+
 def _decoded(text: bytes) -> dict[str, TensorEntry]:
     entries = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     entries.pop("__metadata__", None)

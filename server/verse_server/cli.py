@@ -49,6 +49,21 @@ def serve(
         int,
         typer.Option(envvar="VERSE_ADAPTER_SLOTS", min=1, help="Adapters kept in memory at once."),
     ] = _ENGINE.adapter_slots,
+    max_rank: Annotated[
+        int,
+        typer.Option(
+            envvar="VERSE_MAX_RANK", min=1, help="Largest rank of an adapter; others are refused."
+        ),
+    ] = _ENGINE.max_rank,
+    adapter_bytes: Annotated[
+        int | None,
+        typer.Option(
+            envvar="VERSE_ADAPTER_BYTES",
+            min=1,
+            show_default="what the slots can need, at most a quarter of the memory left",
+            help="Memory for adapters; a larger one is refused.",
+        ),
+    ] = _ENGINE.adapter_bytes,
     prefix_cache_bytes: Annotated[
         int,
         typer.Option(
@@ -136,6 +151,8 @@ def serve(
             adapters=found("adapters") if adapters is None else adapters,
             max_batch=max_batch,
             adapter_slots=adapter_slots,
+            max_rank=max_rank,
+            adapter_bytes=adapter_bytes,
             prefix_cache_bytes=prefix_cache_bytes,
             kv_cache_bytes=kv_cache_bytes,
             max_queue=max_queue,

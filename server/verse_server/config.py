@@ -18,6 +18,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that run at once; the rest wait."""
     adapter_slots: int = 16
     """Adapters resident at once; the least recently used one goes first."""
+    max_rank: int = 256
+    """Of an adapter; one of a larger rank is refused."""
+    adapter_bytes: int | None = None
+    """For adapters in memory; None takes a quarter of what the model leaves, at most."""
     prefix_cache_bytes: int = 256 << 20
     """For keys and values of prompts seen before; 0 keeps none."""
     max_queue: int = 512

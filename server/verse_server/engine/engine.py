@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from verse.base_model import BaseModel, BaseModelError, linear_shapes
+from verse.base_model import BaseModel, BaseModelError
 from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
 from verse.prompt import POEM_SYSTEM, Message, PromptFormat, Tool, template_knows_tools
 from verse_server.config import EngineConfig
@@ -27,6 +27,7 @@ from verse_server.engine.errors import (
     ModelNotFoundError,
     StartupError,
 )
+from verse_server.engine.memory import adapter_budget
 from verse_server.engine.sampling.grammar import Grammar, Grammars
 from verse_server.engine.sequence import EngineRequest
 from verse_server.engine.types import (
@@ -91,10 +92,10 @@ class MlxEngine:
         registries: list[AdapterRegistry] = []
 
         def make_residency(bank: LoraBank, base: BaseModel) -> AdapterResidency:
-            registries.append(
-                AdapterRegistry(config.adapters, base.id, linear_shapes(bank.linears))
-            )
-            return AdapterResidency(config.adapter_slots, bank, registries[0])
+            limits = adapter_budget(config, base, bank.shapes)
+            registry = AdapterRegistry(config.adapters, base.id, bank.shapes, limits)
+            registries.append(registry)
+            return AdapterResidency(config.adapter_slots, bank, registry, limits.max_bytes)
 
         try:
             base = worker.start(config.model, on_progress, make_residency)

@@ -6,15 +6,17 @@ together.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import mlx.core as mx
 import msgspec
 from mlx_lm.models.cache import make_prompt_cache
 
+from verse.adapter_files import ModuleShape
 from verse.base_model import BaseModel
 from verse_server.config import EngineConfig
+from verse_server.engine.adapters.limits import AdapterLimits, rank_class
 from verse_server.engine.kv_cache import num_slots_for
 
 _COPIES = 2
@@ -57,13 +59,36 @@ def limit_memory(config: EngineConfig) -> None:
         mx.set_wired_limit(0)
 
 
-def kv_budget(config: EngineConfig, base: BaseModel) -> KvBudget:
-    """What keys and values may take beside the model, and what one token takes."""
+def adapter_budget(
+    config: EngineConfig, base: BaseModel, shapes: Mapping[str, ModuleShape]
+) -> AdapterLimits:
+    """How large an adapter may be, and what all in memory may take together.
+
+    As much as full slots of the largest rank need, but no more than a quarter of what the model
+    leaves: the rest is for keys and values.
+    """
+    bytes_per_number = mx.array(0, dtype=base.dtype).nbytes
+    max_bytes = config.adapter_bytes
+    if max_bytes is None:
+        sizes = sum(shape.in_dims + shape.out_dims for shape in shapes.values())
+        most = config.adapter_slots * rank_class(config.max_rank) * sizes * bytes_per_number
+        max_bytes = min(most, _room(config, base) // 4)
+    return AdapterLimits(
+        max_rank=config.max_rank, max_bytes=max_bytes, bytes_per_number=bytes_per_number
+    )
+
+
+def kv_budget(config: EngineConfig, base: BaseModel, adapter_bytes: int) -> KvBudget:
+    """What keys and values may take beside the model and adapters, and what one token takes."""
     max_bytes = config.kv_cache_bytes
     if max_bytes is None:
-        taken = base.bytes + config.prefix_cache_bytes + _CACHE_BYTES
-        max_bytes = room_for_keys_and_values(_memory_bytes(), taken)
+        max_bytes = max(0, _room(config, base) - adapter_bytes)
     return KvBudget(_bytes_per_token(base), max_bytes)
+
+
+def _room(config: EngineConfig, base: BaseModel) -> int:
+    taken = base.bytes + config.prefix_cache_bytes + _CACHE_BYTES
+    return room_for_keys_and_values(_memory_bytes(), taken)
 
 
 def _memory_bytes() -> int:

@@ -25,6 +25,10 @@ def _idle(_client: str) -> int:
     return 0
 
 
+def _never(_item: object) -> bool:
+    return False
+
+
 class WaitingQueue(Generic[T]):
     """The client with the fewest rows comes first, but nobody waits behind one who cannot run.
 
@@ -32,7 +36,8 @@ class WaitingQueue(Generic[T]):
     - Then the client with the fewest running rows is served; among those, the first come.
     - Nobody is put off for ever: after many picks an entry comes first, whoever sent it.
     - One who cannot run (its adapter finds no free slot) is overtaken at most `max_skips` times;
-      then everybody behind waits until it can.
+      then everybody behind waits until it can. One whose adapter is on its way from the disk is
+      overtaken without being counted: waiting for a file makes room for nobody.
     """
 
     def __init__(self, max_skips: int) -> None:
@@ -50,19 +55,25 @@ class WaitingQueue(Generic[T]):
         self._entries.append(_Entry(item, client, is_batch))
 
     def pick(
-        self, can_run: Callable[[T], bool], num_running: Callable[[str], int] = _idle
+        self,
+        can_run: Callable[[T], bool],
+        num_running: Callable[[str], int] = _idle,
+        is_loading: Callable[[T], bool] = _never,
     ) -> T | None:
         """Take out the next item to run; None if nobody may.
 
         Args:
             can_run: Whether there is room for an item now.
             num_running: Rows that a client has in the batch.
+            is_loading: Whether an item that cannot run waits for a file.
         """
         passed: list[_Entry[T]] = []
         for entry in self._in_turn(num_running):
             if can_run(entry.item):
                 self._leave(entry, passed)
                 return entry.item
+            if is_loading(entry.item):
+                continue
             if entry.overtaken >= self._max_skips:
                 return None
             passed.append(entry)

@@ -76,7 +76,7 @@ class EngineState:
         prefixes, outbox = PrefixCache(config.prefix_cache_bytes), Outbox()
         return cls(
             resources=resources,
-            budget=kv_budget(config, base),
+            budget=kv_budget(config, base, resources.residency.max_bytes or 0),
             max_batch=config.max_batch,
             prefixes=prefixes,
             token_texts=TokenTexts(base.tokenizer),
@@ -88,24 +88,38 @@ class EngineState:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to do."""
-        return not self.running and not self.waiting and not self.tasks
+        """Whether there is nothing to do before the next message."""
+        return not self.running and not self.waiting and not self.tasks and not self.has_work
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the next pass will get something done for certain."""
+        return bool(self.running) or self.resources.residency.has_work
 
     def num_running_of(self, client: str) -> int:
         """Sequences that a client has in the batch."""
         return sum(request.asked.client == client for request in self.running.values())
 
     def can_run(self, request: EngineRequest) -> bool:
-        """Whether there is room; also for what can never run, so that `admit` says so."""
-        asked = request.asked
+        """Whether there is room; also for what can never run, so that `admit` says so.
+
+        Adapters that are missing begin to be loaded.
+        """
+        asked, residency = request.asked, self.resources.residency
         if asked.n > self.max_batch or not self.budget.holds(_lengths(asked)):
+            return True
+        if residency.has_failures and residency.prepare(request.digests):
             return True
         running = [_length(other.asked) for other in self.running.values()]
         return (
             len(self.running) + asked.n <= self.max_batch
             and self.budget.holds([*running, *_lengths(asked)])
-            and self.resources.residency.can_pin(request.digests)
+            and residency.prepare(request.digests)
         )
+
+    def is_loading(self, request: EngineRequest) -> bool:
+        """Whether one of its adapters is on its way from the disk."""
+        return self.resources.residency.is_loading(request.digests)
 
     def admit(self, request: EngineRequest) -> None:
         """Pin its adapters and let its sequences into the batch, or its prompt be scored first.

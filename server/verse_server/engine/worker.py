@@ -42,6 +42,12 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.05
 """Between two looks for requests whose time is over."""
 
+_PIECE_SECONDS = 0.02
+"""Of loading while nothing runs, from one look for messages to the next."""
+_PIECE_SHARE = 0.5
+"""Of a step: how long loading keeps the running rows waiting between two."""
+_WEIGHT = 0.1
+
 _REFUSALS = (AdapterChangedError, AdapterIncompatibleError, InvalidRequestError)
 """What admitting a request may find; it concerns nobody else."""
 
@@ -55,6 +61,13 @@ class _Close:
     pass
 
 
+class _Wake:
+    """A file has been read."""
+
+
+_Message = EngineRequest | EngineTask | _Cancel | _Close | _Wake
+
+
 class Worker:
     """Owns the thread. The public methods may be called from any other one, once it has started."""
 
@@ -62,9 +75,7 @@ class Worker:
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
-        self._inbox: queue.SimpleQueue[EngineRequest | EngineTask | _Cancel | _Close] = (
-            queue.SimpleQueue()
-        )
+        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._rate = RequestRate()
         self._unfinished: set[EngineRequest] = set()
         """Submitted, and neither done nor given up."""
@@ -72,6 +83,10 @@ class Worker:
         self._on_death: list[Callable[[], None]] = []
         self._started: queue.SimpleQueue[BaseModel | BaseException] = queue.SimpleQueue()
         self._next_look = 0.0
+        self._is_busy = False
+        """Whether the last pass may have changed what the next one can do."""
+        self._step_seconds = _PIECE_SECONDS
+        """What a step takes, on average over the last ones."""
         self.dead = False
         self.last_progress = time.monotonic()
 
@@ -181,7 +196,9 @@ class Worker:
         try:
             base = load_base_model(model, on_progress)
             bank = LoraBank(base.model, base.dtype)
-            resources = EngineResources(base, bank, make_residency(bank, base))
+            residency = make_residency(bank, base)
+            residency.on_read = lambda: self._inbox.put(_Wake())
+            resources = EngineResources(base, bank, residency)
             self._state = EngineState.of(self._config, resources)
             limit_memory(self._config)  # after mlx-lm's generator, which sets a wired limit
         except BaseModelError as error:
@@ -199,6 +216,7 @@ class Worker:
         try:
             while self._take_messages():
                 self._end_late_requests()
+                self._load()
                 self._run_tasks()
                 self._admit()
                 self._score()
@@ -235,32 +253,57 @@ class Worker:
     def _take_messages(self) -> bool:
         """Handle what has come in; sleeps while there is nothing to do. False ends the loop."""
         state = self._state
-        while state.is_idle or not self._inbox.empty():
-            if state.is_idle:
-                state.outbox.send()  # the step that would have sent it has been called off
-            message = self._inbox.get()
+        while True:
+            try:
+                message = self._inbox.get(timeout=self._rest_seconds())
+            except queue.Empty:
+                self._is_busy = state.has_work
+                return True
+            self._is_busy = True
             if isinstance(message, _Close):
                 return False
             if isinstance(message, _Cancel):
                 self._forget(message.request)
             elif isinstance(message, EngineTask):
                 state.tasks.append(message)
-            else:
+            elif isinstance(message, EngineRequest):
                 asked = message.asked
                 state.waiting.push(message, asked.client, is_batch=asked.is_batch)
-        return True
+
+    def _rest_seconds(self) -> float | None:
+        """How long to wait for a message: not at all while there is work; None for ever."""
+        state = self._state
+        if state.is_idle:
+            state.outbox.send()  # the step that would have sent it has been called off
+            return None
+        # All who wait do so for a file, and whoever reads it will say so.
+        return 0.0 if self._is_busy or state.has_work else _LOOK_SECONDS
+
+    def _load(self) -> None:
+        """Go on with adapters on their way into slots, for a part of a step."""
+        state = self._state
+        residency = state.resources.residency
+        if not residency.has_work:
+            residency.load(0.0)
+            return
+        state.outbox.send()  # what was written so far does not wait for it
+        # What is computed now is waited for: only then are stacks written in place, and the time
+        # that loading takes is its own.
+        mx.synchronize()
+        residency.load(self._step_seconds * _PIECE_SHARE if state.running else _PIECE_SECONDS)
 
     def _run_tasks(self) -> None:
         state = self._state
         residency = state.resources.residency
-        for task in [task for task in state.tasks if residency.can_pin(task.digests)]:
-            state.tasks.remove(task)
-            task.run(state.resources)
+        for task in list(state.tasks):
+            if residency.prepare(task.digests):
+                state.tasks.remove(task)
+                task.run(state.resources)
 
     def _admit(self) -> None:
         state = self._state
-        while len(state.running) < state.max_batch:
-            request = state.waiting.pick(state.can_run, state.num_running_of)
+        while len(state.running) < state.max_batch or state.resources.residency.has_failures:
+            request = state.waiting.pick(state.can_run, state.num_running_of, state.is_loading)
             if request is None:
                 return
             try:
@@ -306,6 +349,7 @@ class Worker:
         state = self._state
         if not state.running:
             return
+        started = time.monotonic()
         stopped: list[Sequence] = []
         for drawn in state.batch.step():
             sequence, request = drawn.sequence, state.running.get(drawn.sequence)
@@ -325,6 +369,7 @@ class Worker:
                     stopped.append(sequence)
         if stopped:
             state.batch.remove(stopped)
+        self._step_seconds += _WEIGHT * (time.monotonic() - started - self._step_seconds)
 
     def _retire(self, sequence: Sequence) -> None:
         request = self._state.running[sequence]

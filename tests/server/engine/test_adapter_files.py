@@ -34,7 +34,7 @@ from verse.adapter_files import (
     ModuleShape,
     plan_adapter,
 )
-from verse_server.engine.adapters.lora import AdapterWeights, load_weights
+from verse_server.engine.adapters.weights import AdapterWeights, load_weights
 
 LORA = {"lora_parameters": {"rank": RANK, "scale": 2.0}}
 DORA = {**LORA, "fine_tune_type": "dora"}

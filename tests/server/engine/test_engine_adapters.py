@@ -19,8 +19,9 @@ from tests.server.engine.engine_requests import (
     until,
     write,
 )
-from verse_server.engine.adapters import residency
-from verse_server.engine.adapters.lora import AdapterWeights, load_weights
+from verse_server.engine.adapters import loading
+from verse_server.engine.adapters.listing import AdapterVersion
+from verse_server.engine.adapters.loading import read_weights
 from verse_server.engine.errors import (
     AdapterChangedError,
     AdapterIncompatibleError,
@@ -226,16 +227,16 @@ async def test_a_request_whose_adapter_is_being_loaded_counts_as_waiting(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = start_engine()
-    loading, go_on = threading.Event(), threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
 
-    def slowly(*arguments: Any) -> AdapterWeights:
-        loading.set()
+    def slowly(version: AdapterVersion) -> memoryview:
+        begun.set()
         assert go_on.wait(60)
-        return load_weights(*arguments)
+        return read_weights(version)
 
-    monkeypatch.setattr(residency, "load_weights", slowly)
+    monkeypatch.setattr(loading, "read_weights", slowly)
     task = asyncio.create_task(write(engine, "a"))
-    await asyncio.to_thread(loading.wait, 10)
+    await asyncio.to_thread(begun.wait, 10)
     health = engine.health()
     engine.drain()
     go_on.set()
@@ -250,13 +251,13 @@ async def test_a_request_follows_an_adapter_that_is_replaced_again_and_again(
     engine = start_engine()
     seeds = iter(range(500, 505))
 
-    def replaced_first(data: Any, *rest: Any) -> AdapterWeights:
+    def replaced_first(version: AdapterVersion) -> memoryview:
         if (seed := next(seeds, None)) is not None:
             make_adapter(adapters / "a", seed=seed)
             raise AdapterChangedError("a")
-        return load_weights(data, *rest)
+        return read_weights(version)
 
-    monkeypatch.setattr(residency, "load_weights", replaced_first)
+    monkeypatch.setattr(loading, "read_weights", replaced_first)
     text = await write(engine, "a")
     assert next(seeds, None) is None
     assert text == await write(engine, "a")
@@ -281,12 +282,12 @@ async def test_every_load_is_logged_and_one_that_changes_nothing_is_a_warning(
 async def test_a_failure_that_may_pass_is_not_remembered(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def out_of_memory(*_: Any) -> AdapterWeights:
+    def out_of_memory(_: AdapterVersion) -> memoryview:
         raise MemoryError("planted")
 
     engine = start_engine()
     with monkeypatch.context() as patched:
-        patched.setattr(residency, "load_weights", out_of_memory)
+        patched.setattr(loading, "read_weights", out_of_memory)
         with pytest.raises(AdapterIncompatibleError, match="planted"):
             await write(engine, "a")
     assert await write(engine, "a")

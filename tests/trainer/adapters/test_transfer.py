@@ -24,8 +24,8 @@ from verse.adapter_files import ModuleShape, plan_adapter
 from verse.adapter_folder import read_adapter_folder
 from verse.model_spelling import AdapterPart
 from verse.prompt import PromptFormat
-from verse_server.engine.adapters.lora import load_weights
 from verse_server.engine.adapters.registry import AdapterRegistry
+from verse_server.engine.adapters.weights import load_weights
 from verse_trainer.adapters import convert, transfer
 from verse_trainer.adapters.folders import choose, parse_one
 from verse_trainer.adapters.transfer import export_folder, import_folder

@@ -1,319 +1,338 @@
 """LoRA for a batch whose rows use different adapters, or none.
 
-Each adapted Linear holds the factors of all resident adapters, stacked:
+Each adapted Linear holds the factors of the resident adapters that change it, stacked by the power
+of two that their rank is padded to (`limits.rank_class`):
 
-    A  (slots, rank, in_dims)       B  (slots, rank, out_dims)       rank: the largest resident one
+    A  (n, rank class, in_dims)       B  (n, rank class, out_dims)
 
-Rows that all use one slot in full take two ordinary products with its factors. Any other mix takes
-two gathered ones, which read each row's factors where they are:
+So an adapter takes the memory of its own ranks, whatever its neighbours', and what is written into
+one stack moves no other. Rows that all use one adapter in full take two ordinary products with its
+factors. Any other mix takes two gathered ones for each rank class, which read each row's factors
+where they are:
 
-    y + sum over k of ((x @ A[slot k of the row].T) * weight k of the row) @ B[slot k of the row]
+    y + sum over k of ((x @ A[k-th of the row].T) * weight k of the row) @ B[k-th of the row]
 
-A row has as many (slot, weight) pairs as the longest blend of the batch; those it does not use have
-weight 0, and there the product is put to 0 instead of taken, since 0 times an overflow is no zero.
-So a base row adds exact zeros, and shorter ranks are padded with zeros. `benchmarks/lora.py`
-measures this against products over the columns of all slots and against one product per adapter.
+A row has as many (index, weight) pairs as the longest blend of the batch; those it does not use
+have weight 0, and there the product is put to 0 instead of taken, since 0 times an overflow is no
+zero. So a base row adds exact zeros. `benchmarks/lora.py` measures this against products over the
+columns of all slots and against one product per adapter.
 """
 
-import io
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
-from verse.adapter_files import AdapterFileError, AdapterPlan, ModuleFactors, ModuleShape
+from verse.adapter_files import ModuleShape
 from verse.base_model import linear_layers, linear_shapes, runs_on_cpu
-
-
-@dataclass(frozen=True)
-class ModuleUpdate:
-    """One module's update: y * gain + shift + (x @ a.T) @ b, gain and shift for DoRA only.
-
-    Attributes:
-        a: (rank, in_dims), the base's activation type.
-        b: (rank, out_dims), scale and DoRA's gain folded in.
-        gain: (out_dims,) or None. DoRA's magnitude over the norm of the adapted weight's rows.
-        shift: (out_dims,) or None. Gives a bias back what the gain took from it.
-    """
-
-    a: mx.array
-    b: mx.array
-    gain: mx.array | None
-    shift: mx.array | None
-
-
-@dataclass(frozen=True)
-class AdapterWeights:
-    """All updates of one adapter.
-
-    Attributes:
-        modules: By path in the base.
-        rank: Largest rank over the modules.
-        delta_norm: Frobenius norm of W' - W over all modules together.
-    """
-
-    modules: dict[str, ModuleUpdate]
-    rank: int
-    delta_norm: float
-
-    @property
-    def uses_dora(self) -> bool:
-        """Whether any module has a gain."""
-        return any(update.gain is not None for update in self.modules.values())
-
-
-def load_weights(
-    data: bytes, plan: AdapterPlan, linears: dict[str, nn.Module], dtype: mx.Dtype
-) -> AdapterWeights:
-    """Turn the bytes of a safetensors file into updates of the base's Linear layers.
-
-    Args:
-        data: The whole file.
-        plan: What the names in it mean.
-        linears: The base's own layers by path; read for DoRA's norms only.
-        dtype: Activation type of the base; the arithmetic before the cast is float32.
-
-    Raises:
-        AdapterFileError: there is NaN or infinity in it. One such number in a slot would reach
-            every row of the batch, because 0 x NaN is not 0.
-    """
-    tensors = mx.load(io.BytesIO(data), format="safetensors")
-    assert isinstance(tensors, dict)
-    updates: dict[str, ModuleUpdate] = {}
-    squares: list[mx.array] = []
-    for module, factors in plan.modules.items():
-        update, square = _update(tensors, factors, linears[module], dtype)
-        updates[module] = update
-        squares.append(square)
-    arrays = [x for u in updates.values() for x in (u.a, u.b, u.gain, u.shift) if x is not None]
-    finite = mx.all(mx.stack([mx.all(mx.isfinite(x)) for x in arrays]))
-    mx.eval(arrays, squares, finite)  # pyright: ignore[reportUnknownMemberType]
-    if not finite.item():
-        raise AdapterFileError("its weights hold NaN or infinity, as after training that diverged")
-    delta_norm = cast(float, mx.sqrt(mx.sum(mx.stack(squares))).item())
-    return AdapterWeights(updates, plan.rank, delta_norm)
-
-
-def _update(
-    tensors: dict[str, mx.array], factors: ModuleFactors, linear: nn.Module, dtype: mx.Dtype
-) -> tuple[ModuleUpdate, mx.array]:
-    """One module's update and the squared Frobenius norm of its delta."""
-    a = tensors[factors.a].astype(mx.float32)
-    b = tensors[factors.b].astype(mx.float32) * factors.scale
-    a, b = (a, b.T) if factors.transposed else (a.T, b)
-    if factors.m is None:
-        # |AB|² from the Gram matrices of the factors: rank x rank instead of in x out.
-        square = mx.sum((a @ a.T) * (b @ b.T))
-        return ModuleUpdate(_stored(a, dtype), _stored(b, dtype), None, None), square
-    weight = _dense_weight(linear)
-    adapted = weight + b.T @ a
-    gain = tensors[factors.m].astype(mx.float32) / mx.linalg.norm(adapted, axis=1)
-    bias = _parameter(linear, "bias")
-    shift = None if bias is None else bias.astype(mx.float32) * (1 - gain)
-    square = mx.sum(mx.square(gain[:, None] * adapted - weight))
-    update = ModuleUpdate(
-        _stored(a, dtype),
-        _stored(b * gain, dtype),
-        gain.astype(dtype),
-        None if shift is None else shift.astype(dtype),
-    )
-    return update, square
-
-
-def _stored(factor: mx.array, dtype: mx.Dtype) -> mx.array:
-    return mx.contiguous(factor.astype(dtype))
-
-
-def _dense_weight(linear: nn.Module) -> mx.array:
-    """(out_dims, in_dims), float32."""
-    weight = _parameter(linear, "weight")
-    assert weight is not None
-    if not isinstance(linear, nn.QuantizedLinear):
-        return weight.astype(mx.float32)
-    scales = _parameter(linear, "scales")
-    assert scales is not None
-    return mx.dequantize(
-        weight,
-        scales,
-        _parameter(linear, "biases"),
-        group_size=linear.group_size,
-        bits=linear.bits,
-        mode=linear.mode,
-    ).astype(mx.float32)
-
-
-def _parameter(linear: nn.Module, name: str) -> mx.array | None:
-    return cast(dict[str, mx.array], linear).get(name)
-
+from verse_server.engine.adapters.limits import rank_class
+from verse_server.engine.adapters.weights import AdapterWeights, ModuleUpdate
 
 SlotWeights = tuple[tuple[int, float], ...]
 """The (slot, strength) pairs of one row; empty for the base."""
 
 
+class Location(NamedTuple):
+    """Where one module keeps one adapter's factors."""
+
+    rank: int
+    """The rank class, which names the stack."""
+    at: int
+    """Its index there."""
+
+
+Mix = tuple[tuple[tuple[Location, float], ...], ...]
+"""What each row uses of one module: (location, strength) pairs."""
+
+
 @dataclass
 class Route:
-    """What the rows of the forward that runs now use. Shared by all adapted layers.
+    """What the rows of the forward that runs now use, prepared for every adapted layer."""
 
-    Attributes:
-        slot: The one that every row uses in full, if so.
-        pairs: What the rows use otherwise; None for `slot`, and when every row is base.
-        gain_rows: (batch,) int32, each row's slot + 1 or 0; None when no row uses DoRA.
-    """
-
-    slot: int | None = None
-    pairs: "Pairs | None" = None
-    gain_rows: mx.array | None = None
     _rows: Sequence[SlotWeights] = field(default_factory=tuple)
 
     def set(self, rows: Sequence[SlotWeights], bank: "LoraBank") -> None:
         """Prepare for a forward; cheap while the rows stay the same."""
         if rows == self._rows:
             return
-        self.forget()
         self._rows = rows
         slots = {slot for row in rows for slot, _ in row}
-        if not slots:
-            return
-        first = min(slots)
-        if all(row == ((first, 1.0),) for row in rows):
-            self.slot = first
-        else:
-            self.pairs = Pairs.of(rows, bank.dtype)
-        if slots & bank.dora_slots:
-            self.gain_rows = mx.array([row[0][0] + 1 if row else 0 for row in rows])
+        # Most modules have the same adapters in the same places, and share what is prepared.
+        prepared: dict[tuple[Location | None, ...], Products] = {}
+        for routed in bank.routed:
+            found = routed.locations
+            key = tuple(map(found.get, slots))
+            if key not in prepared:
+                mix = tuple(tuple((found[s], w) for s, w in row if s in found) for row in rows)
+                gains = bank.dora_slots & found.keys()
+                prepared[key] = Products.of(mix, bank.dtype, _gain_rows(rows, gains))
+            routed.products = prepared[key]
 
     def forget(self) -> None:
         """The stacks have changed: prepare anew at the next forward."""
         self._rows = ()
-        self.slot = self.pairs = self.gain_rows = None
+
+
+def _gain_rows(rows: Sequence[SlotWeights], slots: Set[int]) -> mx.array | None:
+    """Of each row that uses one of these slots the slot + 1, of others 0; None if no row does."""
+    numbers = [row[0][0] + 1 if row and row[0][0] in slots else 0 for row in rows]
+    return mx.array(numbers, dtype=mx.uint32) if any(numbers) else None
+
+
+@dataclass(frozen=True)
+class Products:
+    """How one module adds the updates of a batch.
+
+    Attributes:
+        whole: The one place that every row uses in full, if so.
+        pairs: Otherwise what the rows use, by rank class; empty when every row is base.
+        gain_rows: (batch,) uint32, which of DoRA's gains each row has; None for no gain at all.
+    """
+
+    whole: Location | None = None
+    pairs: "tuple[tuple[int, Pairs], ...]" = ()
+    gain_rows: mx.array | None = None
+
+    @classmethod
+    def of(cls, mix: Mix, dtype: mx.Dtype, gain_rows: mx.array | None = None) -> "Products":
+        """Prepare the products of a mix."""
+        used = [location for row in mix for location, _ in row]
+        if not used:
+            return cls()
+        if all(row == ((used[0], 1.0),) for row in mix):
+            return cls(whole=used[0], gain_rows=gain_rows)
+        classes = sorted({location.rank for location in used})
+        if len(classes) == 1:
+            rows = [tuple((location.at, weight) for location, weight in row) for row in mix]
+            return cls(pairs=((classes[0], Pairs.of(rows, dtype)),), gain_rows=gain_rows)
+        pairs = tuple((rank, _pairs_of_class(mix, rank, dtype)) for rank in classes)
+        return cls(pairs=pairs, gain_rows=gain_rows)
+
+
+def _pairs_of_class(mix: Mix, rank: int, dtype: mx.Dtype) -> "Pairs":
+    """Those of one rank class, for the rows that have any."""
+    of_class = [tuple((found.at, w) for found, w in row if found.rank == rank) for row in mix]
+    rows = [number for number, row in enumerate(of_class) if row]
+    return Pairs.of([of_class[number] for number in rows], dtype, rows)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The (slot, weight) pairs of rows that differ, filled up to the longest.
+    """The (index, weight) pairs of rows that differ, filled up to the longest.
 
     Attributes:
-        rows: (batch, k) uint32, the row of each pair.
-        places: (batch, k) uint32, 0, 1, 2 ...
-        slots: (batch, k) uint32, its slot.
-        weights: (batch, k, 1, 1), or None when every pair counts in full.
+        rows: (rows, k) uint32, the row of each pair.
+        places: (rows, k) uint32, 0, 1, 2 ...
+        indices: (rows, k) uint32, where in the stack its factors are.
+        weights: (rows, k, 1, 1), or None when every pair counts in full.
         used: Where `weights` are not 0.
+        into: (rows,) uint32, the rows of the batch these are; None for all, in order.
     """
 
     rows: mx.array
     places: mx.array
-    slots: mx.array
+    indices: mx.array
     weights: mx.array | None
     used: mx.array | None
+    into: mx.array | None = None
 
     @classmethod
-    def of(cls, rows: Sequence[SlotWeights], dtype: mx.Dtype) -> "Pairs":
-        """Not all of `rows` empty."""
+    def of(
+        cls,
+        rows: Sequence[tuple[tuple[int, float], ...]],
+        dtype: mx.Dtype,
+        into: Sequence[int] | None = None,
+    ) -> "Pairs":
+        """Not all of `rows` empty; `into` says which rows of the batch they are."""
         width = max(map(len, rows))
-        full = [(*row, *[(0, 0.0)] * (width - len(row))) for row in rows]
+        unused = next(index for row in rows for index, _ in row), 0.0
+        full = [(*row, *[unused] * (width - len(row))) for row in rows]
         weights = used = None
         if any(weight != 1 for row in full for _, weight in row):
             weights = mx.array([[weight for _, weight in row] for row in full], dtype=dtype)
             weights = weights[:, :, None, None]
             used = weights != 0
+        numbers = range(len(rows)) if into is None else into
         places = mx.arange(len(rows) * width, dtype=mx.uint32)
         return cls(
-            rows=mx.reshape(places // width, (-1, width)),
+            rows=mx.array([[number] * width for number in numbers], dtype=mx.uint32),
             places=mx.reshape(places, (-1, width)),
-            slots=mx.array([[slot for slot, _ in row] for row in full], dtype=mx.uint32),
+            indices=mx.array([[index for index, _ in row] for row in full], dtype=mx.uint32),
             weights=weights,
             used=used,
+            into=None if into is None else mx.array(list(into), dtype=mx.uint32),
         )
 
-    def update(self, x: mx.array, a: mx.array, b: mx.array) -> mx.array:
-        """(batch, seq, in_dims) -> (batch, seq, out_dims), from stacked factors."""
-        z = _gathered(x, a.swapaxes(1, 2), self.rows, self.slots)
+    def add(self, y: mx.array, x: mx.array, a: mx.array, b: mx.array) -> mx.array:
+        """(batch, seq, out_dims): y and the updates of these rows, from stacked factors."""
+        z = _gathered(x, a.swapaxes(1, 2), self.rows, self.indices)
         if self.weights is not None and self.used is not None:
             z = mx.where(self.used, z * self.weights, mx.zeros((), z.dtype))
-        update = _gathered(mx.flatten(z, 0, 1), b, self.places, self.slots)
-        return update[:, 0] if update.shape[1] == 1 else mx.sum(update, axis=1)
+        update = _gathered(mx.flatten(z, 0, 1), b, self.places, self.indices)
+        update = update[:, 0] if update.shape[1] == 1 else mx.sum(update, axis=1)
+        return y + update if self.into is None else cast(Any, y).at[self.into].add(update)
 
 
-def _gathered(x: mx.array, stack: mx.array, rows: mx.array, slots: mx.array) -> mx.array:
-    """x[rows] @ stack[slots], without the copies where mlx can."""
+def _gathered(x: mx.array, stack: mx.array, rows: mx.array, indices: mx.array) -> mx.array:
+    """x[rows] @ stack[indices], without the copies where mlx can."""
     if x.dtype != mx.float32 and runs_on_cpu():
-        return x[rows] @ stack[slots]  # there gather_mm takes float32 only
-    return mx.gather_mm(x, stack, rows, slots)
+        return x[rows] @ stack[indices]  # there gather_mm takes float32 only
+    return mx.gather_mm(x, stack, rows, indices)
+
+
+@dataclass
+class FactorStack:
+    """The factors of one rank class in one module.
+
+    Attributes:
+        a: (n, rank class, in_dims).
+        b: (n, rank class, out_dims).
+        taken: Indices that hold an adapter.
+    """
+
+    a: mx.array
+    b: mx.array
+    taken: set[int] = field(default_factory=set[int])
+
+    @property
+    def num_bytes(self) -> int:
+        """Free indices included."""
+        return self.a.nbytes + self.b.nbytes
+
+    def write(self, update: ModuleUpdate) -> int:
+        """Put factors into a free index, in place while there is one; returns it."""
+        index = next(i for i in range(len(self.taken) + 1) if i not in self.taken)
+        if index == self.a.shape[0]:
+            num_new = _growth(index, self.a.shape[1])
+            self.a, self.b = _longer(self.a, num_new), _longer(self.b, num_new)
+        self.taken.add(index)
+        self.a[index] = _padded(update.a, self.a.shape[1])
+        self.b[index] = _padded(update.b, self.b.shape[1])
+        mx.eval(self.a, self.b)  # pyright: ignore[reportUnknownMemberType]
+        return index
+
+
+_DOUBLED_RANK = 32
+"""Stacks of larger ranks grow one by one: what lies idle there is no trifle."""
+
+
+def _growth(length: int, rank: int) -> int:
+    return max(1, length) if rank <= _DOUBLED_RANK else 1
+
+
+def _padded(factor: mx.array, rank: int) -> mx.array:
+    """(rank of the adapter, dims) -> (rank of the stack, dims)."""
+    return mx.pad(factor, [(0, rank - factor.shape[0]), (0, 0)])
+
+
+def _longer(stack: mx.array, num_new: int) -> mx.array:
+    return mx.pad(stack, [(0, num_new), (0, 0), (0, 0)])
 
 
 class RoutedLinear(nn.Module):
     """A Linear of the base plus, for each row, the updates of that row's adapters."""
 
-    def __init__(self, linear: nn.Module, shape: ModuleShape, bank: "LoraBank") -> None:
+    def __init__(self, linear: nn.Module, shape: ModuleShape, dtype: mx.Dtype) -> None:
         super().__init__()
         self.linear = linear
-        self._shape = shape
-        self._route = bank.route
-        self._a = mx.zeros((0, bank.rank, shape.in_dims), bank.dtype)
-        self._b = mx.zeros((0, bank.rank, shape.out_dims), bank.dtype)
-        self._gain: mx.array | None = None  # (slots + 1, out_dims); row 0 is for the base
-        self._shift: mx.array | None = None
+        self.products = Products()
+        self._store = _Store(shape, dtype)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(batch, seq, in_dims) -> (batch, seq, out_dims)."""
         y = cast(mx.array, self.linear(x))
-        route = self._route
-        if route.gain_rows is not None and self._gain is not None:
-            y = y * self._gain[route.gain_rows][:, None]
-            if self._shift is not None:
-                y = y + self._shift[route.gain_rows][:, None]
-        if route.slot is not None:
-            return y + (x @ self._a[route.slot].T) @ self._b[route.slot]
-        if route.pairs is not None:
-            return y + route.pairs.update(x, self._a, self._b)
+        store, products = self._store, self.products
+        rows = products.gain_rows
+        if rows is not None and store.gain is not None:
+            y = y * store.gain[rows][:, None]
+            if store.shift is not None:
+                y = y + store.shift[rows][:, None]
+        if products.whole is not None:
+            rank, index = products.whole
+            stack = store.stacks[rank]
+            return y + (x @ stack.a[index].T) @ stack.b[index]
+        for rank, pairs in products.pairs:
+            stack = store.stacks[rank]
+            y = pairs.add(y, x, stack.a, stack.b)
         return y
 
-    def resize(self, num_slots: int, rank: int) -> None:
-        """Give the stacks room for so many slots of this rank; what fits is kept."""
-        self._a = _resized(self._a, num_slots, rank)
-        self._b = _resized(self._b, num_slots, rank)
-        if self._gain is not None:
-            self._gain = _more_rows(self._gain, num_slots + 1, 1.0)
-        if self._shift is not None:
-            self._shift = _more_rows(self._shift, num_slots + 1, 0.0)
+    @property
+    def locations(self) -> dict[int, Location]:
+        """Where the factors of each slot are; of slots that do not change this module, nowhere."""
+        return self._store.locations
 
-    def write(self, slot: int, update: ModuleUpdate | None) -> None:
-        """Put one adapter's update into a slot; None clears it."""
-        self._a[slot] = _padded(update.a if update else None, self._a[slot])
-        self._b[slot] = _padded(update.b if update else None, self._b[slot])
-        self._gain = self._written_rows(self._gain, slot, update.gain if update else None, 1.0)
-        self._shift = self._written_rows(self._shift, slot, update.shift if update else None, 0.0)
-        mx.eval(self._a, self._b, self._gain, self._shift)  # pyright: ignore[reportUnknownMemberType]
+    @property
+    def num_bytes(self) -> int:
+        """What the updates take."""
+        return self._store.num_bytes
 
-    def _written_rows(
+    def write(self, slot: int, update: ModuleUpdate) -> None:
+        """Take in one adapter's update under a slot that has none here."""
+        self._store.write(slot, update)
+
+    def discard(self, slot: int) -> None:
+        """Forget the update of a slot, if it has one here."""
+        self._store.discard(slot)
+
+
+class _Store:
+    """What a `RoutedLinear` keeps beside the base's Linear; no part of the module tree."""
+
+    def __init__(self, shape: ModuleShape, dtype: mx.Dtype) -> None:
+        self.stacks: dict[int, FactorStack] = {}
+        self.locations: dict[int, Location] = {}
+        self.gain: mx.array | None = None  # (slots + 1, out_dims); row 0 is for the base
+        self.shift: mx.array | None = None
+        self._shape = shape
+        self._dtype = dtype
+
+    @property
+    def num_bytes(self) -> int:
+        rows = (self.gain, self.shift)
+        return sum(stack.num_bytes for stack in self.stacks.values()) + sum(
+            array.nbytes for array in rows if array is not None
+        )
+
+    def write(self, slot: int, update: ModuleUpdate) -> None:
+        rank = rank_class(update.a.shape[0])
+        if rank not in self.stacks:
+            sizes = (self._shape.in_dims, self._shape.out_dims)
+            a, b = (mx.zeros((0, rank, size), self._dtype) for size in sizes)
+            self.stacks[rank] = FactorStack(a, b)
+        self.locations[slot] = Location(rank, self.stacks[rank].write(update))
+        self._write_rows(slot, update)
+
+    def discard(self, slot: int) -> None:
+        location = self.locations.pop(slot, None)
+        if location is None:
+            return
+        stack = self.stacks[location.rank]
+        stack.taken.discard(location.at)
+        if not stack.taken:
+            del self.stacks[location.rank]
+        self._write_rows(slot, None)
+
+    def _write_rows(self, slot: int, update: ModuleUpdate | None) -> None:
+        gain, shift = (update.gain, update.shift) if update else (None, None)
+        self.gain = self._written(self.gain, slot, gain, 1.0)
+        self.shift = self._written(self.shift, slot, shift, 0.0)
+        mx.eval(self.gain, self.shift)  # pyright: ignore[reportUnknownMemberType]
+
+    def _written(
         self, rows: mx.array | None, slot: int, row: mx.array | None, neutral: float
     ) -> mx.array | None:
+        if rows is None and row is None:
+            return None
         if rows is None:
-            if row is None:
-                return None
-            rows = mx.full((self._a.shape[0] + 1, self._shape.out_dims), neutral, self._a.dtype)
+            rows = mx.full((0, self._shape.out_dims), neutral, self._dtype)
+        if rows.shape[0] < slot + 2:
+            missing = (0, slot + 2 - rows.shape[0])
+            rows = mx.pad(rows, [missing, (0, 0)], constant_values=neutral)
         rows[slot + 1] = neutral if row is None else row
         return rows
-
-
-def _padded(factor: mx.array | None, like: mx.array) -> mx.array:
-    """(rank of the adapter, dims) -> (rank of the stack, dims)."""
-    if factor is None:
-        return mx.zeros_like(like)
-    return mx.pad(factor, [(0, like.shape[0] - factor.shape[0]), (0, 0)])
-
-
-def _resized(stack: mx.array, num_slots: int, rank: int) -> mx.array:
-    kept = stack[:num_slots, :rank]
-    missing = (num_slots - kept.shape[0], rank - kept.shape[1])
-    return mx.contiguous(mx.pad(kept, [(0, missing[0]), (0, missing[1]), (0, 0)]))
-
-
-def _more_rows(rows: mx.array, num_rows: int, neutral: float) -> mx.array:
-    return mx.pad(rows, [(0, num_rows - rows.shape[0]), (0, 0)], constant_values=neutral)
 
 
 class LoraBank:
@@ -322,50 +341,46 @@ class LoraBank:
     def __init__(self, model: nn.Module, dtype: mx.Dtype) -> None:
         self.route = Route()
         self.dtype = dtype
-        self.rank = 0
         self.dora_slots: set[int] = set()
         self.linears = linear_layers(model)
         self.shapes = linear_shapes(self.linears)
         self._model = model
         self._routed: dict[str, RoutedLinear] = {}
-        self._num_slots = 0
-        self._ranks: dict[int, int] = {}
+
+    @property
+    def routed(self) -> Sequence[RoutedLinear]:
+        """The layers that some adapter changes, or has changed."""
+        return tuple(self._routed.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """What the adapters take."""
+        return sum(routed.num_bytes for routed in self._routed.values())
 
     def write(self, slot: int, weights: AdapterWeights) -> None:
         """Make an adapter resident in a slot, in place of whatever was there."""
-        self._ranks[slot] = weights.rank
-        self._fit()
-        for path in weights.modules.keys() - self._routed.keys():
-            self._adapt(path)
-        for path, routed in self._routed.items():
-            routed.write(slot, weights.modules.get(path))
-        self.dora_slots.discard(slot)
-        if weights.uses_dora:
+        self.clear(slot)
+        for path, update in weights.modules.items():
+            self.write_module(slot, path, update)
+
+    def write_module(self, slot: int, path: str, update: ModuleUpdate) -> None:
+        """Add one module to what is in a slot. No row may use the slot before it has all."""
+        routed = self._routed.get(path) or self._adapt(path)
+        routed.write(slot, update)
+        if update.gain is not None:
             self.dora_slots.add(slot)
         self.route.forget()
 
     def clear(self, slot: int) -> None:
-        """Empty a slot, so that a half-written adapter never meets a row."""
-        self._ranks.pop(slot, None)
+        """Empty a slot. Nothing is copied; the next adapter of its rank is written over it."""
         self.dora_slots.discard(slot)
         for routed in self._routed.values():
-            if slot < self._num_slots:
-                routed.write(slot, None)
+            routed.discard(slot)
         self.route.forget()
 
-    def _fit(self) -> None:
-        """Room for the highest slot in use and the largest resident rank, and no more rank."""
-        num_slots = max(self._num_slots, 1 << max(self._ranks).bit_length())
-        rank = max(self._ranks.values())
-        if (num_slots, rank) == (self._num_slots, self.rank):
-            return
-        self._num_slots, self.rank = num_slots, rank
-        for routed in self._routed.values():
-            routed.resize(num_slots, rank)
-
-    def _adapt(self, path: str) -> None:
-        routed = RoutedLinear(self.linears[path], self.shapes[path], self)
-        routed.resize(self._num_slots, self.rank)
+    def _adapt(self, path: str) -> RoutedLinear:
+        routed = RoutedLinear(self.linears[path], self.shapes[path], self.dtype)
         self._routed[path] = routed
         tree = cast(dict[str, Any], tree_unflatten([(path, routed)]))
         self._model.update_modules(tree)  # pyright: ignore[reportUnknownMemberType]
+        return routed
