@@ -11,10 +11,11 @@ import pytest
 
 from tests.server.engine.engine_requests import StartEngine, collect, request, until, write
 from verse_server.engine import worker
-from verse_server.engine.adapters import loading
+from verse_server.engine.adapters import version_reading
 from verse_server.engine.adapters.listing import AdapterVersion
-from verse_server.engine.adapters.loading import AdapterLoad, read_weights
 from verse_server.engine.adapters.lora import LoraBank
+from verse_server.engine.adapters.residency import AdapterLoad
+from verse_server.engine.adapters.version_reading import read_weights
 from verse_server.engine.batch import Batch, Drawn
 from verse_server.engine.errors import AdapterIncompatibleError, InvalidRequestError
 
@@ -33,7 +34,7 @@ class SlowFile:
                 assert self.go_on.wait(60)
             return read_weights(version)
 
-        monkeypatch.setattr(loading, "read_weights", read)
+        monkeypatch.setattr(version_reading, "read_weights", read)
 
 
 async def test_a_file_that_is_read_slowly_delays_only_those_who_ask_for_it(

@@ -19,9 +19,9 @@ from tests.server.engine.engine_requests import (
     until,
     write,
 )
-from verse_server.engine.adapters import loading
+from verse_server.engine.adapters import version_reading
 from verse_server.engine.adapters.listing import AdapterVersion
-from verse_server.engine.adapters.loading import read_weights
+from verse_server.engine.adapters.version_reading import read_weights
 from verse_server.engine.errors import (
     AdapterChangedError,
     AdapterIncompatibleError,
@@ -234,7 +234,7 @@ async def test_a_request_whose_adapter_is_being_loaded_counts_as_waiting(
         assert go_on.wait(60)
         return read_weights(version)
 
-    monkeypatch.setattr(loading, "read_weights", slowly)
+    monkeypatch.setattr(version_reading, "read_weights", slowly)
     task = asyncio.create_task(write(engine, "a"))
     await asyncio.to_thread(begun.wait, 10)
     health = engine.health()
@@ -257,7 +257,7 @@ async def test_a_request_follows_an_adapter_that_is_replaced_again_and_again(
             raise AdapterChangedError("a")
         return read_weights(version)
 
-    monkeypatch.setattr(loading, "read_weights", replaced_first)
+    monkeypatch.setattr(version_reading, "read_weights", replaced_first)
     text = await write(engine, "a")
     assert next(seeds, None) is None
     assert text == await write(engine, "a")
@@ -287,7 +287,7 @@ async def test_a_failure_that_may_pass_is_not_remembered(
 
     engine = start_engine()
     with monkeypatch.context() as patched:
-        patched.setattr(loading, "read_weights", out_of_memory)
+        patched.setattr(version_reading, "read_weights", out_of_memory)
         with pytest.raises(AdapterIncompatibleError, match="planted"):
             await write(engine, "a")
     assert await write(engine, "a")

@@ -1,19 +1,25 @@
 """Adapters in and out of slots: loads what a row needs, evicts what nothing pins.
 
 An adapter is pinned while it is being loaded and while a row uses it. Only what nothing pins is
-evicted, least recently used first. Engine thread only, but for what says otherwise.
+evicted, least recently used first. A thread reads and hashes a file; the engine's thread then takes
+one module after another, between two steps. Engine thread only, but for what says otherwise.
 """
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from verse.adapter_files import AdapterFileError
 from verse_server.engine.adapters.limits import megabytes
-from verse_server.engine.adapters.loading import AdapterLoad, WeightsReader
+from verse_server.engine.adapters.listing import AdapterVersion
 from verse_server.engine.adapters.lora import LoraBank, SlotWeights
 from verse_server.engine.adapters.registry import AdapterRegistry
+from verse_server.engine.adapters.version_reading import WeightsReader
+from verse_server.engine.adapters.weights import AdapterReader
 from verse_server.engine.errors import (
     AdapterChangedError,
     AdapterIncompatibleError,
@@ -126,6 +132,40 @@ class SlotTable:
         self._slots[digest] = self._slots.pop(evicted)
         self._bytes.pop(evicted, None)
         return self._slots[digest], evicted
+
+
+@dataclass(eq=False)
+class AdapterLoad:
+    """One version, on its way into a slot that no row uses yet."""
+
+    version: AdapterVersion
+    slot: int
+    data: "Future[memoryview]"
+    num_taken: int = 0
+    """Modules that are in the slot."""
+    _reader: AdapterReader | None = None
+    _left: deque[str] = field(default_factory=deque[str])
+
+    @property
+    def delta_norm(self) -> float:
+        """Of the modules taken so far."""
+        return self._reader.delta_norm if self._reader else 0.0
+
+    def step(self, bank: LoraBank) -> bool:
+        """Take one module; whether it was the last one. The file has been read.
+
+        Raises:
+            AdapterChangedError: the file is not what was asked for any more.
+            AdapterFileError: it cannot be used.
+        """
+        if self._reader is None:
+            plan = self.version.plan
+            self._reader = AdapterReader(self.data.result(), plan, bank.linears, bank.dtype)
+            self._left.extend(plan.modules)
+        module = self._left.popleft()
+        bank.write_module(self.slot, module, self._reader.read(module))
+        self.num_taken += 1
+        return not self._left
 
 
 _log = logging.getLogger(__name__)

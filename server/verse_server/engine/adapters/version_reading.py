@@ -1,21 +1,26 @@
 """Adapter files become versions: planned, checked and hashed in a few threads, each file once.
 
 A large file on a slow disk takes seconds. Whoever asks for it meanwhile gets the same future;
-whoever asks for another adapter waits for nothing.
+whoever asks for another adapter waits for nothing. When a version is to be loaded, its file is read
+here, too, and hashed once more: what gets into a slot is what was asked for.
 """
 
+import hashlib
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+
+import numpy as np
 
 from verse.adapter_digest import adapter_digest, file_digest
 from verse.adapter_files import AdapterFileError, ModuleShape, plan_adapter
 from verse.adapter_folder import AdapterFolder, signature
 from verse_server.engine.adapters.limits import AdapterLimits
 from verse_server.engine.adapters.listing import AdapterVersion, KnownFolder
+from verse_server.engine.errors import AdapterChangedError
 
 _MAX_READERS = 8
 """So many large files at once; those of a slow disk leave the others their turn."""
@@ -96,3 +101,43 @@ class VersionReader:
             bytes=stat.st_size,
             memory_bytes=memory_bytes,
         )
+
+
+_NUM_READERS = 2
+_READ_BYTES = 1 << 20
+
+
+def read_weights(version: AdapterVersion) -> memoryview:
+    """The whole file, in memory that no other hand can change.
+
+    Raises:
+        AdapterChangedError: it is not what was asked for any more.
+    """
+    data = np.empty(version.bytes, np.uint8).data  # not written to before it is read
+    digest = hashlib.sha256()
+    try:
+        with version.weights.open("rb") as stream:
+            for start in range(0, version.bytes, _READ_BYTES):
+                piece = data[start : start + _READ_BYTES]
+                if stream.readinto(piece) != len(piece):
+                    raise AdapterChangedError(version.name)
+                digest.update(piece)
+            is_longer = bool(stream.read(1))
+    except OSError as error:
+        raise AdapterChangedError(version.name) from error
+    if is_longer or adapter_digest(version.folder, digest.digest()) != version.digest:
+        raise AdapterChangedError(version.name)
+    return data
+
+
+class WeightsReader:
+    """Reads files for the engine's thread."""
+
+    def __init__(self) -> None:
+        self._threads = background_threads(_NUM_READERS, "weights")
+
+    def read(self, version: AdapterVersion, on_read: Callable[[], None]) -> "Future[memoryview]":
+        """Begin to read a file; `on_read` is called from another thread at the end."""
+        future = self._threads.submit(read_weights, version)
+        future.add_done_callback(lambda _: on_read())
+        return future
