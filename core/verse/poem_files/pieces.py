@@ -83,7 +83,7 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
 Found = Taken | Refused | LeftOut
 
 
-_PLURAL = re.compile(r"\b(poem|row|record|conversation)s\b")
+_PLURAL = re.compile(r"\b(poem|row|record|conversation|text|answer|file)s\b")
 
 
 def counted(count: int, kind: str) -> str:

@@ -3,8 +3,9 @@
 Nothing heavy is imported before a command runs: `verse --help` loads this module.
 """
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,9 @@ from verse.folders import RULE, found, own
 from verse.prompt import POEM_SYSTEM
 from verse_trainer.config import TrainConfig
 from verse_trainer.errors import DataSetError
+
+if TYPE_CHECKING:
+    from verse_trainer.data_set.importing import Question, Survey
 
 _DEFAULTS = TrainConfig()
 _POEMS = "data/poems.jsonl"
@@ -31,7 +35,8 @@ def import_(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Text, Markdown, JSON, JSON Lines; or folders of them."
+            metavar="FILE|FOLDER...",
+            help="Text, Markdown, Word, RTF, HTML, EPUB, CSV, JSON, chats, zip files; folders.",
         ),
     ],
     output: Annotated[
@@ -44,16 +49,88 @@ def import_(
         bool,
         typer.Option("--replace", help="Begin a new file; one that is there is set aside."),
     ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("-y", "--yes", help="Import what was found in a folder without asking."),
+    ] = False,
+    doubtful: Annotated[
+        bool,
+        typer.Option("--doubtful", help="Take what would be asked about, too."),
+    ] = False,
+    unreviewed: Annotated[
+        bool,
+        typer.Option("--unreviewed", help="Take what a model wrote and nobody decided about, too."),
+    ] = False,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default="found out", help="Of the files: gb18030, big5, utf-16."
+        ),
+    ] = None,
+    theme_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Of a table: its name or number.")
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of the poems.")
+    ] = None,
+    sender: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The poet, in a chat of several people.")
+    ] = None,
 ) -> None:
-    """Add poems to a file of poems; none is lost, and none is there twice."""
+    """Add poems to a file of poems; none is lost, and none is there twice.
+
+    What is in a folder or a zip file is shown first, and imported when you say so.
+    """
+    from verse.poem_files import ReadOptions
     from verse_trainer.data_set import printing
-    from verse_trainer.data_set.importing import import_poems
+    from verse_trainer.data_set.importing import import_poems, survey
 
     output = own(_POEMS) if output is None else output
-    report = import_poems(files, output, replace=replace)
+    options = ReadOptions(
+        encoding=encoding, theme_column=theme_column, text_column=text_column, sender=sender
+    )
+    held = survey(files, options, unreviewed=unreviewed)
+    printing.print_found(held)
+    held = _asked(held, output, yes=yes, doubtful=doubtful)
+    report = import_poems(held, output, replace=replace)
     printing.print_import(report)
     if not report.num_read:
         raise DataSetError(f"Nothing could be imported; {output} is as it was.")
+
+
+def _asked(held: "Survey", output: Path, *, yes: bool, doubtful: bool) -> "Survey":
+    """What is left when the user has said what to take.
+
+    Raises:
+        DataSetError: there is nobody to ask.
+        Exit: the user says no.
+    """
+    from verse.poem_files import counted
+    from verse_trainer.data_set import printing
+
+    is_answered = yes or not _is_terminal()
+    refused: list[Question] = []
+    for question in [] if doubtful else held.questions:
+        printing.print_question(question)
+        if is_answered or not typer.confirm("Take them?"):
+            refused.append(question)
+    held = held.without(refused)
+    printing.print_left(refused)
+    num_poems = sum(len(file.taken) for file in held.files)
+    if yes or not held.is_mixed or not num_poems:
+        return held
+    if not _is_terminal():
+        raise DataSetError(
+            "Nothing was imported, for there is no terminal to ask at; "
+            "say --yes to import what is shown above."
+        )
+    if not typer.confirm(f"Add {counted(num_poems, 'poems')} to {output}?", default=True):
+        raise typer.Exit
+    return held
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 @app.command(epilog=RULE)

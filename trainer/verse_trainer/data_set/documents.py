@@ -35,6 +35,8 @@ from verse_trainer.data_set.word_files import (
     rtf_text,
 )
 
+WHOLE_FILE = 0
+"""In place of a line: the file was left out whole, for its name or its look."""
 _PAGE_SUFFIXES = (".html", ".htm", ".xhtml")
 _TEXT_SUFFIXES = ("", ".txt", ".text", ".md", ".markdown")
 _ROW_SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -268,11 +270,11 @@ def _member(
     file = path / inner
     if leads_out(name):
         reason = "under a name that leads out of the zip file"
-        yield LeftOut(path=path / inner.name, line=1, reason=reason)
+        yield LeftOut(path=path / inner.name, line=WHOLE_FILE, reason=reason)
     elif is_hidden(inner):
         return
     elif kind := kind_by_name(inner):
-        yield LeftOut(path=file, line=1, reason=kind)
+        yield LeftOut(path=file, line=WHOLE_FILE, reason=kind)
     else:
         try:
             content = archive.read(name)

@@ -1,11 +1,16 @@
 """`verse data import`: poems from what poets have, into one file of Verse's own records.
 
-What kind a source is, is told by its content. No file that is there is lost: what is replaced is
-set aside, and a full disk leaves everything as it was.
+What kind a source is, is told by its content. In a folder or a zip file there may be anything: what
+it holds is surveyed first, shown, and imported when the user says so. Texts that may be no poems,
+or not the poet's, are asked about one by one (`Question`).
+
+No file that is there is lost: what is replaced is set aside, and a full disk leaves everything as
+it was.
 """
 
+import re
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -14,19 +19,34 @@ import msgspec
 
 from verse import jsonl, verdicts
 from verse.poem_files import (
-    SUFFIXES,
     Found,
     LeftOut,
+    PoemFileError,
+    ReadOptions,
     Refused,
     Taken,
     counted,
     doubts,
     read_file,
 )
+from verse.poem_files.pieces import UNREVIEWED
 from verse.records import Poem
+from verse_trainer.data_set.documents import (
+    WHOLE_FILE,
+    is_hidden,
+    is_read,
+    kind_by_look,
+    kind_by_name,
+    read_document,
+)
 from verse_trainer.errors import DataSetError
 
 POEMS_FILE = "poems.jsonl"
+_RARE = re.compile(
+    "[\u25a1\u3013\ufffd\ue000-\uf8ff\U000f0000-\U0010fffd]|[\u2ff0-\u2fff]|\\{\\{?SKCH\\}?\\}"
+)
+"""What files have where a character could not be written: □, private use, descriptions of it."""
+_TEXT_KINDS = ("poems in text", "poems in Markdown")
 
 _POEM = msgspec.json.Decoder(Poem)
 
@@ -53,13 +73,86 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.num_before + self.num_new
 
 
-def import_poems(sources: Sequence[Path], output: Path, *, replace: bool = False) -> ImportReport:
-    """Read all sources and add the poems that are not in the file yet.
+class Question(msgspec.Struct, frozen=True):
+    """Texts of one file that may be no poems, for one reason."""
+
+    path: Path
+    doubt: str
+    """A clause."""
+    pieces: tuple[Taken, ...]
+
+
+class FileFound(msgspec.Struct, frozen=True, kw_only=True):
+    """What one file holds."""
+
+    path: Path
+    pieces: tuple[Found, ...]
+
+    @property
+    def taken(self) -> list[Taken]:
+        """Poems, and what may be some."""
+        return [piece for piece in self.pieces if isinstance(piece, Taken)]
+
+
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
+    """What the sources hold; nothing is written yet."""
+
+    files: tuple[FileFound, ...]
+    is_mixed: bool
+    """Whether a folder or a zip file is among them, in which there may be anything."""
+
+    @property
+    def questions(self) -> list[Question]:
+        """What is to be asked before it is imported."""
+        asked: dict[tuple[Path, str], list[Taken]] = {}
+        for piece in (piece for file in self.files for piece in file.taken):
+            if piece.doubt:
+                asked.setdefault((piece.path, piece.doubt), []).append(piece)
+        return [Question(path, doubt, tuple(held)) for (path, doubt), held in asked.items()]
+
+    def without(self, doubted: Collection[Question]) -> "Survey":
+        """The same, with the texts of these questions left out."""
+        gone = {id(piece) for question in doubted for piece in question.pieces}
+        files = tuple(
+            FileFound(path=file.path, pieces=tuple(_left_if(piece, gone) for piece in file.pieces))
+            for file in self.files
+        )
+        return Survey(files=files, is_mixed=self.is_mixed)
+
+
+def survey(
+    sources: Sequence[Path], options: ReadOptions | None = None, *, unreviewed: bool = False
+) -> Survey:
+    """Read all sources.
+
+    Args:
+        sources: Files and folders.
+        options: What the user says of them.
+        unreviewed: Take what a model wrote and nobody decided about, too.
+
+    Raises:
+        PoemFileError: a source cannot be read.
+        DataSetError: a path does not exist, or a folder holds nothing to read.
+    """
+    pieces: dict[Path, list[Found]] = {}
+    for file, folder in files_of(sources).items():
+        for piece in _read(file, folder, options or ReadOptions()):
+            taken = _accepted(piece) if unreviewed else piece
+            pieces.setdefault(piece.path, []).append(taken)
+    files = tuple(FileFound(path=path, pieces=tuple(held)) for path, held in pieces.items())
+    is_mixed = any(source.is_dir() for source in sources) or len(files) > len(set(sources))
+    return Survey(files=files, is_mixed=is_mixed)
+
+
+def import_poems(
+    sources: Sequence[Path] | Survey, output: Path, *, replace: bool = False
+) -> ImportReport:
+    """Add the poems that are not in the file yet.
 
     Where nothing could be read as a poem, nothing is written.
 
     Args:
-        sources: Files and folders.
+        sources: Files and folders, or what was found in them.
         output: A file of poems; made if it is not there.
         replace: Set an existing file aside and begin a new one.
 
@@ -68,8 +161,8 @@ def import_poems(sources: Sequence[Path], output: Path, *, replace: bool = False
         DataSetError: a path does not exist, or the output cannot be written.
         JsonlError: the output exists and holds something else.
     """
-    found = {file: read_file(file) for file in files_of(sources)}
-    pieces = [piece for in_file in found.values() for piece in in_file]
+    found = sources if isinstance(sources, Survey) else survey(sources)
+    pieces = [piece for file in found.files for piece in file.pieces]
     poems = [piece.poem for piece in pieces if isinstance(piece, Taken)]
     with writing(output):
         kept_aside = set_aside(output) if poems and replace else None
@@ -81,9 +174,9 @@ def import_poems(sources: Sequence[Path], output: Path, *, replace: bool = False
             jsonl.append(output, *new)
     return ImportReport(
         output=output,
-        sentences=tuple(_sentence(file, in_file) for file, in_file in found.items()),
+        sentences=tuple(sentence_of(file) for file in found.files),
         refused=tuple(piece for piece in pieces if isinstance(piece, Refused)),
-        doubts=tuple(doubt for file, in_file in found.items() for doubt in _doubts(file, in_file)),
+        doubts=tuple(doubt for file in found.files for doubt in _doubts(file.path, file.pieces)),
         num_read=len(poems),
         num_new=len(new),
         num_before=len(before),
@@ -122,40 +215,117 @@ def _doubts(path: Path, pieces: Iterable[Found]) -> Iterator[str]:
     return (f"{path}:{line}: {doubt}." for line, doubt in doubts(unknown))
 
 
-def _sentence(path: Path, pieces: Sequence[Found]) -> str:
+def sentence_of(file: FileFound) -> str:
     """What a file was taken for: `train.jsonl: 61 rows of the original project, 2 refused`."""
-    taken = Counter(piece.kind for piece in pieces if isinstance(piece, Taken))
-    left_out = Counter(piece.reason for piece in pieces if isinstance(piece, LeftOut))
-    num_refused = sum(isinstance(piece, Refused) for piece in pieces)
+    if kind := left_whole(file):
+        return f"{file.path}: left out: {kind}"
+    taken = Counter(piece.kind for piece in file.taken)
+    left_out = Counter(piece.reason for piece in file.pieces if isinstance(piece, LeftOut))
+    num_refused = sum(isinstance(piece, Refused) for piece in file.pieces)
     parts = [counted(count, kind) for kind, count in taken.items()]
     parts += [f"{count} {reason} and left out" for reason, count in left_out.items()]
     parts += [f"{num_refused} refused"] * bool(num_refused)
-    return f"{path}: {', '.join(parts)}"
+    num_marks = sum(len(_RARE.findall(piece.poem.text)) for piece in file.taken)
+    parts += [f"{num_marks} marks in place of rare characters"] * bool(num_marks)
+    return f"{file.path}: {', '.join(parts)}"
 
 
-def files_of(paths: Iterable[Path]) -> list[Path]:
-    """The files, and those inside the folders by name; hidden ones are passed over.
+def left_whole(file: FileFound) -> str:
+    """What a file is that was left out whole, for its name or its look; else empty."""
+    first = file.pieces[0]
+    return first.reason if isinstance(first, LeftOut) and first.line == WHOLE_FILE else ""
+
+
+def files_of(paths: Iterable[Path]) -> dict[Path, Path | None]:
+    """The files with the folder each was found in, which is None where it was named by itself.
 
     Raises:
-        DataSetError: a path does not exist, or a folder holds nothing to read.
+        DataSetError: a folder holds nothing to read.
     """
-    files: dict[Path, None] = {}
+    files: dict[Path, Path | None] = {}
     for path in paths:
-        files.update(dict.fromkeys(_inside(path) if path.is_dir() else [path]))
-    return list(files)
+        if path.is_dir():
+            files.update({file: path for file in _inside(path) if file not in files})
+        else:
+            files[path] = None
+    return files
 
 
-def _inside(folder: Path) -> Iterator[Path]:
+def _inside(folder: Path) -> list[Path]:
+    """All files but a program's own, by name."""
     files = [
         file
         for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if not is_hidden(file.relative_to(folder)) and file.is_file()
     ]
-    if not files:
-        raise DataSetError(f"{folder} holds no {', '.join(SUFFIXES)} file to read poems from.")
-    yield from files
+    if not any(is_read(file) for file in files):
+        raise DataSetError(f"{folder} holds no file that poems could be read from.")
+    return files
+
+
+def _read(file: Path, folder: Path | None, options: ReadOptions) -> list[Found]:
+    """All that a file holds; one in a folder may be left out whole, or refused in one sentence."""
+    kind = "" if folder is None else kind_by_name(file.relative_to(folder))
+    if kind:
+        return [_left(file, kind)]
+    try:
+        found = read_file(file, options, [read_document])
+    except PoemFileError as error:
+        if folder is None:
+            raise
+        problem = "it " + str(error).removeprefix(f"{file} ").rstrip(".")
+        return [Refused(path=file, line=1, problem=problem)]
+    by_file: dict[Path, list[Found]] = {}
+    for piece in found:
+        by_file.setdefault(piece.path, []).append(piece)
+    return [
+        piece
+        for path, pieces in by_file.items()
+        for piece in _looked_at(path, pieces, is_named=folder is None and path == file)
+    ]
+
+
+def _looked_at(path: Path, pieces: Sequence[Found], *, is_named: bool) -> Sequence[Found]:
+    """What looks like something else is doubted in a file that was named, and left elsewhere."""
+    looks = [_look(piece) for piece in pieces]
+    if is_named:
+        return [_doubted(piece, kind) for piece, kind in zip(pieces, looks, strict=True)]
+    if all(looks):
+        return [_left(path, looks[0])]
+    if all(isinstance(piece, Refused) for piece in pieces):
+        return pieces[:1]
+    return [_doubted(piece, kind) for piece, kind in zip(pieces, looks, strict=True)]
+
+
+def _doubted(piece: Found, kind: str) -> Found:
+    if not kind or not isinstance(piece, Taken):
+        return piece
+    return msgspec.structs.replace(piece, doubt=piece.doubt or f"it looks like {kind}")
+
+
+def _look(piece: Found) -> str:
+    """What a piece of plain text looks like, if not like a poem."""
+    is_text = isinstance(piece, Taken) and piece.kind.startswith(_TEXT_KINDS)
+    return kind_by_look(piece.poem.text) if is_text and isinstance(piece, Taken) else ""
+
+
+def _left(file: Path, kind: str) -> LeftOut:
+    return LeftOut(path=file, line=WHOLE_FILE, reason=kind)
+
+
+def _left_if(piece: Found, gone: Collection[int]) -> Found:
+    if id(piece) not in gone or not isinstance(piece, Taken):
+        return piece
+    return LeftOut(
+        path=piece.path, line=piece.line, reason="doubtful", kind=piece.kind, poem=piece.poem
+    )
+
+
+def _accepted(piece: Found) -> Found:
+    if not isinstance(piece, LeftOut) or piece.reason != UNREVIEWED or piece.poem is None:
+        return piece
+    poem = msgspec.structs.replace(piece.poem, origin="accepted")
+    return Taken(path=piece.path, line=piece.line, kind=piece.kind, poem=poem, row=piece.row)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What `verse data` prints: readable on a terminal, or JSON for machines."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +10,23 @@ from verse.poem_files import counted
 from verse.records import Poem
 from verse.terminal import console, show, show_json, show_line
 from verse_trainer.data_set.checks import CheckReport, Kind, Problem
-from verse_trainer.data_set.importing import ImportReport
+from verse_trainer.data_set.importing import (
+    FileFound,
+    ImportReport,
+    Question,
+    Survey,
+    left_whole,
+    sentence_of,
+)
 from verse_trainer.data_set.splitting import SplitReport
 
 _MAX_NAMED = 10
 """Places of one kind that are named unless all are asked for."""
 _MAX_REFUSED = 50
+_MAX_SAMPLES = 3
+"""Poems of a file that are shown before it is imported."""
+_MAX_LEFT = 4
+_MAX_SHOWN = 40
 
 _HEADINGS: dict[Kind, str] = {
     "other_format": "not poems or rows that can be read",
@@ -34,10 +46,39 @@ _HEADINGS: dict[Kind, str] = {
 }
 
 
+def print_found(found: Survey) -> None:
+    """What was found, a sentence for each file; of a folder or a zip file also how poems begin."""
+    for file in found.files:
+        if not left_whole(file):
+            _out(sentence_of(file))
+            if found.is_mixed:
+                _print_samples(file)
+    by_kind: dict[str, list[str]] = {}
+    for file in found.files:
+        if kind := left_whole(file):
+            by_kind.setdefault(kind, []).append(str(file.path))
+    for kind, paths in by_kind.items():
+        more = f" and {len(paths) - _MAX_LEFT} more" if len(paths) > _MAX_LEFT else ""
+        _out(f"left out, {kind}: {', '.join(paths[:_MAX_LEFT])}{more}")
+
+
+def print_question(question: Question) -> None:
+    """What is asked about, with the beginning of its first texts."""
+    count = counted(len(question.pieces), "texts")
+    _out(f"{question.path}:{question.pieces[0].line}: {count}, because {question.doubt}:")
+    for piece in question.pieces[:_MAX_SAMPLES]:
+        _out(_sample(piece.poem))
+
+
+def print_left(questions: Sequence[Question]) -> None:
+    """How to take what was left out because nobody said yes to it."""
+    num_texts = sum(len(question.pieces) for question in questions)
+    if num_texts:
+        _out(f"{counted(num_texts, 'texts')} left out; `--doubtful` takes such texts.")
+
+
 def print_import(report: ImportReport) -> None:
-    """Sentences on what was read to standard output, refusals to standard error."""
-    for sentence in report.sentences:
-        _out(sentence)
+    """What was refused, to standard error, and what the file of poems holds now."""
     for refused in report.refused[:_MAX_REFUSED]:
         _err(f"refused: {refused}")
     if len(report.refused) > _MAX_REFUSED:
@@ -108,6 +149,30 @@ def print_json(report: CheckReport) -> None:
         "problems": problems,
     }
     show_json(machine)
+
+
+def _print_samples(file: FileFound) -> None:
+    poems = [piece.poem for piece in file.taken]
+    for poem in poems[:_MAX_SAMPLES]:
+        _out(_sample(poem))
+    if len(poems) > _MAX_SAMPLES:
+        _out(f"    and {len(poems) - _MAX_SAMPLES} more")
+    authors = Counter(poem.author for poem in poems if poem.author)
+    dates = sum(bool(poem.date) for poem in poems)
+    said = [f"{author} ({count})" for author, count in authors.most_common(_MAX_SAMPLES)]
+    if said or dates:
+        by = f"by {', '.join(said)}" if said else ""
+        dated = counted(dates, "with its date") if dates == 1 else f"{dates} with their dates"
+        _out(f"    {', '.join(part for part in (by, dated if dates else '') if part)}")
+
+
+def _sample(poem: Poem) -> str:
+    first = next((line for line in poem.text.split("\n") if line.strip()), "")
+    return f"    {_cut(poem.theme)}: {_cut(first.strip())}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def _print_kind(heading: str, problems: Sequence[Problem], show_all: bool) -> None:
