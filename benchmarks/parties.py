@@ -71,7 +71,7 @@ def verse_command(*arguments: str) -> list[str]:
 def verse_server(model: Path, adapters: Path) -> Generator[Server]:
     """`verse serve` with its defaults, until the block ends."""
     folders = ["--model", str(model), "--adapters", str(adapters)]
-    with _served(verse_command("serve", *folders)) as server:
+    with served(verse_command("serve", *folders)) as server:
         yield server
 
 
@@ -79,12 +79,13 @@ def verse_server(model: Path, adapters: Path) -> Generator[Server]:
 def mlx_lm_server(model: Path) -> Generator[Server]:
     """`mlx_lm.server` with as many concurrent rows as Verse has, until the block ends."""
     rows = ["--decode-concurrency", "32", "--prompt-concurrency", "32"]
-    with _served(with_openblas("mlx_lm.server", "--model", str(model), *rows)) as server:
+    with served(with_openblas("mlx_lm.server", "--model", str(model), *rows)) as server:
         yield server
 
 
 @contextmanager
-def _served(command: list[str]) -> Generator[Server]:
+def served(command: list[str]) -> Generator[Server]:
+    """A server on a free port, until the block ends."""
     port, start = _free_port(), time.perf_counter()
     process = subprocess.Popen(
         [*command, "--port", str(port)],

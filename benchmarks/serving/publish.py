@@ -47,7 +47,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     fresh = write_adapters(staged, bench.settings.rounds + 1, seed=1)
     published = bench.adapters / bench.names[0] / "adapters.safetensors"
     kept = published.read_bytes()
-    bias = dict.fromkeys(_tokens_without_text(bench.model), -100)
+    bias = dict.fromkeys(tokens_without_text(bench.model), -100)
     with verse_server(bench.model, bench.adapters) as server:
         # The first round only brings all adapters into their slots.
         rounds = [
@@ -60,7 +60,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     return {"rounds": rounds}
 
 
-def _tokens_without_text(model: Path) -> list[int]:
+def tokens_without_text(model: Path) -> list[int]:
     """Half characters and control tokens."""
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     texts = [(token, tokenizer.decode([token])) for token in range(tokenizer.get_vocab_size())]

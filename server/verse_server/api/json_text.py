@@ -50,7 +50,7 @@ def refuse_repeated_keys(body: bytes) -> None:
 
 def _checked(pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
-    for key, _ in pairs if len({key for key, _ in pairs}) < len(pairs) else ():
+    for key, _ in pairs if len(dict(pairs)) < len(pairs) else ():
         if key in seen:
             shown = key if len(key) <= _MAX_KEY_CHARS else f"{key[:_MAX_KEY_CHARS]}…"
             raise RequestError(

@@ -1,0 +1,270 @@
+"""What others feel while a server is attacked: the widest gap of running streams, and /health.
+
+    uv run python -m benchmarks.serving.victims
+    uv run python -m benchmarks.serving.victims --server before=OLD/bin/verse --server now=verse
+
+Beside each attack (`attacks`) run three streams, the victims, begun one after another so that there
+is always one in its middle, and a probe asks for /health ten times a second. For every attack and
+server, in one run, a row tells
+
+    widest gap      the longest between two tokens of a victim, in median steps meanwhile
+    slowest health  the longest that /health took
+    first token     the longest that a victim's first token took
+    memory          what the process held afterwards
+
+and at the end what it held after 50 requests and after everything and a rest. About three minutes a
+server on two cores; figures mean something only where nothing else runs.
+"""
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+
+from benchmarks.client import STREAMED, Answer, ask
+from benchmarks.parties import ROOT, Server, machine, resident_bytes, served
+from benchmarks.serving import attacks
+from benchmarks.serving.bench import Bench, Request, Settings, verse_body, workbench
+from benchmarks.serving.publish import tokens_without_text
+from benchmarks.serving.table import markdown
+
+_VICTIMS = 3
+_TOKENS = 300
+_QUIET_SECONDS = 4.0
+_TAIL_SECONDS = 1.0
+_HEALTH_PAUSE_SECONDS = 0.1
+_RECOVERY_SECONDS = 30.0
+_REST_SECONDS = 10.0
+_AIM_STEPS, _AIM_SECONDS = 3.0, 0.1
+
+
+@dataclass
+class Watch:
+    """What victims and the probe have seen."""
+
+    streams: list[Answer] = field(default_factory=list[Answer])
+    health: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    """When each probe began, and what it took."""
+    failures: list[str] = field(default_factory=list[str])
+
+    def figures(self, start: float, end: float, quiet_step: float = 0.0) -> dict[str, float]:
+        """Of a span of time; a gap counts where any of it falls into the span.
+
+        Args:
+            start: In seconds of `time.perf_counter`.
+            end: Likewise.
+            quiet_step: A step takes as long at least: what has piled up arrives faster.
+        """
+        gaps = [
+            later - earlier
+            for stream in self.streams
+            for earlier, later in pairwise(stream.times)
+            if later > start and earlier < end
+        ]
+        waits = [
+            (stream.times[0] if stream.times else end) - stream.started
+            for stream in self.streams
+            if stream.started < end and (not stream.times or stream.times[0] > start)
+        ]
+        took = [
+            seconds for begun, seconds in self.health if begun + seconds > start and begun < end
+        ]
+        step = max(median(gaps) if gaps else 0.0, quiet_step)
+        return {
+            "step": step,
+            "mean step": sum(gaps) / len(gaps) if gaps else 0.0,
+            "gap": max(gaps, default=0.0),
+            "steps": max(gaps, default=0.0) / step if step else 0.0,
+            "health": max(took, default=0.0),
+            "first": max(waits, default=0.0),
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Attack every server, print a table, and keep the raw figures if asked."""
+    options = _parser().parse_args(arguments)
+    ours = f"now={Path(sys.executable).with_name('verse')}"
+    commands = dict(server.split("=", 1) for server in options.server or [ours])
+    result: dict[str, Any] = {"machine": machine(), "servers": {}}
+    with workbench(Settings(rounds=1, tokens=_TOKENS, streams=(1,), folders=0)) as bench:
+        staged = bench.folder / "staged"
+        attacks.stage(staged, bench.adapters / bench.names[0])
+        for name, command in commands.items():
+            print(f"\n{name}: {command}", flush=True)
+            result["servers"][name] = _measure(bench, staged, command, options.only)
+            if options.output:
+                options.output.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print("\n".join(report(result)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving.victims",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--server", action="append", help="NAME=COMMAND that 'serve' is added to; repeat it")
+    add("--only", type=_names, default=tuple(attacks.ATTACKS), help="attacks, with commas between")
+    add("--output", type=Path, help="write the raw numbers to this JSON file")
+    return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := set(names) - set(attacks.ATTACKS):
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(unknown)}: not among {', '.join(attacks.ATTACKS)}"
+        )
+    return names
+
+
+def _measure(bench: Bench, staged: Path, command: str, names: Sequence[str]) -> dict[str, Any]:
+    folders = ["--model", str(bench.model), "--adapters", str(bench.adapters)]
+    with served([*command.split(), "serve", *folders]) as server:
+        return asyncio.run(_run(bench, server, staged, names))
+
+
+async def _run(bench: Bench, server: Server, staged: Path, names: Sequence[str]) -> dict[str, Any]:
+    bias = dict.fromkeys(tokens_without_text(bench.model), -100)
+    memory = {"started": resident_bytes(server.pid)}
+    for number in range(50):
+        await ask(server.port, verse_body(Request("河", bench.names[number % 8]), 4))
+    memory["after 50 requests"] = resident_bytes(server.pid)
+    watch, figures = Watch(), dict[str, Any]()
+    watchers = [
+        asyncio.create_task(_victim(watch, server, bench, bias, n)) for n in range(_VICTIMS)
+    ]
+    watchers.append(asyncio.create_task(_probe(watch, server)))
+    await asyncio.sleep(_QUIET_SECONDS / 2)  # the first steps are of fewer streams
+    for name in ("nothing", *names):
+        quiet_step = figures["nothing"]["mean step"] if figures else 0.0
+        figures[name] = await _phase(watch, server, bench, staged, name, quiet_step)
+        print(f"{name:16} {_shown(figures[name])}", flush=True)
+    for watcher in watchers:
+        watcher.cancel()
+    await asyncio.gather(*watchers, return_exceptions=True)
+    await asyncio.sleep(_REST_SECONDS)
+    memory["at the end"] = resident_bytes(server.pid)
+    return {"attacks": figures, "memory": memory, "failures": watch.failures}
+
+
+async def _phase(
+    watch: Watch, server: Server, bench: Bench, staged: Path, name: str, quiet_step: float
+) -> dict[str, float]:
+    start = time.perf_counter()
+    if name == "nothing":
+        await asyncio.sleep(_QUIET_SECONDS)
+    else:
+        place = [name, str(server.port), str(bench.adapters), str(staged)]
+        attack = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.serving.attacks", *place),
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            await asyncio.wait_for(attack.wait(), 3 * attacks.MAX_SECONDS)
+        except TimeoutError:
+            attack.kill()
+            await attack.wait()
+        await asyncio.sleep(_TAIL_SECONDS)
+        await _recovery(watch)
+    figures = watch.figures(start, time.perf_counter(), quiet_step)
+    return {**figures, "memory": resident_bytes(server.pid)}
+
+
+async def _recovery(watch: Watch) -> None:
+    """Until a victim and /health have been served again, so that the next attack starts afresh."""
+    asked = time.perf_counter()
+    while time.perf_counter() - asked < _RECOVERY_SECONDS:
+        written = any(
+            stream.times and stream.times[-1] > asked for stream in watch.streams[-_VICTIMS:]
+        )
+        if written and watch.health and watch.health[-1][0] > asked:
+            return
+        await asyncio.sleep(0.05)
+
+
+async def _victim(
+    watch: Watch, server: Server, bench: Bench, bias: dict[int, int], number: int
+) -> None:
+    """One stream after another, each begun when the one before it ends."""
+    await asyncio.sleep(number * _QUIET_SECONDS / 2 / _VICTIMS)
+    tokens = _TOKENS + 30 * number  # so that they do not come to end together
+    body = verse_body(Request("河", bench.names[number]), tokens, logit_bias=bias, **STREAMED)
+    while True:
+        answer = Answer()
+        watch.streams.append(answer)
+        try:
+            await ask(server.port, body, answer)
+        except (OSError, RuntimeError) as error:
+            watch.failures.append(str(error)[:200])
+            await asyncio.sleep(0.1)
+
+
+async def _probe(watch: Watch, server: Server) -> None:
+    while True:
+        begun = time.perf_counter()
+        # Each time a new connection: to be accepted is a part of it.
+        async with httpx.AsyncClient(base_url=server.base_url, timeout=_RECOVERY_SECONDS) as client:
+            try:
+                (await client.get("/health")).raise_for_status()
+            except httpx.HTTPError as error:
+                watch.failures.append(f"/health: {error!r}"[:200])
+        watch.health.append((begun, time.perf_counter() - begun))
+        await asyncio.sleep(_HEALTH_PAUSE_SECONDS)
+
+
+def _shown(figures: dict[str, float]) -> str:
+    return (
+        f"gap {figures['gap'] * 1e3:.0f} ms = {figures['steps']:.1f} steps, "
+        f"/health {figures['health'] * 1e3:.0f} ms, "
+        f"first token {figures['first'] * 1e3:.0f} ms, {figures['memory'] / 2**20:.0f} MiB"
+    )
+
+
+def report(result: dict[str, Any]) -> list[str]:
+    """A row for each attack, the servers side by side."""
+    servers = result["servers"]
+    columns = ("widest gap, steps", "slowest /health, ms", "first token, ms", "memory, MiB")
+    head = ["attack", *(f"{column}: {name}" for column in columns for name in servers)]
+    names = list(dict.fromkeys(name for server in servers.values() for name in server["attacks"]))
+    rows = [
+        [name, *_cells([server["attacks"][name] for server in servers.values()])] for name in names
+    ]
+    memory = [f"{name}: {_memory(server['memory'])}" for name, server in servers.items()]
+    failed = [f"{name}: {len(server['failures'])} failures" for name, server in servers.items()]
+    aims = f"aims: {_AIM_STEPS:g} steps, {_AIM_SECONDS * 1e3:g} ms"
+    return ["", aims, "", *markdown(head, rows), "", *memory, *failed]
+
+
+def _cells(of_servers: list[dict[str, float]]) -> list[str]:
+    return [
+        *(f"{f['steps']:.1f}" + (" !" if f["steps"] > _AIM_STEPS else "") for f in of_servers),
+        *(
+            f"{f['health'] * 1e3:.0f}" + (" !" if f["health"] > _AIM_SECONDS else "")
+            for f in of_servers
+        ),
+        *(f"{f['first'] * 1e3:.0f}" for f in of_servers),
+        *(f"{f['memory'] / 2**20:.0f}" for f in of_servers),
+    ]
+
+
+def _memory(memory: dict[str, int]) -> str:
+    parts = [f"{moment} {num_bytes / 2**20:.0f} MiB" for moment, num_bytes in memory.items()]
+    ratio = memory["at the end"] / memory["after 50 requests"]
+    return f"{', '.join(parts)} ({ratio:.2f} of that after 50 requests)"
+
+
+if __name__ == "__main__":
+    main()
