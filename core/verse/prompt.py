@@ -81,6 +81,21 @@ class PromptFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return [Message("system", self.system), *messages]
 
 
+class FrameOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the frame around a conversation ends, and what its template is told."""
+
+    add_generation_prompt: bool = False
+    """Open an assistant's turn at the end, for the model to write."""
+    continue_final_message: bool = False
+    """Leave the last message open, which is an assistant's, for the model to go on with."""
+    variables: dict[str, Any] = {}
+    """For the model's own template; those that it does not read change nothing."""
+
+
+OPEN_ANSWER = FrameOptions(add_generation_prompt=True)
+"""What a chat asks for, unless it says otherwise."""
+
+
 class Rendered(msgspec.Struct, frozen=True):
     """Token ids, and which of them the assistant wrote (its end token included)."""
 
@@ -128,6 +143,7 @@ def render(
     messages: Sequence[Message],
     prompt_format: PromptFormat,
     tokenizer: Tokenizer,
+    options: FrameOptions | None = None,
     *,
     add_generation_prompt: bool = False,
     tools: Sequence[Tool] | None = None,
@@ -141,29 +157,55 @@ def render(
         messages: The turns. No system message is added here; see `PromptFormat.with_system`.
         prompt_format: The frame; only `format` is read.
         tokenizer: A Hugging Face tokenizer, not mlx-lm's wrapper.
-        add_generation_prompt: Open an assistant's turn at the end, for the model to write.
+        options: How the frame ends, and what its template is told.
+        add_generation_prompt: In short for the option of this name.
         tools: For a chat template that knows tools (see `template_knows_tools`): those that may be
             called. None shows calls and results of earlier turns as text, in Qwen's form.
 
     Raises:
-        PromptError: there are no messages, or the chat template refuses or changes them.
+        PromptError: there are no messages, there is none to go on with, or the chat template
+            refuses or changes them.
     """
-    if not messages:
-        raise PromptError("There are no messages to render.")
+    options = options or FrameOptions(add_generation_prompt=add_generation_prompt)
     specials = _specials(tokenizer)
     look_alike = _any_of(specials)
     shown = list(tools or ()) if prompt_format.format == "chat" else []
     native = tools is not None and prompt_format.format == "chat"
     turns = list(messages) if native else [_without_tools(m) for m in messages]
-    marks = _Marks.absent_from([*map(_all_text, turns), _json_text(shown)])
+    turns, options = _with_open_end(turns, options)
+    given = _json_text([shown, options.variables])
+    marks = _Marks.absent_from([*map(_all_text, turns), given])
 
     def guard(text: str) -> str:
         return _cut_apart(text, look_alike, marks.cut)
 
     turns = [_guarded(m, guard) for m in turns]
     shown = [_mapped(tool, guard) for tool in shown]
-    text = _frame(turns, shown, prompt_format, tokenizer, marks, add_generation_prompt)
+    variables = {name: _mapped(value, guard) for name, value in options.variables.items()}
+    options = msgspec.structs.replace(options, variables=variables)
+    text = _frame(turns, shown, prompt_format, tokenizer, marks, options)
+    if options.continue_final_message:
+        text = text[: text.rindex(marks.close)]
     return _encode(text, specials, look_alike, marks, tokenizer)
+
+
+def _with_open_end(
+    messages: list[Message], options: FrameOptions
+) -> tuple[list[Message], FrameOptions]:
+    """Going on with an answer that has not begun is to begin one."""
+    if not messages:
+        raise PromptError("There are no messages to render.")
+    if not options.continue_final_message:
+        return messages, options
+    last = messages[-1]
+    if not _is_answer(last):
+        raise PromptError("The last message to be continued must be an assistant's.")
+    if last.content:
+        return messages, options
+    begun = msgspec.structs.replace(
+        options, add_generation_prompt=True, continue_final_message=False
+    )
+    return _with_open_end(messages[:-1], begun)
 
 
 def template_knows_tools(tokenizer: Tokenizer) -> bool:
@@ -181,7 +223,7 @@ def template_knows_tools(tokenizer: Tokenizer) -> bool:
     tool = {"type": "function", "function": function}
     conversation = [_for_template(turn, None) for turn in turns]
     try:
-        text = _apply_template(conversation, [tool], tokenizer, True)
+        text = _apply_template(conversation, [tool], tokenizer, OPEN_ANSWER)
     except PromptError:
         return False
     reader = ToolCallReader()
@@ -274,14 +316,14 @@ def _frame(
     prompt_format: PromptFormat,
     tokenizer: Tokenizer,
     marks: _Marks,
-    add_generation_prompt: bool,
+    options: FrameOptions,
 ) -> str:
     if prompt_format.format == "seed-chatml":
-        return _seed_frame(messages, marks, add_generation_prompt)
+        return _seed_frame(messages, marks, options.add_generation_prompt)
     if prompt_format.format == "seed-generate":
         messages = _wrapped_again(messages, marks)
     conversation = [_for_template(m, marks) for m in messages]
-    text = _apply_template(conversation, tools, tokenizer, add_generation_prompt)
+    text = _apply_template(conversation, tools, tokenizer, options)
     kept = [c for c in text if c in (marks.open, marks.close)]
     if kept != [marks.open, marks.close] * sum(_is_answer(m) for m in messages):
         raise PromptError("The model's chat template does not keep the assistant's messages whole.")
@@ -315,14 +357,14 @@ def _apply_template(
     conversation: list[dict[str, Any]],
     tools: Sequence[Tool],
     tokenizer: Tokenizer,
-    add_generation_prompt: bool,
+    options: FrameOptions,
 ) -> str:
     try:
         text = tokenizer.apply_chat_template(
             conversation,
             tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=False,
+            add_generation_prompt=options.add_generation_prompt,
+            **{"enable_thinking": False, **options.variables},
             **({"tools": list(tools)} if tools else {}),
         )
     except Exception as error:  # jinja's own errors, and ValueError for a missing template

@@ -18,6 +18,7 @@ from verse_server.api.monitoring import HTTP_METRICS, HealthController, MetricsC
 from verse_server.api.openapi import API_KEY, openapi_config
 from verse_server.api.origins import OriginPolicy, normalized_origin
 from verse_server.api.request_log import run_logged
+from verse_server.api.tokenization import TokenizerController, VersionController
 from verse_server.config import ServerConfig
 from verse_server.engine.interface import Engine
 
@@ -77,13 +78,14 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
     controllers = [ChatController, CompletionsController, ModelsController, AdaptersController]
     security = [API_KEY] if guards else []
     v1 = Router("/v1", route_handlers=controllers, guards=guards, security=security)
-    metrics = Router("/", route_handlers=[MetricsController], guards=guards, security=security)
+    root = [MetricsController, TokenizerController]
+    guarded = Router("/", route_handlers=root, guards=guards, security=security)
 
     def provide_engine() -> Any:
         return engine
 
     app = VerseApp(
-        route_handlers=[v1, metrics, HealthController],
+        route_handlers=[v1, guarded, HealthController, VersionController],
         dependencies={"engine": Provide(provide_engine, sync_to_thread=False, use_cache=True)},
         exception_handlers={Exception: handle_error},
         after_request=_never_html,

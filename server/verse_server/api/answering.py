@@ -14,7 +14,7 @@ from contextlib import aclosing
 from typing import Any, ClassVar
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from verse_server.api.monitoring import metered
 from verse_server.engine.errors import GenerationFailedError
@@ -40,7 +40,10 @@ from verse_server.protocol.chat import (
 )
 from verse_server.protocol.completions import Completion, CompletionChoice, CompletionLogprobs
 from verse_server.protocol.shared import (
+    ChatCompletionStreamOptions,
     CompletionUsage,
+    PromptLogprob,
+    PromptLogprobs,
     PromptTokensDetails,
     SamplingRequest,
 )
@@ -67,6 +70,8 @@ class _Answers(ABC):
         self._engine = engine
         self._num_answers = sum(row.n for row in rows)
         self._with_logprobs = rows[0].num_top_logprobs is not None
+        self._return_ids = False
+        self._num_prompt_logprobs: int | None = None
         self._last: dict[int, GenerationChunk] = {}
         """The newest chunk of each answer."""
 
@@ -76,10 +81,11 @@ class _Answers(ABC):
         Raises, as it goes:
             EngineError: as `Engine.generate`.
         """
+        self._return_ids = bool(request.return_token_ids)
+        self._num_prompt_logprobs = request.prompt_logprobs
         if not request.stream:
             return self._all_at_once()
-        options = request.stream_options
-        return self._as_they_come(options is not None and bool(options.include_usage))
+        return self._as_they_come(request.stream_options or ChatCompletionStreamOptions())
 
     async def _all_at_once(self) -> AsyncGenerator[msgspec.Struct, None]:
         answers: list[list[GenerationChunk]] = [[] for _ in range(self._num_answers)]
@@ -89,18 +95,27 @@ class _Answers(ABC):
                 self._last[chunk.index] = chunk
         choices = tuple(self._choice(answer) for answer in answers)
         head = _head(self._id_prefix, answers[0][0].target, self._engine.base)
-        yield self._whole(**head, choices=choices, usage=self._usage())
+        yield self._whole(
+            **head, **self._of_prompt(answers[0][0]), choices=choices, usage=self._usage()
+        )
 
-    async def _as_they_come(self, include_usage: bool) -> AsyncGenerator[msgspec.Struct, None]:
+    async def _as_they_come(
+        self, options: ChatCompletionStreamOptions
+    ) -> AsyncGenerator[msgspec.Struct, None]:
         head: dict[str, Any] = {}
         async with aclosing(self._chunks()) as chunks:
             async for chunk in chunks:
+                of_prompt = {} if head else self._of_prompt(chunk)
                 head = head or _head(self._id_prefix, chunk.target, self._engine.base)
-                for choice in self._pieces(chunk):
-                    usage = None if include_usage else UNSET
-                    yield self._piece(**head, choices=(choice,), usage=usage)
+                pieces = list(self._pieces(chunk))
                 self._last[chunk.index] = chunk
-        if include_usage:
+                usage = None if options.include_usage else UNSET
+                if options.continuous_usage_stats:
+                    usage = self._usage()
+                for choice in pieces:
+                    yield self._piece(**head, **of_prompt, choices=(choice,), usage=usage)
+                    of_prompt = {}
+        if options.include_usage:
             yield self._piece(**head, choices=(), usage=self._usage())
 
     @abstractmethod
@@ -110,6 +125,16 @@ class _Answers(ABC):
     @abstractmethod
     def _pieces(self, chunk: GenerationChunk) -> Iterator[msgspec.Struct]:
         """What a chunk adds to its answer; nothing, or several things."""
+
+    def _of_prompt(self, _first: GenerationChunk) -> dict[str, Any]:
+        """What a record says of the prompt beside its choices, from the first chunk of all."""
+        return {}
+
+    def _ids(self, chunks: Iterable[GenerationChunk]) -> tuple[int, ...] | UnsetType:
+        """The tokens of these chunks, if they were asked for."""
+        if not self._return_ids:
+            return UNSET
+        return tuple(token for chunk in chunks for token in chunk.token_ids)
 
     def _chunks(self) -> AsyncGenerator[GenerationChunk, None]:
         only = len(self._rows) == 1
@@ -148,10 +173,10 @@ class _Answers(ABC):
 
     def _usage(self) -> CompletionUsage:
         """Each prompt counts once, however many answers it has; all `n` have the same."""
-        in_order = [self._last[index] for index in sorted(self._last)]
+        n = self._rows[0].n
         num_prompt = sum(len(row.prompt) for row in self._rows)
-        num_drawn = sum(chunk.completion_tokens for chunk in in_order)
-        num_cached = sum(chunk.cached_tokens for chunk in in_order[:: self._rows[0].n])
+        num_drawn = sum(chunk.completion_tokens for chunk in self._last.values())
+        num_cached = sum(c.cached_tokens for index, c in self._last.items() if index % n == 0)
         return CompletionUsage(
             prompt_tokens=num_prompt,
             completion_tokens=num_drawn,
@@ -188,20 +213,38 @@ class ChatAnswers(_Answers):
             message=ChatCompletionMessage(content="".join(chunk.text for chunk in chunks)),
             finish_reason=reason,
             logprobs=self._logprobs(entries),
+            token_ids=self._ids(chunks),
         )
 
     def _pieces(self, chunk: GenerationChunk) -> Iterator[ChunkChoice]:
         index = chunk.index
         if index not in self._last:
             yield ChunkChoice(index=index, delta=ChoiceDelta(role="assistant", content=""))
-        if chunk.text or chunk.logprobs:
+        ids = self._ids([chunk])
+        if chunk.text or chunk.logprobs or (ids and chunk.finish_reason is None):
             yield ChunkChoice(
                 index=index,
                 delta=ChoiceDelta(content=chunk.text),
                 logprobs=self._logprobs(chunk.logprobs),
+                token_ids=ids,
             )
+            ids = UNSET
         if chunk.finish_reason is not None:
-            yield ChunkChoice(index=index, delta=ChoiceDelta(), finish_reason=chunk.finish_reason)
+            yield ChunkChoice(
+                index=index,
+                delta=ChoiceDelta(),
+                finish_reason=chunk.finish_reason,
+                token_ids=ids,
+            )
+
+    def _of_prompt(self, first: GenerationChunk) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        if self._return_ids:
+            fields["prompt_token_ids"] = self._rows[0].prompt
+        if self._num_prompt_logprobs is not None:
+            scored = first.scored_prompt
+            fields["prompt_logprobs"] = prompt_logprobs(scored, self._num_prompt_logprobs)
+        return fields
 
     def _logprobs(self, entries: Iterable[TokenLogprob]) -> ChoiceLogprobs | None:
         if not self._with_logprobs:
@@ -239,10 +282,56 @@ class CompletionAnswers(_Answers):
         ]
 
     def _choice(self, chunks: Sequence[GenerationChunk]) -> CompletionChoice:
-        return self._texts[chunks[0].index].piece(chunks)
+        return self._continued(chunks, is_first=True)
 
     def _pieces(self, chunk: GenerationChunk) -> Iterator[CompletionChoice]:
-        yield self._texts[chunk.index].piece([chunk])
+        yield self._continued([chunk], is_first=chunk.index not in self._last)
+
+    def _continued(self, chunks: Sequence[GenerationChunk], *, is_first: bool) -> CompletionChoice:
+        first, *others = chunks
+        row = self._rows[first.index // self._rows[0].n]
+        plain = self._texts[first.index].piece([_echoed(first, row), *others])
+        num_top = self._num_prompt_logprobs
+        return msgspec.structs.replace(
+            plain,
+            token_ids=self._ids(chunks),
+            prompt_token_ids=row.prompt if self._return_ids and is_first else UNSET,
+            prompt_logprobs=UNSET
+            if num_top is None
+            else prompt_logprobs(first.scored_prompt, num_top),
+        )
+
+
+def _echoed(first: GenerationChunk, row: GenerationRequest) -> GenerationChunk:
+    """An answer's first chunk with as much of the scored prompt as its own report holds."""
+    if not first.scored_prompt:
+        return first
+    num_top = row.num_top_logprobs or 0
+    scored = [
+        msgspec.structs.replace(token, top=token.top[:num_top])
+        if isinstance(token, TokenLogprob)
+        else token
+        for token in first.scored_prompt
+    ]
+    # Who did not ask for an echo has asked for `prompt_logprobs`, which are reported apart.
+    return msgspec.structs.replace(first, scored_prompt=tuple(scored) if row.report_end else ())
+
+
+def prompt_logprobs(tokens: Sequence[TokenText], num_top: int) -> PromptLogprobs:
+    """A scored prompt as vLLM reports it."""
+    return tuple(
+        _by_id(token, num_top) if isinstance(token, TokenLogprob) else None for token in tokens
+    )
+
+
+def _by_id(token: TokenLogprob, num_top: int) -> dict[str, PromptLogprob]:
+    own = PromptLogprob(logprob=token.logprob, rank=token.rank, decoded_token=token.token)
+    others = {
+        str(top.id): PromptLogprob(logprob=top.logprob, rank=rank, decoded_token=top.token)
+        for rank, top in enumerate(token.top[:num_top], 1)
+        if top.id != token.id
+    }
+    return {str(token.id): own, **others}
 
 
 class ContinuedText:

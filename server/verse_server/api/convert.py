@@ -4,17 +4,26 @@ What asks the engine for names and tokens runs beside the event loop (`encoding_
 Answers are `answering`'s.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import cast
 
 import msgspec
 
-from verse.prompt import Message, Tool, ToolCallMessage
+from verse.prompt import OPEN_ANSWER, FrameOptions, Message, Tool, ToolCallMessage
 from verse_server.api.admission import Admission
 from verse_server.api.constraints import constraint_of
 from verse_server.api.encoding_pool import encode_beside_the_loop
 from verse_server.api.errors import RequestError
+from verse_server.api.request_params import (
+    check_extent,
+    check_logit_bias,
+    check_max_tokens,
+    frame_options,
+    num_top_logprobs,
+    sampling_params,
+    stop_strings,
+)
 from verse_server.api.tools import (
     ToolUse,
     check_free_choice,
@@ -31,7 +40,6 @@ from verse_server.engine.types import (
     GenerationRequest,
     Health,
     ModelInfo,
-    SamplingParams,
     Target,
 )
 from verse_server.protocol.chat import (
@@ -65,12 +73,13 @@ async def chat_rows(
     """
     name, use = _model_name(request, engine.base), tool_use(request)
     messages = [message_of(turn) for turn in request.messages]
+    options = frame_options(request)
     target = await engine.target(name)
     check_free_choice(use, request, engine.base, target)
     tools = None
     if shows_tools(engine.base, target):
         tools = [] if use is None else use.shown()
-    prompt = await _encode_messages(engine, target, messages, tools)
+    prompt = await encode_messages(engine, target, messages, tools, options)
     return [_chat_row(request, admission, engine.base, target, prompt, use)]
 
 
@@ -86,7 +95,10 @@ async def completion_rows(
     base, prompts = engine.base, _prompts(request, engine.base)
     target = await engine.target(_model_name(request, base))
     num_chars = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
-    encoded = await encode_beside_the_loop(partial(_encode_texts, engine, prompts), num_chars)
+    encode_text = partial(
+        engine.encode_text, add_special_tokens=request.add_special_tokens is not False
+    )
+    encoded = await encode_beside_the_loop(partial(_encode_texts, encode_text, prompts), num_chars)
     rows = _completion_rows(request, admission, base, target, encoded)
     if not request.echo:
         return rows, [""] * len(rows)
@@ -98,26 +110,30 @@ async def probe_request(
 ) -> tuple[Target, tuple[int, ...]]:
     """What a name means, and a theme in its format; raises as the engine does."""
     target = await engine.target(name)
-    return target, await _encode_messages(engine, target, [Message("user", request.prompt)])
+    return target, await encode_messages(engine, target, [Message("user", request.prompt)])
 
 
-async def _encode_messages(
+async def encode_messages(
     engine: Engine,
     target: Target,
     messages: Sequence[Message],
     tools: Sequence[Tool] | None = None,
+    options: FrameOptions = OPEN_ANSWER,
 ) -> tuple[int, ...]:
+    """A conversation's tokens, encoded beside the event loop; raises as `Engine.encode`."""
     complete = target.prompt_format.with_system(messages)
     calls = [c for m in complete if isinstance(m, ToolCallMessage) for c in m.calls]
     num_chars = sum(len(message.content) for message in complete)
-    num_chars += sum(len(call.arguments) for call in calls) + len(msgspec.json.encode(tools))
-    return await encode_beside_the_loop(partial(engine.encode, target, messages, tools), num_chars)
+    num_chars += sum(len(call.arguments) for call in calls)
+    num_chars += len(msgspec.json.encode([tools, options.variables]))
+    encode = partial(engine.encode, target, messages, tools, options)
+    return await encode_beside_the_loop(encode, num_chars)
 
 
 def _encode_texts(
-    engine: Engine, prompts: Sequence[str | tuple[int, ...]]
+    encode_text: Callable[[str], tuple[int, ...]], prompts: Sequence[str | tuple[int, ...]]
 ) -> list[tuple[int, ...]]:
-    return [engine.encode_text(p) if isinstance(p, str) else p for p in prompts]
+    return [encode_text(p) if isinstance(p, str) else p for p in prompts]
 
 
 def _chat_row(
@@ -128,14 +144,16 @@ def _chat_row(
     prompt: tuple[int, ...],
     use: ToolUse | None,
 ) -> GenerationRequest:
-    _check_logit_bias(request, base)
+    check_logit_bias(request, base)
     max_tokens = request.max_completion_tokens or request.max_tokens or base.max_tokens
     row = _row(request, admission, base, target, prompt, max_tokens)
     return msgspec.structs.replace(
         row,
-        num_top_logprobs=_num_top_logprobs(request),
+        num_top_logprobs=num_top_logprobs(request),
         constraint=constraint_of(request, request.response_format, use),
         stop=row.stop if use is None else (*row.stop, *use.stop),
+        # Nothing has been said in an empty message, so the answer begins there.
+        continues=bool(request.continue_final_message and request.messages[-1].content),
     )
 
 
@@ -146,15 +164,20 @@ def _completion_rows(
     target: Target,
     encoded: Sequence[tuple[int, ...]],
 ) -> list[GenerationRequest]:
-    _check_logit_bias(request, base)
-    _check_max_tokens(request)
+    check_logit_bias(request, base)
+    check_max_tokens(request)
     max_tokens = _DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
     constraint = constraint_of(request)
+    scores_echo = bool(request.echo) and request.logprobs is not None
     return [
         msgspec.structs.replace(
             _row(request, admission, base, target, prompt, max_tokens),
             num_top_logprobs=request.logprobs,
-            score_prompt=bool(request.echo) and request.logprobs is not None,
+            score_prompt=scores_echo or request.prompt_logprobs is not None,
+            num_prompt_logprobs=max(
+                request.prompt_logprobs or 0, (request.logprobs or 0) if scores_echo else 0
+            ),
+            report_end=scores_echo,
             framed=False,
             constraint=constraint,
         )
@@ -181,17 +204,24 @@ def _row(
     room = base.context_length - len(prompt)
     if room < min(max_tokens, 1):
         raise PromptTooLongError(len(prompt), base.context_length, "prompt")
+    max_tokens = min(max_tokens, room)
+    check_extent(request, base, max_tokens)
     return GenerationRequest(
         target=target,
         prompt=prompt,
-        max_tokens=min(max_tokens, room),
-        sampling=_sampling_params(request, base.sampling),
-        stop=_stop_strings(request),
+        max_tokens=max_tokens,
+        sampling=sampling_params(request, base.sampling),
+        stop=stop_strings(request),
         n=request.n or 1,
         client=request.user or admission.client,
         is_batch=admission.is_batch,
         max_seconds=admission.max_seconds,
         streamed=bool(request.stream),
+        score_prompt=request.prompt_logprobs is not None,
+        num_prompt_logprobs=request.prompt_logprobs or 0,
+        ignore_eos=bool(request.ignore_eos),
+        min_tokens=request.min_tokens or 0,
+        stop_token_ids=tuple(request.stop_token_ids or ()),
     )
 
 
@@ -221,75 +251,29 @@ def _prompts(request: CompletionRequest, base: BaseInfo) -> list[str | tuple[int
     if isinstance(prompt, str):
         return [prompt]
     if all(isinstance(part, int) for part in prompt):
-        return [_checked_ids(cast(list[int], prompt), base)]
+        return [checked_ids(cast(list[int], prompt), base)]
     if len(prompt) > MAX_PROMPTS:
         raise RequestError(f"'prompt' holds at most {MAX_PROMPTS} prompts.", param="prompt")
     if all(isinstance(part, str) for part in prompt):
         return list(cast(list[str], prompt))
     if all(isinstance(part, list) for part in prompt):
-        return [_checked_ids(cast(list[int], part), base) for part in prompt]
+        return [checked_ids(cast(list[int], part), base) for part in prompt]
     raise RequestError("'prompt' mixes texts and token ids; send one kind.", param="prompt")
 
 
-def _checked_ids(ids: Sequence[int], base: BaseInfo) -> tuple[int, ...]:
+def checked_ids(ids: Sequence[int], base: BaseInfo, param: str = "prompt") -> tuple[int, ...]:
+    """Ids that are tokens of the base.
+
+    Raises:
+        RequestError: one is not.
+    """
     wrong = next((i for i in ids if i >= base.vocab_size), None)
     if wrong is not None:
         raise RequestError(
-            f"'prompt' holds token {wrong}; this model's tokens are 0 to {base.vocab_size - 1}.",
-            param="prompt",
+            f"'{param}' holds token {wrong}; this model's tokens are 0 to {base.vocab_size - 1}.",
+            param=param,
         )
     return tuple(ids)
-
-
-def _check_max_tokens(request: CompletionRequest) -> None:
-    if request.max_tokens == 0 and not request.echo:
-        raise RequestError(
-            "A 'max_tokens' of 0 asks for no text at all; set it to 1 or more, or 'echo' to true.",
-            param="max_tokens",
-        )
-
-
-def _stop_strings(request: SamplingRequest) -> tuple[str, ...]:
-    """None, one or several."""
-    stop = request.stop if request.stop is not None else ()
-    return (stop,) if isinstance(stop, str) else tuple(stop)
-
-
-def _check_logit_bias(request: SamplingRequest, base: BaseInfo) -> None:
-    """Refuse a bias of a token that this model does not have."""
-    wrong = next((i for i in request.logit_bias or {} if not 0 <= i < base.vocab_size), None)
-    if wrong is not None:
-        raise RequestError(
-            f"'logit_bias' names token {wrong}; this model's tokens are 0 to "
-            f"{base.vocab_size - 1}.",
-            param="logit_bias",
-        )
-
-
-def _num_top_logprobs(request: ChatCompletionRequest) -> int | None:
-    if request.logprobs:
-        return request.top_logprobs or 0
-    if request.top_logprobs:
-        raise RequestError("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
-    return None
-
-
-def _sampling_params(request: SamplingRequest, defaults: SamplingParams) -> SamplingParams:
-    """What the request says, and the base's defaults for the rest."""
-    given = {
-        name: value
-        for name in SamplingParams.__struct_fields__
-        if (value := getattr(request, name)) is not None
-    }
-    alias = request.repeat_penalty
-    if alias is not None and given.setdefault("repetition_penalty", alias) != alias:
-        raise RequestError(
-            "'repeat_penalty' and 'repetition_penalty' are one thing; give one of them.",
-            param="repeat_penalty",
-        )
-    if given.get("top_k") == -1:
-        given["top_k"] = 0
-    return msgspec.structs.replace(defaults, **given)
 
 
 def wire_model(info: ModelInfo) -> Model:

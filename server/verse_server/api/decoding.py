@@ -16,18 +16,16 @@ from verse_server.api.errors import RequestError
 from verse_server.api.json_text import refuse_byte_order_mark, refuse_repeated_keys
 from verse_server.api.tools import check_turn
 from verse_server.api.validation import explained, with_whole_numbers
-from verse_server.protocol.chat import ChatCompletionRequest
+from verse_server.protocol.chat import ChatCompletionMessageParam, ChatCompletionRequest
 from verse_server.protocol.completions import CompletionRequest
 from verse_server.protocol.field_rules import (
-    NOT_YET_OF_BOTH,
-    NOT_YET_OF_CHAT,
-    NOT_YET_OF_COMPLETIONS,
     RULES_OF_BOTH,
     RULES_OF_CHAT,
     RULES_OF_COMPLETIONS,
     RULES_OF_MESSAGES,
     RULES_OF_STREAM_OPTIONS,
     RULES_OF_STRUCTURED_OUTPUTS,
+    RULES_OF_TOKENIZE,
     FieldRule,
 )
 from verse_server.protocol.models import (
@@ -36,6 +34,7 @@ from verse_server.protocol.models import (
     UnloadLoRAAdapterRequest,
 )
 from verse_server.protocol.shared import SamplingRequest
+from verse_server.protocol.tokenization import DetokenizeRequest, TokenizeRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -45,6 +44,7 @@ _JSON = "application/json"
 _PLAIN = "identity"
 
 _chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
+_tokenize_decoder = msgspec.json.Decoder(TokenizeRequest)
 _completion_decoder = msgspec.json.Decoder(CompletionRequest)
 
 
@@ -55,24 +55,36 @@ def decode_chat_request(body: bytes) -> ChatCompletionRequest:
         RequestError: 400 with `param`: no JSON, a wrong type, out of bounds, unknown, unsupported.
     """
     request = decode_json(body, _chat_decoder)
-    _refuse_unsupported(request, (*RULES_OF_CHAT, *NOT_YET_OF_CHAT))
+    _refuse_unsupported(request, RULES_OF_CHAT)
     _check_shared(request)
-    for index, message in enumerate(request.messages):
-        _refuse_unsupported(message, RULES_OF_MESSAGES, f"messages[{index}].")
-        check_turn(message, index)
+    _check_messages(request.messages)
     return request
 
 
 def decode_completion_request(body: bytes) -> CompletionRequest:
     """Read a request to continue texts; raises as `decode_chat_request`."""
     request = decode_json(body, _completion_decoder)
-    _refuse_unsupported(request, (*RULES_OF_COMPLETIONS, *NOT_YET_OF_COMPLETIONS))
+    _refuse_unsupported(request, RULES_OF_COMPLETIONS)
     _check_shared(request)
     return request
 
 
+def decode_tokenize_request(body: bytes) -> TokenizeRequest:
+    """Read a text or a conversation to be tokenized; raises as `decode_chat_request`."""
+    request = decode_json(body, _tokenize_decoder)
+    _refuse_unsupported(request, RULES_OF_TOKENIZE)
+    _check_messages(request.messages or ())
+    return request
+
+
+def _check_messages(messages: Iterable[ChatCompletionMessageParam]) -> None:
+    for index, message in enumerate(messages):
+        _refuse_unsupported(message, RULES_OF_MESSAGES, f"messages[{index}].")
+        check_turn(message, index)
+
+
 def _check_shared(request: SamplingRequest) -> None:
-    _refuse_unsupported(request, (*RULES_OF_BOTH, *NOT_YET_OF_BOTH))
+    _refuse_unsupported(request, RULES_OF_BOTH)
     if request.structured_outputs is not None:
         _refuse_unsupported(
             request.structured_outputs, RULES_OF_STRUCTURED_OUTPUTS, "structured_outputs."
@@ -198,6 +210,18 @@ class StrictProbeBody(StrictBody[ProbeRequest]):
     """A request to measure one."""
 
     decode = staticmethod(_decoding(ProbeRequest))
+
+
+class StrictTokenizeBody(StrictBody[TokenizeRequest]):
+    """A request to tokenize."""
+
+    decode = staticmethod(decode_tokenize_request)
+
+
+class StrictDetokenizeBody(StrictBody[DetokenizeRequest]):
+    """A request to read tokens."""
+
+    decode = staticmethod(_decoding(DetokenizeRequest))
 
 
 class StrictUnloadBody(StrictBody[UnloadLoRAAdapterRequest]):

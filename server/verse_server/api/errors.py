@@ -168,8 +168,6 @@ def _of_engine(error: EngineError) -> Failure:
         case AdapterChangedError():
             return Failure(503, message, "adapter_changing", headers={"Retry-After": "1"})
         case PromptTooLongError():
-            # litellm and langchain know this error, and cut the conversation, by these words.
-            message = f"The prompt is too long: {message[0].lower()}{message[1:]}"
             return Failure(400, message, "context_length_exceeded", error.param)
         case InvalidRequestError():
             return Failure(400, message, "invalid_value", error.param)

@@ -32,7 +32,7 @@ from litestar.params import SkipValidation
 
 from verse_server.api.admission import DEADLINE_HEADER, PRIORITIES, PRIORITY_HEADER
 from verse_server.engine.interface import Engine
-from verse_server.protocol import chat, completions, models, shared
+from verse_server.protocol import chat, completions, models, shared, tokenization
 from verse_server.protocol import field_rules as rules
 
 EngineDependency = NamedDependency[SkipValidation[Engine]]
@@ -57,23 +57,26 @@ _STRUCTS = (
     models.LoadLoRAAdapterRequest,
     models.UnloadLoRAAdapterRequest,
     models.HealthResponse,
+    tokenization.TokenizeRequest,
+    tokenization.TokenizeResponse,
+    tokenization.DetokenizeRequest,
+    tokenization.DetokenizeResponse,
+    tokenization.TokenizerInfoResponse,
+    tokenization.VersionResponse,
     shared.ErrorResponse,
 )
 _RULES = {
     "ChatCompletionRequest": (
         *rules.RULES_OF_CHAT,
         *rules.RULES_OF_BOTH,
-        *rules.NOT_YET_OF_CHAT,
-        *rules.NOT_YET_OF_BOTH,
     ),
     "ChatCompletionMessageParam": rules.RULES_OF_MESSAGES,
     "CompletionRequest": (
         *rules.RULES_OF_COMPLETIONS,
         *rules.RULES_OF_BOTH,
-        *rules.NOT_YET_OF_COMPLETIONS,
-        *rules.NOT_YET_OF_BOTH,
     ),
     "ChatCompletionStreamOptions": rules.RULES_OF_STREAM_OPTIONS,
+    "TokenizeRequest": rules.RULES_OF_TOKENIZE,
     "StructuredOutputs": rules.RULES_OF_STRUCTURED_OUTPUTS,
 }
 _STREAM_OPTIONS = ("stream_options", {"type": "object"}, "stream")

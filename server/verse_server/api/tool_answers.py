@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from verse.tool_calls import ToolCall, ToolCallReader
 from verse_server.api.answering import ChatAnswers
@@ -144,6 +145,7 @@ class _Answer:
         self.has_begun = False
         self.unsent: list[TokenLogprob] = []
         """Of tokens whose text is held back."""
+        self.unsent_ids: tuple[int, ...] = ()
 
     def delta(self, piece: Piece) -> ChoiceDelta:
         """What a piece adds, in OpenAI's shape."""
@@ -190,6 +192,7 @@ class ToolAnswers(ChatAnswers):
     def _pieces(self, chunk: GenerationChunk) -> Iterator[ChunkChoice]:
         index, answer = chunk.index, self._answers[chunk.index]
         answer.unsent += chunk.logprobs
+        answer.unsent_ids += chunk.token_ids
         pieces = [*answer.reader.push(chunk.text)]
         if chunk.finish_reason is not None:
             pieces += answer.reader.flush()
@@ -199,10 +202,21 @@ class ToolAnswers(ChatAnswers):
             answer.has_begun = True
         for delta in deltas:
             # The first delta may be the role alone; tokens come with what they spell.
-            yield ChunkChoice(index=index, delta=delta, logprobs=self._sent(answer, delta))
+            yield ChunkChoice(
+                index=index,
+                delta=delta,
+                logprobs=self._sent(answer, delta),
+                token_ids=self._ids_sent(answer, delta),
+            )
         if (reason := self._reason(chunk, answer.num_calls)) is not None:
             left = self._sent(answer, None) if answer.unsent else None
-            yield ChunkChoice(index=index, delta=ChoiceDelta(), finish_reason=reason, logprobs=left)
+            yield ChunkChoice(
+                index=index,
+                delta=ChoiceDelta(),
+                finish_reason=reason,
+                logprobs=left,
+                token_ids=self._ids_sent(answer, None),
+            )
 
     def _sent(self, answer: _Answer, delta: ChoiceDelta | None) -> ChoiceLogprobs | None:
         """The logprobs that go with a delta; None where they were not asked for."""
@@ -210,6 +224,13 @@ class ToolAnswers(ChatAnswers):
             return None
         entries, answer.unsent = answer.unsent, []
         return self._logprobs(entries)
+
+    def _ids_sent(self, answer: _Answer, delta: ChoiceDelta | None) -> tuple[int, ...] | UnsetType:
+        """The tokens that go with a delta, as `_sent`; all that are left with the last one."""
+        if delta is not None and not delta.content and not delta.tool_calls:
+            return UNSET
+        ids, answer.unsent_ids = answer.unsent_ids, ()
+        return ids if self._return_ids else UNSET
 
     def _reason(self, last: GenerationChunk, num_calls: int) -> ChatFinishReason | None:
         """OpenAI says `stop` where the request named the function."""

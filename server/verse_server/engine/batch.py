@@ -62,12 +62,14 @@ class _Group(msgspec.Struct):
 class _RoutedModel(nn.Module):
     """The base as BatchGenerator calls it: routes adapters by the rows, keeps the logits aside."""
 
-    def __init__(self, model: nn.Module, bank: LoraBank, on_wait: Callable[[], None]) -> None:
+    def __init__(
+        self, model: nn.Module, bank: LoraBank, sampler: Sampler, on_wait: Callable[[], None]
+    ) -> None:
         super().__init__()
         self._model = model
         self._bank = bank
         self._on_wait = on_wait
-        self.sampler = Sampler()
+        self.sampler = sampler
         self._pending: tuple[mx.array, mx.array, BatchRows] | None = None
 
     def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
@@ -111,7 +113,10 @@ class Batch:
         self._base = base
         self._max_rows = max_rows
         self._prefixes = prefixes
-        self._routed = _RoutedModel(base.model, bank, on_wait)
+        # As mlx_lm.server: XTC must neither join lines nor make an answer endless.
+        newline = base.hf_tokenizer.encode("\n", add_special_tokens=False)
+        sampler = Sampler({*newline, *base.end_tokens})
+        self._routed = _RoutedModel(base.model, bank, sampler, on_wait)
         self._added: list[_Group] = []
         self._rows: dict[int, Sequence] = {}
         self._prefilling: dict[int, _Group] = {}
@@ -130,7 +135,12 @@ class Batch:
         return bool(self._rows) and drawn
 
     def add(
-        self, rows: Collection[Sequence], max_tokens: int, stop_tokens: Iterable[int] = ()
+        self,
+        rows: Collection[Sequence],
+        max_tokens: int,
+        stop_tokens: Iterable[int] = (),
+        *,
+        ignore_eos: bool = False,
     ) -> None:
         """Queue rows for prefill; they join at the next steps.
 
@@ -138,8 +148,9 @@ class Batch:
             rows: At least one, all of the same prompt, adapters and strengths.
             max_tokens: At least 1, for each.
             stop_tokens: Token ids that end a row besides the tokenizer's end tokens.
+            ignore_eos: The tokenizer's own do not.
         """
-        ends = frozenset((*self._base.end_tokens, *stop_tokens))
+        ends = frozenset(stop_tokens if ignore_eos else (*self._base.end_tokens, *stop_tokens))
         self._added.append(_Group(list(rows), max_tokens, ends))
 
     def step(self) -> list[Drawn]:

@@ -15,7 +15,17 @@ from typing import Any, cast
 import tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from verse.prompt import Message, PromptError, PromptFormat, Rendered, Tokenizer, Tool, render
+from verse.prompt import (
+    OPEN_ANSWER,
+    FrameOptions,
+    Message,
+    PromptError,
+    PromptFormat,
+    Rendered,
+    Tokenizer,
+    Tool,
+    render,
+)
 from verse_server.engine.errors import InvalidRequestError, PromptTooLongError
 from verse_server.engine.interface import still_wanted
 from verse_server.engine.token_bounds import TokenBound, make_token_bound
@@ -41,6 +51,7 @@ class PromptEncoder:
         messages: Sequence[Message],
         prompt_format: PromptFormat,
         tools: Sequence[Tool] | None = None,
+        options: FrameOptions = OPEN_ANSWER,
     ) -> tuple[int, ...]:
         """Render messages in a format, led by its system message if they have none.
 
@@ -56,7 +67,7 @@ class PromptEncoder:
                 prompt_format.with_system(messages),
                 prompt_format,
                 pieces,
-                add_generation_prompt=True,
+                options,
                 tools=tools,
             )
         except PromptError as error:
@@ -65,7 +76,7 @@ class PromptEncoder:
             raise PromptTooLongError(len(rendered.token_ids), self.context_length)
         return rendered.token_ids
 
-    def encode_text(self, text: str) -> tuple[int, ...]:
+    def encode_text(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
         """A text as it is, control tokens included, behind what the tokenizer begins texts with.
 
         Raises:
@@ -73,7 +84,7 @@ class PromptEncoder:
             CancelledError: nobody wants it any more.
         """
         _Limit(self.bound, self.context_length + 1, "prompt").check(text)
-        return tuple(self.tokenize(text, add_special_tokens=True))
+        return tuple(self.tokenize(text, add_special_tokens=add_special_tokens))
 
     def tokenize(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """What the tokenizer makes of a text, however long."""

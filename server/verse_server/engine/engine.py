@@ -4,13 +4,21 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from verse.base_model import BaseModel, BaseModelError
 from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
-from verse.prompt import POEM_SYSTEM, Message, PromptFormat, Tool, template_knows_tools
+from verse.prompt import (
+    OPEN_ANSWER,
+    POEM_SYSTEM,
+    FrameOptions,
+    Message,
+    PromptFormat,
+    Tool,
+    template_knows_tools,
+)
 from verse_server.config import EngineConfig
 from verse_server.engine.adapters.listing import AdapterVersion
 from verse_server.engine.adapters.lora import LoraBank
@@ -39,6 +47,7 @@ from verse_server.engine.types import (
     ModelInfo,
     SamplingParams,
     Target,
+    TokenizerInfo,
     WeightedAdapter,
 )
 from verse_server.engine.worker import Worker
@@ -158,15 +167,34 @@ class MlxEngine:
             ),
         )
 
+    @property
+    def tokenizer(self) -> TokenizerInfo:
+        """See `interface.Engine`."""
+        return _tokenizer_info(self._loaded.hf_tokenizer, self._info)
+
     def encode(
-        self, target: Target, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+        self,
+        target: Target,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        options: FrameOptions = OPEN_ANSWER,
     ) -> tuple[int, ...]:
         """See `interface.Engine`."""
-        return self._encoder.encode(messages, target.prompt_format, tools)
+        return self._encoder.encode(messages, target.prompt_format, tools, options)
 
-    def encode_text(self, text: str) -> tuple[int, ...]:
+    def encode_text(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
         """See `interface.Engine`."""
-        return self._encoder.encode_text(text)
+        return self._encoder.encode_text(text, add_special_tokens=add_special_tokens)
+
+    def tokenize(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+        """See `interface.Engine`."""
+        return tuple(self._encoder.tokenize(text, add_special_tokens=add_special_tokens))
+
+    def token_names(self, tokens: Sequence[int]) -> list[str]:
+        """See `interface.Engine`."""
+        names = cast(Any, self._loaded.hf_tokenizer).convert_ids_to_tokens(list(tokens))
+        # A row of the embedding that no token uses has no name.
+        return [name or "" for name in cast(list[str | None], names)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `interface.Engine`."""
@@ -232,13 +260,17 @@ class MlxEngine:
     ) -> AsyncGenerator[GenerationChunk, None]:
         if self._draining:
             raise EngineClosedError("The server is shutting down; send the request again.")
-        stops = (*(request.target.prompt_format.stop if request.framed else ()), *request.stop)
+        has_ends = request.framed and not request.ignore_eos
+        stops = (*(request.target.prompt_format.stop if has_ends else ()), *request.stop)
         mailbox = Mailbox()
         queued = EngineRequest(
             asked=request,
             mailbox=mailbox,
             digests=tuple(part.digest for part in request.target.parts),
-            stop_tokens=tuple(self._specials[s] for s in stops if s in self._specials),
+            stop_tokens=(
+                *(self._specials[s] for s in stops if s in self._specials),
+                *request.stop_token_ids,
+            ),
             # Spelled out in plain characters, a special token is text like any other.
             stop_strings=stops,
             seconds=min(
@@ -291,6 +323,20 @@ class MlxEngine:
             prompt_format=recorded.format,
             system=recorded.system,
         )
+
+
+def _tokenizer_info(hf_tokenizer: Any, base: BaseInfo) -> TokenizerInfo:
+    template = hf_tokenizer.chat_template
+    return TokenizerInfo(
+        tokenizer_class=type(hf_tokenizer).__name__,
+        vocab_size=base.vocab_size,
+        model_max_length=base.context_length,
+        bos_token=hf_tokenizer.bos_token,
+        eos_token=hf_tokenizer.eos_token,
+        pad_token=hf_tokenizer.pad_token,
+        unk_token=hf_tokenizer.unk_token,
+        chat_template=template if isinstance(template, str) else None,
+    )
 
 
 def _check_adapters_folder(config: EngineConfig) -> None:

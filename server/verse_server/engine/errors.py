@@ -82,8 +82,10 @@ class PromptTooLongError(InvalidRequestError):
     ) -> None:
         count = f"{num_prompt_tokens}" if is_exact else f"at least {num_prompt_tokens}"
         super().__init__(
-            f"This model's context is {context_length} tokens and the {param} take "
-            f"{count}, which leaves no room for an answer; shorten the {param}.",
+            # litellm, langchain and pydantic-ai each know this error by some of these words.
+            f"This model's maximum context length is {context_length} tokens. However, your "
+            f"{param} resulted in {count} tokens, which leaves no room for an answer: the prompt "
+            f"is too long. Please reduce the length of the {param}.",
             param=param,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextvars import ContextVar
 from typing import Protocol
 
-from verse.prompt import Message, Tool
+from verse.prompt import OPEN_ANSWER, FrameOptions, Message, Tool
 from verse_server.engine.types import (
     AdapterInfo,
     AdapterProbe,
@@ -18,6 +18,7 @@ from verse_server.engine.types import (
     Health,
     ModelInfo,
     Target,
+    TokenizerInfo,
 )
 
 still_wanted: ContextVar[Callable[[], bool]] = ContextVar(
@@ -110,8 +111,17 @@ class Engine(Protocol):
         """As `resolve`. While a new adapter is hashed, nobody waits but who asked for it."""
         ...
 
+    @property
+    def tokenizer(self) -> TokenizerInfo:
+        """What tokens the base has."""
+        ...
+
     def encode(
-        self, target: Target, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+        self,
+        target: Target,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        options: FrameOptions = OPEN_ANSWER,
     ) -> tuple[int, ...]:
         """Render the messages in the target's prompt format; takes a while, in any thread.
 
@@ -124,12 +134,20 @@ class Engine(Protocol):
         """
         ...
 
-    def encode_text(self, text: str) -> tuple[int, ...]:
+    def encode_text(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
         """A text as it is, control tokens included, behind what the tokenizer begins texts with.
 
         Raises:
             PromptTooLongError: it is longer than the context.
         """
+        ...
+
+    def tokenize(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+        """As `encode_text`, however long the text is."""
+        ...
+
+    def token_names(self, tokens: Sequence[int]) -> list[str]:
+        """What the tokenizer calls tokens of the vocabulary."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -94,11 +94,14 @@ class PromptScorer:
         following = list(row.prompt[start + 1 : start + 1 + len(inputs)])
         self._bank.route.set([row.adapter_slots], self._bank)
         logits = cast(mx.array, self._model(mx.array([inputs]), cache=prompt.cache))[0]
-        own, top_ids, top = _logprobs(logits, following, row.num_top_logprobs or 0)
+        num_top = prompt.request.asked.num_prompt_logprobs
+        own, ranks, top_ids, top = _logprobs(logits, following, num_top)
         mx.eval([entry.state for entry in prompt.cache])  # pyright: ignore[reportUnknownMemberType]
         return [
-            self._tokens.logprob(token, value, tuple(map(self._tokens.logprob, ids, values)))
-            for token, value, ids, values in zip(following, own, top_ids, top, strict=True)
+            self._tokens.logprob(token, value, tuple(map(self._tokens.logprob, ids, values)), rank)
+            for token, value, rank, ids, values in zip(
+                following, own, ranks, top_ids, top, strict=True
+            )
         ]
 
 
@@ -125,8 +128,8 @@ class _Prompt:
 
 def _logprobs(
     logits: mx.array, following: list[int], num_top: int
-) -> tuple[list[float], list[list[int]], list[list[float]]]:
-    """Of each token that follows, and of the likeliest in its place, likeliest first.
+) -> tuple[list[float], list[int], list[list[int]], list[list[float]]]:
+    """Of each token that follows, its rank, and of the likeliest in its place, likeliest first.
 
     Args:
         logits: (tokens, vocab), any float type.
@@ -135,12 +138,14 @@ def _logprobs(
     """
     logits = logits.astype(mx.float32)
     total = mx.logsumexp(logits, axis=-1, keepdims=True)
-    own = mx.take_along_axis(logits, mx.array(following)[:, None], axis=-1) - total
+    of_following = mx.take_along_axis(logits, mx.array(following)[:, None], axis=-1)
+    own, ranks = of_following - total, mx.sum(logits > of_following, axis=-1) + 1
     top_ids = _likeliest(logits, num_top)
     top = mx.take_along_axis(logits, top_ids, axis=-1) - total
-    mx.eval(own, top_ids, top)  # pyright: ignore[reportUnknownMemberType]
+    mx.eval(own, ranks, top_ids, top)  # pyright: ignore[reportUnknownMemberType]
     return (
         cast(list[float], own[:, 0].tolist()),
+        cast(list[int], ranks.tolist()),
         cast(list[list[int]], top_ids.tolist()),
         cast(list[list[float]], top.tolist()),
     )

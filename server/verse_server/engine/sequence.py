@@ -78,6 +78,7 @@ class Sequence:
         *,
         index: int = 0,
         matcher: Matcher | None = None,
+        ends: abc.Collection[int] = (),
     ) -> None:
         """Make one.
 
@@ -88,6 +89,7 @@ class Sequence:
             token_texts: What tokens stand for, in reports of log-probabilities.
             index: Tells the answers to one request apart; with one seed they draw differently.
             matcher: Says which tokens may come next; None allows all.
+            ends: Tokens that end it, and are not drawn before `min_tokens`.
         """
         self.request = request
         self.prompt = request.prompt
@@ -97,6 +99,7 @@ class Sequence:
         self.adapter_slots = adapter_slots
         self.index = index
         self.matcher = matcher
+        self.ends = tuple(ends)
         self.num_cached = 0
         """Tokens of the prompt whose keys and values were there already."""
         self.tokens: list[int] = []
@@ -111,6 +114,8 @@ class Sequence:
         self._text = text
         self._token_texts = token_texts
         self._num_tokens = 0
+        self._ids: list[int] = []
+        """Of the tokens that go out with the next chunk."""
         self._undecided: deque[TokenLogprob] = deque()
         """Of tokens whose text may still turn out to be a part of a stop string."""
         self._num_decided = 0
@@ -124,6 +129,12 @@ class Sequence:
     def has_begun(self) -> bool:
         """Whether the token in flight is one of the answer, and not the prompt's last."""
         return len(self.tokens) >= len(self.prompt)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the next token may be one that ends the answer."""
+        num_drawn = len(self.tokens) - len(self.prompt) + 1
+        return num_drawn >= self.request.min_tokens
 
     def next_key(self) -> list[int]:
         """A fresh key for one draw: two 32-bit words, as `mx.random.key` holds them."""
@@ -156,6 +167,7 @@ class Sequence:
                 reached one of its limits.
         """
         self._num_tokens += 1
+        self._ids.append(token)
         step, position = self.drawn.popleft()
         if not step.is_finite(position):
             raise self._overflow()
@@ -191,7 +203,7 @@ class Sequence:
             return
         noted = self.noted.popleft()
         # Who sums up log-probabilities counts on an entry for every token drawn, the end included.
-        if finish_reason != "stop" or self.request.score_prompt:
+        if finish_reason != "stop" or self.request.report_end:
             self._undecided.append(self._logprob(token, noted))
 
     def _release(self, *, all_of_them: bool) -> None:
@@ -212,11 +224,13 @@ class Sequence:
         self._is_announced = True
         texts, self._held = [*self._held, text], []
         logprobs, self._logprobs = tuple(self._logprobs), []
+        ids, self._ids = tuple(self._ids), []
         return GenerationChunk(
             index=self.index,
             text="".join(texts),
             target=self.request.target,
             completion_tokens=self._num_tokens,
+            token_ids=ids,
             cached_tokens=0 if self.request.score_prompt else self.num_cached,
             logprobs=logprobs,
             finish_reason=reason,

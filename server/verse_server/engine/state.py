@@ -149,6 +149,7 @@ class EngineState:
                 self.token_texts,
                 index=index,
                 matcher=None if request.grammar is None else request.grammar.matcher(),
+                ends=self._ends_of(request),
             )
             for index in range(asked.n)
         ]
@@ -156,7 +157,17 @@ class EngineState:
         if asked.score_prompt or not asked.max_tokens:
             self.scorer.add(request)
         else:
-            self.batch.add(request.sequences, asked.max_tokens, request.stop_tokens)
+            self.begin(request)
+
+    def begin(self, request: EngineRequest) -> None:
+        """Let its sequences into the batch."""
+        asked = request.asked
+        self.batch.add(
+            request.sequences,
+            asked.max_tokens,
+            request.stop_tokens,
+            ignore_eos=asked.ignore_eos,
+        )
 
     def retire(self, sequence: Sequence) -> bool:
         """A sequence is done, and with the last one its request; whether this was it."""
@@ -173,19 +184,25 @@ class EngineState:
         self.running.clear()
         return left
 
+    def _ends_of(self, request: EngineRequest) -> tuple[int, ...]:
+        own = () if request.asked.ignore_eos else self.resources.base.end_tokens
+        return (*own, *request.stop_tokens)
+
     def _text_of(self, request: EngineRequest) -> AnswerText:
         asked, base = request.asked, self.resources.base
         detokenizer = cast(Detokenizer, base.tokenizer.detokenizer)
-        if not asked.framed:  # a text goes on: its next word may begin with a space
+        goes_on = asked.continues or not asked.framed
+        if goes_on:  # its next word may begin with a space
             for token in base.hf_tokenizer.encode("a", add_special_tokens=False):
                 detokenizer.add_token(token)
             _ = detokenizer.last_segment
         return AnswerText(
             detokenizer,
             request.stop_strings,
-            asked.target.prompt_format.answer_prefix if asked.framed else "",
+            "" if goes_on else asked.target.prompt_format.answer_prefix,
             base.special_tokens,
             None if asked.num_top_logprobs is None else self.token_texts.bytes_of,
+            asked.min_tokens,
         )
 
 

@@ -124,6 +124,7 @@ class AnswerText:
         prefix: str = "",
         hidden: Collection[int] = (),
         bytes_of: Callable[[int], bytes] | None = None,
+        min_tokens: int = 0,
     ) -> None:
         """Begin an answer.
 
@@ -133,6 +134,7 @@ class AnswerText:
             prefix: Taken off its beginning.
             hidden: Tokens that have no text.
             bytes_of: What each token stands for; given, `num_begun` counts.
+            min_tokens: In the text of so many no stop is looked for.
         """
         self._detokenizer = detokenizer
         self._hidden = hidden
@@ -141,6 +143,7 @@ class AnswerText:
         self._bytes_of = bytes_of
         self._starts = TokenStarts()
         self._num_sent = 0
+        self._num_unstoppable = min_tokens
 
     @property
     def num_begun(self) -> int:
@@ -154,6 +157,7 @@ class AnswerText:
     def push(self, token: int) -> tuple[str, bool]:
         """Take a token in; returns as `StopMatcher.push` does."""
         shows = self.shows(token)
+        self._num_unstoppable -= 1
         if self._bytes_of is not None:
             self._starts.add(self._bytes_of(token) if shows else b"")
         if not shows:
@@ -173,7 +177,7 @@ class AnswerText:
             text, self._prefix = text.removeprefix(self._prefix), ""
         if text and self._bytes_of is not None:
             self._starts.read(len(text))
-        sent, stopped = self._matcher.push(text)
+        sent, stopped = (text, False) if self._num_unstoppable >= 0 else self._matcher.push(text)
         self._num_sent += len(sent)
         return sent, stopped
 
@@ -194,16 +198,22 @@ class TokenTexts:
         return cast(str, self._tokenizer.decode([token])).encode()
 
     def logprob(
-        self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()
+        self,
+        token: int,
+        logprob: float,
+        top: tuple[TokenLogprob, ...] = (),
+        rank: int | None = None,
     ) -> TokenLogprob:
         """A token's entry in a report."""
         text = self.text(token)
-        return TokenLogprob(token=text.token, bytes=text.bytes, logprob=logprob, top=top)
+        return TokenLogprob(
+            token=text.token, bytes=text.bytes, id=token, logprob=logprob, top=top, rank=rank
+        )
 
     def text(self, token: int) -> TokenText:
         """A token alone."""
         content = self.bytes_of(token)
-        return TokenText(token=content.decode("utf-8", "replace"), bytes=tuple(content))
+        return TokenText(token=content.decode("utf-8", "replace"), bytes=tuple(content), id=token)
 
     @cached_property
     def _added(self) -> set[int]:

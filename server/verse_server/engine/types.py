@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length"]
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How one row draws its tokens. The defaults draw from the model's own distribution.
 
-    Order, as in transformers: schema, bias, penalties, temperature, top_k, top_p, min_p, draw.
+    Order, as in transformers: schema, bias, penalties, temperature, top_k, top_p, min_p, XTC, draw.
     """
 
     temperature: float = 1.0
@@ -33,6 +33,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Added to the logits of these token ids, before the penalties."""
     seed: int | None = None
     """None draws a fresh one."""
+    xtc_probability: float = 0.0
+    """How often, step by step, the likeliest tokens are left out ("exclude top choices")."""
+    xtc_threshold: float = 0.1
+    """Of the tokens more probable than this, before temperature, only the least probable stays."""
 
     @property
     def is_greedy(self) -> bool:
@@ -137,6 +141,21 @@ class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its chat template shows tools, and calls of them in Qwen's form."""
 
 
+class TokenizerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The base's tokenizer, for those who encode texts elsewhere."""
+
+    tokenizer_class: str
+    vocab_size: int
+    model_max_length: int
+    """The context of the base."""
+    bos_token: str | None = None
+    eos_token: str | None = None
+    pad_token: str | None = None
+    unk_token: str | None = None
+    chat_template: str | None = None
+    """In Jinja."""
+
+
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A `model` field resolved: what to run and how its prompt is written."""
 
@@ -163,6 +182,8 @@ class TokenText(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     """Its text; bytes that are no whole character show as U+FFFD."""
     bytes: tuple[int, ...]
+    id: int = -1
+    """In the vocabulary; -1 where nobody has said."""
 
 
 class TokenLogprob(TokenText, frozen=True, kw_only=True):
@@ -174,6 +195,8 @@ class TokenLogprob(TokenText, frozen=True, kw_only=True):
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
     """The likeliest tokens in its place, likeliest first."""
+    rank: int | None = None
+    """Of a token of the prompt: 1 is the likeliest in its place."""
 
 
 class AdapterProbe(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,7 +241,20 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     num_top_logprobs: int | None = None
     """How many likeliest tokens to report with each one drawn; None reports nothing."""
     score_prompt: bool = False
-    """Report the prompt's own tokens as well, and with `num_top_logprobs` an answer's end token."""
+    """Report the prompt's own tokens as well."""
+    num_prompt_logprobs: int = 0
+    """How many likeliest tokens to report with each of the prompt's."""
+    report_end: bool = False
+    """With `num_top_logprobs`: report the end token of an answer too."""
+    ignore_eos: bool = False
+    """No end token ends an answer, neither the base's nor the prompt format's."""
+    min_tokens: int = 0
+    """Before so many, no token that would end the answer is drawn, and no stop string is heeded."""
+    stop_token_ids: tuple[int, ...] = ()
+    """End an answer as end tokens do."""
+    continues: bool = False
+    """Whether the prompt ends within an answer, which goes on: nothing is taken off its beginning.
+    """
     client: str = ""
     """Who asks; clients share the batch fairly."""
     is_batch: bool = False
@@ -245,6 +281,8 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True):
     """What wrote it. Not always the request's own: see `AdapterChangedError`."""
     completion_tokens: int
     """Tokens drawn so far for this answer, the end token included."""
+    token_ids: tuple[int, ...] = ()
+    """Those drawn since the chunk before, the end token included."""
     cached_tokens: int = 0
     """Tokens of the prompt that needed no computing."""
     logprobs: tuple[TokenLogprob, ...] = ()

@@ -340,7 +340,7 @@ class Worker:
         for chunk in chunks:
             state.outbox.add(request.mailbox, chunk)
         if request.asked.max_tokens:
-            state.batch.add(request.sequences, request.asked.max_tokens, request.stop_tokens)
+            state.begin(request)
         else:
             for sequence in list(request.sequences):
                 self._retire(sequence)

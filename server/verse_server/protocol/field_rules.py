@@ -92,10 +92,7 @@ RULES_OF_MESSAGES = (
     _only("audio", "the model reads text"),
     _only("function_call", "use tool_calls"),
 )
-RULES_OF_STREAM_OPTIONS = (
-    _only("continuous_usage_stats", "it is not there yet", False),
-    _only("include_obfuscation", "chunks are sent as they are", False),
-)
+RULES_OF_STREAM_OPTIONS = (_only("include_obfuscation", "chunks are sent as they are", False),)
 RULES_OF_STRUCTURED_OUTPUTS = (
     FieldRule("disable_fallback", "there is nothing to fall back to"),
     FieldRule("disable_any_whitespace", "white space in JSON is always one blank"),
@@ -103,26 +100,8 @@ RULES_OF_STRUCTURED_OUTPUTS = (
     _only("whitespace_pattern", "white space in JSON is always one blank"),
     _only("structural_tag", "use a grammar"),
 )
-
-_OF_BOTH: dict[str, tuple[object, ...]] = {
-    "xtc_probability": (0.0,),
-    "xtc_threshold": (),
-    "ignore_eos": (False,),
-    "min_tokens": (0,),
-    "stop_token_ids": ([],),
-    "prompt_logprobs": (),
-    "return_token_ids": (False,),
-}
-_OF_CHAT: dict[str, tuple[object, ...]] = {
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
-    "chat_template_kwargs": ({},),
-    "reasoning_effort": ("none", "minimal"),
-}
-NOT_YET_OF_BOTH = tuple(
-    _only(n, "it is not there yet", *neutral) for n, neutral in _OF_BOTH.items()
+RULES_OF_TOKENIZE = (
+    _only("chat_template", "the template comes from the model"),
+    _only("mm_processor_kwargs", "the model reads text", {}),
+    _only("tools", "the templates are given none", []),
 )
-NOT_YET_OF_CHAT = tuple(
-    _only(n, "it is not there yet", *neutral) for n, neutral in _OF_CHAT.items()
-)
-NOT_YET_OF_COMPLETIONS = (_only("add_special_tokens", "it is not there yet", True),)

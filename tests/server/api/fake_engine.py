@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from verse.prompt import Message, PromptFormat, Tool
+from verse.prompt import OPEN_ANSWER, FrameOptions, Message, PromptFormat, Tool
 from verse_server.engine.errors import (
     AdapterIncompatibleError,
     EngineClosedError,
@@ -31,6 +31,7 @@ from verse_server.engine.types import (
     ResidentVersion,
     SamplingParams,
     Target,
+    TokenizerInfo,
     TokenLogprob,
     TokenText,
     WeightedAdapter,
@@ -65,8 +66,13 @@ def _logprobs(text: str, num_top: int | None) -> tuple[TokenLogprob, ...]:
 
 def _scored(request: GenerationRequest) -> tuple[TokenText, ...]:
     first, *others = map(chr, request.prompt)
-    entries = [_logprobs(text, request.num_top_logprobs)[0] for text in others]
-    return (TokenText(token=first, bytes=tuple(first.encode())), *entries)
+    entries = [
+        msgspec.structs.replace(
+            _logprobs(text, request.num_prompt_logprobs)[0], id=ord(text), rank=1
+        )
+        for text in others
+    ]
+    return (TokenText(token=first, bytes=tuple(first.encode()), id=ord(first)), *entries)
 
 
 class FakeAdapters:
@@ -156,6 +162,7 @@ class FakeEngine:
         self.requests: list[GenerationRequest] = []
         self.encoded: list[Message] = []
         self.shown_tools: Sequence[Tool] | None = None
+        self.options = OPEN_ANSWER
         self.num_running = 0
         self.num_closed_early = 0
         self.hangs = hangs
@@ -189,17 +196,38 @@ class FakeEngine:
         return self.resolve(name)
 
     def encode(
-        self, target: Target, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+        self,
+        target: Target,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        options: FrameOptions = OPEN_ANSWER,
     ) -> tuple[int, ...]:
         self.encoded = list(messages)
-        self.shown_tools = tools
+        self.shown_tools, self.options = tools, options
         ids = tuple(ord(char) for message in messages for char in message.content)
         if len(ids) >= self.base.context_length:
             raise PromptTooLongError(len(ids), self.base.context_length)
         return ids or (0,)
 
-    def encode_text(self, text: str) -> tuple[int, ...]:
+    def encode_text(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
         return tuple(ord(char) % self.base.vocab_size for char in text)
+
+    @property
+    def tokenizer(self) -> TokenizerInfo:
+        return TokenizerInfo(
+            tokenizer_class="FakeTokenizer",
+            vocab_size=self.base.vocab_size,
+            model_max_length=self.base.context_length,
+            eos_token="<end>",
+            chat_template="{{ messages }}",
+        )
+
+    def tokenize(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+        ids = self.encode_text(text)
+        return (1, *ids) if add_special_tokens else ids
+
+    def token_names(self, tokens: Sequence[int]) -> list[str]:
+        return [f"<{token}>" for token in tokens]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(f"<{token}>" for token in tokens)
@@ -235,6 +263,7 @@ class FakeEngine:
                         text=text,
                         target=request.target,
                         completion_tokens=index + 1,
+                        token_ids=(100 + index,),
                         cached_tokens=1,
                         logprobs=_logprobs(text, request.num_top_logprobs),
                         finish_reason=self.finish_reason

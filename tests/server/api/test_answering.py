@@ -85,6 +85,8 @@ def written(
         n=n,
         num_top_logprobs=num_top,
         score_prompt=scores,
+        num_prompt_logprobs=num_top or 0,
+        report_end=scores,
     )
     scored = (TokenText(token="月", bytes=tuple("月".encode())), token("亮", -1.5))
     answers: list[list[GenerationChunk]] = []

@@ -13,7 +13,7 @@ from fake_engine import FakeEngine
 from live import live_server, wait_until
 from wire import CHAT, chat_body
 
-from verse.prompt import Message, Tool
+from verse.prompt import OPEN_ANSWER, FrameOptions, Message, Tool
 from verse_server.api.encoding_pool import (
     ENCODING_SHORT,
     LONG_CHARS,
@@ -84,18 +84,22 @@ class Encoding(FakeEngine):
         self.num_abandoned = 0
 
     def encode(
-        self, target: Target, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+        self,
+        target: Target,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        options: FrameOptions = OPEN_ANSWER,
     ) -> tuple[int, ...]:
         self.texts_encoded.append(messages[-1].content)
         wait_until(lambda: self.go_on.is_set() or not still_wanted.get()())
         if not still_wanted.get()():
             self.num_abandoned += 1
             raise CancelledError
-        return super().encode(target, messages, tools)
+        return super().encode(target, messages, tools, options)
 
-    def encode_text(self, text: str) -> tuple[int, ...]:
+    def encode_text(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
         self.texts_encoded.append(text)
-        return super().encode_text(text)
+        return super().encode_text(text, add_special_tokens=add_special_tokens)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -50,11 +50,18 @@ def test_each_engine_error_has_its_status_and_code(
     assert failure.body.error.type == named.get(status, "invalid_request_error")
 
 
-def test_a_prompt_that_is_too_long_is_told_in_the_words_litellm_and_langchain_know() -> None:
+def test_a_prompt_that_is_too_long_is_told_in_the_words_that_clients_know() -> None:
     failure = translate(PromptTooLongError(9, 8, param="prompt"))
     assert (failure.status, failure.code) == (400, "context_length_exceeded")
     assert failure.param == "prompt"
-    assert failure.message.startswith("The prompt is too long: this model's context is 8 tokens")
+    message = failure.message
+    assert message.startswith("This model's maximum context length is 8 tokens. However, your ")
+    assert "your prompt resulted in 9 tokens" in message
+    # litellm looks for the first in small letters, langchain for the second, pydantic-ai for the
+    # third or the first half of the first.
+    for words in ("this model's maximum context length is", "prompt is too long"):
+        assert words in message.lower()
+    assert "reduce the length of the messages" in str(PromptTooLongError(9, 8))
 
 
 def test_a_client_that_leaves_with_half_a_body_is_no_error_of_ours(

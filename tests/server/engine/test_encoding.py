@@ -63,7 +63,7 @@ def test_what_cannot_fit_is_refused_before_it_is_tokenized(encoder: Watched, tex
     with pytest.raises(PromptTooLongError, match="at least") as caught:
         encoder.encode([Message("user", text)], PromptFormat())
     assert caught.value.param == "messages"
-    with pytest.raises(PromptTooLongError, match=f"context is {CONTEXT} tokens") as caught:
+    with pytest.raises(PromptTooLongError, match=f"context length is {CONTEXT} tokens") as caught:
         encoder.encode_text(text)
     assert caught.value.param == "prompt"
     assert max(map(len, encoder.tokenized), default=0) < 100

@@ -45,8 +45,9 @@ def reference(base: Path, weights: Sequence[tuple[Path, float]], prompt: Sequenc
 
 
 async def score(engine: MlxEngine, model: str, **fields: Any) -> list[GenerationChunk]:
-    wanted: dict[str, Any] = {"score_prompt": True, "num_top_logprobs": 3, "max_tokens": 0}
-    chunks = engine.generate(request(engine, model, **(wanted | fields)))
+    wanted: dict[str, Any] = {"score_prompt": True, "num_top_logprobs": 3, "max_tokens": 0} | fields
+    wanted |= {"num_prompt_logprobs": wanted["num_top_logprobs"] or 0, "report_end": True}
+    chunks = engine.generate(request(engine, model, **wanted))
     return [chunk async for chunk in chunks]
 
 

@@ -21,7 +21,10 @@ _TRIALS = 4
 
 
 def draw(
-    logits: Weights, params: Sequence[SamplingParams], uniforms: Sequence[Callable[[], float]]
+    logits: Weights,
+    params: Sequence[SamplingParams],
+    uniforms: Sequence[Callable[[], float]],
+    never_excluded: Sequence[int] = (),
 ) -> NDArray[np.int32]:
     """One token for each row.
 
@@ -30,26 +33,54 @@ def draw(
             gets that one's place.
         params: How each row draws.
         uniforms: For each row its own source of numbers in [0, 1).
+        never_excluded: Tokens that XTC leaves alone.
 
     Returns:
         (batch,) token ids.
     """
     with np.errstate(over="ignore"):  # far below the largest is minus infinity, which has weight 0
         rows = zip(logits, params, uniforms, strict=True)
-        return np.array([_drawn(*row) for row in rows], dtype=np.int32)
+        return np.array([_drawn(*row, never_excluded) for row in rows], dtype=np.int32)
 
 
-def _drawn(logits: Weights, params: SamplingParams, uniform: Callable[[], float]) -> int:
+def _drawn(
+    logits: Weights,
+    params: SamplingParams,
+    uniform: Callable[[], float],
+    never_excluded: Sequence[int],
+) -> int:
     largest = logits.max()
     if params.is_greedy or not np.isfinite(largest):
         return int(logits.argmax())
     weights = np.exp((logits - largest) / params.temperature)
+    if params.xtc_probability > 0 and uniform() < params.xtc_probability:
+        return _place(_without_top_choices(logits, weights, params, never_excluded), uniform())
     if 0.5 <= params.top_p < 1 and not 0 < params.top_k < len(weights):
         place = _tried(weights, params, uniform)
         if place is not None:
             return place
     floor = _floor(weights, params)
     return _place(weights * (weights >= floor) if floor > 0 else weights, uniform())
+
+
+def _without_top_choices(
+    logits: Weights, weights: Weights, params: SamplingParams, never_excluded: Sequence[int]
+) -> Weights:
+    """The weights that XTC leaves, as mlx_lm's `apply_xtc`.
+
+    Probabilities are those before temperature, of what top_k, top_p and min_p keep.
+    """
+    kept = weights >= _floor(weights, params)
+    inside = np.where(kept, logits, -np.inf)
+    probabilities = np.exp(inside - inside.max())
+    probabilities /= probabilities.sum()
+    above = probabilities[probabilities > params.xtc_threshold]
+    if len(above):
+        excluded = probabilities > above.min()
+        excluded[list(never_excluded)] = False
+        inside[excluded] = -np.inf
+    # Of what is left the largest weight is 1 again: far below the excluded ones it may have been 0.
+    return np.exp((inside - inside.max()) / params.temperature)
 
 
 def _tried(weights: Weights, params: SamplingParams, uniform: Callable[[], float]) -> int | None:

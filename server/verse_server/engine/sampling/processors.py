@@ -1,6 +1,6 @@
 """What is done to a model's logits before tokens are drawn: grammar, bias, penalties.
 
-Engine thread only.
+Before all of them, a row that must not end yet loses its end tokens. Engine thread only.
 """
 
 from collections import Counter
@@ -18,6 +18,8 @@ from verse_server.engine.types import SamplingParams
 
 def processed(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
     """The logits after grammar, bias and penalties; arguments as of `sampler.sample`."""
+    if any(not row.may_end for row in rows):
+        logits = _kept_open(logits, rows)
     if any(row.matcher for row in rows):
         logits = _allowed(logits, inputs, rows)
     params = [row.sampling for row in rows]
@@ -45,6 +47,15 @@ def _allowed(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.arr
     which = mx.array(index)
     logits = mx.array(logits)  # assigning to the caller's own would change what it holds
     logits[which] = mx.where(mx.array(allowed), logits[which], -mx.inf)
+    return logits
+
+
+def _kept_open(logits: mx.array, rows: list[Sequence]) -> mx.array:
+    """Minus infinity at the tokens that end a row which has too few; others stay bit for bit."""
+    logits = mx.array(logits)  # assigning to the caller's own would change what it holds
+    for index, row in enumerate(rows):
+        if not row.may_end and row.ends:
+            logits[index, mx.array(row.ends)] = -mx.inf
     return logits
 
 

@@ -1,6 +1,6 @@
 """Draw the next token of every row in one go, each row by its own parameters.
 
-Order: grammar, bias, penalties (all three in `processors`), temperature, top_k, top_p, min_p, draw.
+Order: grammar, bias, penalties (all in `processors`), temperature, top_k, top_p, min_p, XTC, draw.
 Tokens that tie with the last one kept are kept too. Log-probabilities are those of the model,
 before any of these.
 
@@ -10,6 +10,7 @@ tokens before and builds the next forward. So the tokens handed out are an array
 later: the next forward is built on it, and they are drawn before it starts. Engine thread only.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,7 +25,12 @@ from verse_server.engine.sequence import DrawnLogits, NotedLogprobs, Sequence
 from verse_server.engine.types import SamplingParams
 
 
-def sample(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
+def sample(
+    logits: mx.array,
+    inputs: mx.array,
+    rows: list[Sequence],
+    never_excluded: Collection[int] = (),
+) -> mx.array:
     """One token for each row.
 
     Args:
@@ -32,11 +38,12 @@ def sample(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array
         inputs: (batch,) the tokens that gave them. They may still be in flight, which is why the
             rows' own lists do not hold them yet.
         rows: In the batch's order.
+        never_excluded: Tokens that XTC leaves alone.
 
     Returns:
         (batch,) token ids.
     """
-    drawn = _drawn(processed(logits, inputs, rows), rows)
+    drawn = _drawn(processed(logits, inputs, rows), rows, never_excluded)
     of_drawn = mx.take_along_axis(logits, drawn[:, None], axis=-1)[:, 0]
     mx.async_eval(of_drawn)  # pyright: ignore[reportUnknownMemberType]
     note_drawn(logits, drawn, of_drawn, rows)
@@ -63,7 +70,7 @@ def note_drawn(
     _note_logprobs(logits, drawn, rows)
 
 
-def _drawn(logits: mx.array, rows: list[Sequence]) -> mx.array:
+def _drawn(logits: mx.array, rows: list[Sequence], never_excluded: Collection[int]) -> mx.array:
     params = [row.sampling for row in rows]
     greedy = [p.is_greedy for p in params]
     if all(greedy):
@@ -71,7 +78,8 @@ def _drawn(logits: mx.array, rows: list[Sequence]) -> mx.array:
     logits = logits.astype(mx.float32)
     temperatures = [1.0 if p.is_greedy else p.temperature for p in params]
     tempered = logits / mx.array(temperatures)[:, None]
-    drawn = _draw(_restricted(tempered, params), [row.next_key() for row in rows])
+    restricted = _without_top_choices(logits, _restricted(tempered, params), rows, never_excluded)
+    drawn = _draw(restricted, [row.next_key() for row in rows])
     return mx.where(mx.array(greedy), mx.argmax(logits, axis=-1), drawn)
 
 
@@ -132,10 +140,42 @@ def _cutoffs(logits: mx.array, params: list[SamplingParams]) -> mx.array:
     return mx.take_along_axis(descending, num_kept - 1, axis=-1)
 
 
+def _without_top_choices(
+    logits: mx.array,
+    restricted: mx.array,
+    rows: list[Sequence],
+    never_excluded: Collection[int],
+) -> mx.array:
+    """Minus infinity at what XTC excludes, as mlx_lm's `apply_xtc`; other rows stay bit for bit.
+
+    Args:
+        logits: (batch, vocab), before temperature.
+        restricted: (batch, vocab), tempered; minus infinity outside top_k, top_p and min_p.
+        rows: In the batch's order.
+        never_excluded: Token ids.
+    """
+    chance = [(i, row.sampling.xtc_probability) for i, row in enumerate(rows)]
+    hit = [i for i, share in chance if share > 0 and rows[i].next_uniform() < share]
+    if not hit:
+        return restricted
+    index = mx.array(hit)
+    inside = restricted[index]
+    probabilities = mx.softmax(mx.where(inside > -mx.inf, logits[index], -mx.inf), axis=-1)
+    thresholds = mx.array([rows[i].sampling.xtc_threshold for i in hit])[:, None]
+    above = mx.where(probabilities > thresholds, probabilities, mx.inf)
+    excluded = probabilities > mx.min(above, axis=-1, keepdims=True)
+    if never_excluded:
+        excluded[:, mx.array(list(never_excluded))] = False
+    restricted = mx.array(restricted)  # assigning to the caller's own would change what it holds
+    restricted[index] = mx.where(excluded, -mx.inf, inside)
+    return restricted
+
+
 class Sampler:
     """Of one batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, never_excluded: Collection[int] = ()) -> None:
+        self._never_excluded = tuple(never_excluded)
         self._late: _LateDraw | None = None
 
     @property
@@ -147,7 +187,7 @@ class Sampler:
         """As `sampling.sample`; the numbers in the array are only there after `settle`."""
         self.settle()
         if not runs_on_cpu() or all(row.sampling.is_greedy for row in rows):
-            return sample(logits, inputs, rows)
+            return sample(logits, inputs, rows, self._never_excluded)
         mx.eval(inputs)  # pyright: ignore[reportUnknownMemberType]  (nobody shall wait for it later)
         self._late = _LateDraw.begin(logits, processed(logits, inputs, rows), rows)
         return self._late.tokens
@@ -156,7 +196,7 @@ class Sampler:
         """Draw what was left to be drawn."""
         late, self._late = self._late, None
         if late is not None:
-            late.finish()
+            late.finish(self._never_excluded)
 
 
 @dataclass(frozen=True)
@@ -180,12 +220,12 @@ class _LateDraw:
         mx.async_eval(logits, processed)  # pyright: ignore[reportUnknownMemberType]
         return cls(logits, processed, rows, tokens)
 
-    def finish(self) -> None:
+    def finish(self, never_excluded: tuple[int, ...]) -> None:
         """Wait for the logits, draw, and write the tokens where they are awaited."""
         mx.eval(self.logits, self.processed)  # pyright: ignore[reportUnknownMemberType]
         params = [row.sampling for row in self.rows]
         uniforms = [row.next_uniform for row in self.rows]
-        drawn = cpu.draw(_on_host(self.processed), params, uniforms)
+        drawn = cpu.draw(_on_host(self.processed), params, uniforms, never_excluded)
         np.array(self.tokens, copy=False)[:] = drawn
         of_drawn = _on_host(self.logits)[np.arange(len(drawn)), drawn]
         note_drawn(self.logits, self.tokens, of_drawn, self.rows)
