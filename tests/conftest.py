@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -8,6 +10,17 @@ settings.register_profile(
     "verse", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("verse")
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two workers with two threads each would wait for each other; commands inherit it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Several processes for the whole suite; none for the few tests that somebody names."""
+    is_whole = config.args == [*map(str, config.getini("testpaths"))] and not config.option.keyword
+    return min(os.cpu_count() or 1, 4) if is_whole else 0
 
 
 @pytest.fixture

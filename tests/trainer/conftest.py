@@ -1,5 +1,7 @@
 """A tiny random base for training runs; loaded only by the tests that ask for it."""
 
+from collections.abc import Generator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,24 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> "BaseModel":
 
 
 @pytest.fixture
-def runs(tiny_base: "BaseModel", tmp_path: Path) -> "Runs":
-    from tests.trainer.runs import Runs
+def quick() -> Generator[None]:
+    """Runs without what takes most of their time; see `runs.quick`."""
+    from tests.trainer import runs
 
-    return Runs(tiny_base, tmp_path)
+    with runs.quick():
+        yield
+
+
+@pytest.fixture
+def as_shipped() -> None:
+    """For a test whose runs are to compile their steps, wait for the disk and draw their losses."""
+
+
+@pytest.fixture
+def runs(
+    tiny_base: "BaseModel", tmp_path: Path, request: pytest.FixtureRequest
+) -> Generator["Runs"]:
+    from tests.trainer.runs import Runs, quick
+
+    with nullcontext() if "as_shipped" in request.fixturenames else quick():
+        yield Runs(tiny_base, tmp_path)

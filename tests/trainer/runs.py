@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from verse import openblas
 
@@ -19,7 +23,7 @@ from mlx_lm.models import qwen2  # noqa: E402
 
 from verse.base_model import BaseModel, load_base_model  # noqa: E402
 from verse.prompt import POEM_SYSTEM  # noqa: E402
-from verse_trainer import lora, run  # noqa: E402
+from verse_trainer import checkpoint, lora, run  # noqa: E402
 from verse_trainer.config import LoraConfig, TrainConfig  # noqa: E402
 from verse_trainer.events import Event  # noqa: E402
 from verse_trainer.loop import Outcome  # noqa: E402
@@ -54,6 +58,24 @@ POEMS = (
     ("井", "井里有一小块天，\n母亲每天打一桶上来。"),
     ("窗", "窗户替我看了一夜的雪。"),
 )
+
+
+@contextmanager
+def quick() -> Generator[None]:
+    """Runs of a few steps, by the dozen: compiling, drawing and the disk take most of their time.
+
+    On a new machine every kernel is compiled by g++. What is left out here is in the tests that ask
+    for `as_shipped`, and in those that run the command.
+    """
+
+    def skip(*_: object) -> None: ...
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", skip)
+        patch.setattr(checkpoint, "draw_losses", skip)
+        mx.disable_compile()
+        yield
+        mx.enable_compile()
 
 
 def build_model(folder: Path, **overrides: Any) -> Path:

@@ -98,6 +98,7 @@ def test_arguments_that_mlx_does_not_take(runs: Runs, changes: dict[str, Any]) -
     assert "cannot be used" in sentence_of(runs, ConfigError, **changes)
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import mlx.core as mx
 import msgspec
 import pytest
 
-from tests.trainer.runs import POEMS, Runs, chat, fresh, pairs, write_data, write_rows
+from tests.trainer.runs import POEMS, Runs, chat, fresh, pairs, quick, write_data, write_rows
 from verse_trainer import evaluation, events, lora
 from verse_trainer.events import (
     Evaluated,
@@ -83,7 +83,12 @@ def examples(tiny_base: Any, tmp_path_factory: pytest.TempPathFactory) -> list[E
     write_rows(preferences.data / "train.jsonl", pairs(5))
     write_rows(preferences.data / "valid.jsonl", pairs(2))
     write_rows(preferences.data / "test.jsonl", [chat(*POEMS[11])])
-    long.train(long.config(iters=6, batch_size=4))
+    with quick():
+        long.train(long.config(iters=6, batch_size=4))
+        return _examples(short, long, preferences, stopped)
+
+
+def _examples(short: Runs, long: Runs, preferences: Runs, stopped: Runs) -> list[Example]:
     return [
         Example(short, iters=2, test=True, num_layers=1, sample_every=2, sample_themes=("河",)),
         Example(

@@ -1,14 +1,12 @@
 """A run in parts, ended or stopped in between and made longer, is the run in one piece."""
 
 import json
-import os
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import mlx.core as mx
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
@@ -94,23 +92,6 @@ class Walk:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    """Runs of a few steps, by the dozen: compiling and drawing would take most of their time.
-
-    That a step is the same compiled is seen in the test without this, in test_resume.py and in
-    test_run_folders.py; so is what a power cut leaves.
-    """
-
-    def skip(*_: object) -> None: ...
-
-    monkeypatch.setattr(os, "fsync", skip)
-    monkeypatch.setattr(checkpoint, "draw_losses", skip)
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
-
-
-@pytest.fixture
 def walk(runs: Runs) -> Any:
     def new(name: str, **keys: Any) -> Walk:
         return Walk(Runs(runs.base, runs.root / name), {"patience": None, **keys})
@@ -131,6 +112,7 @@ def test_the_rule_of_updates_is_the_one_counted_by_hand(
     assert endless == [s for s in updates_of(per_epoch, accumulation, 10_000) if s <= total]
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_a_longer_run_takes_back_the_update_of_its_former_end(walk: Any) -> None:
     keys: dict[str, Any] = {"batch_size": 1, "grad_accumulation_steps": 4, "save_every": 20}
     parts, whole = walk("parts", **keys), walk("whole", **keys)
@@ -148,7 +130,6 @@ def test_a_longer_run_takes_back_the_update_of_its_former_end(walk: Any) -> None
     )
 
 
-@pytest.mark.usefixtures("quick")
 def test_an_ended_run_has_made_its_last_update_however_often_it_is_resumed(walk: Any) -> None:
     parts = walk("parts", batch_size=1, grad_accumulation_steps=4, save_every=20)
     parts.go(5)
@@ -162,7 +143,6 @@ def test_an_ended_run_has_made_its_last_update_however_often_it_is_resumed(walk:
     assert files_of(parts.runs.folder) == files
 
 
-@pytest.mark.usefixtures("quick")
 def test_the_end_of_a_shorter_run_does_not_count_towards_an_early_stop(walk: Any) -> None:
     keys: dict[str, Any] = {"save_every": 4, "patience": 2, "learning_rate": 0.3}
     parts, whole = walk("parts", **keys), walk("whole", **keys)
@@ -175,7 +155,6 @@ def test_the_end_of_a_shorter_run_does_not_count_towards_an_early_stop(walk: Any
     assert outcome.best_valid_loss == min(entry["valid_loss"] for entry in parts.history.values())
 
 
-@pytest.mark.usefixtures("quick")
 def test_the_end_is_reported_once_however_often_the_run_is_made_longer(walk: Any) -> None:
     parts = walk("parts", test=True)
     write_data(parts.runs.data)
@@ -191,7 +170,6 @@ def test_the_end_is_reported_once_however_often_the_run_is_made_longer(walk: Any
 ACCUMULATING: dict[str, Any] = {"batch_size": 1, "grad_accumulation_steps": 4}
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("step", "keys"),
     [
@@ -230,7 +208,6 @@ def left_by(walk: Walk) -> dict[str, Any]:
     }
 
 
-@pytest.mark.usefixtures("quick")
 def test_killed_while_it_ends_where_it_was_stopped_it_ends_there_later(
     walk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +269,7 @@ KEYS: dict[str, Any] = {
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @settings(
-    max_examples=20,
+    max_examples=8,
     deadline=None,
     phases=[
         Phase.explicit,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.trainer.runs import POEMS, Runs, chat, files_of, pairs, write_data, write_rows
+from tests.trainer.runs import POEMS, Runs, chat, files_of, pairs, quick, write_data, write_rows
 from verse_trainer import checkpoint
 from verse_trainer.checkpoint import read_state
 from verse_trainer.config import LoraConfig, ScheduleConfig, TrainConfig
@@ -76,12 +76,13 @@ def result(runs: Runs) -> dict[str, Any]:
 def uninterrupted(tiny_base: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     runs = Runs(tiny_base, tmp_path_factory.mktemp("whole"))
     write_data(runs.data, num_train=5, num_valid=2)
-    with pytest.MonkeyPatch.context() as patch, killed_at(None, patch) as moments:
+    with quick(), pytest.MonkeyPatch.context() as patch, killed_at(None, patch) as moments:
         runs.train(runs.config(**HARD))
     return result(runs), moments[0]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 @settings(
     max_examples=10,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -279,6 +280,7 @@ def test_a_damaged_state_is_named(runs: Runs) -> None:
         runs.prepare(runs.config(resume=True))
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_preferences_are_resumed_too(runs: Runs) -> None:
     for folder in (runs.data, runs.root / "whole" / "data"):
         write_rows(folder / "train.jsonl", pairs(5))
@@ -309,7 +311,8 @@ run.train(prepared, lambda event: print(type(event).__name__, flush=True))
 
 def run_and_kill_after(config: TrainConfig, num_events: int | None) -> int:
     command = [sys.executable, "-c", PROGRAM, msgspec.json.encode(config).decode()]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "MLX_DISABLE_COMPILE": "1"}  # as in the run that is not killed
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     seen = 0
     with process.stdout:

@@ -39,6 +39,7 @@ from verse_trainer.events import (
 from verse_trainer.run_record import read_record
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_a_run_learns_and_leaves_an_adapter_behind(runs: Runs) -> None:
     outcome = runs.train(runs.config(epochs=4, patience=None))
     assert (outcome.reason, outcome.step) == ("finished", 16)
@@ -198,6 +199,7 @@ def test_the_record_says_where_the_weights_come_from_and_names_no_place(runs: Ru
         assert str(runs.base.path.parent) not in text
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_the_curve_is_drawn(runs: Runs) -> None:
     runs.train()
     assert (runs.folder / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -208,6 +210,7 @@ def test_a_curve_needs_no_evaluation(tmp_path: Path) -> None:
     assert (tmp_path / "loss.png").stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_without_matplotlib_a_run_ends_as_well_and_draws_nothing(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
