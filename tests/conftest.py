@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,9 +14,13 @@ settings.register_profile(
 settings.load_profile("verse")
 
 
-if "PYTEST_XDIST_WORKER" in os.environ:
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # Two workers with two threads each would wait for each other; commands inherit it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # mlx keeps compiled kernels there, and would load one that another worker is still writing.
+    kernels = Path(tempfile.gettempdir(), f"verse-tests-{os.getuid()}-{worker}")
+    kernels.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = str(kernels)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
