@@ -16,6 +16,7 @@ import msgspec
 
 from verse.adapter_config import AdapterConfig, PeftConfig
 from verse.safetensors_header import SafetensorsHeaderError, TensorEntry, read_header
+from verse.terminal import are, counted
 
 Shape = tuple[int, ...]
 Factor = Literal["a", "b", "m"]
@@ -122,8 +123,8 @@ def plan_adapter(
     named = {module: names for module, names in found.items() if config.adapts(module)}
     if not named:
         raise AdapterFileError(
-            f"adapter_config.json names none of its {len(found)} modules ({_some([*found])}) as "
-            "adapted, so it would change nothing."
+            f"adapter_config.json names none of its {counted(len(found), 'module')} "
+            f"({_some([*found])}) as adapted, so it would change nothing."
         )
     if base_modules is not None:
         _check_modules(set(named), base_modules)
@@ -179,7 +180,10 @@ def _notes(left_out: list[str], unused: list[str], is_peft: bool) -> tuple[str, 
             f"them as adapted ({_some(left_out)}); {'PEFT' if is_peft else 'mlx-lm'} does the same"
         )
     if unused:
-        notes.append(f"{len(unused)} tensors that only training uses are ignored ({_some(unused)})")
+        notes.append(
+            f"{counted(len(unused), 'tensor')} that only training uses "
+            f"{are(len(unused))} ignored ({_some(unused)})"
+        )
     return tuple(notes)
 
 
@@ -211,13 +215,14 @@ def _check_modules(named: set[str], base_modules: Mapping[str, ModuleShape]) -> 
     missing = sorted(named - set(base_modules))
     if len(missing) == len(named):
         raise UnmatchedModulesError(
-            f"none of its {len(named)} modules is a Linear layer of this base ({_some(missing)}); "
-            "it was trained on another one.",
+            f"none of its {counted(len(named), 'module')} is a Linear layer of this base "
+            f"({_some(missing)}); it was trained on another one.",
             missing,
         )
     if missing:
         raise UnmatchedModulesError(
-            f"{len(missing)} of its {len(named)} modules are no Linear layers of this base "
+            f"{len(missing)} of its {counted(len(named), 'module')} "
+            f"{'is no Linear layer' if len(missing) == 1 else 'are no Linear layers'} of this base "
             f"({_some(missing)}); it was trained on another one, or on layers of another kind.",
             missing,
         )

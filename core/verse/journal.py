@@ -28,6 +28,7 @@ from filelock import lock_descriptor
 
 from verse import UserError, jsonl
 from verse.atomic_file import sync_folder
+from verse.terminal import counted
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -235,7 +236,7 @@ class Journal(Generic[T]):
             if lock is not self._lock:
                 lock.release()
             raise
-        lines = f"{len(entries)} line{'' if len(entries) == 1 else 's'}"
+        lines = counted(len(entries), "line")
         where = (
             f"it was written again, with {lines}"
             if is_free

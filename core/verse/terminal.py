@@ -37,6 +37,20 @@ def shown(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_CODES)
 
 
+def counted(number: float, thing: str) -> str:
+    """`1 poem`, `2 poems`, `2 copies`, for a thing in the singular."""
+    if number == 1:
+        return f"1 {thing}"
+    shown_number = f"{number:g}" if isinstance(number, float) else f"{number}"
+    is_ies = thing.endswith("y") and thing[-2:-1] not in "aeiou"
+    return f"{shown_number} {thing[:-1]}ies" if is_ies else f"{shown_number} {thing}s"
+
+
+def are(number: int) -> str:
+    """`is` for one and `are` for more, behind what is counted."""
+    return "is" if number == 1 else "are"
+
+
 def show(text: object, *, stderr: bool = False) -> None:
     """Print a line, or several; at once, since a command may write to the same terminal next."""
     print(shown(str(text)), file=sys.stderr if stderr else sys.stdout, flush=True)

@@ -29,7 +29,7 @@ def test_the_figures_of_a_run_that_writes() -> None:
     tally.count(Candidate(theme="河", text="水", completion_tokens=20, duplicate_of="x"))
     tally.failed = 1
     assert tally.progress(110.0) == RunProgress(
-        2, 5, "360 poems/h, 2 tokens/s, 1 duplicates, 0 copies, 1 failed, 0:20 left"
+        2, 5, "360 poems/h, 2 tokens/s, 1 duplicate, 0 copies, 1 failed, 0:20 left"
     )
 
 

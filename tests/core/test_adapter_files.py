@@ -96,7 +96,7 @@ def test_float64_is_taken_by_who_converts_it(file: Path) -> None:
 def test_what_only_training_uses_is_ignored_by_name_and_noted(file: Path, name: str) -> None:
     planned = plan(file, {**peft_tensors(), name: numbers(16)})
     assert planned.modules.keys() == BASE_MODULES.keys()
-    assert planned.notes == (f"1 tensors that only training uses are ignored ({name})",)
+    assert planned.notes == (f"1 tensor that only training uses is ignored ({name})",)
 
 
 def test_what_only_training_uses_is_no_adapter_alone(file: Path) -> None:

@@ -16,6 +16,7 @@ from mlx_lm.tuner.utils import (
 )
 
 from verse.base_model import linear_shapes
+from verse.terminal import counted
 from verse_trainer.config import TrainConfig
 from verse_trainer.errors import ConfigError, TrainingError
 
@@ -171,7 +172,8 @@ def trained_blocks(model: nn.Module, num_layers: int) -> list[nn.Module]:
     blocks = cast(list[nn.Module], cast(Any, model).layers)
     if num_layers > len(blocks):
         raise ConfigError(
-            f"num_layers is {num_layers}, but the model has {len(blocks)} layers; -1 means all."
+            f"num_layers is {num_layers}, but the model has "
+            f"{counted(len(blocks), 'layer')}; -1 means all."
         )
     return list(blocks[-num_layers:] if num_layers > 0 else blocks)
 

@@ -5,6 +5,7 @@ No model is needed.
 
 from typing import TYPE_CHECKING, Any
 
+from verse.terminal import are, counted
 from verse_trainer.config import TrainConfig, complete_schedule, num_decay_updates
 from verse_trainer.events import Forecast
 from verse_trainer.memory import alternatives, memory_of, read_architecture
@@ -161,11 +162,13 @@ def _tokens(forecast: Forecast) -> str:
 
 def _steps(forecast: Forecast, config: TrainConfig) -> str:
     epochs = forecast.total_steps / max(1, forecast.steps_per_epoch)
-    words = f"{forecast.total_steps} of up to {config.batch_size} rows = {epochs:.1f} epochs"
+    words = (
+        f"{forecast.total_steps} of up to {counted(config.batch_size, 'row')} = {epochs:.1f} epochs"
+    )
     if forecast.total_updates != forecast.total_steps:
-        words += f", {forecast.total_updates} updates"
+        words += f", {counted(forecast.total_updates, 'update')}"
     if forecast.start_step:
-        words += f"; {forecast.start_step} steps are done already"
+        words += f"; {counted(forecast.start_step, 'step')} {are(forecast.start_step)} done already"
     return words
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from verse.journal import Journal
 from verse.records import JournalEntry, OrderName
+from verse.terminal import counted
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.more import More, PoemServer, more_file, read_more
 from verse_clients.curate.order import default_order
@@ -149,5 +150,7 @@ def _notices(journal: Journal[JournalEntry], num_twice: int) -> list[str]:
             f"{journal.torn.name}."
         )
     if num_twice:
-        notices.append(f"{num_twice} poems appear more than once in the files; each is shown once.")
+        notices.append(
+            f"{counted(num_twice, 'poem')} more than once in the files; each is shown once."
+        )
     return notices

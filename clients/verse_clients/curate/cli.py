@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from verse.folders import RULE
 from verse.records import OrderName
-from verse.terminal import show
+from verse.terminal import counted, show
 from verse_clients.curate import Appearance, CurateError
 
 
@@ -114,7 +114,7 @@ def open_window(
     app.more = make_more(app, base_url, api_key, model)
     unsaved = run(app, appearance=appearance, type_percent=type_percent)
     if unsaved:
-        raise CurateError(f"{journal} could not be written; {unsaved} decisions are lost.")
+        raise CurateError(f"{journal} could not be written; {counted(unsaved, 'decision')} lost.")
     if app.journal.recovered is not None:
         raise CurateError(app.journal.recovered)
 

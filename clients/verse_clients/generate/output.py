@@ -17,6 +17,7 @@ from verse.adapter_folder import checkpoint_file
 from verse.atomic_file import replace_file
 from verse.journal import AsyncJournal
 from verse.records import Candidate
+from verse.terminal import counted
 from verse_clients.errors import InputError, OutputError
 from verse_clients.generate.plan import Cell, unexpected
 from verse_clients.markdown import book
@@ -113,7 +114,7 @@ def check_plan(path: Path, plan: Iterable[Cell], written: Sequence[Candidate]) -
     others = unexpected(plan, written)
     if others:
         raise OutputError(
-            f"{path} holds {len(others)} poems of another plan (such as one on "
+            f"{path} holds {counted(len(others), 'poem')} of another plan (such as one on "
             f"{others[0].theme!r}); name another file with -o, or add to it with --extend."
         )
 

@@ -12,6 +12,7 @@ import msgspec
 from verse import terminal
 from verse.records import Candidate, Sampling
 from verse.similarity import NEAR
+from verse.terminal import are, counted
 from verse_clients.chat_prompts import Prompt
 from verse_clients.errors import OutputError, ServerError, UnfinishedError
 from verse_clients.generate import inputs
@@ -196,7 +197,8 @@ class GenerationRun:
         if self._tally is None:
             return why
         path = self._options.poems if self._output is None else self._output.path
-        there = f"{self._tally.done} of {self._tally.total} poems are in {path}"
+        done = self._tally.done
+        there = f"{done} of {counted(self._tally.total, 'poem')} {are(done)} in {path}"
         return f"{why} {there}; run the same command again to continue."
 
     async def _write(self, plan: Sequence[Cell]) -> None:
@@ -240,7 +242,7 @@ class GenerationRun:
             self._ended = time.monotonic()
             self.poems += run.poems
         if tally.failed:
-            number = f"{tally.failed} poem{'' if tally.failed == 1 else 's'}"
+            number = counted(tally.failed, "poem")
             raise UnfinishedError(self.so_far(f"{number} could not be written."))
 
     def _concurrency(self) -> int:
@@ -263,14 +265,14 @@ def described(plan: Sequence[Cell], missing_: Sequence[Cell], path: Path) -> lis
     """The plan's size, and how many poems each source is to write."""
     counts = Counter(cell.source.model for cell in plan)
     sizes = {
-        "themes": len({cell.theme for cell in plan}),
-        "variants": len({cell.variant for cell in plan}),
-        "samples": len({cell.sample for cell in plan}),
+        "theme": len({cell.theme for cell in plan}),
+        "variant": len({cell.variant for cell in plan}),
+        "sample": len({cell.sample for cell in plan}),
     }
-    factors = " x ".join(f"{number} {name}" for name, number in sizes.items())
+    factors = " x ".join(counted(number, name) for name, number in sizes.items())
     return [
-        *(f"{model}: {count} poems" for model, count in counts.items()),
-        f"{len(counts)} models x {factors} = {len(plan)} poems; "
+        *(f"{model}: {counted(count, 'poem')}" for model, count in counts.items()),
+        f"{counted(len(counts), 'model')} x {factors} = {counted(len(plan), 'poem')}; "
         f"{len(plan) - len(missing_)} of them are in {path}, {len(missing_)} to be written.",
     ]
 

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from verse.records import Candidate
+from verse.terminal import are, counted
 from verse_clients.measures import Diversity, diversity, equal_samples
 from verse_clients.progress import RunProgress, duration
 from verse_clients.screening import CopyLimits
@@ -75,8 +76,8 @@ class RunTally(msgspec.Struct, kw_only=True):
         parts = [
             f"{self.poems_per_hour(now):.0f} poems/h",
             f"{self.tokens_per_second(now):.0f} tokens/s",
-            f"{self.duplicates} duplicates",
-            f"{self.copies} copies",
+            counted(self.duplicates, "duplicate"),
+            counted(self.copies, "copy"),
             f"{self.failed} failed" if self.failed else "",
             "" if left is None else f"{duration(left)} left",
         ]
@@ -158,7 +159,9 @@ def summarise(poems: Iterable[Candidate], run: RunFigures | None = None) -> Gene
 def tables(summary: GenerationSummary) -> list[Table | str]:
     """For a terminal or a file."""
     size = max((group.diversity.num_poems for group in summary.groups), default=0)
-    title = f"Diversity of {size} poems each: distinct runs of 1 to 4 characters, and more"
+    title = (
+        f"Diversity of {counted(size, 'poem')} each: distinct runs of 1 to 4 characters, and more"
+    )
     return [*_run(summary.run), _counts(summary), _measures(summary, title), *_copies(summary)]
 
 
@@ -189,7 +192,7 @@ def _copy_line(poem: Candidate) -> CopyLine:
 def _run(run: RunFigures | None) -> list[str]:
     if run is None:
         return []
-    there = f"{run.done} of {run.total} poems are done"
+    there = f"{run.done} of {counted(run.total, 'poem')} {are(run.done)} done"
     if not run.written:
         return [f"{there}, none of them by this run."]
     return [
@@ -249,4 +252,4 @@ def _copies(summary: GenerationSummary) -> list[str]:
         for copy in sorted(summary.copies, key=lambda copy: -len(copy.run))[:_SHOWN_COPIES]
     ]
     more = len(summary.copies) - len(lines)
-    return lines + ([f"and {more} more copies"] if more > 0 else [])
+    return lines + ([f"and {counted(more, 'more copy')}"] if more > 0 else [])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from verse.records import JournalEntry
 from verse.replay import Replay
+from verse.terminal import counted
 from verse_clients.errors import InputError
 from verse_clients.judge.metrics import (
     Estimate,
@@ -102,7 +103,7 @@ def lines(learned: LearnedWeights) -> list[str]:
         Estimate(*row) for row in (learned.auc_before, learned.auc_after, learned.gain) if row
     )
     report_lines.append(
-        f"Cross-validated AUC on {learned.num_decisions} decisions: {before} with "
+        f"Cross-validated AUC on {counted(learned.num_decisions, 'decision')}: {before} with "
         f"equal weights, {after} with learned ones."
     )
     if gain.low > 0:

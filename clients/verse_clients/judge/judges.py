@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from verse.terminal import counted
 from verse_clients.errors import InputError
 from verse_clients.judge.client import Judge, JudgeContext
 from verse_clients.judge.costs import FREE, Price, price_of
@@ -184,6 +185,7 @@ def _one_each(values: Sequence[str], number: int, flag: str) -> list[str]:
         return [values[0]] * number
     if values and len(values) != number:
         raise InputError(
-            f"{number} judges but {len(values)} {flag}; give one for each judge, or one for all."
+            f"{counted(number, 'judge')} but {len(values)} {flag}; "
+            "give one for each judge, or one for all."
         )
     return list(values)

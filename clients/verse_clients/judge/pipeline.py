@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from verse.records import Candidate, Judgment, Poem
+from verse.terminal import counted
 from verse_clients.judge.client import Judge
 from verse_clients.judge.costs import BudgetSpentError
 from verse_clients.judge.prompts import MAX_BATCH, Language, Question, make_question, read_prompt
@@ -298,7 +299,7 @@ def _notes(pipeline: JudgingPipeline, orders: Sequence[Sequence[str]]) -> list[s
     notes: list[str] = []
     if pipeline.not_asked:
         notes.append(
-            f"The limit was reached with {pipeline.not_asked} questions left; "
+            f"The limit was reached with {counted(pipeline.not_asked, 'question')} left; "
             "run again with a higher limit to continue."
         )
     if troubles := pipeline.troubles():

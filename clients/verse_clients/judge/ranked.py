@@ -11,6 +11,7 @@ import msgspec
 
 from verse.atomic_file import replace_file
 from verse.records import AnswerFormat, Candidate, RubricScores
+from verse.terminal import are, counted
 from verse_clients.errors import InputError, OutputError
 from verse_clients.screening import Finding, Reason
 
@@ -207,6 +208,6 @@ def check_output(path: Path, ids: Iterable[str]) -> None:
     others = {poem.candidate.id for poem in ranked.poems} - set(ids)
     if others:
         raise OutputError(
-            f"{path} ranks {len(others)} poems that are not in the input, so it belongs to "
-            "another run; name another file with -o."
+            f"{path} ranks {counted(len(others), 'poem')} that {are(len(others))} not in "
+            "the input, so it belongs to another run; name another file with -o."
         )

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from verse.records import JournalEntry
 from verse.replay import Replay, is_blind, last_comparisons
+from verse.terminal import counted
 from verse_clients.judge.metrics import (
     FINAL,
     Consistency,
@@ -225,7 +226,8 @@ def report_tables(report: Report) -> Iterator[RenderableType]:
 
 def _decision_counts(report: Report) -> str:
     parts = [
-        f"{report.num_decisions} decisions counted, {report.num_taken} of them accepted the poem."
+        f"{counted(report.num_decisions, 'decision')} counted, "
+        f"{report.num_taken} of them accepted the poem."
     ]
     left_out = {
         "not made blind, or before the order shown was recorded": report.num_not_blind,

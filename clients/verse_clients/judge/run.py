@@ -16,6 +16,7 @@ import msgspec
 from verse import terminal
 from verse.records import Candidate, Judgment, Poem
 from verse.similarity import comparison_key
+from verse.terminal import counted
 from verse_clients.decisions.sources import read_items
 from verse_clients.errors import (
     InputError,
@@ -142,8 +143,8 @@ def _line(judge: ResolvedJudge, rubric: _Load, ranking: _Load, sampling: JudgeSa
     loads = (rubric, ranking)
     tokens = sum(load.calls * (load.prompt_tokens + load.answer_tokens) for load in loads)
     return (
-        f"{judge.name} at {judge.server.base_url}: {rubric.calls} rubric calls, at most "
-        f"{ranking.calls} comparisons, about {tokens:.0f} tokens, "
+        f"{judge.name} at {judge.server.base_url}: {counted(rubric.calls, 'rubric call')}, at most "
+        f"{counted(ranking.calls, 'comparison')}, about {tokens:.0f} tokens, "
         f"{_price(judge.price, loads, sampling)}."
     )
 
@@ -249,8 +250,9 @@ class JudgingRun:
         pipeline = JudgingPipeline([], self._survivors(), self._examples, how, lambda _: None)
         try:
             who = [await _who(judge, earlier) for judge in self._pool.resolved]
+            poems = counted(len(self._poems), "poem")
             return [
-                f"{len(self._poems)} poems, {len(self._survivors())} of them to be judged.",
+                f"{poems}, {len(self._survivors())} of them to be judged.",
                 *estimate(pipeline, self._pool.resolved, who, how, self._options.sampling, known),
             ]
         finally:

@@ -13,6 +13,7 @@ import msgspec
 from verse.poem_split import PoemSplit, read_split
 from verse.records import Candidate, Decision, Poem
 from verse.replay import Replay
+from verse.terminal import counted
 from verse_clients.decisions.original_list import lists_among, seed_list
 from verse_clients.decisions.sources import read_decisions
 from verse_clients.errors import InputError
@@ -121,9 +122,9 @@ def _chance(sides: Collection[Sequence[Candidate]]) -> str:
     if not unmatched:
         return ""
     return (
-        f"\n{unmatched} of {total} poems have no counterpart of the same theme, variant, sampling "
-        "and seed, so these figures are partly chance; `verse generate --common-seeds` gives all "
-        "adapters the same seeds.\n"
+        f"\n{unmatched} of {counted(total, 'poem')} have no counterpart of the same theme, "
+        "variant, sampling and seed, so these figures are partly chance; `verse generate "
+        "--common-seeds` gives all adapters the same seeds.\n"
     )
 
 
@@ -223,11 +224,6 @@ def because(why: Finding) -> str:
     if why.other:
         return f"like {why.other}"
     return REASONS[why.reason]
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 poem`, `2 poems`."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _taken(result: ConversionResult, shares: ShareLimits) -> list[str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
+from verse.terminal import counted
 from verse_clients.decisions.journal import AcceptanceTally, wilson
 from verse_clients.markdown import cell
 from verse_clients.plotting import INK, IntervalRow, draw_intervals, draw_rows, svg
@@ -153,7 +154,7 @@ def _duels(duels: Sequence[Duel]) -> Table:
 
 
 def _rounds(figures: Figures) -> Table:
-    title = f"By round (the last five columns of {figures.sample_size} poems of each)"
+    title = f"By round (the last five columns of {counted(figures.sample_size, 'poem')} of each)"
     head = (
         *("round", "written", *_SHARES, "distinct-3", "self-repetition", "same first line"),
         *("copies", "like the poet"),

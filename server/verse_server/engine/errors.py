@@ -17,6 +17,7 @@ The messages are written for the person who sent the request: one sentence that 
 from collections.abc import Sequence
 
 from verse import UserError
+from verse.terminal import are, counted
 
 _MAX_NAME = 100
 
@@ -96,8 +97,8 @@ class QueueFullError(EngineError):
     def __init__(self, num_waiting: int, retry_after_seconds: int) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(
-            f"{num_waiting} requests are waiting already; "
-            f"try again in {retry_after_seconds} seconds."
+            f"{counted(num_waiting, 'request')} {are(num_waiting)} waiting already; "
+            f"try again in {counted(retry_after_seconds, 'second')}."
         )
 
 
@@ -106,8 +107,8 @@ class DeadlineExceededError(EngineError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"The answer was not finished within {seconds:g} seconds; ask for fewer tokens, "
-            "or give it more time with the header x-verse-deadline-seconds."
+            f"The answer was not finished within {counted(seconds, 'second')}; ask for fewer "
+            "tokens, or give it more time with the header x-verse-deadline-seconds."
         )
 
 

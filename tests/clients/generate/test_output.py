@@ -136,5 +136,5 @@ def test_a_file_of_something_else_is_left_alone() -> None:
 def test_poems_of_another_plan_are_named() -> None:
     plan = make_plan(["雨"], [Source("x", "x")], [None], num_samples=1, sampling=Sampling(), seed=0)
     check_plan(PATH, plan, [])
-    with pytest.raises(OutputError, match="1 poems of another plan"):
+    with pytest.raises(OutputError, match="1 poem of another plan"):
         check_plan(PATH, plan, [poem(0)])

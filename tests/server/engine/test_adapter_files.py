@@ -351,7 +351,7 @@ def test_an_adapter_none_of_whose_modules_is_in_the_base_is_refused(file: Path) 
 def test_an_adapter_with_a_layer_too_many_is_refused_not_cut(file: Path) -> None:
     more = {**BASE_MODULES, "model.layers.2.self_attn.q_proj": ModuleShape(16, 16)}
     message = refusal(file, mlx_tensors(more), LORA)
-    assert "1 of its 5 modules are no Linear layers of this base (model.layers.2." in message
+    assert "1 of its 5 modules is no Linear layer of this base (model.layers.2." in message
 
 
 def test_the_dialects_do_not_read_each_other_s_files(file: Path) -> None:

@@ -159,7 +159,7 @@ def fuse(
 
     chosen = choose(adapters or found(_ADAPTERS), parse_one(name))
     fused = write(chosen, model, output, keep_quantized=keep_quantized)
-    terminal.show(f"{fused.target}: {_counted(fused.num_modules, 'layer')} changed.")
+    terminal.show(f"{fused.target}: {terminal.counted(fused.num_modules, 'layer')} changed.")
     terminal.show(f"Self-check: rounding took {fused.lost:.1%} of what the adapter does.")
 
 
@@ -182,10 +182,6 @@ def remove(
     terminal.show(f"Moved to {move_to_trash(adapters, path, datetime.now().astimezone())}")
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _confirmed(question: str) -> bool:
     try:
         return typer.confirm(question)
@@ -197,8 +193,8 @@ def _confirmed(question: str) -> bool:
 
 def _print_transfer(transfer: Any) -> None:
     terminal.show(
-        f"{transfer.target}: {_counted(transfer.num_modules, 'module')}, rank {transfer.rank}, "
-        f"scale {transfer.scale:g}."
+        f"{transfer.target}: {terminal.counted(transfer.num_modules, 'module')}, "
+        f"rank {transfer.rank}, scale {transfer.scale:g}."
     )
     agreement = f"to {transfer.difference:.0e}" if transfer.difference else "exactly"
     terminal.show(f"Self-check: on random input both sides agree {agreement}.")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, cast
 
 from verse.records import OrderName
+from verse.terminal import counted
 from verse_clients.curate import wording
 from verse_clients.curate.more import Written
 from verse_clients.curate.queue import Filter
@@ -255,5 +256,5 @@ class Actions:
                 else wording.without_sources(written.problem, session.items)
             )
         else:
-            window.show_message(f"{len(added)} new poems on 《{written.theme}》 come next.")
+            window.show_message(f"Next: {counted(len(added), 'new poem')} on 《{written.theme}》.")
         window.refresh()

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from tkinter import Misc, ttk
 
+from verse.terminal import counted
 from verse_clients.curate.app import CurationApp
 from verse_clients.curate.order import Pair, next_pair
 from verse_clients.curate.session import PairVerdict
@@ -106,10 +107,10 @@ class PairsWindow(Dialog):
     def _show(self) -> None:
         compared = sum(1 for _ in self._app.session.replay.pairs())
         if self._pair is None:
-            self._note.configure(text=f"{compared} pairs compared · no pairs left")
+            self._note.configure(text=f"{counted(compared, 'pair')} compared · no pairs left")
             for page in self.pages:
                 page.show("", "")
             return
-        self._note.configure(text=f"{compared} pairs compared · which one is better?")
+        self._note.configure(text=f"{counted(compared, 'pair')} compared · which one is better?")
         for page, item in zip(self.pages, self._pair, strict=True):
             page.show(item.candidate.theme, item.candidate.text)

@@ -5,6 +5,7 @@ from tkinter import Misc, ttk
 from typing import TYPE_CHECKING
 
 from verse.similarity import span_of
+from verse.terminal import counted
 from verse_clients.curate import wording
 from verse_clients.curate.keymap import BY_NAME, Keymap
 from verse_clients.curate.view.widgets import Flow, Hint
@@ -142,7 +143,9 @@ class Facts(ttk.Frame):
             )  # fmt: skip
             star.pack(side="left")
             key = self._window.app.keymap.shown(name)
-            Hint(star, f"{number} of {_NUM_STARS} stars ({key})" if key else f"{number} stars")
+            Hint(
+                star, f"{number} of {_NUM_STARS} stars ({key})" if key else counted(number, "star")
+            )
             self._stars.append(star)
         self._row.add(cell)
 

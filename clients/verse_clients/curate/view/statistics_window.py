@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from tkinter import Canvas, Misc, ttk
 
 from verse.replay import Replay
+from verse.terminal import counted
 from verse_clients.curate import statistics
 from verse_clients.curate.session import CurationSession
 from verse_clients.curate.view import theme
@@ -222,10 +223,10 @@ def _summary(session: CurationSession) -> str:
     parts = [f"{total.decided} decided, {total.share:.0%} accepted"]
     same, shown = statistics.consistency(replay)
     if shown:
-        parts.append(f"{same} of {shown} repeats decided the same way")
+        parts.append(f"{same} of {counted(shown, 'repeat')} decided the same way")
     compared = sum(1 for _ in replay.pairs())
     if compared:
-        parts.append(f"{compared} pairs compared")
+        parts.append(f"{counted(compared, 'pair')} compared")
     return " · ".join(parts)
 
 
