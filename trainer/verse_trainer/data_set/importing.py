@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from verse import jsonl, verdicts
+from verse import jsonl, terminal, verdicts
 from verse.poem_files import (
     Found,
     LeftOut,
@@ -226,7 +226,9 @@ def sentence_of(file: FileFound) -> str:
     parts += [f"{count} {reason} and left out" for reason, count in left_out.items()]
     parts += [f"{num_refused} refused"] * bool(num_refused)
     num_marks = sum(len(_RARE.findall(piece.poem.text)) for piece in file.taken)
-    parts += [f"{num_marks} marks in place of rare characters"] * bool(num_marks)
+    parts += [f"{terminal.counted(num_marks, 'mark')} in place of rare characters"] * bool(
+        num_marks
+    )
     return f"{file.path}: {', '.join(parts)}"
 
 
