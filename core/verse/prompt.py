@@ -133,8 +133,11 @@ class _Marks(msgspec.Struct, frozen=True):
 
     @classmethod
     def absent_from(cls, texts: Sequence[str]) -> "_Marks":
-        used = set[str]().union(*texts)
         # Plane 15 is for private use: no text carries these, and templates do not touch them.
+        usual = [chr(code) for code in range(0xF0000, 0xF0003)]
+        if not any(mark in text for text in texts for mark in usual):
+            return cls(*usual)
+        used = set[str]().union(*texts)
         free = (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in used)
         return cls(next(free), next(free), next(free))
 
@@ -324,7 +327,7 @@ def _frame(
         messages = _wrapped_again(messages, marks)
     conversation = [_for_template(m, marks) for m in messages]
     text = _apply_template(conversation, tools, tokenizer, options)
-    kept = [c for c in text if c in (marks.open, marks.close)]
+    kept = re.findall(f"{marks.open}|{marks.close}", text)
     if kept != [marks.open, marks.close] * sum(_is_answer(m) for m in messages):
         raise PromptError("The model's chat template does not keep the assistant's messages whole.")
     return text
@@ -432,5 +435,6 @@ def _encode(
 
 def _pieces(text: str, look_alike: re.Pattern[str], marks: _Marks) -> Iterator[str]:
     """Special tokens, marks, and the runs of plain text between them, in order."""
-    boundary = re.compile(f"({look_alike.pattern}|[{marks.open}{marks.close}{marks.cut}])")
+    # Nothing but literals, so that `re` looks for their first characters and skips the rest.
+    boundary = re.compile(f"({look_alike.pattern}|{marks.open}|{marks.close}|{marks.cut})")
     return (piece for piece in boundary.split(text) if piece)
