@@ -15,7 +15,7 @@ from verse_trainer.config import TrainConfig
 from verse_trainer.errors import DataSetError
 
 if TYPE_CHECKING:
-    from verse_trainer.data_set.importing import Question, Survey
+    from verse_trainer.data_set.importing import Doubt, Survey
 
 _DEFAULTS = TrainConfig()
 _POEMS = "data/poems.jsonl"
@@ -109,13 +109,13 @@ def _asked(held: "Survey", output: Path, *, yes: bool, doubtful: bool) -> "Surve
     from verse_trainer.data_set import printing
 
     is_answered = yes or not _is_terminal()
-    refused: list[Question] = []
-    for question in [] if doubtful else held.questions:
-        printing.print_question(question)
+    left: list[Doubt] = []
+    for doubt in [] if doubtful else held.doubts:
+        printing.print_doubt(doubt)
         if is_answered or not typer.confirm("Take them?"):
-            refused.append(question)
-    held = held.without(refused)
-    printing.print_left(refused)
+            left.append(doubt)
+    held = held.without(left)
+    printing.print_left(left)
     num_poems = sum(len(file.taken) for file in held.files)
     if yes or not held.is_mixed or not num_poems:
         return held

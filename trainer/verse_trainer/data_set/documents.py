@@ -176,7 +176,7 @@ def kind_by_look(text: str) -> str:
         return "a README"
     if _PROMPT.search(text) or (_ROLE.search(text) and _DEMAND.search(text)):
         return "a prompt"
-    if _share(_LOG_LINE, lines) >= 0.5 and len(lines) > 2:
+    if _share(_LOG_LINE, lines) >= 0.5 and len(lines) > 1:
         return "a log"
     is_foreign = 3 * len(_HAN.findall(text)) < len(re.findall(r"\w", text))
     if is_foreign and len(lines) > 2 and _share(_CONFIG_LINE, lines) >= 0.7:

@@ -2,7 +2,7 @@
 
 What kind a source is, is told by its content. In a folder or a zip file there may be anything: what
 it holds is surveyed first, shown, and imported when the user says so. Texts that may be no poems,
-or not the poet's, are asked about one by one (`Question`).
+or not the poet's, are asked about one by one (`Doubt`).
 
 No file that is there is lost: what is replaced is set aside, and a full disk leaves everything as
 it was.
@@ -73,11 +73,11 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.num_before + self.num_new
 
 
-class Question(msgspec.Struct, frozen=True):
+class Doubt(msgspec.Struct, frozen=True):
     """Texts of one file that may be no poems, for one reason."""
 
     path: Path
-    doubt: str
+    why: str
     """A clause."""
     pieces: tuple[Taken, ...]
 
@@ -102,17 +102,17 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a folder or a zip file is among them, in which there may be anything."""
 
     @property
-    def questions(self) -> list[Question]:
+    def doubts(self) -> list[Doubt]:
         """What is to be asked before it is imported."""
         asked: dict[tuple[Path, str], list[Taken]] = {}
         for piece in (piece for file in self.files for piece in file.taken):
             if piece.doubt:
                 asked.setdefault((piece.path, piece.doubt), []).append(piece)
-        return [Question(path, doubt, tuple(held)) for (path, doubt), held in asked.items()]
+        return [Doubt(path, why, tuple(held)) for (path, why), held in asked.items()]
 
-    def without(self, doubted: Collection[Question]) -> "Survey":
-        """The same, with the texts of these questions left out."""
-        gone = {id(piece) for question in doubted for piece in question.pieces}
+    def without(self, doubted: Collection[Doubt]) -> "Survey":
+        """The same, with these texts left out."""
+        gone = {id(piece) for doubt in doubted for piece in doubt.pieces}
         files = tuple(
             FileFound(path=file.path, pieces=tuple(_left_if(piece, gone) for piece in file.pieces))
             for file in self.files

@@ -11,9 +11,9 @@ from verse.records import Poem
 from verse.terminal import console, show, show_json, show_line
 from verse_trainer.data_set.checks import CheckReport, Kind, Problem
 from verse_trainer.data_set.importing import (
+    Doubt,
     FileFound,
     ImportReport,
-    Question,
     Survey,
     left_whole,
     sentence_of,
@@ -62,17 +62,17 @@ def print_found(found: Survey) -> None:
         _out(f"left out, {kind}: {', '.join(paths[:_MAX_LEFT])}{more}")
 
 
-def print_question(question: Question) -> None:
+def print_doubt(doubt: Doubt) -> None:
     """What is asked about, with the beginning of its first texts."""
-    count = counted(len(question.pieces), "texts")
-    _out(f"{question.path}:{question.pieces[0].line}: {count}, because {question.doubt}:")
-    for piece in question.pieces[:_MAX_SAMPLES]:
+    count = counted(len(doubt.pieces), "texts")
+    _out(f"{doubt.path}:{doubt.pieces[0].line}: {count}, because {doubt.why}:")
+    for piece in doubt.pieces[:_MAX_SAMPLES]:
         _out(_sample(piece.poem))
 
 
-def print_left(questions: Sequence[Question]) -> None:
+def print_left(doubts: Sequence[Doubt]) -> None:
     """How to take what was left out because nobody said yes to it."""
-    num_texts = sum(len(question.pieces) for question in questions)
+    num_texts = sum(len(doubt.pieces) for doubt in doubts)
     if num_texts:
         _out(f"{counted(num_texts, 'texts')} left out; `--doubtful` takes such texts.")
 
