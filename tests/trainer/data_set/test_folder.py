@@ -56,8 +56,9 @@ def test_everything_in_a_folder_is_found_or_left_out_for_a_reason(
     assert f"{folder}/聊天.txt:2: 1 text, because 张三 sent it:" in told.out
     assert "4 texts left out; `--doubtful` takes such texts." in told.out
     assert "huge.txt:1: it has 2048 MB" in told.err
+    assert f"{folder}/小说.txt: 1 text to ask about" in told.out
     assert f"{folder}/made.json: 1 unreviewed and left out" in told.out
-    assert "1 marks in place of rare characters" in told.out
+    assert "1 mark in place of rare characters" in told.out
     assert ".git" not in told.out
 
 
@@ -76,10 +77,11 @@ def test_without_a_terminal_and_without_yes_nothing_is_imported(
     assert main(["data", "import", str(folder), "-o", "poems.jsonl"]) == 2
     told = capsys.readouterr()
     assert "    渡口: " in told.out
-    assert told.err == (
+    assert told.err.endswith(
         "Nothing was imported, for there is no terminal to ask at; "
         "say --yes to import what is shown above.\n"
     )
+    assert "refused: " in told.err
     assert not Path("poems.jsonl").exists()
 
 

@@ -20,6 +20,7 @@ from verse.prompt import POEM_SYSTEM, Message, PromptFormat, render
 from verse.records import Poem
 from verse_trainer.data_set import checks
 from verse_trainer.data_set.checks import CheckReport, Entry, Kind, Measure, Problem
+from verse_trainer.data_set.documents import read_document
 from verse_trainer.data_set.importing import POEMS_FILE
 from verse_trainer.data_set.rows import (
     TEST_FILE,
@@ -151,7 +152,7 @@ def _unknown(path: Path) -> Iterator[tuple[int, _Unknown]]:
 
 
 def _read_any(path: Path) -> CheckedFile:
-    found = read_file(path)
+    found = read_file(path, documents=[read_document])
     taken = [piece for piece in found if isinstance(piece, Taken)]
     refused = [piece for piece in found if isinstance(piece, Refused)]
     return CheckedFile(

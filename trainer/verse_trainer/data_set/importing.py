@@ -102,6 +102,12 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a folder or a zip file is among them, in which there may be anything."""
 
     @property
+    def refused(self) -> list[Refused]:
+        """What could not be read."""
+        pieces = [piece for file in self.files for piece in file.pieces]
+        return [piece for piece in pieces if isinstance(piece, Refused)]
+
+    @property
     def doubts(self) -> list[Doubt]:
         """What is to be asked before it is imported."""
         asked: dict[tuple[Path, str], list[Taken]] = {}
@@ -219,11 +225,13 @@ def sentence_of(file: FileFound) -> str:
     """What a file was taken for: `train.jsonl: 61 rows of the original project, 2 refused`."""
     if kind := left_whole(file):
         return f"{file.path}: left out: {kind}"
-    taken = Counter(piece.kind for piece in file.taken)
+    taken = Counter(piece.kind for piece in file.taken if not piece.doubt)
+    num_doubted = sum(bool(piece.doubt) for piece in file.taken)
     left_out = Counter(piece.reason for piece in file.pieces if isinstance(piece, LeftOut))
     num_refused = sum(isinstance(piece, Refused) for piece in file.pieces)
     parts = [counted(count, kind) for kind, count in taken.items()]
     parts += [f"{count} {reason} and left out" for reason, count in left_out.items()]
+    parts += [f"{counted(num_doubted, 'texts')} to ask about"] * bool(num_doubted)
     parts += [f"{num_refused} refused"] * bool(num_refused)
     num_marks = sum(len(_RARE.findall(piece.poem.text)) for piece in file.taken)
     parts += [f"{terminal.counted(num_marks, 'mark')} in place of rare characters"] * bool(

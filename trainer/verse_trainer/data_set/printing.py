@@ -47,7 +47,10 @@ _HEADINGS: dict[Kind, str] = {
 
 
 def print_found(found: Survey) -> None:
-    """What was found, a sentence for each file; of a folder or a zip file also how poems begin."""
+    """What was found, a sentence for each file; of a folder or a zip file also how poems begin.
+
+    What was refused goes to standard error.
+    """
     for file in found.files:
         if not left_whole(file):
             _out(sentence_of(file))
@@ -60,6 +63,11 @@ def print_found(found: Survey) -> None:
     for kind, paths in by_kind.items():
         more = f" and {len(paths) - _MAX_LEFT} more" if len(paths) > _MAX_LEFT else ""
         _out(f"left out, {kind}: {', '.join(paths[:_MAX_LEFT])}{more}")
+    refused = found.refused
+    for piece in refused[:_MAX_REFUSED]:
+        _err(f"refused: {piece}")
+    if len(refused) > _MAX_REFUSED:
+        _err(f"and {len(refused) - _MAX_REFUSED} more refused.")
 
 
 def print_doubt(doubt: Doubt) -> None:
@@ -78,11 +86,7 @@ def print_left(doubts: Sequence[Doubt]) -> None:
 
 
 def print_import(report: ImportReport) -> None:
-    """What was refused, to standard error, and what the file of poems holds now."""
-    for refused in report.refused[:_MAX_REFUSED]:
-        _err(f"refused: {refused}")
-    if len(report.refused) > _MAX_REFUSED:
-        _err(f"and {len(report.refused) - _MAX_REFUSED} more refused.")
+    """What the file of poems holds now; to standard error, what no import could be sure of."""
     for doubt in report.doubts:
         _err(f"warning: {doubt}")
     if not report.num_read:
