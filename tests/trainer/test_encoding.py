@@ -12,7 +12,14 @@ from verse.prompt import POEM_SYSTEM, FormatName, Message, PromptFormat, render
 from verse.records import TrainingExample
 from verse_trainer.config import TrainConfig
 from verse_trainer.data_set.rows import DataRow
-from verse_trainer.encoding import Encoder, common_system, encode_rows, recorded_format, rows_hash
+from verse_trainer.encoding import (
+    Encoder,
+    common_system,
+    encode_rows,
+    long_row_notes,
+    recorded_format,
+    rows_hash,
+)
 from verse_trainer.errors import DataSetError
 
 FORMATS: tuple[FormatName, ...] = ("chat", "seed-chatml", "seed-generate")
@@ -109,20 +116,71 @@ def test_a_system_message_is_recorded_only_if_all_rows_share_it(
     ("keys", "context", "limit"),
     [({"max_seq_length": 40}, 512, "max_seq_length allows 40"), ({}, 30, "context allows 30")],
 )
-def test_a_row_that_is_too_long_is_named_and_never_cut(
+def test_a_row_that_is_too_long_is_named_and_stops_a_run_that_is_to_stop(
     keys: dict[str, Any], context: int, limit: str
 ) -> None:
+    stops = encoder(context=context, long_rows="stop", **keys)
     with pytest.raises(DataSetError, match=r"train\.jsonl:7: it has \d+ tokens") as caught:
-        encode_rows([row("河", "水" * 60, line=7)], encoder(context=context, **keys))
+        encode_rows([row("河", "水" * 60, line=7)], stops)
     assert limit in str(caught.value)
+
+
+LONG = "河水流\n灯不走\n岸在等\n雨没来"
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("num_lines", [1, 2, 3])
+def test_a_row_that_is_too_long_is_cut_at_a_lines_end_and_does_not_end_there(
+    num_lines: int, format_: FormatName
+) -> None:
+    tokenizer = make_tokenizer()
+    kept = "\n".join(LONG.split("\n")[:num_lines])
+    whole = encoder(tokenizer, prompt_format=format_, context=4096)
+    (full,) = encode_rows([row("河", kept)], whole)
+    # One more token than the kept lines need, and fewer than the next line does.
+    limit = next(n for n in range(4096) if _fits(row("河", kept), n, tokenizer, format_))
+    cuts = encoder(tokenizer, prompt_format=format_, max_seq_length=limit, context=4096)
+    short, (cut,) = row("灯", "亮"), encode_rows([row("河", LONG, line=3)], cuts)
+    assert cut.poem == kept
+    assert cut.token_ids == full.token_ids[: full.targets[-2] + 1]
+    assert cut.targets == full.targets[:-1]
+    assert [(r.place, r.was_cut) for r in cuts.long_rows] == [("train.jsonl:3", True)]
+    assert encode_rows([short], cuts)[0].poem == "亮"
+    (note,) = long_row_notes(cuts)
+    assert note == (
+        f"1 row was too long and cut at a line's end (max_seq_length allows {limit} tokens): "
+        "train.jsonl:3."
+    )
+
+
+def _fits(one: DataRow, limit: int, tokenizer: Any, format_: FormatName) -> bool:
+    stops = encoder(
+        tokenizer, prompt_format=format_, max_seq_length=limit, context=4096, long_rows="stop"
+    )
+    try:
+        encode_rows([one], stops)
+    except DataSetError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("long_rows", ["cut", "skip"])
+def test_a_row_of_which_no_line_fits_is_left_out_and_told(long_rows: str) -> None:
+    rows = [row("河", "水" * 200, line=2), row("灯", "亮", line=5)]
+    leaves = encoder(max_seq_length=100, long_rows=long_rows)
+    (encoded,) = encode_rows(rows, leaves)
+    assert encoded.poem == "亮"
+    assert [note for note in long_row_notes(leaves) if "left out" in note and "jsonl:2." in note]
+    with pytest.raises(DataSetError, match="all rows are too long; max_seq_length allows 100"):
+        encode_rows(rows[:1], leaves)
 
 
 def test_a_row_as_long_as_the_limit_is_taken_whole() -> None:
     (encoded,) = encode_rows([row("河", "河水。")], encoder())
     limit = encoded.num_tokens + 1  # the line end after the end token is rendered, not learned
-    encode_rows([row("河", "河水。")], encoder(max_seq_length=limit))
+    encode_rows([row("河", "河水。")], encoder(max_seq_length=limit, long_rows="stop"))
     with pytest.raises(DataSetError):
-        encode_rows([row("河", "河水。")], encoder(max_seq_length=limit - 1))
+        encode_rows([row("河", "河水。")], encoder(max_seq_length=limit - 1, long_rows="stop"))
 
 
 def test_a_row_without_an_answer_is_named() -> None:

@@ -41,6 +41,7 @@ HELP: Mapping[str, str] = MappingProxyType(
         "mask_prompt": "Train on the poem only, not on the prompt before it.",
         "prompt_format": "How theme and poem become a prompt.",
         "max_seq_length": "The longest row allowed, in tokens.",
+        "long_rows": "A longer row is cut at a line's end, left out, or stops the run.",
         "batch_size": "Rows per step.",
         "grad_accumulation_steps": "Steps per optimizer update.",
         "epochs": "Passes over the rows; 15 if neither this nor iters is given.",

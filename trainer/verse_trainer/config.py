@@ -19,6 +19,7 @@ from verse_trainer.errors import ConfigError
 
 Method = Literal["sft", "dpo"]
 FineTuneType = Literal["lora", "dora", "full"]
+LongRows = Literal["cut", "skip", "stop"]
 OptimizerName = Literal["adam", "adamw", "muon", "sgd", "adafactor"]
 
 # The ranges are checked where a configuration is read (`config_load.py`), not when one is built.
@@ -69,6 +70,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     mask_prompt: bool = True
     prompt_format: FormatName = "chat"
     max_seq_length: Count = 2048
+    long_rows: LongRows = "cut"
+    """What becomes of a row with more tokens: cut at a line's end, left out, or an error."""
     batch_size: Count = 2
     grad_accumulation_steps: Count = 1
     epochs: Positive | None = None

@@ -164,10 +164,14 @@ def read_pairs(file: Path, encoder: Encoder) -> tuple[EncodedPair, ...]:
         scanned = list(verdicts.scan(file, _PAIR))
     except OSError as error:
         raise DataSetError(f"{file} cannot be read: {error.strerror}.") from error
-    return tuple(_encode(pair, f"{file}:{line}", encoder) for line, pair in scanned)
+    encoded = (_encode(pair, f"{file}:{line}", encoder) for line, pair in scanned)
+    return tuple(pair for pair in encoded if pair is not None)
 
 
-def _encode(pair: PreferencePair | jsonl.JsonlError, place: str, encoder: Encoder) -> EncodedPair:
+def _encode(
+    pair: PreferencePair | jsonl.JsonlError, place: str, encoder: Encoder
+) -> EncodedPair | None:
+    """A pair; None if one of its poems is left out for its length."""
     if isinstance(pair, verdicts.LeftOutError):
         raise DataSetError(str(pair))
     if isinstance(pair, jsonl.JsonlError):
@@ -177,14 +181,15 @@ def _encode(pair: PreferencePair | jsonl.JsonlError, place: str, encoder: Encode
     if pair.chosen == pair.rejected:
         raise DataSetError(f"{place}: chosen and rejected are the same; take the pair out.")
 
-    def row(text: str, source: str) -> EncodedRow:
+    def row(text: str, source: str) -> EncodedRow | None:
         turns = [Message("user", pair.prompt), Message("assistant", text)]
-        return encoder.encode(encoder.prompt_format.with_system(turns), place, source)
+        return encoder.fit(encoder.prompt_format.with_system(turns), place, source)
 
-    return EncodedPair(
-        chosen=row(pair.chosen, pair.chosen_source),
-        rejected=row(pair.rejected, pair.rejected_source),
-    )
+    chosen = row(pair.chosen, pair.chosen_source)
+    rejected = row(pair.rejected, pair.rejected_source)
+    if chosen is None or rejected is None:
+        return None
+    return EncodedPair(chosen=chosen, rejected=rejected)
 
 
 def _read_references(file: Path, run: str) -> References | None:

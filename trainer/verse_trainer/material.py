@@ -20,6 +20,7 @@ from verse_trainer.encoding import (
     Encoder,
     common_system,
     encode_rows,
+    long_row_notes,
     recorded_format,
     rows_hash,
 )
@@ -40,7 +41,8 @@ class Material:
     prompt_format: PromptFormat
     """As `prompt.json` shall record it."""
     doubts: tuple[str, ...] = ()
-    """A sentence for each key of a file of rows that sounds like a verdict and was not obeyed."""
+    """A sentence for each key of a file of rows that sounds like a verdict and was not obeyed, and
+    for rows that were too long."""
 
     @property
     def poems(self) -> list[tuple[str, str]]:
@@ -104,7 +106,12 @@ def read_test_rows(config: TrainConfig, base: BaseModel, prompt_format: PromptFo
         prompt_format.system,
     )
     rows = encode_rows(_read(data_folder(config), "test"), encoder)
-    return Material(rows={"test": rows}, pairs=None, prompt_format=prompt_format)
+    return Material(
+        rows={"test": rows},
+        pairs=None,
+        prompt_format=prompt_format,
+        doubts=tuple(long_row_notes(encoder)),
+    )
 
 
 def _read_conversations(folder: Path, config: TrainConfig, base: BaseModel) -> Material:
@@ -118,7 +125,10 @@ def _read_conversations(folder: Path, config: TrainConfig, base: BaseModel) -> M
         rows=rows,
         pairs=None,
         prompt_format=recorded_format(encoder.prompt_format, rows["train"][0], base.hf_tokenizer),
-        doubts=tuple(doubt for found in parts.values() for doubt in _doubts(found)),
+        doubts=(
+            *(doubt for found in parts.values() for doubt in _doubts(found)),
+            *long_row_notes(encoder),
+        ),
     )
 
 
@@ -147,6 +157,7 @@ def _read_preferences(folder: Path, config: TrainConfig, base: BaseModel) -> Mat
         rows=rows,
         pairs=pairs,
         prompt_format=recorded_format(encoder.prompt_format, rows["train"][0], base.hf_tokenizer),
+        doubts=tuple(long_row_notes(encoder)),
     )
 
 

@@ -32,6 +32,7 @@ _FREE = frozenset(
         "test",
         "test_batches",
         "max_seq_length",
+        "long_rows",
         "epochs",
         "iters",
         "steps_per_report",

@@ -202,10 +202,12 @@ def generate(
     """Write poems in bulk, on many themes, by many adapters and checkpoints."""
     if context.invoked_subcommand is not None:
         return
-    from verse_clients.generate.output import files_of
+    from verse_clients.generate.output import check_made, files_of
     from verse_clients.generate.run import GenerationRun
 
     poems, made, kind = files_of(files.output, files.format)
+    if made is not None and not poems.exists():
+        check_made(kind, made)
     how = _generation_options(poems, marking, server, extend=files.extend)
     run = GenerationRun(_plan_options(plan, sampling), how, server.base_url, server.api_key)
     if dry_run:

@@ -1,11 +1,11 @@
 """The file that poems go to, one a line, and the other files that are made of it.
 
 A poem counts as written when it is on the disk. The file is the run's only memory: what is in it is
-not asked for again. The original project's JSON object by theme, Markdown and plain text can be
-made of it at any time.
+not asked for again. The original project's list with its text, Markdown and plain text can be made
+of it at any time.
 """
 
-from collections import defaultdict
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from verse import jsonl
 from verse.adapter_folder import checkpoint_file
 from verse.atomic_file import replace_file
 from verse.journal import AsyncJournal
+from verse.prompt import THEME_SLOT
 from verse.records import Candidate
 from verse.terminal import counted
 from verse_clients.errors import InputError, OutputError
@@ -120,16 +121,18 @@ def check_plan(path: Path, plan: Iterable[Cell], written: Sequence[Candidate]) -
 
 
 class OriginalPoem(msgspec.Struct, frozen=True, kw_only=True):
-    """A poem as the original project's generator wrote it."""
+    """A poem as the original project's generator wrote it, and as its other scripts read it."""
 
     title: str
-    checkpoint_number: int | None
+    prompt: str
+    checkpoint_number: int
+    """0 where there is none: its scripts calculate with it."""
     checkpoint_path: str
     body: str
     prompt_token: int | None
     generate_token: int | None
     prompt_variant_index: int
-    """From 0, in the order the variants first come in the file."""
+    """From 1, in the order the variants first come in the file."""
 
 
 def files_of(output: Path, wanted: Format | None) -> tuple[Path, Path | None, Format]:
@@ -155,14 +158,32 @@ def format_of(path: Path) -> Format | None:
     return next((name for name, suffix in _SUFFIXES.items() if suffix == path.suffix), None)
 
 
-def write_as(format_: Format, poems: Sequence[Candidate], path: Path) -> None:
-    """Write poems in another format, the whole file at once.
+def check_made(format_: Format, path: Path) -> None:
+    """Refuse to replace a text that was not made together with the list beside it.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: there is such a text; it may be anybody's.
     """
+    text = path.with_suffix(_SUFFIXES["text"])
+    if format_ == "seed" and text.exists() and not path.exists():
+        raise OutputError(f"{text} is there already; name another output, or move that away.")
+
+
+def write_as(format_: Format, poems: Sequence[Candidate], path: Path) -> None:
+    """Write poems in another format, each file at once.
+
+    `seed` has a text for reading beside it, unless there is one that was not made with the list.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    text = path.with_suffix(_SUFFIXES["text"])
+    has_text = format_ == "seed" and (path.exists() or not text.exists())
     try:
         replace_file(path, [encode(format_, poems)])
+        if has_text:
+            bodies = (f"{poem.body}\n\n" for poem in _original_poems(poems))
+            replace_file(text, ["".join(bodies).encode()])
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
 
@@ -172,28 +193,32 @@ def encode(format_: Format, poems: Sequence[Candidate]) -> bytes:
     if format_ == "jsonl":
         return msgspec.json.Encoder().encode_lines(poems)
     if format_ == "seed":
-        themes = msgspec.to_builtins(_by_theme(poems))
-        return msgspec.json.format(msgspec.json.encode(themes), indent=4) + b"\n"
+        rows = msgspec.to_builtins(_original_poems(poems))
+        # As its scripts write it, to the byte.
+        return json.dumps(rows, ensure_ascii=False, indent=2).encode()
     if format_ == "markdown":
         return book("诗", ((poem.theme, poem.text) for poem in poems)).encode()
     return "\n\n\n".join(f"{poem.theme}\n\n{poem.text}" for poem in poems).encode() + b"\n"
 
 
-def _by_theme(poems: Sequence[Candidate]) -> dict[str, list[OriginalPoem]]:
+def _original_poems(poems: Sequence[Candidate]) -> list[OriginalPoem]:
+    """Each text once, by the poem that had it first, as there; and none that is blank."""
     variants: dict[str | None, int] = {}
-    themes: dict[str, list[OriginalPoem]] = defaultdict(list)
+    rows: dict[str, OriginalPoem] = {}
     for poem in poems:
-        number = variants.setdefault(poem.variant, len(variants))
-        themes[poem.theme].append(_original_poem(poem, number))
-    return themes
+        number = variants.setdefault(poem.variant, len(variants) + 1)
+        if body := poem.text.strip():
+            rows.setdefault(body, _original_poem(poem, body, number))
+    return list(rows.values())
 
 
-def _original_poem(poem: Candidate, variant: int) -> OriginalPoem:
+def _original_poem(poem: Candidate, body: str, variant: int) -> OriginalPoem:
     return OriginalPoem(
         title=poem.theme,
-        checkpoint_number=poem.checkpoint if isinstance(poem.checkpoint, int) else None,
+        prompt=(poem.variant or THEME_SLOT).replace(THEME_SLOT, poem.theme),
+        checkpoint_number=poem.checkpoint if isinstance(poem.checkpoint, int) else 0,
         checkpoint_path=_checkpoint_path(poem),
-        body=poem.text,
+        body=body,
         prompt_token=poem.prompt_tokens,
         generate_token=poem.completion_tokens,
         prompt_variant_index=variant,

@@ -7,7 +7,8 @@ import pytest
 
 from verse.records import Candidate
 from verse_clients.errors import OutputError
-from verse_clients.generate.output import encode, files_of, write_as
+from verse_clients.generate.inputs import read_candidates
+from verse_clients.generate.output import check_made, encode, files_of, write_as
 
 POEMS = [
     Candidate(theme="河", text="河水\n  流", adapter="hushi", checkpoint=80, prompt_tokens=7,
@@ -17,21 +18,64 @@ POEMS = [
 ]  # fmt: skip
 
 
-def test_the_originals_object_holds_poems_by_theme_with_its_own_fields() -> None:
-    themes = json.loads(encode("seed", POEMS))
-    assert list(themes) == ["河", "雨"]
-    assert themes["河"][0] == {
+def test_the_originals_list_has_its_own_fields_and_bytes() -> None:
+    content = encode("seed", POEMS)
+    rows = json.loads(content)
+    assert rows[0] == {
         "title": "河",
+        "prompt": "写河",
         "checkpoint_number": 80,
         "checkpoint_path": "hushi/0000080_adapters.safetensors",
         "body": "河水\n  流",
         "prompt_token": 7,
         "generate_token": 11,
-        "prompt_variant_index": 0,
+        "prompt_variant_index": 1,
     }
-    assert themes["雨"][0]["checkpoint_path"] == "hushi/adapters.safetensors"
-    assert themes["雨"][0]["prompt_variant_index"] == 1
-    assert themes["河"][1]["checkpoint_path"] == ""
+    assert [row["prompt"] for row in rows] == ["写河", "雨", "写河"]
+    assert rows[1]["checkpoint_path"] == "hushi/adapters.safetensors"
+    assert [row["checkpoint_number"] for row in rows] == [80, 0, 0]
+    assert [row["prompt_variant_index"] for row in rows] == [1, 2, 1]
+    assert rows[2]["checkpoint_path"] == ""
+    assert content.decode() == json.dumps(rows, ensure_ascii=False, indent=2)
+
+
+def test_the_originals_scripts_can_read_the_list() -> None:
+    """What process2 does with each row, in our words: each body once, and the step of its title."""
+    twice = [*POEMS, POEMS[0], Candidate(theme="河", text=" \n")]
+    by_title: dict[str, list[int]] = {}
+    bodies: list[str] = []
+    for row in json.loads(encode("seed", twice)):
+        bodies.append(row["body"].strip())
+        step = row["checkpoint_number"] // 100 * 100 + row["prompt_variant_index"] - 1
+        by_title.setdefault(row["title"], []).append(step)
+        assert row["prompt"].strip()
+    assert len(set(bodies)) == len(bodies) == 3
+    assert by_title == {"河": [0, 0], "雨": [1]}
+
+
+def test_a_text_for_reading_stands_beside_the_originals_list(tmp_path: Path) -> None:
+    write_as("seed", POEMS, tmp_path / "run.2.json")
+    text = (tmp_path / "run.2.txt").read_text("utf-8")
+    assert text == "河水\n  流\n\n下*雨*\n\n河床\n\n"
+    write_as("seed", POEMS[:1], tmp_path / "run.2.json")
+    assert (tmp_path / "run.2.txt").read_text("utf-8") == "河水\n  流\n\n"
+
+
+def test_a_text_that_was_there_before_the_list_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("河 雨", "utf-8")
+    with pytest.raises(OutputError, match=r"words\.txt is there already; name another output"):
+        check_made("seed", tmp_path / "words.json")
+    write_as("seed", POEMS, tmp_path / "words.json")
+    assert (tmp_path / "words.json").exists()
+    assert (tmp_path / "words.txt").read_text("utf-8") == "河 雨"
+
+
+def test_the_list_is_read_again_as_the_candidates_they_were(tmp_path: Path) -> None:
+    write_as("seed", POEMS, tmp_path / "a.json")
+    again = read_candidates(tmp_path / "a.json")
+    assert [(c.theme, c.text, c.adapter, c.checkpoint) for c in again] == [
+        (c.theme, c.text, c.adapter, c.checkpoint) for c in POEMS
+    ]
 
 
 def test_markdown_keeps_lines_and_indents_and_shows_its_own_signs() -> None:

@@ -26,7 +26,7 @@ Kind = Literal[
     "unknown_verdict",
 ]
 
-ERRORS: tuple[Kind, ...] = ("other_format", "rejected", "empty", "too_long", "leak")
+ERRORS: tuple[Kind, ...] = ("other_format", "rejected", "empty", "leak")
 """Kinds a data set cannot be used with; the others are warnings."""
 
 
@@ -184,7 +184,10 @@ def too_long(entries: Sequence[Entry], measure: Measure, limit: int) -> Iterator
             continue
         if num_tokens > limit:
             yield problem_at(
-                entry, "too_long", f"{num_tokens} tokens, frame included, are more than {limit}"
+                entry,
+                "too_long",
+                f"{num_tokens} tokens, frame included, are more than {limit}; training cuts it "
+                "at a line's end",
             )
 
 

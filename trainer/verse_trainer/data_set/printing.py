@@ -32,7 +32,7 @@ _HEADINGS: dict[Kind, str] = {
     "other_format": "not poems or rows that can be read",
     "rejected": "rejected, or not decided on",
     "empty": "empty",
-    "too_long": "too long for the model",
+    "too_long": "too long to be learned whole",
     "leak": "in training and in validation at once",
     "duplicate": "the same poem twice",
     "near_duplicate": "nearly the same poem",
