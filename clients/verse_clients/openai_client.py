@@ -4,6 +4,7 @@
 """
 
 import os
+import socket
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -254,6 +255,15 @@ class AsyncServer:
     async def close(self) -> None:
         """Let go of the connections."""
         await self._client.close()
+
+
+def is_listening() -> bool:
+    """Whether anything answers where our own server is by default."""
+    parts = urlsplit(DEFAULT_BASE_URL)
+    with suppress(OSError):
+        socket.create_connection((parts.hostname, parts.port), _CONNECT_SECONDS).close()
+        return True
+    return False
 
 
 def _base_url(given: str | None) -> str:

@@ -118,18 +118,17 @@ def wanted(model: str | None, adapter_path: str | None) -> Wanted:
     Raises:
         InputError: there is no adapter at the path.
     """
-    from verse.adapter_folder import CONFIG_FILE, model_at
+    from verse.adapter_folder import folder_at, model_at
 
-    if adapter_path is None and model is not None and _is_adapter(model):
+    if adapter_path is None and model is not None and folder_at(model) is not None:
         model, adapter_path = None, model
     if adapter_path is None:
         is_base = model is not None and _is_base(model)
         return Wanted(base=model) if is_base else Wanted(model=model or BASE)
-    path = Path(adapter_path).absolute()
-    folder = path if path.is_dir() else path.parent
-    if not path.exists() or not (folder / CONFIG_FILE).is_file():
+    folder = folder_at(adapter_path)
+    if folder is None:
         raise InputError(f"There is no adapter at {adapter_path}; name its folder.")
-    return Wanted(base=model, model=model_at(str(path)), folder=folder)
+    return Wanted(base=model, model=model_at(adapter_path), folder=folder)
 
 
 def asked_for(theme: str, prompt: str | None) -> "list[Message]":
@@ -234,13 +233,6 @@ def _same(model: "ServedModel", want: Wanted) -> bool:
 
 def _is_base(model: str) -> bool:
     return "/" in model or (Path(model) / "config.json").is_file()
-
-
-def _is_adapter(model: str) -> bool:
-    from verse.adapter_folder import CONFIG_FILE
-
-    path = Path(model)
-    return (path / CONFIG_FILE).is_file() or path.name.endswith("adapters.safetensors")
 
 
 def _print(pieces: "Iterable[AnswerPart]", theme: str, where: str) -> None:

@@ -76,6 +76,13 @@ def model_at(path: str) -> str:
     return f"{folder}@{int(step[1])}" if step else folder
 
 
+def folder_at(path: str) -> Path | None:
+    """The adapter's folder, absolute, that a path or a file of weights in it names; or None."""
+    given = Path(path).absolute()
+    folder = given if given.is_dir() else given.parent
+    return folder if given.exists() and (folder / CONFIG_FILE).is_file() else None
+
+
 def read_adapter_folder(path: Path) -> AdapterFolder:
     """Read what the folder says about itself.
 

@@ -4,7 +4,8 @@ Nothing heavy is imported before a command runs: `verse --help` loads this modul
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -209,17 +210,19 @@ def generate(
     if made is not None and not poems.exists():
         check_made(kind, made)
     how = _generation_options(poems, marking, server, extend=files.extend)
-    run = GenerationRun(_plan_options(plan, sampling), how, server.base_url, server.api_key)
-    if dry_run:
-        show("\n".join(asyncio.run(run.describe())))
-        return
+    asked = _plan_options(plan, sampling)
+    with _address(plan, server) as base_url:
+        run = GenerationRun(asked, how, base_url, server.api_key)
+        if dry_run:
+            show("\n".join(asyncio.run(run.describe())))
+            return
 
-    def finish() -> None:
-        if run.poems:
-            _convert(run.poems, kind, made, with_blocked=files.with_blocked)
-            _show(run.poems, run.figures(), as_json=as_json)
+        def finish() -> None:
+            if run.poems:
+                _convert(run.poems, kind, made, with_blocked=files.with_blocked)
+                _show(run.poems, run.figures(), as_json=as_json)
 
-    _carry_out(run, finish)
+        _carry_out(run, finish)
 
 
 @app.command()
@@ -245,6 +248,29 @@ def convert(
     if kind is None:
         raise InputError(f"Name a --format for {output}, or end it in .json, .md or .txt.")
     _convert(read_candidates(poems), kind, output, with_blocked=with_blocked)
+
+
+@contextmanager
+def _address(plan: PlanFlags, server: ServerFlags) -> Generator[str | None]:
+    """Where to ask. Like the original's script, `-a` loads the base itself if no server runs here.
+
+    Yields:
+        As `AsyncServer` takes it.
+    """
+    from verse.adapter_folder import folder_at
+    from verse.folders import EMBEDDED_BASE
+    from verse_clients.local_server import local_server
+    from verse_clients.openai_client import is_listening
+
+    adapters = _names(plan.original_adapters)
+    if server.base_url is not None or not adapters or is_listening():
+        yield server.base_url
+        return
+    show(f"No server runs on this machine: loading {plan.model or EMBEDDED_BASE}.", stderr=True)
+    folder = next(filter(None, map(folder_at, adapters)), None)
+    flags = () if folder is None else ("--adapters", str(folder.parent))
+    with local_server(*flags, *(() if plan.model is None else ("--model", plan.model))) as address:
+        yield address
 
 
 def _plan_options(plan: PlanFlags, sampling: SamplingFlags) -> "PlanOptions":

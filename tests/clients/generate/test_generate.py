@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.clients.fake_openai import Failure, FakeOpenAI, Raw, Reply, Script, T
 from tests.clients.generate.conftest import poems_in, texts, verse_generate
 from verse import cli, jsonl
 from verse.records import Poem, Sampling
+from verse_clients import local_server, openai_client
 
 VERSE = Path(sys.executable).with_name("verse")
 
@@ -84,6 +86,37 @@ def test_the_originals_flags_mean_what_they_meant(
     poems = poems_in("poems.jsonl")
     assert {poem.checkpoint for poem in poems} == steps
     assert len(poems) == len(steps)
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_where_no_server_runs_the_originals_command_loads_the_base_itself(
+    is_folder: bool,
+    fake: FakeOpenAI,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    place: Path,
+) -> None:
+    monkeypatch.setattr(openai_client, "DEFAULT_BASE_URL", "http://127.0.0.1:1/v1")
+    starts: list[tuple[str, ...]] = []
+
+    @contextmanager
+    def start(*flags: str) -> Generator[str]:
+        starts.append(flags)
+        yield fake.base_url
+
+    monkeypatch.setattr(local_server, "local_server", start)
+    folder = place / "old" / "hushi"
+    folder.mkdir(parents=True)
+    if is_folder:
+        (folder / "adapter_config.json").write_text("{}")
+    asked = ["-p", "风", "雨", *_BASE, "-a", "old/hushi" if is_folder else "hushi"]
+    assert cli.main(["generate", *asked, "-o", "poems.jsonl"]) == 0
+    adapters = ("--adapters", str(place / "old")) if is_folder else ()
+    assert starts == [(*adapters, "--model", "models/verse-tiny")]
+    assert len(poems_in("poems.jsonl")) == 2
+    assert capfd.readouterr().err.startswith(
+        "No server runs on this machine: loading models/verse-tiny.\n"
+    )
 
 
 def test_an_adapter_without_late_checkpoints_writes_with_its_published_weights_and_says_so(
