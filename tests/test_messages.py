@@ -22,6 +22,7 @@ _NO_NOUNS = frozenset(
 """Words that end as a plural does and are none, behind a value in a sentence."""
 _NEVER_ONE = {
     "errors.py:context_length": "tokens of a model's context",
+    "errors.py:count": "OpenAI's own sentence, which clients look for",
     "banner.py:base.context_length": "tokens of a model's context",
     "printing.py:report.limit": "tokens of a model's context",
     "preflight.py:forecast.trainable_parameters": "one would be no adapter",
