@@ -15,6 +15,7 @@ client that closes its own half and waits still gets its answer, and one of HTTP
 
 import asyncio
 import logging
+import re
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +32,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from verse_server.api.errors import Failure
 
 _HEALTH = b"/health"
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _NUM_KEPT_FOR_HEALTH = 32
 _PROBE_SECONDS = (0.02, 0.1, 0.5)
 """How soon after a client closed its half it is looked whether it is gone; the last one repeats."""
@@ -128,9 +130,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._timer is None and not self._is_answering:
             self._set_timer(self._limits.header_seconds, self._on_late)
         try:
-            cast(httptools.HttpRequestParser, self.parser).feed_data(data)
+            parser = cast(httptools.HttpRequestParser, self.parser)
+            parser.feed_data(data if self._reading == "body" else _without_upgrade(data))
         except httptools.HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
+            pass  # in pieces; answered as what it is without
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause.failure if isinstance(cause, _RefusedError) else _NO_HTTP)
@@ -292,6 +295,15 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         following = min(number + 1, len(_PROBE_SECONDS) - 1)
         self._set_timer(_PROBE_SECONDS[following], partial(self._probe, following))
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The same headers without a wish for another protocol, which a server may pass over.
+
+    The parser would end at it and lose the body. Java's client wishes for HTTP/2 in every request.
+    """
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + blank + rest
 
 
 async def _without_chunks(

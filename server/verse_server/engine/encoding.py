@@ -61,6 +61,7 @@ class PromptEncoder:
             CancelledError: nobody wants it any more.
         """
         limit = _Limit(self.bound, self.context_length, "messages")
+        limit.check("")
         pieces = _PieceTokenizer(self, limit, prompt_format.system)
         try:
             rendered: Rendered = render(

@@ -258,3 +258,13 @@ def test_two_requests_at_once_are_answered_in_their_order(
     first, second = answers.split(b"HTTP/1.1 200 OK\r\n")[1:]
     assert b"chat.completion" in first
     assert b'"status":"ok"' in second
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+def test_a_wish_for_another_protocol_is_passed_over(
+    patient: Connections, caplog: pytest.LogCaptureFixture, protocol: bytes
+) -> None:
+    wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: " + protocol + b"\r\n"
+    answer = one_answer(patient(post(wish + b"HTTP2-Settings: AAEAAEAAAAIAAAAB\r\n")))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
