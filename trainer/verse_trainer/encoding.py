@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from verse.prompt import Message, PromptError, PromptFormat, Rendered, Tokenizer, render
+from verse.terminal import counted
 from verse_trainer.config import TrainConfig
 from verse_trainer.data_set.rows import DataRow
 from verse_trainer.errors import DataSetError
@@ -83,7 +84,7 @@ class Encoder:
     @property
     def limit(self) -> str:
         """What a row may have: `max_seq_length allows 512 tokens`."""
-        return f"{self._limit_name} allows {self._limit} tokens"
+        return f"{self._limit_name} allows {counted(self._limit, 'token')}"
 
     def fit(self, messages: Sequence[Message], place: str, source: str = "") -> EncodedRow | None:
         """Encode one conversation, cut if it has to be; None if it is left out.
