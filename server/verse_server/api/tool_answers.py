@@ -172,7 +172,7 @@ class ToolAnswers(ChatAnswers):
     def __init__(self, rows: Sequence[GenerationRequest], engine: Engine, use: ToolUse) -> None:
         super().__init__(rows, engine)
         make_reader = _reader_for(use)
-        self._is_named = use.mode == "named"
+        self._is_named, self._is_forced = use.mode == "named", use.is_forced
         self._answers = [_Answer(make_reader()) for _ in range(self._num_answers)]
 
     def _choice(self, chunks: Sequence[GenerationChunk]) -> Choice:
@@ -198,7 +198,7 @@ class ToolAnswers(ChatAnswers):
             pieces += answer.reader.flush()
         deltas = [answer.delta(piece) for piece in pieces]
         if not answer.has_begun:
-            deltas = _with_role(deltas)
+            deltas = _with_role(deltas, None if self._is_forced else "")
             answer.has_begun = True
         for delta in deltas:
             # The first delta may be the role alone; tokens come with what they spell.
@@ -238,12 +238,12 @@ class ToolAnswers(ChatAnswers):
         return "tool_calls" if calls else last.finish_reason
 
 
-def _with_role(deltas: Sequence[ChoiceDelta]) -> list[ChoiceDelta]:
+def _with_role(deltas: Sequence[ChoiceDelta], content: str | None) -> list[ChoiceDelta]:
     """An answer that begins with a call says so in its first delta; any other with its role."""
     if deltas and deltas[0].tool_calls:
         first = msgspec.structs.replace(deltas[0], role="assistant", content=None)
         return [first, *deltas[1:]]
-    return [ChoiceDelta(role="assistant", content=""), *deltas]
+    return [ChoiceDelta(role="assistant", content=content), *deltas]
 
 
 def _whole_calls(pieces: Sequence[Piece]) -> tuple[ChatCompletionMessageToolCall, ...]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import openai
 import pytest
 from langchain_core.exceptions import ContextOverflowError
-from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI, OpenAI
 from pydantic import BaseModel, ConfigDict, Field
@@ -100,6 +100,35 @@ def test_structured_output_by_default_and_as_a_dictionary() -> None:
     assert Verdict.model_validate(answer["parsed"])
 
 
+@pytest.mark.parametrize("strict", [None, True])
+def test_structured_output_by_function_calling(strict: bool | None) -> None:
+    judge = poet("base", max_tokens=60).with_structured_output(
+        Verdict, method="function_calling", strict=strict
+    )
+    assert isinstance(judge.invoke("河"), Verdict)
+    *_, last = judge.stream("河")
+    assert isinstance(last, Verdict)
+
+
+def test_tools_are_called_and_their_results_go_back() -> None:
+    model = poet(max_tokens=60).bind_tools([Verdict], tool_choice="any")
+    turns: list[Any] = [HumanMessage("河")]
+    called = model.invoke(turns)
+    (call,) = called.tool_calls
+    assert Verdict.model_validate(call["args"])
+    streamed = None
+    for chunk in model.stream(turns):
+        streamed = chunk if streamed is None else streamed + chunk
+    assert streamed is not None
+    assert streamed.tool_calls[0]["args"] == call["args"]
+    turns += [called, ToolMessage("四行", tool_call_id=call["id"])]
+    answer = poet().bind_tools([Verdict], tool_choice="none").invoke(turns)
+    assert answer.content
+    assert (
+        answer.usage_metadata["input_tokens"] > poet().invoke("河").usage_metadata["input_tokens"]
+    )
+
+
 def test_the_older_completions() -> None:
     llm = OpenAI(model="libai", max_retries=0, seed=3, max_tokens=12, temperature=0.8)
     first = llm.invoke("床前明月光，")
@@ -113,9 +142,7 @@ def test_errors_are_the_sdk_s() -> None:
         poet("nobody").invoke("河")
     with pytest.raises(openai.BadRequestError, match="temperature"):
         poet(temperature=3).invoke("河")
-    with pytest.raises(openai.BadRequestError, match="tools"):
-        poet().bind_tools([Verdict]).invoke("河")
     with pytest.raises(openai.AuthenticationError):
         poet(api_key="wrong").invoke("河")
     with pytest.raises(ContextOverflowError):
-        poet().invoke("河" * 600)
+        poet().invoke("河" * 9000)

@@ -118,4 +118,4 @@ def test_errors_are_told_apart() -> None:
     with pytest.raises(litellm.AuthenticationError):
         write(api_key="wrong")
     with pytest.raises(litellm.ContextWindowExceededError):
-        write(messages=[{"role": "user", "content": "河" * 600}])
+        write(messages=[{"role": "user", "content": "河" * 9000}])

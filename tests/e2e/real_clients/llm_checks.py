@@ -86,6 +86,20 @@ def test_a_schema_is_followed() -> None:
     assert Verdict.model_validate_json(answer.text())
 
 
+def test_a_tool_may_be_called() -> None:
+    """By `auto`; what verse-tiny writes is a poem, as it has never seen a tool."""
+    names: list[str] = []
+
+    def remember(line: str) -> str:
+        """Remembers a line."""
+        names.append(line)
+        return "记下了"
+
+    model = llm.get_model("with-tools")
+    answer = model.chain("河", tools=[remember], options={"max_tokens": 12})
+    assert answer.text() or names
+
+
 def test_a_completion_goes_on_with_the_text_itself() -> None:
     assert printed("-m", "libai-goes-on", "床前明月光，", "-o", "max_tokens", "12")
     (entry,) = json.loads(printed("logs", "list", "-m", "libai-goes-on", "--json"))

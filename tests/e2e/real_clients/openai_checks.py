@@ -102,6 +102,31 @@ def test_raw_and_streamed_responses_show_headers_and_lines() -> None:
             assert response.parse().choices[0].message.content == text
 
 
+def test_a_tool_is_called_whole_and_streamed_and_its_result_goes_back() -> None:
+    judge: Any = openai.pydantic_function_tool(Verdict, name="judge")
+    asked = poem(max_tokens=60, tools=[judge], tool_choice="required")
+
+    async def work(client: AsyncOpenAI) -> None:
+        whole = await client.chat.completions.create(**asked, n=2)
+        assert {choice.finish_reason for choice in whole.choices} == {"tool_calls"}
+        message = whole.choices[0].message
+        (call,) = message.tool_calls or [None]
+        assert call is not None
+        assert call.type == "function"
+        Verdict.model_validate_json(call.function.arguments)
+        async with client.chat.completions.stream(**asked) as events:
+            final = (await events.get_final_completion()).choices[0].message
+        (streamed,) = final.tool_calls or [None]
+        assert streamed is not None
+        assert isinstance(streamed.function.parsed_arguments, Verdict)
+        result = {"role": "tool", "tool_call_id": call.id, "content": "四行"}
+        turns = [*RIVER, message.model_dump(exclude_none=True), result]
+        answer = await client.chat.completions.create(**poem(messages=turns))
+        assert answer.choices[0].message.content
+
+    with_client(work)
+
+
 def num_running() -> int:
     health = os.environ["OPENAI_BASE_URL"].removesuffix("/v1") + "/health"
     with urllib.request.urlopen(health, timeout=60) as answer:

@@ -76,6 +76,27 @@ test("JSON follows a schema, whole and streamed", async () => {
   assert.equal(await client.chat.completions.stream(options).finalContent(), content);
 });
 
+test("a tool is called, whole and streamed, and its result goes back", async () => {
+  const parameters = {
+    type: "object",
+    properties: { mood: { type: "string", enum: ["静", "悲", "喜"] } },
+    required: ["mood"],
+    additionalProperties: false,
+  };
+  const tools = [{ type: "function", function: { name: "judge", strict: true, parameters } }];
+  const options = { ...POEM, max_tokens: 60, tools, tool_choice: "required" };
+  const { message, finish_reason } = (await create(options)).choices[0];
+  assert.equal(finish_reason, "tool_calls");
+  const [call] = message.tool_calls;
+  assert.ok(["静", "悲", "喜"].includes(JSON.parse(call.function.arguments).mood));
+  const streamed = await client.chat.completions.stream(options).finalMessage();
+  assert.deepEqual(streamed.tool_calls[0].function.name, "judge");
+  assert.deepEqual(streamed.tool_calls[0].function.arguments, call.function.arguments);
+  const result = { role: "tool", tool_call_id: call.id, content: "四行" };
+  const messages = [...POEM.messages, message, result];
+  assert.ok((await create({ ...POEM, messages })).choices[0].message.content);
+});
+
 test("the older completions continue several texts", async () => {
   const options = { model: "libai", seed: 3, max_tokens: 12 };
   const prompt = ["床前明月光，", "大江东去，"];
