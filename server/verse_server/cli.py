@@ -101,6 +101,14 @@ def serve(
             help="Longest a request may take, waiting included.",
         ),
     ] = _ENGINE.deadline_seconds,
+    slow_client_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="VERSE_SLOW_CLIENT_SECONDS",
+            min=1,
+            help="Longest a client may read nothing of a stream; then it is ended.",
+        ),
+    ] = _ENGINE.slow_client_seconds,
     no_wired_limit: Annotated[
         bool,
         typer.Option(
@@ -158,6 +166,7 @@ def serve(
             max_queue=max_queue,
             max_tokens=max_tokens,
             deadline_seconds=deadline_seconds,
+            slow_client_seconds=slow_client_seconds,
             wired_limit=not no_wired_limit,
             poem_prompt=not no_poem_prompt,
         ),

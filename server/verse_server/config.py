@@ -30,6 +30,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Longest answer to a request that sets no limit; its memory is set aside before it starts."""
     deadline_seconds: float = 600.0
     """From being queued to the last token; a request may ask for less."""
+    slow_client_seconds: float = 30.0
+    """How long an answer may lie unread while it is written; then it is ended."""
     kv_cache_bytes: int | None = None
     """For keys and values of the running rows; None takes what the memory leaves."""
     wired_limit: bool = True

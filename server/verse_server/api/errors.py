@@ -9,6 +9,7 @@ EngineError
 │   └── PromptTooLongError       400                context_length_exceeded
 ├── QueueFullError               429, Retry-After   queue_full
 ├── DeadlineExceededError        504                deadline_exceeded
+├── SlowClientError              408                client_too_slow
 ├── EngineClosedError            503, Retry-After   engine_closed
 └── GenerationFailedError        500                generation_failed
 HTTPException (Litestar)         its own status     unknown path, wrong method, body too large
@@ -46,6 +47,7 @@ from verse_server.engine.errors import (
     ModelNotFoundError,
     PromptTooLongError,
     QueueFullError,
+    SlowClientError,
 )
 from verse_server.protocol.shared import ErrorObject, ErrorResponse
 
@@ -178,6 +180,9 @@ def _of_engine(error: EngineError) -> Failure:
             # Tried again it would take as long.
             headers = {"x-should-retry": "false"}
             return Failure(504, message, "deadline_exceeded", headers=headers)
+        case SlowClientError():
+            headers = {"x-should-retry": "false"}
+            return Failure(408, message, "client_too_slow", headers=headers)
         case EngineClosedError():
             headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
             return Failure(503, message, "engine_closed", headers=headers)

@@ -2,16 +2,19 @@
 
 The engine thread makes one call per step and event loop. What one answer has to say is put together
 while nobody fetches it, so a reader who is behind finds fewer and longer chunks, and costs no more
-memory than the text itself.
+memory than the text itself. One who fetches nothing for long while more comes in loses the answer,
+or its row would be kept from others.
 """
 
 import asyncio
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
-from verse_server.engine.errors import EngineError
+from verse_server.engine.errors import EngineError, SlowClientError
 from verse_server.engine.types import GenerationChunk, TokenLogprob
 
 Event = GenerationChunk | EngineError
@@ -44,14 +47,34 @@ class _Pending:
 class Mailbox:
     """Of one request. Made, filled and read on the reader's event loop."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, slow_seconds: float = math.inf, on_slow: Callable[[], None] = lambda: None
+    ) -> None:
+        """Make an empty one.
+
+        Args:
+            slow_seconds: How long something may lie here unread while more comes in.
+            on_slow: Called once it has; the reader gets a `SlowClientError` after what lies here.
+        """
         self.loop = asyncio.get_running_loop()
+        self._slow_seconds = slow_seconds
+        self._on_slow = on_slow
+        self._unread_since: float | None = None
         self._pending: dict[int, _Pending] = {}
         self._error: EngineError | None = None
         self._filled = asyncio.Event()
 
     def put(self, event: Event) -> None:
         """Add a chunk, or the error that ends all."""
+        if isinstance(self._error, SlowClientError):
+            return  # it is over; what was on its way is not written any more
+        now = self.loop.time()
+        if self._unread_since is None:
+            self._unread_since = now
+        elif now - self._unread_since > self._slow_seconds:
+            self._error = SlowClientError(self._slow_seconds)
+            self._on_slow()
+            return
         if isinstance(event, EngineError):
             self._error = event
         elif pending := self._pending.get(event.index):
@@ -63,6 +86,7 @@ class Mailbox:
     async def get(self) -> Event:
         """What came first, or next; an error after the chunks before it."""
         await self._filled.wait()
+        self._unread_since = None
         if self._pending:
             event: Event = self._pending.pop(next(iter(self._pending))).together()
         else:

@@ -262,7 +262,7 @@ class MlxEngine:
             raise EngineClosedError("The server is shutting down; send the request again.")
         has_ends = request.framed and not request.ignore_eos
         stops = (*(request.target.prompt_format.stop if has_ends else ()), *request.stop)
-        mailbox = Mailbox()
+        mailbox = Mailbox(self._config.slow_client_seconds, lambda: self._worker.cancel(queued))
         queued = EngineRequest(
             asked=request,
             mailbox=mailbox,

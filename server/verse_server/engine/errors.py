@@ -8,6 +8,7 @@
     │   └── PromptTooLongError    the prompt leaves no room for an answer
     ├── QueueFullError            too many wait already
     ├── DeadlineExceededError     it took longer than it was given
+    ├── SlowClientError           nobody read the answer for too long
     ├── EngineClosedError         draining or dead: no new work
     └── GenerationFailedError     the engine broke while it was writing, or the numbers overflow
 
@@ -109,6 +110,16 @@ class DeadlineExceededError(EngineError):
         super().__init__(
             f"The answer was not finished within {counted(seconds, 'second')}; ask for fewer "
             "tokens, or give it more time with the header x-verse-deadline-seconds."
+        )
+
+
+class SlowClientError(EngineError):
+    """The client reads nothing while its answer is written."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The answer was not read for {seconds:g} seconds and was ended there; read faster, or "
+            'ask for it whole with "stream": false.'
         )
 
 

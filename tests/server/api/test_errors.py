@@ -24,6 +24,7 @@ from verse_server.engine.errors import (
     ModelNotFoundError,
     PromptTooLongError,
     QueueFullError,
+    SlowClientError,
 )
 
 
@@ -90,6 +91,12 @@ def test_a_client_that_leaves_with_half_a_body_is_no_error_of_ours(
 
 def test_an_error_that_will_not_go_away_is_not_worth_a_retry() -> None:
     assert translate(AdapterIncompatibleError("x", "why.")).headers == {"x-should-retry": "false"}
+
+
+def test_who_read_nothing_is_told_so_at_the_end_of_the_stream() -> None:
+    failure = translate(SlowClientError(30))
+    assert (failure.status, failure.code) == (408, "client_too_slow")
+    assert "not read for 30 seconds" in failure.body.error.message
 
 
 def test_a_full_queue_says_when_to_come_back() -> None:

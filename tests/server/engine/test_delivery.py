@@ -7,7 +7,7 @@ import pytest
 
 from verse.prompt import PromptFormat
 from verse_server.engine.delivery import Mailbox
-from verse_server.engine.errors import EngineClosedError
+from verse_server.engine.errors import EngineClosedError, SlowClientError
 from verse_server.engine.types import FinishReason, GenerationChunk, Target, TokenLogprob
 
 pytestmark = pytest.mark.anyio
@@ -85,3 +85,27 @@ async def test_an_empty_mailbox_waits() -> None:
         await asyncio.wait_for(mailbox.get(), 0.01)
     mailbox.put(chunk("的", 2))
     assert (await next_chunk(mailbox)).text == "的"
+
+
+async def test_who_reads_nothing_for_long_while_more_comes_loses_the_answer() -> None:
+    told: list[str] = []
+    mailbox = Mailbox(0.05, lambda: told.append("slow"))
+    mailbox.put(chunk("轻", 1))
+    mailbox.put(chunk("轻", 2))
+    await asyncio.sleep(0.1)
+    assert told == []  # nothing more came
+    for number in (3, 4, 5):
+        mailbox.put(chunk("的", number))
+    mailbox.put(EngineClosedError("Closed."))
+    assert told == ["slow"]
+    assert (await next_chunk(mailbox)).text == "轻轻"
+    assert isinstance(await mailbox.get(), SlowClientError)
+
+
+async def test_who_reads_now_and_then_is_slow_but_keeps_it() -> None:
+    mailbox = Mailbox(0.2, lambda: pytest.fail("it was read"))
+    for number in range(1, 6):
+        mailbox.put(chunk("轻", number))
+        await asyncio.sleep(0.05)
+        assert await next_chunk(mailbox)
+    assert mailbox

@@ -12,6 +12,7 @@ from verse_server.engine.errors import (
     DeadlineExceededError,
     InvalidRequestError,
     QueueFullError,
+    SlowClientError,
 )
 
 pytestmark = pytest.mark.anyio
@@ -193,3 +194,15 @@ async def test_five_thousand_short_requests_leave_memory_as_it_was(
     await round_of(4000)
     await assert_nothing_is_left(engine)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+async def test_a_client_that_never_reads_keeps_no_row_from_the_others(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine(max_batch=1, slow_client_seconds=0.05)
+    never_reads = engine.generate(request(engine, "a", max_tokens=250))
+    await anext(never_reads)
+    assert await write(engine, "b")  # there is but one row
+    with pytest.raises(SlowClientError, match=r"not read for 0\.05 seconds and was ended there"):
+        await collect(never_reads)
+    await assert_nothing_is_left(engine)
