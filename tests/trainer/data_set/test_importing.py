@@ -11,7 +11,7 @@ from tests.trainer.data_set.original import RIVER, generated, listed, seed_text,
 from verse import jsonl
 from verse.poem_files import PoemFileError
 from verse.records import Poem, content_id
-from verse_trainer.data_set.importing import ImportReport, import_poems
+from verse_trainer.data_set.importing import SAMPLE, ImportReport, import_poems, sample_key
 
 POEM = msgspec.json.Decoder(Poem)
 ONE: dict[str, dict[str, Any]] = {
@@ -230,3 +230,41 @@ def test_an_output_that_holds_something_else_is_left_as_it_is(tmp_path: Path) ->
     with pytest.raises(jsonl.JsonlError, match=r"train\.jsonl:1: "):
         import_poems([source], output)
     assert output.read_bytes() == before
+
+
+SAMPLE_FILE = Path(__file__).parents[3] / "data" / "poems.jsonl"
+
+
+def test_the_samples_key_is_that_of_the_poems_that_verse_ships_with() -> None:
+    assert sample_key(jsonl.read(SAMPLE_FILE, POEM)) == SAMPLE
+
+
+def test_a_project_that_has_only_the_sample_begins_a_fresh_collection(tmp_path: Path) -> None:
+    output = tmp_path / "poems.jsonl"
+    output.write_bytes(SAMPLE_FILE.read_bytes())
+    (tmp_path / "split.json").write_text('{"valid": [], "share": 0.1, "seed": 0}', "utf-8")
+    source = write_lines(tmp_path / "mine.jsonl", {"theme": "渡口", "text": "缆绳\n没有人弹它"})
+    report = import_poems([source], output)
+    assert [poem.theme for poem in jsonl.read(output, POEM)] == ["渡口"]
+    assert (report.was_sample, report.num_after) == (True, 1)
+    assert report.kept_aside == tmp_path / "poems.jsonl.old"
+    assert (tmp_path / "poems.jsonl.old").read_bytes() == SAMPLE_FILE.read_bytes()
+    assert (tmp_path / "split.json.old").exists()
+    assert not (tmp_path / "split.json").exists()
+
+
+def test_the_sample_with_a_poem_of_ones_own_is_kept_and_added_to(tmp_path: Path) -> None:
+    output = tmp_path / "poems.jsonl"
+    own = json.dumps({"theme": "雪", "text": "落"}, ensure_ascii=False) + "\n"
+    output.write_bytes(SAMPLE_FILE.read_bytes() + own.encode())
+    report = import_poems(
+        [write_lines(tmp_path / "a.jsonl", {"theme": "雨", "text": "下"})], output
+    )
+    assert (report.num_before, report.num_after, report.was_sample) == (125, 126, False)
+
+
+def test_importing_the_sample_again_leaves_it_where_it_is(tmp_path: Path) -> None:
+    output = tmp_path / "poems.jsonl"
+    output.write_bytes(SAMPLE_FILE.read_bytes())
+    assert import_poems([SAMPLE_FILE], output).num_new == 0
+    assert output.read_bytes() == SAMPLE_FILE.read_bytes()

@@ -30,7 +30,8 @@ from verse.poem_files import (
     read_file,
 )
 from verse.poem_files.pieces import UNREVIEWED
-from verse.records import Poem
+from verse.poem_split import SPLIT_FILE
+from verse.records import Poem, content_id
 from verse_trainer.data_set.documents import (
     WHOLE_FILE,
     is_hidden,
@@ -47,6 +48,9 @@ _RARE = re.compile(
 )
 """What files have where a character could not be written: □, private use, descriptions of it."""
 _TEXT_KINDS = ("poems in text", "poems in Markdown")
+
+SAMPLE = "3ceee88469dfed31"
+"""Of the poems that Verse ships with: `sample_key`."""
 
 _POEM = msgspec.json.Decoder(Poem)
 
@@ -66,6 +70,8 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
     """Poems that were in the file."""
     kept_aside: Path | None = None
     """Where the file that was replaced is now."""
+    was_sample: bool = False
+    """Whether that held the poems that Verse ships with, and nothing else."""
 
     @property
     def num_after(self) -> int:
@@ -155,7 +161,8 @@ def import_poems(
 ) -> ImportReport:
     """Add the poems that are not in the file yet.
 
-    Where nothing could be read as a poem, nothing is written.
+    Where nothing could be read as a poem, nothing is written. The poems that Verse ships with are
+    an example and not the poet's: a file that holds nothing else is set aside, with its split.
 
     Args:
         sources: Files and folders, or what was found in them.
@@ -170,8 +177,11 @@ def import_poems(
     found = sources if isinstance(sources, Survey) else survey(sources)
     pieces = [piece for file in found.files for piece in file.pieces]
     poems = [piece.poem for piece in pieces if isinstance(piece, Taken)]
+    was_sample = not replace and _is_sample(output, poems)
     with writing(output):
-        kept_aside = set_aside(output) if poems and replace else None
+        kept_aside = set_aside(output) if poems and (replace or was_sample) else None
+        if was_sample:
+            set_aside(output.with_name(SPLIT_FILE))
     before = read_poems(output) if output.exists() else []
     new = _not_in(before, poems)
     if new:
@@ -187,7 +197,21 @@ def import_poems(
         num_new=len(new),
         num_before=len(before),
         kept_aside=kept_aside,
+        was_sample=was_sample,
     )
+
+
+def sample_key(poems: Iterable[Poem]) -> str:
+    """What tells a collection from others, in whatever order it stands."""
+    return content_id(*sorted(poem.id for poem in poems))
+
+
+def _is_sample(output: Path, poems: Sequence[Poem]) -> bool:
+    """Whether a file holds only the poems that Verse ships with, and others are to be added."""
+    if not poems or not output.exists():
+        return False
+    before = read_poems(output)
+    return sample_key(before) == SAMPLE and bool(_not_in(before, poems))
 
 
 def read_poems(path: Path) -> list[Poem]:

@@ -92,7 +92,8 @@ def print_import(report: ImportReport) -> None:
     if not report.num_read:
         return
     if report.kept_aside:
-        _out(f"The previous file is now {report.kept_aside}.")
+        what = "Verse's sample poems are" if report.was_sample else "The previous file is"
+        _out(f"{what} now {report.kept_aside}.")
     known = report.num_read - report.num_new
     already = f", {known} there already" if known else ""
     new = counted(report.num_new, "new poems")
