@@ -253,7 +253,12 @@ class Worker:
     def _take_messages(self) -> bool:
         """Handle what has come in; sleeps while there is nothing to do. False ends the loop."""
         state = self._state
+        gone: list[Sequence] = []
         while True:
+            if gone and self._inbox.empty():
+                # All that left together at once: each removal copies what the others have.
+                state.batch.remove(gone)
+                gone.clear()
             try:
                 message = self._inbox.get(timeout=self._rest_seconds())
             except queue.Empty:
@@ -263,6 +268,7 @@ class Worker:
             if isinstance(message, _Close):
                 return False
             if isinstance(message, _Cancel):
+                gone += message.request.sequences
                 self._forget(message.request)
             elif isinstance(message, EngineTask):
                 state.tasks.append(message)
@@ -319,6 +325,7 @@ class Worker:
             return
         self._next_look = now + _LOOK_SECONDS
         for request in [r for r in self._unfinished.copy() if r.is_late(now)]:
+            self._state.batch.remove(request.sequences)
             if self._forget(request):
                 self._state.outbox.add(request.mailbox, DeadlineExceededError(request.seconds))
 
@@ -379,13 +386,13 @@ class Worker:
 
     def _fail(self, request: EngineRequest, error: EngineError) -> None:
         self._state.outbox.add(request.mailbox, error)
+        self._state.batch.remove(request.sequences)
         self._forget(request)
 
     def _forget(self, request: EngineRequest) -> bool:
-        """Free all a request has; whether it had anything."""
+        """Free all a request has but its rows in the batch; whether it had any."""
         if request.sequences:
             self._state.scorer.discard(request)
-            self._state.batch.remove(request.sequences)
             for sequence in list(request.sequences):
                 self._retire(sequence)
             return True
