@@ -3,7 +3,6 @@
 Nothing heavy is imported before a command runs: `verse --help` loads this module.
 """
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -159,7 +158,7 @@ def start(flags: StartFlags) -> None:
 
     root = own("rounds").parent if own("rounds").is_dir() else own("data").parent
     from_elsewhere = flags.seen_from_elsewhere()
-    if _go_to(root):
+    if rounds.work_from(root, show):
         flags = from_elsewhere
     waiting = rounds.not_begun()
     if waiting is None or _wants_another(waiting, flags):
@@ -380,17 +379,8 @@ def _round(folder: Path | None) -> Path:
     from verse_clients.refine import rounds
 
     if folder is None:
-        _go_to(own("rounds").parent)
+        rounds.work_from(own("rounds").parent, show)
     return folder or rounds.newest_round()
-
-
-def _go_to(root: Path) -> bool:
-    """Work from there, as a plan's paths want it; returns whether that is another folder."""
-    if root.resolve() == Path.cwd():
-        return False
-    os.chdir(root)
-    show(f"In {root}:")
-    return True
 
 
 def _run(step: str, folder: Path | None) -> None:

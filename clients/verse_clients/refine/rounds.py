@@ -54,6 +54,15 @@ def start_round(plan: Plan, rounds: Path = ROUNDS) -> Path:
     return folder
 
 
+def work_from(root: Path, notify: Notify) -> bool:
+    """Work from there, as the paths of a plan want it; returns whether that is another folder."""
+    if root.resolve() == Path.cwd():
+        return False
+    os.chdir(root)
+    notify(f"In {root}:")
+    return True
+
+
 def not_begun(rounds: Path = ROUNDS) -> Path | None:
     """The newest round if no step of it ever ran and nothing was decided in it.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from verse.folders import own
 from verse.terminal import show
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, rich_markup_mode=None)
@@ -33,12 +34,16 @@ def report(
     ] = None,
 ) -> None:
     """Tell what was accepted, which checkpoint is best, and whether the poems narrow."""
+    from verse_clients.refine import rounds
     from verse_clients.refine.files import write_file
     from verse_clients.report import pages
     from verse_clients.report.figures import figures
     from verse_clients.report.gather import gather
 
-    found = figures(gather(paths or [Path("rounds")], training or []))
+    from_elsewhere = output.absolute(), [path.absolute() for path in training or ()]
+    if not paths and rounds.work_from(own("rounds").parent, show):
+        output, training = from_elsewhere
+    found = figures(gather(paths or [rounds.ROUNDS], training or []))
     text = pages.markdown(found)
     write_file(output, pages.html(found).encode())
     write_file(output.with_suffix(".md"), text.encode())

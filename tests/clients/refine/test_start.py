@@ -124,3 +124,7 @@ def test_rounds_are_kept_and_found_beside_the_data_from_any_folder_below(
     monkeypatch.chdir(below)
     assert main(["refine", "status"]) == 0
     assert capsys.readouterr().out.startswith(f"In {workshop}:\nrounds/01\n")
+    monkeypatch.chdir(below)
+    assert main(["report"]) == 2
+    told = capsys.readouterr()
+    assert (told.out, "rounds" in told.err) == (f"In {workshop}:\n", True)
