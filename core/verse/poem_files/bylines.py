@@ -24,7 +24,7 @@ _DYNASTIES = (
 )
 _AUTHOR = re.compile(
     rf"\s*(?:(?:作\s*者|诗\s*人|撰\s*文|author|by)\s*[:：/／|｜\s]\s*|[文诗著作]\s*[:：/／|｜]\s*)"
-    rf"[【（(\[]?\s*(?P<name>{_NAME}(?:[、/ &]+{_NAME})*)\s*[】）)\]]?\s*",
+    rf"[【（(\[]?\s*(?P<name>{_NAME}(?:\s?[、/&]\s?{_NAME}){{0,5}})\s*[】）)\]]?\s*",
     re.IGNORECASE,
 )
 _WRITES = re.compile(
@@ -111,7 +111,8 @@ _LIKE_NAMES = (
 _NO_NAMES = frozenset(_LIKE_NAMES.split())
 """Words that a poem may begin or end with and that look like names."""
 _MAX_TAKEN = 4
-_MAX_DATE_CHARACTERS = 60
+_MAX_CHARACTERS = 60
+"""Of such a line; a longer one is none."""
 
 
 class Bylines(msgspec.Struct, frozen=True):
@@ -220,6 +221,8 @@ def _tail(lines: Sequence[str], names: Collection[str]) -> tuple[int, Bylines]:
 
 
 def _plain(line: str) -> Bylines | None:
+    if len(line) > _MAX_CHARACTERS:
+        return None
     for pattern in (_AUTHOR, _WRITES, _DYNASTY):
         if said := pattern.fullmatch(line):
             return Bylines(said["name"].strip())
@@ -227,7 +230,7 @@ def _plain(line: str) -> Bylines | None:
 
 
 def _is_date(line: str) -> bool:
-    is_short = 0 < len(line) <= _MAX_DATE_CHARACTERS
+    is_short = 0 < len(line) <= _MAX_CHARACTERS
     return is_short and bool(_DATE.fullmatch(line) or _PLACE_FIRST.fullmatch(line))
 
 

@@ -59,6 +59,8 @@ _MARKDOWN_SUFFIXES = (".md", ".markdown")
 _DIGITS = {digit: number for number, digit in enumerate("零一二三四五六七八九")}
 
 _MAX_COVER_LINES = 2
+_MAX_MARK_CHARACTERS = 200
+"""Of a heading or divider; a longer line is none."""
 
 
 class _Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +108,11 @@ def read_text(
     lines, first_line = text[len(head) :].split("\n"), head.count("\n") + 1
     title = _first(keys, _TITLE_KEYS) or name or path.stem
     given = Bylines(_first(keys, _AUTHOR_KEYS), _first(keys, _DATE_KEYS))
-    pieces = _titled(list(_pieces(lines, first_line)), title, {author, given.author} - {""})
+    raw = list(_pieces(lines, first_line))
+    if not raw:
+        problem = "there is a title and no poem under it"
+        return [Refused(path=path, line=1, problem=problem, fault="empty")]
+    pieces = _titled(raw, title, {author, given.author} - {""})
     if len(pieces) > 1:
         given = Bylines(given.author)
     draft = Draft(kind=kind, theme=title)
@@ -141,6 +147,8 @@ def _marks(lines: Sequence[str]) -> Mapping[int, _Mark]:
     """Dividers and headings, by the index of their lines."""
     marks: dict[int, _Mark] = {}
     for index, line in enumerate(lines):
+        if len(line) > _MAX_MARK_CHARACTERS:
+            continue
         if heading := _HEADING.fullmatch(line):
             marks[index] = _Mark(len(heading["level"]), _without_brackets(heading["title"]))
         elif _DIVIDER.fullmatch(line):

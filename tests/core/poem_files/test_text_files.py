@@ -185,3 +185,10 @@ def test_what_stands_before_the_first_title_is_doubted() -> None:
     assert isinstance(first, Taken)
     assert first.doubt == "it stands before the first title"
     assert [piece.doubt for piece in (second, third) if isinstance(piece, Taken)] == ["", ""]
+
+
+@pytest.mark.parametrize("text", ["---\ntitle: 河\n---\n", "title: 河\n", "---\n\n---\n"])
+def test_a_head_with_nothing_under_it_is_refused(text: str) -> None:
+    (refused,) = read_text(text, Path("a.md"))
+    assert isinstance(refused, Refused)
+    assert refused.problem == "there is a title and no poem under it"

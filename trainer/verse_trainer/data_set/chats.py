@@ -42,6 +42,8 @@ _NOTHING_SAID = re.compile(
 )
 _QUOTATION = re.compile(r"\s*「.{0,30}[:：]")
 _QUOTATION_END = re.compile(r"\s*(?:[-—–]\s?){4,}\s*")
+_LONG = 300
+"""Characters of a line that is no note of the program."""
 _MIN_TIMED = 2
 _MIN_NAMED = 3
 _MAX_TITLE_CHARACTERS = 15
@@ -86,7 +88,7 @@ def messages_of(lines: Sequence[str]) -> list[ChatMessage] | None:
 def _heads(lines: Sequence[str]) -> list[tuple[int, str, str]] | None:
     """Of each message the index of its first line, its sender, and what follows in that line."""
     timed = list(_matching(lines, (_NAME_FIRST, _TIME_FIRST)))
-    said = [i for i, line in enumerate(lines) if line.strip() and not _NOTHING_SAID.fullmatch(line)]
+    said = [i for i, line in enumerate(lines) if line.strip() and not _says_nothing(line)]
     first = said[0] if said else 0
     if len(timed) >= _MIN_TIMED and timed[0][0] <= first:
         return timed
@@ -109,6 +111,10 @@ def _matching(
                 break
 
 
+def _says_nothing(line: str) -> bool:
+    return len(line) < _LONG and _NOTHING_SAID.fullmatch(line) is not None
+
+
 def _message(sender: str, index: int, lines: Sequence[str]) -> ChatMessage:
     kept: list[str] = []
     in_quotation = False
@@ -116,7 +122,7 @@ def _message(sender: str, index: int, lines: Sequence[str]) -> ChatMessage:
         if _QUOTATION.match(line) and not any(text.strip() for text in kept):
             in_quotation = "」" not in line
             kept.append("")
-        elif in_quotation or _NOTHING_SAID.fullmatch(line) or _QUOTATION_END.fullmatch(line):
+        elif in_quotation or _says_nothing(line) or _QUOTATION_END.fullmatch(line[:_LONG]):
             in_quotation = in_quotation and "」" not in line
             kept.append("")
         else:

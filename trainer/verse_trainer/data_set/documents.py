@@ -117,21 +117,24 @@ _CODE_LINE = re.compile(
 )
 _CONFIG_LINE = re.compile(r"\s*(?:[\w.\-]+\s*[:=](?:\s.*|\S*)|-\s+[\w.\-]+.*|\[[\w. \-]+\]|#.*)")
 _README = re.compile(
-    r"^```|\[!\[|^\s*(?:pip3? install|npm install|git clone|python3? \S+\.py|uv (?:sync|run))|"
+    r"^```|\[!\[|^[ \t]*(?:pip3? install|npm install|git clone|python3? \S+\.py|uv (?:sync|run))|"
     r"^#+\s*(?:install|usage|licen[cs]e|quick ?start|requirements|getting started|安装|用法|使用|"
     r"许可|依赖)",
     re.IGNORECASE | re.MULTILINE,
 )
 _PROMPT = re.compile(
     r"\{(?:theme|title|topic|keywords?|input|text|主题|题目|标题)\}|<\|im_start\|>|"
-    r"\byou are an?\b.*\b(?:poet|assistant|model)",
+    r"\byou are an?\b.{0,200}\b(?:poet|assistant|model)",
     re.IGNORECASE,
 )
-_ROLE = re.compile(r"^\s*你是.{0,20}(?:诗人|助手|助理|模型|专家|AI)", re.MULTILINE)
+_ROLE = re.compile(r"^[ \t]*你是.{0,20}(?:诗人|助手|助理|模型|专家|AI)", re.MULTILINE)
 _DEMAND = re.compile(r"请|要求|输出|字数|格式")
 _MIN_LIST_LINES = 30
 _MIN_LIST_WORDS = 20
 _MAX_WORD = 4
+_LINE_HEAD = 300
+_LOOKED_AT = 100_000
+"""Characters of a line and of a text that its look is told by."""
 
 
 def read_document(content: bytes, path: Path, options: ReadOptions) -> list[Found] | None:
@@ -169,6 +172,7 @@ def kind_by_name(path: PurePath) -> str:
 
 def kind_by_look(text: str) -> str:
     """What a text is, if it does not look like poems; else empty."""
+    text = text[:_LOOKED_AT]
     lines = [line for line in text.split("\n") if line.strip()]
     if _LICENCE.search(text[:_HEAD_BYTES]):
         return "a licence"
@@ -187,7 +191,7 @@ def kind_by_look(text: str) -> str:
 
 
 def _share(pattern: re.Pattern[str], lines: Sequence[str]) -> float:
-    return sum(bool(pattern.match(line)) for line in lines) / max(1, len(lines))
+    return sum(bool(pattern.match(line[:_LINE_HEAD])) for line in lines) / max(1, len(lines))
 
 
 def _is_word_list(text: str, lines: Sequence[str]) -> bool:
