@@ -53,6 +53,7 @@ def test_a_size_that_is_a_lie_helps_nobody() -> None:
         Archive(lied, ByteBudget(1000)).check(max_bytes_each=1000)
 
 
+NAMELESS = zip_of({"x": b""}).replace(b"x", b"\0")
 TWO = zipped(a=b"x" * 5000, b=b"y" * 5000)
 
 
@@ -61,6 +62,7 @@ TWO = zipped(a=b"x" * 5000, b=b"y" * 5000)
     [
         (TWO[: len(TWO) // 2], "broken or was not downloaded whole"),
         (TWO.replace(b"K", b"\0", 1), "cannot be unpacked"),
+        (NAMELESS, "broken or was not downloaded whole"),
     ],
 )
 def test_a_broken_archive_is_one_sentence(content: bytes, problem: str) -> None:

@@ -62,6 +62,7 @@ def test_other_columns_say_who_and_whether() -> None:
         ),
         ("a,text\n河,水\n", "none of its columns is called theme"),
         ("title,title,text\na,b,c\n", "the same name"),
+        ("\n,,\n", "the table is empty"),
         ('title,text\n河,"水"在走\n', "the table is broken here"),
         ("title,text\n河,水在走,灯不走\n", "more cells than the table has columns"),
         ("title,text\n河," + "水" * 140_000 + "\n", "the table is broken here: field larger"),

@@ -10,7 +10,9 @@ is one.
 """
 
 import io
+import lzma
 import posixpath
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,8 +31,11 @@ ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
 _ENCRYPTED = 0x1
 _UTF8_NAME = 0x800
 _DECLARATIONS = tuple("<!ENTITY".encode(name) for name in ("utf-8", "utf-16-le", "utf-16-be"))
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError)
-"""What zipfile raises for damaged members, besides `RuntimeError` where a password is wanted."""
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, IndexError, NotImplementedError, OSError, OverflowError, ValueError),
+)
+"""What zipfile raises for damaged files, besides `RuntimeError` where a password is wanted."""
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"
 _MAX_XML_BYTES = 32 << 20
@@ -63,9 +68,9 @@ class Archive:
     def __init__(self, content: bytes, budget: ByteBudget | None = None) -> None:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
+            members = [info for info in self._zip.infolist() if not info.is_dir()]
         except _BROKEN as error:
             raise ContentError("the file is broken or was not downloaded whole") from error
-        members = [info for info in self._zip.infolist() if not info.is_dir()]
         if len(members) > MAX_MEMBERS:
             raise ContentError(
                 f"it holds {len(members)} files; more than {MAX_MEMBERS} are not read"

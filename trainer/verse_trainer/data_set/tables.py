@@ -132,7 +132,10 @@ def _separated(
     first = text.lstrip().partition("\n")[0]
     delimiter = "\t" if is_tsv else max(_DELIMITERS, key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header = [name.strip() for name in next(_records(reader))[1]]
+    _, names = next(_records(reader), (1, list[str]()))
+    header = [name.strip() for name in names]
+    if not header:
+        raise ContentError("the table is empty")
     if len(set(header)) < len(header):
         raise ContentError("two of its columns have the same name; give each its own")
     return header, _rows(header, reader)
@@ -173,13 +176,15 @@ def _parquet(content: bytes) -> tuple[list[str], Iterator[tuple[int, Mapping[str
         file = library.ParquetFile(io.BytesIO(content))
         metadata = file.metadata
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        num_bytes = sum(group.total_byte_size for group in groups)
-        if metadata.num_rows > _MAX_ROWS or num_bytes > MAX_BYTES:
-            raise ContentError(
-                f"it has {metadata.num_rows} rows and unpacked {num_bytes >> 20} MB; "
-                f"{_MAX_ROWS} rows and {MAX_BYTES >> 20} MB are read"
-            )
-        rows: list[dict[str, Any]] = file.read().to_pylist()
-    except (broken, OSError) as error:
+        num_rows, num_bytes = metadata.num_rows, sum(group.total_byte_size for group in groups)
+        is_small = num_rows <= _MAX_ROWS and num_bytes <= MAX_BYTES
+        names: list[str] = list(file.schema_arrow.names)
+        rows: list[dict[str, Any]] = file.read().to_pylist() if is_small else []
+    except (broken, OSError, ValueError) as error:
         raise ContentError("the Parquet file is broken") from error
-    return list(file.schema_arrow.names), ((line, row) for line, row in enumerate(rows, start=1))
+    if not is_small:
+        raise ContentError(
+            f"it has {num_rows} rows and unpacked {num_bytes >> 20} MB; "
+            f"{_MAX_ROWS} rows and {MAX_BYTES >> 20} MB are read"
+        )
+    return names, ((line, row) for line, row in enumerate(rows, start=1))
