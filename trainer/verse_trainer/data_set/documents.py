@@ -124,7 +124,7 @@ _README = re.compile(
 )
 _PROMPT = re.compile(
     r"\{(?:theme|title|topic|keywords?|input|text|主题|题目|标题)\}|<\|im_start\|>|"
-    r"\byou are an?\b.{0,200}\b(?:poet|assistant|model)",
+    r"\byou are an?\b.{0,200}\b(?:poet|assistant|model)|\byou will be given\b",
     re.IGNORECASE,
 )
 _ROLE = re.compile(r"^[ \t]*你是.{0,20}(?:诗人|助手|助理|模型|专家|AI)", re.MULTILINE)

@@ -47,7 +47,7 @@ _RARE = re.compile(
     "[\u25a1\u3013\ufffd\ue000-\uf8ff\U000f0000-\U0010fffd]|[\u2ff0-\u2fff]|\\{\\{?SKCH\\}?\\}"
 )
 """What files have where a character could not be written: □, private use, descriptions of it."""
-_TEXT_KINDS = ("poems in text", "poems in Markdown")
+_TEXT_KINDS = ("poems in text", "poems in Markdown", "poems in a chat")
 
 SAMPLE = "3ceee88469dfed31"
 """Of the poems that Verse ships with: `sample_key`."""
@@ -151,9 +151,32 @@ def survey(
         for piece in _read(file, folder, options or ReadOptions()):
             taken = _accepted(piece) if unreviewed else piece
             pieces.setdefault(piece.path, []).append(taken)
+    if not unreviewed:
+        _leave_readings(pieces)
     files = tuple(FileFound(path=path, pieces=tuple(held)) for path, held in pieces.items())
     is_mixed = any(source.is_dir() for source in sources) or len(files) > len(set(sources))
     return Survey(files=files, is_mixed=is_mixed)
+
+
+def _leave_readings(pieces: dict[Path, list[Found]]) -> None:
+    """Leave out texts that hold nothing but lines of unreviewed poems: made of them for reading."""
+    found = [piece for held in pieces.values() for piece in held]
+    lines = {line for piece in found if _is_unreviewed(piece) for line in _lines(piece)}
+    for held in pieces.values() if lines else ():
+        for place, piece in enumerate(held):
+            if isinstance(piece, Taken) and piece.kind.startswith(_TEXT_KINDS):
+                is_reading = lines.issuperset(_lines(piece))
+                held[place] = _without(piece, UNREVIEWED) if is_reading else piece
+
+
+def _is_unreviewed(piece: Found) -> bool:
+    return isinstance(piece, LeftOut) and piece.reason == UNREVIEWED
+
+
+def _lines(piece: Found) -> set[str]:
+    poem = None if isinstance(piece, Refused) else piece.poem
+    lines = poem.text.split("\n") if poem else []
+    return {line.strip() for line in lines if line.strip()}
 
 
 def import_poems(
@@ -328,6 +351,9 @@ def _looked_at(path: Path, pieces: Sequence[Found], *, is_named: bool) -> Sequen
         return [_left(path, looks[0])]
     if all(isinstance(piece, Refused) for piece in pieces):
         return pieces[:1]
+    # Between two pieces of a manual or a log there is hardly a poem.
+    likely = next(filter(None, looks), "")
+    looks = [look or likely for look in looks]
     return [_doubted(piece, kind) for piece, kind in zip(pieces, looks, strict=True)]
 
 
@@ -350,8 +376,12 @@ def _left(file: Path, kind: str) -> LeftOut:
 def _left_if(piece: Found, gone: Collection[int]) -> Found:
     if id(piece) not in gone or not isinstance(piece, Taken):
         return piece
+    return _without(piece, "doubtful")
+
+
+def _without(piece: Taken, reason: str) -> LeftOut:
     return LeftOut(
-        path=piece.path, line=piece.line, reason="doubtful", kind=piece.kind, poem=piece.poem
+        path=piece.path, line=piece.line, reason=reason, kind=piece.kind, poem=piece.poem
     )
 
 
