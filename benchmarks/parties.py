@@ -101,7 +101,12 @@ def served(command: list[str]) -> Generator[Server]:
         yield Server(port, process.pid, time.perf_counter() - start)
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            print("The server did not end by itself.", flush=True)
+            process.kill()
+            process.wait()
 
 
 def _answers(port: int) -> bool:

@@ -154,6 +154,9 @@ async def _run(bench: Bench, server: Server, staged: Path, names: Sequence[str])
     for watcher in watchers:
         watcher.cancel()
     await asyncio.gather(*watchers, return_exceptions=True)
+    forgotten = sum(not s.times for s in watch.streams if time.perf_counter() - s.started > 20)
+    if forgotten:
+        watch.failures.append(f"{forgotten} streams got no token at all")
     await asyncio.sleep(_REST_SECONDS)
     memory["at the end"] = resident_bytes(server.pid)
     return {"attacks": figures, "memory": memory, "failures": watch.failures}
@@ -243,7 +246,10 @@ def report(result: dict[str, Any]) -> list[str]:
         [name, *_cells([server["attacks"][name] for server in servers.values()])] for name in names
     ]
     memory = [f"{name}: {_memory(server['memory'])}" for name, server in servers.items()]
-    failed = [f"{name}: {len(server['failures'])} failures" for name, server in servers.items()]
+    failed = [
+        f"{name}: {len(server['failures'])} failures, {', '.join(server['failures'][:3])}"
+        for name, server in servers.items()
+    ]
     aims = f"aims: {_AIM_STEPS:g} steps, {_AIM_SECONDS * 1e3:g} ms"
     return ["", aims, "", *markdown(head, rows), "", *memory, *failed]
 
