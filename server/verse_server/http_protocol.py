@@ -114,6 +114,9 @@ class LimitedProtocol(HttpToolsProtocol):
             oldest = next(iter(self._idle))
             if oldest is not self or num_too_many > _NUM_KEPT_FOR_HEALTH:
                 oldest.transport.abort()
+                # Others may come before it has heard of that.
+                del self._idle[oldest]
+                self.connections.discard(oldest)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
@@ -180,7 +183,8 @@ class LimitedProtocol(HttpToolsProtocol):
         version = cast(httptools.HttpRequestParser, self.parser).get_http_version()
         if num_hosts > 1 or (num_hosts == 0 and version != "1.0"):
             raise _RefusedError(_NO_HOST)
-        is_too_many = len(self.connections) > self._limits.max_connections
+        num_busy = len(self.connections) - len(self._idle)
+        is_too_many = num_busy >= self._limits.max_connections
         if is_too_many and self.url.partition(b"?")[0] != _HEALTH:
             raise _RefusedError(_TOO_MANY)
         super().on_headers_complete()
