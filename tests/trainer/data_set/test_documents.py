@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path, PurePath
 
 import docx
@@ -197,3 +198,22 @@ def test_a_programs_own_files_are_hidden() -> None:
     assert not is_hidden(PurePath("诗/河.txt"))
     assert is_read(PurePath("诗/河.DOCX"))
     assert not is_read(PurePath("a.py"))
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "content", "part"),
+    [
+        ("docx", "a.docx", word("水"), "documents"),
+        ("striprtf", "a.rtf", RTF, "documents"),
+        ("lxml", "a.html", PAGE.encode(), "documents"),
+        ("pyarrow", "a.parquet", b"PAR1PAR1", "parquet"),
+    ],
+)
+def test_a_library_that_is_missing_is_one_sentence(
+    library: str, name: str, content: bytes, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [m for m in sys.modules if m == library or m.startswith(f"{library}.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    (refused,) = read(content, name)
+    assert str(refused).endswith(f"in the folder of Verse run: pip install -e '.[{part}]'.")

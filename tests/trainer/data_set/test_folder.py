@@ -1,10 +1,13 @@
 """`verse data import FOLDER`: what is found is shown, asked about and imported; the rest is not."""
 
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from tests.trainer.data_set.original import generated, listed, seed_text, write_lines
+from tests.trainer.data_set.poem_pile import make_text
 from tests.trainer.data_set.poets_folder import ASKED, FOUND, LEFT, REFUSED, make_folder
 from verse import jsonl
 from verse.cli import main
@@ -152,3 +155,53 @@ def test_a_folder_that_cannot_be_read_from_is_one_sentence(
     (tmp_path / "a.bin").write_bytes(b"x")
     assert main(["data", "import", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"{tmp_path} holds no file that poems could be read from.\n"
+
+
+def original_tree(folder: Path) -> Path:
+    """A tree of the original project's shape: 66 training rows among everything else it has."""
+    made = [generated(f"题{n}", f"机器写的\n第{n}行") for n in range(5)]
+    texts = {
+        "README.md": "# Poems\n\n```\npip install -r requirements.txt\n```\n",
+        "requirements.txt": "mlx\n",
+        "process2.py": "import json\nprint(1)\n",
+        "lora5.yaml": "model: x\n",
+        "words.txt": "河 雨 雪 灯 " * 80,
+        "prompts/variants.txt": "写一首关于{theme}的诗\n",
+        "logs/out.txt": "Iter 10: Train loss 2.3\nIter 20: Train loss 2.2\n",
+        "adapters/adapter_config.json": "{}",
+        "generated.json": json.dumps({"河": made}, ensure_ascii=False),
+        "flat.json": json.dumps(made, ensure_ascii=False),
+        "list.json": json.dumps([listed(n, f"机器写的\n{n}") for n in range(3)]),
+        "saved.json": json.dumps([[["河", "机器写的"], ["雨", "机器写的"]]], ensure_ascii=False),
+    }
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, "utf-8")
+    rows = [{"text": seed_text(f"题{n}", make_text(n))} for n in range(66)]
+    write_lines(folder / "data" / "valid.jsonl", *[{"text": "静夜\n<|end|>\n床前"}] * 30)
+    write_lines(folder / "data" / "train.jsonl", *rows)
+    write_lines(folder / "data" / "train_enriched.jsonl", *rows)
+    return folder
+
+
+def test_a_tree_of_the_original_project_gives_its_poems_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree" / "data").mkdir(parents=True)
+    original_tree(tmp_path / "tree")
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "import", "tree", "-o", "poems.jsonl", "--yes"]) == 0
+    assert sorted(poem.text for poem in imported()) == sorted(make_text(n) for n in range(66))
+
+
+def test_one_file_that_cannot_be_opened_is_no_matter_to_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "poems"
+    folder.mkdir()
+    (folder / "河.txt").write_text("水在走", "utf-8")
+    (folder / "锁.txt").symlink_to("锁.txt")  # nobody can open a link to itself
+    (folder / "gone.txt").symlink_to("nowhere.txt")
+    assert main(["data", "import", "poems", "-o", "poems.jsonl", "--yes"]) == 0
+    assert len(imported()) == 1
