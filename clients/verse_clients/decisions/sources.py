@@ -12,9 +12,8 @@ from typing import Literal
 import msgspec
 
 from verse.model_spelling import BASE
-from verse.poem_files import Found, LeftOut, PoemFileError, Refused, read_file
+from verse.poem_files import Found, PoemFileError, Refused, Taken, read_file
 from verse.poem_files.candidates import candidate_of, is_journal
-from verse.poem_files.pieces import UNREVIEWED
 from verse.records import Candidate, Decision, PairDecision
 from verse.replay import IMPORTED, Replay
 from verse.verdicts import Verdict
@@ -46,8 +45,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """What its file says was decided about it."""
     edited: str | None = None
     """The text that its file says it was given, if that is not the candidate's."""
-    is_unreviewed: bool = False
-    """Whether its file leaves no room for a decision."""
+    was_kept: bool = False
+    """Whether its file holds what was kept, with no room for a word about it."""
 
     @property
     def id(self) -> str:
@@ -147,7 +146,7 @@ def _item(path: Path, place: int, piece: Found, first: int) -> Item | None:
         disagreement=judged.disagreement,
         past=_PAST.get(piece.verdict),
         edited=piece.poem.text if piece.poem and piece.kind == "decisions" else None,
-        is_unreviewed=isinstance(piece, LeftOut) and piece.reason == UNREVIEWED,
+        was_kept=isinstance(piece, Taken) and not piece.verdict and piece.poem.origin != "poet",
     )
 
 
@@ -162,34 +161,28 @@ _NO_TIME = datetime.fromtimestamp(0, UTC)
 """The list does not say when; the time of reading would make every export another one."""
 
 
-def read_decisions(
-    paths: Iterable[Path], *, with_unreviewed: bool = False
-) -> list[Decision | PairDecision]:
+def read_decisions(paths: Iterable[Path]) -> list[Decision | PairDecision]:
     """What stands in each file, one file after the other; the last word on a poem counts.
 
     Args:
-        paths: Journals, and files whose rows say what was decided.
-        with_unreviewed: Take poems of files that say nothing of decisions for accepted.
+        paths: Journals, and files whose rows say what was decided or hold what was kept.
 
     Raises:
         JournalError: a file is missing, or holds no decisions.
         SourceError: a list holds no poems.
     """
-    return [entry for path in paths for entry in _read_decisions(path, with_unreviewed)]
+    return [entry for path in paths for entry in _read_decisions(path)]
 
 
-def _read_decisions(path: Path, with_unreviewed: bool) -> list[Decision | PairDecision]:
+def _read_decisions(path: Path) -> list[Decision | PairDecision]:
     if _is_journal(path):
         # Undo counts places within its own file, so each file is replayed by itself.
         return list(Replay(read_journal(path)).in_effect())
     items = read_items([path])
-    if with_unreviewed:
-        items = [_accepted(item) if item.is_unreviewed else item for item in items]
-    past = past_decisions(items, _NO_TIME)
+    past = past_decisions([_accepted(item) if item.was_kept else item for item in items], _NO_TIME)
     if not past:
         raise JournalError(
-            f"{path} holds poems about which nothing was decided yet; decide with `verse curate`, "
-            "or take them all with --unreviewed."
+            f"{path} holds poems about which nothing was decided yet; decide with `verse curate`."
         )
     return list(past)
 

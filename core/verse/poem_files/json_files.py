@@ -85,16 +85,19 @@ def _read_by_theme(
 
 
 def _read_pairs(content: bytes, path: Path) -> list[Found] | None:
-    """Nested lists of theme and poem; a blank pair stands where one was deleted."""
+    """Nested lists of theme and poem, as the original project's window saves what is left.
+
+    A blank pair stands where a poem was deleted, and flags there are none: all others were kept.
+    """
     try:
         pairs = [pair for inner in _PAIRS.decode(content) for pair in inner]
         rows = [bytes(row) for inner in _RAW_PAIRS.decode(content) for row in inner]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     lines = _lines_of(rows, content)
-    kind = "poems in nested lists"
+    draft = Draft(kind="poems that the original project's window kept", origin="accepted")
     return [
-        unreviewed(Draft(kind=kind, theme=theme, text=text, row=row), path, line, Reading())
+        piece_of(msgspec.structs.replace(draft, theme=theme, text=text, row=row), path, line)
         for (theme, text), row, line in zip(pairs, rows, lines, strict=True)
         if theme.strip() or text.strip()
     ]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.clients.curate.conftest import make_session
 from verse.cli import main
+from verse.replay import Replay, accepted_poems
 from verse_clients.curate.app import open_app
 from verse_clients.curate.keymap import read_keymap
 from verse_clients.decisions.original_list import lists_among, seed_list
@@ -100,9 +101,10 @@ def test_export_finds_the_list_that_was_opened(
     assert len([r["id"] for r in rows if r["deleted"]]) == 2
 
 
-def test_a_nested_list_is_convertible_when_asked(tmp_path: Path) -> None:
+def test_what_the_window_saved_was_kept_and_is_shown_undecided(tmp_path: Path) -> None:
     (file := tmp_path / "updated_overall_poems.json").write_bytes(dumped(NESTED))
-    with pytest.raises(Exception, match="nothing was decided yet; decide with `verse curate`"):
-        read_decisions([file])
-    decisions = read_decisions([file], with_unreviewed=True)
-    assert len(decisions) == 3
+    accepted = accepted_poems(Replay(read_decisions([file])))
+    assert [(poem.theme, poem.text) for poem in accepted] == [
+        ("河", "水"), ("雨", "落"), ("雪", "白"),
+    ]  # fmt: skip
+    assert [item.past for item in read_items([file])] == [None, None, None]

@@ -40,6 +40,7 @@ POEMS: dict[str, object] = {
     "rows by theme without a theme of their own": {"河": [{"body": RIVER}]},
     "poems by theme": {"河": [RIVER]},
     "rows in an object": {"made": "today", "poems": [{"theme": "河", "text": RIVER}]},
+    "the window's save": [[["河", RIVER], ["", ""]], []],
     "an accepted row of the list": [LISTED | {"accepted": True}],
     "an accepted generation": [MADE | {"accepted": True}],
     "an accepted candidate": {"theme": "河", "text": RIVER, "adapter": "a", "answer": "accept"},
@@ -62,7 +63,6 @@ def test_a_poem_is_taken(shape: str) -> None:
 
 
 UNREVIEWED: dict[str, object] = {
-    "the window's save": [[["河", RIVER]]],
     "a row of the list without flags": [LISTED],
     "a generation": [MADE],
     "a generation by theme": {"河": [MADE | {"minimized": True}]},
@@ -91,10 +91,8 @@ def test_what_a_model_wrote_and_nobody_accepted_is_unreviewed(shape: str) -> Non
 
 def test_gaps_that_the_window_leaves_for_deleted_poems_are_no_poems() -> None:
     pieces = read([[["河", RIVER], ["", ""]], [], [["雨", "落"]]])
-    assert [piece.poem.theme for piece in pieces if isinstance(piece, LeftOut) and piece.poem] == [
-        "河",
-        "雨",
-    ]
+    taken = [piece.poem for piece in pieces if isinstance(piece, Taken)]
+    assert [(poem.theme, poem.origin) for poem in taken] == [("河", "accepted"), ("雨", "accepted")]
     assert len(pieces) == 2
 
 
