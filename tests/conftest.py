@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,13 @@ settings.register_profile(
 settings.load_profile("verse")
 
 
+if sys.dont_write_bytecode:
+    # Whoever wants no __pycache__ beside the files gets them elsewhere: tests start commands by the
+    # hundred, and each of them would compile all its libraries.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(tempfile.gettempdir(), f"verse-tests-{os.getuid()}-bytecode"))
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # Two workers with two threads each would wait for each other; commands inherit it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -44,9 +44,9 @@ class MlxConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What mlx-lm writes beside `adapters.safetensors`; keys not needed here are left out."""
 
     lora_parameters: LoraParameters | None = None
-    fine_tune_type: str | None = None
-    """lora, dora or full; early versions of mlx-lm wrote `use_dora` in its place."""
-    use_dora: bool = False
+    fine_tune_type: str = "lora"
+    use_dora: bool | None = None
+    """Written by early versions of mlx-lm in place of `fine_tune_type`; read only without that."""
     model: str | None = None
     best_step: int | None = None
     """Step with the lowest validation loss. Verse's own key."""
@@ -59,7 +59,7 @@ class MlxConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def uses_dora(self) -> bool:
         """Whether the weights hold a magnitude per output."""
-        return self.use_dora if self.fine_tune_type is None else self.fine_tune_type == "dora"
+        return self.fine_tune_type == "dora"
 
     def adapts(self, module: str) -> bool:
         """Whether mlx-lm would put this module's factors to use: `keys`, if given, names it."""
@@ -89,7 +89,7 @@ class MlxConfig(msgspec.Struct, frozen=True, kw_only=True):
             return (
                 "it is a full fine-tune, not an adapter; fuse it and serve the result with --model."
             )
-        if self.fine_tune_type not in (None, "lora", "dora"):
+        if self.fine_tune_type not in ("lora", "dora"):
             return f"fine_tune_type {self.fine_tune_type!r} is neither lora nor dora."
         parameters = self.lora_parameters
         if parameters is None or parameters.rank < 1:
@@ -130,7 +130,7 @@ class PeftConfig(msgspec.Struct, frozen=True, kw_only=True):
     exclude_modules: list[str] | str | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
-    unknown_variants: tuple[str, ...] = ()
+    unknown_variants: tuple[str, ...] | None = None
     """Switches that are on and not known here; read off the file's keys, no key itself."""
 
     @property
@@ -187,7 +187,7 @@ class PeftConfig(msgspec.Struct, frozen=True, kw_only=True):
         for key in self._regexes():
             if not _is_regex(key):
                 return f"the pattern {key!r} in adapter_config.json is not a regular expression."
-        named = ", ".join([*self._refused_options(), *self.unknown_variants])
+        named = ", ".join([*self._refused_options(), *(self.unknown_variants or ())])
         return f"it uses {named}, which cannot be served beside other adapters." if named else None
 
     def _regexes(self) -> Iterator[str]:
@@ -220,14 +220,17 @@ def decode_adapter_config(data: bytes) -> AdapterConfig:
         config = msgspec.json.decode(data, type=PeftConfig)
         return msgspec.structs.replace(config, unknown_variants=_unknown_variants(keys))
     if "lora_parameters" in keys or "fine_tune_type" in keys:
-        return msgspec.json.decode(data, type=MlxConfig)
+        config = msgspec.json.decode(data, type=MlxConfig)
+        if config.use_dora and "fine_tune_type" not in keys:
+            return msgspec.structs.replace(config, fine_tune_type="dora")
+        return config
     raise ValueError("it names neither peft_type nor lora_parameters")
 
 
-def _unknown_variants(keys: dict[str, msgspec.Raw]) -> tuple[str, ...]:
+def _unknown_variants(keys: dict[str, msgspec.Raw]) -> tuple[str, ...] | None:
     """Every variant of LoRA in PEFT is a switch; one that is not known here may be anything."""
     switches = (key for key in keys if key.startswith("use_") and not hasattr(PeftConfig, key))
-    return tuple(key for key in switches if msgspec.json.decode(keys[key]))
+    return tuple(key for key in switches if msgspec.json.decode(keys[key])) or None
 
 
 def _path_in_block(module: str) -> str | None:
