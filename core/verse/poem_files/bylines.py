@@ -23,10 +23,12 @@ _DYNASTIES = (
     "明|清|民国|近代|近现代|现代|当代|佚名"
 )
 _AUTHOR = re.compile(
-    rf"\s*(?:(?:作\s*者|诗\s*人|撰\s*文|author|by)\s*[:：/／|｜\s]\s*|[文诗著作]\s*[:：/／|｜]\s*)"
+    rf"\s*(?:(?:作\s*者|诗\s*人|撰\s*文)\s*[:：/／|｜\s]\s*|author\s*[:：]\s*|[文诗著作]\s*[:：/／|｜]\s*)"
     rf"[【（(\[]?\s*(?P<name>{_NAME}(?:\s?[、/&]\s?{_NAME}){{0,5}})\s*[】）)\]]?\s*",
     re.IGNORECASE,
 )
+_CAPITALISED = r"[A-ZÀ-Ý][\w.'’-]*"
+_BY = re.compile(rf"\s*[Bb]y:?\s+(?P<name>{_CAPITALISED}(?: {_CAPITALISED}){{1,3}})\s*")
 _WRITES = re.compile(
     rf"\s*(?P<name>[{_HAN}·]{{2,6}})\s*(?:[/／|｜]\s*[文诗著作]|\s(?:文|诗|著|作))\s*"
 )
@@ -197,7 +199,7 @@ def _head(lines: Sequence[str], names: Collection[str], *, has_title: bool) -> t
         one = _plain(line) or _signed(line, names)
         is_under_title = has_title and num_taken == index
         if one is None and is_under_title and _is_alone(lines, index):
-            one = Bylines(_surnamed(line)) if _surnamed(line) else None
+            one = Bylines(surnamed(line)) if surnamed(line) else None
         if one is None or one.filled(said) == said:
             break
         said, num_taken = said.filled(one), index + 1
@@ -212,8 +214,8 @@ def _tail(lines: Sequence[str], names: Collection[str]) -> tuple[int, Bylines]:
         one = _plain(line) or _signed(line, names)
         if one is None and _BARE_YEAR.fullmatch(line) and not above.strip():
             one = Bylines(date=line.strip())
-        if one is None and _surnamed(line) and (said.date or _is_date(above)):
-            one = Bylines(_surnamed(line))
+        if one is None and surnamed(line) and (said.date or _is_date(above)):
+            one = Bylines(surnamed(line))
         if one is None or one.filled(said) == said:
             break
         said, num_taken = said.filled(one), index + 1
@@ -223,7 +225,7 @@ def _tail(lines: Sequence[str], names: Collection[str]) -> tuple[int, Bylines]:
 def _plain(line: str) -> Bylines | None:
     if len(line) > _MAX_CHARACTERS:
         return None
-    for pattern in (_AUTHOR, _WRITES, _DYNASTY):
+    for pattern in (_AUTHOR, _BY, _WRITES, _DYNASTY):
         if said := pattern.fullmatch(line):
             return Bylines(said["name"].strip())
     return Bylines(date=line.strip(" \t　（）()【】[]—–-*")) if _is_date(line) else None
@@ -238,12 +240,12 @@ def _signed(line: str, names: Collection[str]) -> Bylines | None:
     """`——张三`, and a bare name that is known."""
     signed = _SIGNED.fullmatch(line)
     name = signed["name"] if signed else line.strip()
-    is_name = name in names or (signed is not None and bool(_surnamed(name)))
+    is_name = name in names or (signed is not None and bool(surnamed(name)))
     return Bylines(name) if is_name else None
 
 
-def _surnamed(line: str) -> str:
-    """The line, if it is a surname and one or two characters more."""
+def surnamed(line: str) -> str:
+    """The line, if it is a surname and one or two characters more; else empty."""
     name = bare_name(line)
     for surname in _DOUBLE_SURNAMES:
         if name.startswith(surname):

@@ -27,7 +27,14 @@ from pathlib import Path
 
 import msgspec
 
-from verse.poem_files.bylines import Bylines, bare_name, is_byline, known_names, take_bylines
+from verse.poem_files.bylines import (
+    Bylines,
+    bare_name,
+    is_byline,
+    known_names,
+    surnamed,
+    take_bylines,
+)
 from verse.poem_files.pieces import Draft, Found, Refused, Taken, piece_of
 from verse.verdicts import Reading, VerdictError, read_verdict
 
@@ -275,6 +282,8 @@ def _stands_alone(piece: _Piece) -> bool:
     """Whether the first line is parted from the rest by a blank one, or by who wrote it."""
     lines = piece.lines
     num_bylines = next((i for i, line in enumerate(lines[1:]) if not is_byline(line)), 0)
+    if not num_bylines and len(lines) > 2 and surnamed(lines[1]) and not lines[2].strip():
+        num_bylines = 1
     rest = lines[1 + num_bylines :]
     is_parted = num_bylines > 0 or (len(rest) > 1 and not rest[0].strip())
     return is_parted and any(line.strip() for line in rest)

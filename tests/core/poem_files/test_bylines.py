@@ -22,6 +22,7 @@ POEM = ["水在走", "灯不走"]
         ("清·纳兰性德", "纳兰性德"),
         ("By Anna Weiss", "Anna Weiss"),
         ("作者：张三、李四", "张三、李四"),
+        ("Author: anna weiss", "anna weiss"),
     ],
 )
 def test_a_line_names_the_author(line: str, author: str) -> None:
@@ -84,6 +85,9 @@ def test_a_year_alone_is_a_date_at_the_end_and_behind_a_gap() -> None:
         "冬天",
         "三点",
         "清晨的河",
+        "by the river",
+        "By morning the lamp",
+        "author of rain",
     ],
 )
 def test_a_line_of_a_poem_stays(line: str) -> None:

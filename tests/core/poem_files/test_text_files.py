@@ -106,6 +106,11 @@ POEMS: dict[str, tuple[str, str, list[tuple[str, str, int]]]] = {
         "# 我的诗\n张三\n2020年冬\n\n## 河\n水\n",
         [("河", "水", 5)],
     ),
+    "a title parted from its poem by a bare name": (
+        "集.txt",
+        "河\n张三\n\n水在走\n\n\n雨\n张三\n\n雨在落\n",
+        [("河", "水在走", 1), ("雨", "雨在落", 7)],
+    ),
     "a title parted from its poem by who wrote it": (
         "集.txt",
         "河\n作者：张三\n水在走\n\n\n雨\n\n雨在落\n",
