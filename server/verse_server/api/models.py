@@ -55,7 +55,7 @@ class ModelsController(Controller):
         responses=error_responses(400, 401, 404, 409),
     )
     def retrieve(self, engine: EngineDependency, model_id: ModelId) -> Model:
-        """One of them by any spelling, slashes included: `Qwen/Qwen2.5-7B`, `xuzhimo@200`."""
+        """By any spelling: `Qwen/Qwen2.5-7B`, `xuzhimo@200`, `xuzhimo:0.7+hushi:0.3`."""
         return wire_model(engine.model(str(model_id).removeprefix("/")))
 
 

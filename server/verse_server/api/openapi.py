@@ -180,7 +180,19 @@ def _schemas() -> dict[str, Any]:
         for field in schema.get("properties", {}).values():
             # Null is what leaving a field out means; generators take a default for a promise.
             field.pop("default", None)
+            _open_objects(field)
     return schemas
+
+
+def _open_objects(schema: dict[str, Any]) -> None:
+    """Say of an object that may hold anything that it may; openapi-typescript takes it for empty.
+
+    Args:
+        schema: Of a field; what it is one of is looked at too.
+    """
+    for inner in (schema, *schema.get("anyOf", ())):
+        if inner.get("type") == "object" and "maxProperties" not in inner:
+            inner.setdefault("additionalProperties", True)
 
 
 def _apply(rule: rules.FieldRule, schema: dict[str, Any]) -> None:

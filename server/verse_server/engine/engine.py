@@ -45,6 +45,7 @@ from verse_server.engine.types import (
     GenerationRequest,
     Health,
     ModelInfo,
+    ModelPart,
     SamplingParams,
     Target,
     TokenizerInfo,
@@ -131,10 +132,15 @@ class MlxEngine:
         return [self._base_model_info(), *map(self._with_format, self._registry.models())]
 
     def model(self, name: str) -> ModelInfo:
-        """See `interface.Engine`. A blend or a strength is shown as its first adapter."""
+        """See `interface.Engine`. A blend has the first adapter's prompt, as in `resolve`."""
         if self._is_base(name):
             return self._base_model_info()
-        return self._with_format(self._registry.model(self._parse(name)[0]))
+        parts = self._parse(name)
+        infos = [self._with_format(self._registry.model(part)) for part in parts]
+        if len(parts) == 1 and parts[0].strength == 1:
+            return msgspec.structs.replace(infos[0], id=name)
+        _check_strengths(parts, [self._registry.version(part) for part in parts])
+        return _blend_info(name, self._info.id, parts, infos)
 
     def resolve(self, name: str) -> Target:
         """See `interface.Engine`."""
@@ -323,6 +329,28 @@ class MlxEngine:
             prompt_format=recorded.format,
             system=recorded.system,
         )
+
+
+def _blend_info(
+    name: str, base_id: str, parts: Sequence[AdapterPart], infos: Sequence[ModelInfo]
+) -> ModelInfo:
+    first = infos[0]
+    return ModelInfo(
+        id=name,
+        created=max(info.created for info in infos),
+        parent=base_id,
+        root=base_id,
+        digest=first.digest if len(infos) == 1 else None,
+        prompt_format=first.prompt_format,
+        system=first.system,
+        report=first.report if len(infos) == 1 else None,
+        parts=tuple(
+            ModelPart(
+                id=part.spelling, strength=part.strength, digest=info.digest, report=info.report
+            )
+            for part, info in zip(parts, infos, strict=True)
+        ),
+    )
 
 
 def _tokenizer_info(hf_tokenizer: Any, base: BaseInfo) -> TokenizerInfo:

@@ -79,6 +79,16 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
+class ModelPart(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter in a blend, or one with a strength of its own."""
+
+    id: str
+    """Its spelling without the strength: `xuzhimo` or `xuzhimo@200`."""
+    strength: float
+    digest: str | None
+    report: LoadReport | None
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A base, an adapter or one checkpoint of an adapter, as `/v1/models` shows it."""
 
@@ -95,6 +105,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     system: str | None = None
     """The system message used when a request brings none."""
     report: LoadReport | None = None
+    parts: tuple[ModelPart, ...] = ()
+    """Of a blend, or of an adapter with a strength."""
 
 
 class ResidentVersion(msgspec.Struct, frozen=True, kw_only=True):

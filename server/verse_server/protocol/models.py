@@ -39,6 +39,16 @@ class AdapterReport(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
+class BlendPart(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter in a blend, or one with a strength of its own."""
+
+    id: str
+    """Its spelling without the strength."""
+    strength: float
+    digest: str | None
+    report: AdapterReport | None
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """The base, an adapter, or one checkpoint of an adapter."""
 
@@ -53,11 +63,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """The base at the root of the line."""
     checkpoints: tuple[Checkpoint, ...]
     digest: str | None
-    """Version of the weights, their config and their prompt format."""
+    """Version of the weights, their config and their prompt format; null for a blend."""
     prompt_format: str | None
     system: str | None
     """The system message used when a request brings none."""
     report: AdapterReport | None
+    """Null for a blend, whose `parts` have one each."""
+    parts: tuple[BlendPart, ...]
+    """Of a blend, or of an adapter with a strength."""
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from verse_server.engine.types import (
     Health,
     LoadReport,
     ModelInfo,
+    ModelPart,
     ResidentVersion,
     SamplingParams,
     Target,
@@ -53,6 +54,16 @@ ADAPTER = ModelInfo(
     report=REPORT,
 )
 BASE = ModelInfo(id="verse-tiny", created=1_600_000_000, root="verse-tiny")
+BLEND = ModelInfo(
+    id="xuzhimo:0.5+xuzhimo@200:0.5",
+    created=1_700_000_000,
+    parent="verse-tiny",
+    root="verse-tiny",
+    parts=tuple(
+        ModelPart(id=name, strength=0.5, digest=DIGEST, report=REPORT)
+        for name in ("xuzhimo", "xuzhimo@200")
+    ),
+)
 HUB_BASE = ModelInfo(id="Qwen/Qwen2.5-7B", created=1_600_000_000, root="Qwen/Qwen2.5-7B")
 
 
@@ -180,6 +191,7 @@ class FakeEngine:
         known = {m.id: m for m in (BASE, ADAPTER, HUB_BASE)} | {
             "base": BASE,
             "xuzhimo@200": ADAPTER,
+            BLEND.id: BLEND,
         }
         if name not in known:
             raise ModelNotFoundError(name, nearest=["xuzhimo"])

@@ -46,6 +46,18 @@ def test_a_checkpoint_can_be_asked_for(client: Client, spelling: str) -> None:
     assert client.get(f"/v1/models/{spelling}").status_code == 200
 
 
+def test_a_blend_shows_its_parts(client: Client) -> None:
+    model = client.get("/v1/models/xuzhimo:0.5+xuzhimo@200:0.5").json()
+    assert model["id"] == "xuzhimo:0.5+xuzhimo@200:0.5"
+    assert (model["digest"], model["report"]) == (None, None)
+    assert [(part["id"], part["strength"]) for part in model["parts"]] == [
+        ("xuzhimo", 0.5),
+        ("xuzhimo@200", 0.5),
+    ]
+    assert all(part["report"]["matched"] == 24 for part in model["parts"])
+    assert client.get("/v1/models/xuzhimo").json()["parts"] == []
+
+
 @pytest.mark.parametrize(
     "name", ["nobody", "%2e%2e/%2e%2e/etc/passwd", "%2Fetc%2Fpasswd", "a%00b", "%ff", "诗"]
 )

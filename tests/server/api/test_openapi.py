@@ -71,6 +71,10 @@ def test_generators_find_what_they_understand(schemas: Any) -> None:
         assert all(isinstance(value, str) for value in json.loads(enum)), enum
     for array in objects_of(schemas, "array"):
         assert "items" in array or "prefixItems" in array, array
+    for node in objects_of([schema.get("properties", {}) for schema in schemas.values()], "object"):
+        assert node.keys() & {"properties", "additionalProperties", "maxProperties"}, node
+    assert schemas["ChatCompletionRequest"]["required"] == ["model", "messages"]
+    assert schemas["CompletionRequest"]["required"] == ["model", "prompt"]
 
 
 def objects_of(node: Any, kind: str) -> list[Any]:

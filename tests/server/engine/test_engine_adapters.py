@@ -291,3 +291,29 @@ async def test_a_failure_that_may_pass_is_not_remembered(
         with pytest.raises(AdapterIncompatibleError, match="planted"):
             await write(engine, "a")
     assert await write(engine, "a")
+
+
+async def test_a_blend_is_shown_as_asked_for_with_all_its_parts(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine()
+    blend = engine.model("a:0.5+b:-0.25")
+    assert (blend.id, blend.parent, blend.digest, blend.report) == (
+        "a:0.5+b:-0.25",
+        engine.base.id,
+        None,
+        None,
+    )
+    parts = [(part.id, part.strength, part.digest) for part in blend.parts]
+    assert parts == [
+        ("a", 0.5, engine.model("a").digest),
+        ("b", -0.25, engine.model("b").digest),
+    ]
+    ranks = [part.report.rank for part in blend.parts if part.report is not None]
+    assert ranks == [4, 8]
+    alone = engine.model("a:0.5")
+    assert (alone.id, alone.digest) == ("a:0.5", engine.model("a").digest)
+    assert alone.report == engine.model("a").report
+    for unknown in ("a:0.5+nobody:0.5", "nobody:0.5", "a+b@999"):
+        with pytest.raises(ModelNotFoundError):
+            engine.model(unknown)
