@@ -13,9 +13,13 @@ from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
 from verse_server.api.errors import RequestError
-from verse_server.api.json_text import refuse_byte_order_mark, refuse_repeated_keys
 from verse_server.api.tools import check_turn
-from verse_server.api.validation import explained, with_whole_numbers
+from verse_server.api.validation import (
+    explained,
+    refuse_byte_order_mark,
+    refuse_repeated_keys,
+    with_whole_numbers,
+)
 from verse_server.protocol.chat import ChatCompletionMessageParam, ChatCompletionRequest
 from verse_server.protocol.completions import CompletionRequest
 from verse_server.protocol.field_rules import (

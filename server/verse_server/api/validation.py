@@ -3,8 +3,13 @@
 The codes are those of its recorded answers: `invalid_type`, `integer_below_min_value`,
 `decimal_above_max_value`, `string_below_min_length`, `empty_array`, `missing_required_parameter`
 and their kind; `invalid_value` where there is no closer one.
+
+Besides, what msgspec passes over: a byte order mark, and a key that occurs twice in one object. Of
+such a key every decoder takes another value, so nobody can say what was asked for.
 """
 
+import codecs
+import json
 import re
 from typing import Any, cast, get_args
 
@@ -25,6 +30,14 @@ _OUT_OF_BOUNDS = re.compile(r"Expected `(int|float)` (<=|>=) (\S+)")
 _WRONG_LENGTH = re.compile(r"Expected `(\w+)` of length (<=|>=) (\d+)")
 _NO_MATCH = re.compile(r"Expected `str` matching regex (.*)", re.DOTALL)
 _NO_CHOICE = re.compile(r"Invalid (?:enum )?value (.*)", re.DOTALL)
+
+_MARKS = (
+    (codecs.BOM_UTF8, "UTF-8"),
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
 
 _CHOICES = {
     "role": get_args(Role),
@@ -201,3 +214,45 @@ def _joined(parent: str, field: str) -> str:
 
 def _shortened(name: str) -> str:
     return name if len(name) <= _MAX_PARAM_CHARS else f"{name[:_MAX_PARAM_CHARS]}…"
+
+
+def refuse_byte_order_mark(body: bytes) -> None:
+    """Name a mark in front of a body.
+
+    Raises:
+        RequestError: there is one.
+    """
+    encoding = next((name for mark, name in _MARKS if body.startswith(mark)), None)
+    if encoding is not None:
+        raise RequestError(
+            f"The body begins with a byte order mark (BOM) of {encoding}; send plain UTF-8 "
+            "without one.",
+            code="invalid_json",
+        )
+
+
+def refuse_repeated_keys(body: bytes) -> None:
+    """Name a key that occurs twice in one object, at any depth.
+
+    Args:
+        body: JSON that has been decoded before.
+
+    Raises:
+        RequestError: there is one.
+        RecursionError: objects are nested too deeply.
+    """
+    # Numbers stay text: they are not looked at, and an endless one takes its time.
+    json.loads(body, object_pairs_hook=_checked, parse_int=str, parse_float=str)
+
+
+def _checked(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for key, _ in pairs if len(dict(pairs)) < len(pairs) else ():
+        if key in seen:
+            shown = key if len(key) <= _MAX_PARAM_CHARS else f"{key[:_MAX_PARAM_CHARS]}…"
+            raise RequestError(
+                f"The key '{shown}' occurs twice in one object; send it once.",
+                param=shown,
+                code="duplicate_key",
+            )
+        seen.add(key)
