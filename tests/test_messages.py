@@ -42,7 +42,7 @@ _NEVER_ONE = {
     "encoding.py:length": "more than a limit",
     "pieces.py:len(lines)": "more than a limit",
     "archives.py:len(members)": "more than a limit",
-    "tables.py:metadata.num_rows": "more than a limit",
+    "tables.py:num_rows": "more than a limit",
     "safetensors_header.py:length": "more than a limit",
     "safetensors_header.py:num_tensors": "more than a limit",
     "safetensors_header.py:8 + length + end": "more than its first eight",

@@ -118,8 +118,8 @@ class SlowClientError(EngineError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"The answer was not read for {seconds:g} seconds and was ended there; read faster, or "
-            'ask for it whole with "stream": false.'
+            f"The answer was not read for {counted(seconds, 'second')} and was ended there; "
+            'read faster, or ask for it whole with "stream": false.'
         )
 
 

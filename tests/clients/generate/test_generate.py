@@ -494,7 +494,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     assert verse_generate(fake, "-a", "hushi,base", "-n", "2", "--dry-run") == 0
     said = capfd.readouterr().out
     assert "hushi: 6 poems\nbase: 6 poems\n" in said
-    assert "2 models x 3 themes x 1 variants x 2 samples = 12 poems; 3 of them are in" in said
+    assert "2 models x 3 themes x 1 variant x 2 samples = 12 poems; 3 of them are in" in said
     assert "Poems that are 80% similar count as duplicates, 8 characters in a row from" in said
     assert fake.num_calls == calls
     assert num_lines(Path("poems.jsonl")) == 3
