@@ -1,5 +1,6 @@
 """The HTTP side put together: `create_app(engine, config)` is a Litestar application."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,16 @@ from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.enums import MediaType
 from litestar.exceptions import NotFoundException
-from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
+from litestar.types import (
+    HTTPReceiveMessage,
+    LifeSpanReceive,
+    LifeSpanScope,
+    LifeSpanSend,
+    Receive,
+    Scope,
+    Send,
+    WebSocketReceiveMessage,
+)
 
 from verse_server.api.admission import ApiKeyGuard
 from verse_server.api.completions import ChatController, CompletionsController
@@ -22,6 +32,38 @@ from verse_server.api.tokenization import TokenizerController, VersionController
 from verse_server.config import ServerConfig
 from verse_server.engine.interface import Engine
 
+_LARGE_BODY_BYTES = 128 << 10
+_LARGE_BODY_SECONDS = 0.04
+"""What decoding a megabyte takes at most, and some time for others."""
+
+
+class LargeBodies:
+    """Lets large bodies in one after another, so that others get their turn between them.
+
+    Each is decoded on the event loop. Ten that came at once would hold it ten times as long.
+    """
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+
+    def paced(self, receive: Receive) -> Receive:
+        """The same body, of which the last part waits for its turn if it is large."""
+        num_bytes = 0
+
+        async def receive_paced() -> HTTPReceiveMessage | WebSocketReceiveMessage:
+            nonlocal num_bytes
+            message = await receive()
+            if message["type"] == "http.request":
+                num_bytes += len(message["body"])
+                if num_bytes > _LARGE_BODY_BYTES and not message["more_body"]:
+                    now = asyncio.get_running_loop().time()
+                    turn = max(now, self._free_at)
+                    self._free_at = turn + _LARGE_BODY_SECONDS
+                    await asyncio.sleep(turn - now)
+            return message
+
+        return receive_paced
+
 
 class VerseApp(Litestar):
     """Litestar, behind what holds for every request, also those that match no route.
@@ -30,6 +72,7 @@ class VerseApp(Litestar):
     """
 
     origins: OriginPolicy
+    large_bodies: LargeBodies
 
     async def __call__(
         self,
@@ -49,7 +92,7 @@ class VerseApp(Litestar):
         except RequestError as error:
             await bare_error_response(error)(scope, receive, send)
         else:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, self.large_bodies.paced(receive), send)
 
 
 def _never_html(response: Response[Any]) -> Response[Any]:
@@ -95,6 +138,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
         logging_config=None,
         openapi_config=openapi_config(with_api_key=config.api_key is not None),
     )
+    app.large_bodies = LargeBodies()
     app.origins = OriginPolicy(
         host=config.host, cors_origins=config.cors_origins, allowed_hosts=config.allowed_hosts
     )
