@@ -97,7 +97,7 @@ def test_it_raises_its_exception_for_a_bad_request(
 def test_it_reads_param_and_code_of_an_error(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="xuzhimo", messages=RIVER, top_p=7)
-    assert (caught.value.param, caught.value.code) == ("top_p", "invalid_value")
+    assert (caught.value.param, caught.value.code) == ("top_p", "decimal_above_max_value")
 
 
 def test_it_is_told_413_for_a_body_too_large(client: OpenAI) -> None:
