@@ -37,6 +37,7 @@ _DYNASTY = re.compile(
     rf"(?P<name>[{_HAN}·]{{2,6}})\s*"
 )
 _SIGNED = re.compile(rf"\s*(?:[-—–―－]{{1,3}}|@)\s*(?P<name>[{_HAN}·]{{2,4}})\s*")
+_MORE = re.compile(r"[（(](?:外|组|选|节|其)[^（()）]{1,8}[)）]")
 _BARE = re.compile(rf"\s*(?P<name>[{_HAN}]{{2,4}}|[{_HAN}]{{1,5}}·[{_HAN}]{{1,8}})\s*")
 
 _DIGIT = "[〇零○OＯ一二三四五六七八九]"
@@ -137,6 +138,19 @@ class Bylines(msgspec.Struct, frozen=True):
 def is_byline(line: str) -> bool:
     """Whether the line says, wherever it stands, who wrote something or when."""
     return _plain(line) is not None
+
+
+def beside_title(rest: str) -> Bylines | None:
+    """What stands behind a title in its line: nothing, who wrote it, or how many more there are.
+
+    Returns:
+        None if it is something else, so that the line is no title.
+    """
+    rest = _MORE.sub("", rest).strip()
+    name = rest.strip("/／|｜·—–- 　")
+    if not name or surnamed(name):
+        return Bylines(name)
+    return _plain(name) or _plain(rest)
 
 
 def bare_name(line: str) -> str:

@@ -30,6 +30,7 @@ import msgspec
 from verse.poem_files.bylines import (
     Bylines,
     bare_name,
+    beside_title,
     is_byline,
     known_names,
     surnamed,
@@ -40,7 +41,7 @@ from verse.verdicts import Reading, VerdictError, read_verdict
 
 _DIVIDER = re.compile(r"\s*(?:([-*_=~#※＊＝～☆★◆◇○●■§◎])(\s*\1){2,}|[—─━]{4,})\s*")
 _HEADING = re.compile(r"(?P<level>#{1,6})\s+(?P<title>.*?)\s*#*\s*")
-_BRACKETED = re.compile(r"\s*《(?P<title>[^》]+)》\s*")
+_BRACKETED = re.compile(r"\s*《(?P<title>[^》]+)》(?P<rest>.{0,40})")
 _NUMBERED = re.compile(
     r"\s*(?:第?(?P<number>[一二三四五六七八九十百]{1,5}|\d{1,3})[首篇]?[、.．]"
     r"|[（(](?P<in_brackets>[一二三四五六七八九十百]{1,5}|\d{1,3})[)）])"
@@ -91,6 +92,7 @@ class _Mark(msgspec.Struct, frozen=True):
 
     level: int = 0
     title: str = ""
+    bylines: Bylines = Bylines()
 
 
 def read_text(
@@ -165,15 +167,22 @@ def _marks(lines: Sequence[str]) -> Mapping[int, _Mark]:
 
 def _bracketed(lines: Sequence[str], marks: Mapping[int, _Mark]) -> dict[int, _Mark]:
     """Lines `《河》` that begin poems: all, if a gap is above the first; else those behind one."""
-    titles = {index: _BRACKETED.fullmatch(line) for index, line in enumerate(lines)}
-    found = {index: title["title"] for index, title in titles.items() if title}
+    titles = {index: _bracketed_title(line) for index, line in enumerate(lines)}
+    found = {index: title for index, title in titles.items() if title}
     apart = {
         index: title
         for index, title in found.items()
         if index - 1 in marks or not "".join(lines[max(0, index - 1) : index]).strip()
     }
     found = found if next(iter(found), 0) in apart else apart
-    return {i: _Mark(_DEEPEST, title) for i, title in found.items()} if len(found) > 1 else {}
+    return dict(found) if len(found) > 1 else {}
+
+
+def _bracketed_title(line: str) -> _Mark | None:
+    """`《河》`, and `《河》 文/张三`; None if the line is another."""
+    bracketed = _BRACKETED.fullmatch(line)
+    bylines = beside_title(bracketed["rest"]) if bracketed else None
+    return _Mark(_DEEPEST, bracketed["title"], bylines) if bracketed and bylines else None
 
 
 def _numbered(lines: Sequence[str], marks: Mapping[int, _Mark]) -> dict[int, _Mark]:
@@ -206,8 +215,8 @@ def _number(text: str) -> int:
 
 
 def _without_brackets(title: str) -> str:
-    bracketed = _BRACKETED.fullmatch(title)
-    return bracketed["title"] if bracketed else title
+    bracketed = _bracketed_title(title)
+    return bracketed.title if bracketed else title
 
 
 def _by_marks(
@@ -243,6 +252,7 @@ def _piece(lines: Sequence[str], line: int, mark: _Mark) -> _Piece:
         level=mark.level,
         title=mark.title,
         lines=tuple(lines[num_blank:]),
+        bylines=mark.bylines,
     )
 
 
@@ -258,7 +268,7 @@ def _titled(pieces: Sequence[_Piece], name: str, authors: Collection[str]) -> li
 def _with_bylines(piece: _Piece, names: Collection[str]) -> _Piece:
     has_title = bool(piece.title) or piece.level > 0
     lines, bylines = take_bylines(piece.lines, names, has_title=has_title)
-    return msgspec.structs.replace(piece, lines=lines, bylines=bylines)
+    return msgspec.structs.replace(piece, lines=lines, bylines=piece.bylines.filled(bylines))
 
 
 def _without_book_titles(pieces: Sequence[_Piece]) -> list[_Piece]:
@@ -300,7 +310,10 @@ def _with_plain_title(piece: _Piece, name: str) -> _Piece:
     if piece.title or piece.is_blank:
         return piece
     first = piece.lines[0]
-    if titled := _BRACKETED.fullmatch(first) or _TITLE_LINE.fullmatch(first):
+    if bracketed := _bracketed_title(first):
+        title, bylines = bracketed.title, bracketed.bylines
+        return msgspec.structs.replace(piece, title=title, lines=piece.lines[1:], bylines=bylines)
+    if titled := _TITLE_LINE.fullmatch(first):
         return msgspec.structs.replace(piece, title=titled["title"], lines=piece.lines[1:])
     if first.strip() == name and any(line.strip() for line in piece.lines[1:]):
         return _with_first_line_as_title(piece)

@@ -197,3 +197,17 @@ def test_a_head_with_nothing_under_it_is_refused(text: str) -> None:
     (refused,) = read_text(text, Path("a.md"))
     assert isinstance(refused, Refused)
     assert refused.problem == "there is a title and no poem under it"
+
+
+def test_who_wrote_it_may_stand_beside_the_title() -> None:
+    text = "《河》 张三\n水在走\n《雨》/文/海子\n落\n《雪》（外一首）\n白\n《灯》（唐）李白\n亮\n"
+    found = [piece for piece in read_text(text, Path("a.txt")) if isinstance(piece, Taken)]
+    assert [(piece.poem.theme, piece.poem.author) for piece in found] == [
+        ("河", "张三"),
+        ("雨", "海子"),
+        ("雪", ""),
+        ("灯", "李白"),
+    ]
+    (poem,) = read_text("《诗经》里的水\n在走\n", Path("a.txt"))
+    assert isinstance(poem, Taken)
+    assert poem.poem.text == "《诗经》里的水\n在走"

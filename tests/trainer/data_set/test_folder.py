@@ -172,7 +172,6 @@ def original_tree(folder: Path) -> Path:
         "generated.json": json.dumps({"河": made}, ensure_ascii=False),
         "flat.json": json.dumps(made, ensure_ascii=False),
         "list.json": json.dumps([listed(n, f"机器写的\n{n}") for n in range(3)]),
-        "saved.json": json.dumps([[["河", "机器写的"], ["雨", "机器写的"]]], ensure_ascii=False),
     }
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
