@@ -150,9 +150,12 @@ def test_what_the_document_rules_out_is_refused_as_it_says(api: Any, label: str)
             # One thing wrong is enough: another one must not be what it is refused for.
             case.headers.pop(PRIORITY, None)
             case.headers.pop(DEADLINE, None)
+        else:  # a header that nobody asked for, say: the body is as the document has it
+            case.body = about_one_form(shortened(whole(case.body)))
         response = case.call()
         statuses[response.status_code] += 1
-        case.validate_response(response)
+        excluded = [positive_data_acceptance] if is_beyond_a_schema(response) else []
+        case.validate_response(response, excluded_checks=excluded)
 
     for_each_case(api, label, GenerationMode.NEGATIVE, ask)
     assert set(statuses) <= {200, 204, 400, 405}, statuses
