@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from verse.terminal import are, counted
@@ -52,12 +53,21 @@ _NEVER_ONE = {
 """Values that are never 1 where they are printed, and why."""
 
 
-def sentences() -> Iterator[tuple[Path, ast.AST]]:
+def found_sentences() -> Iterator[tuple[Path, ast.JoinedStr | ast.Constant]]:
     for part in PARTS:
         for path in sorted((ROOT / part).rglob("*.py")):
             tree = ast.parse(path.read_text("utf-8"))
             several = told_of_several(tree)
-            yield from ((path, node) for node in ast.walk(tree) if node not in several)
+            yield from (
+                (path, node)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.JoinedStr | ast.Constant) and node not in several
+            )
+
+
+@cache
+def sentences() -> list[tuple[Path, ast.JoinedStr | ast.Constant]]:
+    return list(found_sentences())
 
 
 def told_of_several(tree: ast.AST) -> set[ast.AST]:
