@@ -111,6 +111,12 @@ class _EngineCollector(Collector):
             "Keys and values in the prefix cache.",
             stats.prefix_cache_bytes,
         )
+        yield _gauge("verse_adapter_bytes", "Adapters in slots.", stats.adapter_bytes)
+        yield _gauge(
+            "verse_reusable_memory_bytes",
+            "Freed memory that mlx keeps for reuse.",
+            stats.reusable_memory_bytes,
+        )
         yield _gauge("verse_memory_bytes", "Memory that mlx holds.", stats.memory_bytes)
         yield _gauge("verse_peak_memory_bytes", "Peak of that memory.", stats.peak_memory_bytes)
 

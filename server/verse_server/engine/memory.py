@@ -5,8 +5,11 @@ longest x bytes of a token; and while it grows or shrinks, the old and the new a
 together.
 """
 
+import ctypes
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any, cast
 
 import mlx.core as mx
@@ -55,8 +58,32 @@ _CACHE_BYTES = 1 << 30
 def limit_memory(config: EngineConfig) -> None:
     """Bound mlx's own caches, and leave the wired limit alone if asked to."""
     mx.set_cache_limit(_CACHE_BYTES)
+    if (libc := _glibc()) is not None:
+        libc.mallopt(_M_ARENA_MAX, _NUM_ARENAS)
     if not config.wired_limit and mx.metal.is_available():
         mx.set_wired_limit(0)
+
+
+def give_memory_back() -> None:
+    """What is freed and kept for reuse goes back to the system. Takes milliseconds."""
+    mx.clear_cache()
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+_M_ARENA_MAX = -8
+_NUM_ARENAS = 2
+"""Of glibc's heaps; by default each thread may get one, and keeps what was once freed there."""
+
+
+@lru_cache
+def _glibc() -> ctypes.CDLL | None:
+    """Where the allocator is glibc's."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        if libc.malloc_trim and libc.mallopt:
+            return libc
+    return None
 
 
 def adapter_budget(

@@ -329,3 +329,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     """Held by mlx: weights, adapters, keys and values."""
     peak_memory_bytes: int
+    adapter_bytes: int = 0
+    """Of the adapters in slots."""
+    reusable_memory_bytes: int = 0
+    """Freed arrays that mlx keeps; given back when there is nothing to do."""

@@ -29,7 +29,7 @@ from verse_server.engine.errors import (
     InvalidRequestError,
     QueueFullError,
 )
-from verse_server.engine.memory import limit_memory
+from verse_server.engine.memory import give_memory_back, limit_memory
 from verse_server.engine.scheduler import RequestRate
 from verse_server.engine.sequence import EngineRequest, Sequence
 from verse_server.engine.state import EngineResources, EngineState, EngineTask
@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.05
 """Between two looks for requests whose time is over."""
 
+_IDLE_SECONDS = 5.0
+"""With nothing to do, until memory that is kept for reuse is given back."""
 _PIECE_SECONDS = 0.02
 """Of loading while nothing runs, from one look for messages to the next."""
 _PIECE_SHARE = 0.5
@@ -85,6 +87,8 @@ class Worker:
         self._next_look = 0.0
         self._is_busy = False
         """Whether the last pass may have changed what the next one can do."""
+        self._is_rested = False
+        """Whether memory has been given back since the last message."""
         self._step_seconds = _PIECE_SECONDS
         """What a step takes, on average over the last ones."""
         self.dead = False
@@ -136,9 +140,11 @@ class Worker:
         return EngineStats(
             adapter_loads=residency.num_loads,
             adapter_evictions=residency.num_evictions,
+            adapter_bytes=residency.num_bytes,
             prefix_cache_bytes=self._state.prefixes.num_bytes,
             memory_bytes=mx.get_active_memory(),
             peak_memory_bytes=mx.get_peak_memory(),
+            reusable_memory_bytes=mx.get_cache_memory(),
         )
 
     def on_death(self, callback: Callable[[], None]) -> None:
@@ -262,9 +268,13 @@ class Worker:
             try:
                 message = self._inbox.get(timeout=self._rest_seconds())
             except queue.Empty:
+                if state.is_idle and not self._is_rested:
+                    give_memory_back()
+                    self._is_rested = True
+                    continue
                 self._is_busy = state.has_work
                 return True
-            self._is_busy = True
+            self._is_busy, self._is_rested = True, False
             if isinstance(message, _Close):
                 return False
             if isinstance(message, _Cancel):
@@ -281,7 +291,7 @@ class Worker:
         state = self._state
         if state.is_idle:
             state.outbox.send()  # the step that would have sent it has been called off
-            return None
+            return None if self._is_rested else _IDLE_SECONDS
         # All who wait do so for a file, and whoever reads it will say so.
         return 0.0 if self._is_busy or state.has_work else _LOOK_SECONDS
 

@@ -73,6 +73,7 @@ def test_the_engine_is_asked_when_somebody_looks(client: Client, engine: FakeEng
     assert values["verse_prefix_cache_bytes"] == 1000
     assert values["verse_memory_bytes"] == 40_000_000
     assert values["verse_peak_memory_bytes"] == 50_000_000
+    assert values["verse_adapter_bytes"] == values["verse_reusable_memory_bytes"] == 0
 
 
 def test_no_series_is_there_twice(client: Client) -> None:

@@ -4,9 +4,11 @@ import asyncio
 import random
 import resource
 
+import mlx.core as mx
 import pytest
 
 from tests.server.engine.engine_requests import StartEngine, collect, request, until, write
+from verse_server.engine import worker
 from verse_server.engine.batch import Batch
 from verse_server.engine.errors import (
     DeadlineExceededError,
@@ -14,6 +16,7 @@ from verse_server.engine.errors import (
     QueueFullError,
     SlowClientError,
 )
+from verse_server.engine.memory import give_memory_back
 
 pytestmark = pytest.mark.anyio
 
@@ -206,3 +209,24 @@ async def test_a_client_that_never_reads_keeps_no_row_from_the_others(
     with pytest.raises(SlowClientError, match=r"not read for 0\.05 seconds and was ended there"):
         await collect(never_reads)
     await assert_nothing_is_left(engine)
+
+
+async def test_memory_kept_for_reuse_is_given_back_once_after_each_rush(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(worker, "_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "give_memory_back", lambda: given.append(len(given)))
+    engine = start_engine()
+    await until(lambda: given == [0])
+    assert await write(engine, "a")
+    await until(lambda: given == [0, 1])
+    await asyncio.sleep(0.2)
+    assert given == [0, 1]
+    assert await write(engine, "a")
+
+
+def test_giving_memory_back_leaves_mlx_nothing_to_reuse() -> None:
+    mx.eval(mx.zeros((1 << 20,)) + 1)
+    give_memory_back()
+    assert mx.get_cache_memory() == 0
