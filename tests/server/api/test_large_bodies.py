@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from verse_server import app
 from verse_server.app import LargeBodies
 
 LARGE, SMALL = b"x" * 200_000, b"x" * 1000
@@ -30,7 +29,7 @@ def delays_of(monkeypatch: pytest.MonkeyPatch, *bodies: bytes) -> list[float]:
         for body in bodies:
             await let_in(body)
 
-    monkeypatch.setattr(app.asyncio, "sleep", sleep)
+    monkeypatch.setattr("verse_server.app.asyncio.sleep", sleep)
     asyncio.run(all_at_once())
     return delays
 
