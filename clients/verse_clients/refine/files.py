@@ -9,37 +9,41 @@ from pathlib import Path
 
 import msgspec
 
-from verse import jsonl, verdicts
 from verse.atomic_file import replace_file
+from verse.poem_files import PoemFileError, Refused, Taken, read_file
 from verse.poem_split import SPLIT_FILE, PoemSplit, write_split
 from verse.records import Poem, PreferencePair, content_id
 from verse_clients.errors import InputError
 from verse_clients.refine.convert import ConversionResult
 
-_POEM = msgspec.json.Decoder(Poem)
 _VALID_THEMES = 10
 """Of so many themes, one is for measuring preferences."""
 
 
 def read_poems(paths: Iterable[Path]) -> list[Poem]:
-    """The poet's poems, those without text left out; a last line that was cut off is passed over.
+    """The poet's poems, of any files of poems.
+
+    Poems without text and those that their file says were rejected are left out, and a last line
+    that was cut off.
 
     Raises:
-        InputError: a file is missing, or a line is no poem, or one that was rejected.
+        InputError: a file is missing, or a row of it is no poem.
     """
-    return [poem for path in paths for poem in _poems(path) if poem.text.strip()]
+    return [poem for path in paths for poem in _poems(path)]
 
 
 def _poems(path: Path) -> Iterator[Poem]:
     try:
-        for _, record in verdicts.scan(path, _POEM):
-            if isinstance(record, jsonl.TornLineError):
-                return
-            if isinstance(record, jsonl.JsonlError):
-                raise InputError(str(record))
-            yield record
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+        pieces = read_file(path)
+    except PoemFileError as error:
+        raise InputError(str(error)) from error
+    for piece in pieces:
+        if isinstance(piece, Refused) and piece.fault == "other_format":
+            raise InputError(str(piece))
+        if isinstance(piece, Taken):
+            # A poem that does not say where it is from stays so: sets are the same wherever made.
+            is_place = piece.poem.source == f"{path}:{piece.line}"
+            yield msgspec.structs.replace(piece.poem, source="") if is_place else piece.poem
 
 
 def write_additional(result: ConversionResult, poems: Path, pairs: Path) -> None:
