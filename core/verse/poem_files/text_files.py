@@ -325,7 +325,8 @@ def _found(piece: _Piece, draft: Draft, path: Path, reading: Reading, given: Byl
     if piece.is_blank:
         problem = "there is a title and no poem under it"
         return Refused(path=path, line=piece.line, problem=problem, fault="empty")
-    kind = draft.kind + ("" if piece.title else " named after their file")
+    is_named_after_file = not piece.title and draft.theme == path.stem
+    kind = draft.kind + (" named after their file" if is_named_after_file else "")
     draft = msgspec.structs.replace(
         draft,
         kind=kind,

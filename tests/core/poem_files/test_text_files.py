@@ -144,6 +144,9 @@ def test_poems_named_after_their_file_are_reported_as_such() -> None:
         if isinstance(piece, Taken)
     ]
     assert kinds == ["poems in Markdown", "poems in Markdown named after their file"]
+    (titled,) = read_text("---\ntitle: 河\n---\n水\n", Path("集.md"))
+    assert isinstance(titled, Taken)
+    assert titled.kind == "poems in Markdown"
 
 
 def fields_of(text: str) -> list[dict[str, str]]:

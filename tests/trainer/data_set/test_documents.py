@@ -49,7 +49,7 @@ PAGE = f"<html><head><title>河 - 我的博客</title></head><p>{RIVER.replace(c
         ("河.docx", word("水在走", "灯不走"), "poems in Word named after their file"),
         ("河", word("《河》", "水在走", "灯不走"), "poems in Word"),
         ("河.rtf", RTF, "poems in RTF named after their file"),
-        ("x.html", PAGE.encode("gbk"), "poems in HTML named after their file"),
+        ("x.html", PAGE.encode("gbk"), "poems in HTML"),
         ("河.txt", PAGE.encode(), "poems in HTML named after their file"),
         ("x.csv", f'title,text\n河,"{RIVER}"\n'.encode(), "rows of a table"),
         ("x.txt", f"张三 12:30\n《河》\n{RIVER}\n张三 12:31\n好\n".encode(), "poems in a chat"),
