@@ -191,3 +191,18 @@ def test_nobody_is_overtaken_more_often_than_max_skips_allows(
         assert list(queue) == waiting
         assert len(queue) == len(waiting)
         assert all(count <= max_skips for count in overtaken.values())
+
+
+def test_waiting_for_a_file_holds_nobody_up_however_often_one_is_overtaken() -> None:
+    queue = WaitingQueue[str](max_skips=1)
+    for item in ("loads", "a", "b", "c"):
+        queue.push(item)
+    loading = {"loads"}
+
+    def pick() -> str | None:
+        return queue.pick(lambda item: item not in loading, is_loading=loading.__contains__)
+
+    assert [pick(), pick(), pick(), pick()] == ["a", "b", "c", None]
+    queue.push("d")
+    loading.clear()
+    assert [pick(), pick()] == ["loads", "d"]
