@@ -35,8 +35,14 @@ def report(folder: Path, request_format: str, profile: str) -> Any:
     return json.loads((folder / "report.json").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("request_format", ["/v1/chat/completions", "/v1/completions"])
-@pytest.mark.parametrize("profile", ["kind=synchronous", "kind=concurrent,streams=3"])
+# Two runs, because each takes a minute to load torch.
+@pytest.mark.parametrize(
+    ("request_format", "profile"),
+    [
+        ("/v1/chat/completions", "kind=synchronous"),
+        ("/v1/completions", "kind=concurrent,streams=3"),
+    ],
+)
 def test_the_report_shows_tokens_and_times(
     tmp_path: Path, request_format: str, profile: str
 ) -> None:

@@ -61,18 +61,22 @@ def evaluated(folder: Path, kind: str, task: str, **arguments: Any) -> Any:
     return json.loads(report.read_text("utf-8"))["results"][task]
 
 
-@pytest.mark.parametrize("backend", ["huggingface", "remote"])
+TOKENIZERS: dict[str, dict[str, Any]] = {
+    "huggingface": {"tokenizer": os.environ["VERSE_MODEL_FOLDER"]},
+    # The server's own, which it asks for with this key and no other.
+    "remote": {"auth_token": os.environ["OPENAI_API_KEY"]},
+}
+
+
+@pytest.mark.parametrize("backend", TOKENIZERS)
 def test_lines_are_scored_with_either_tokenizer(tmp_path: Path, backend: str) -> None:
-    tokenizer = os.environ["VERSE_MODEL_FOLDER"]
-    results = evaluated(
-        tmp_path, "local-completions", "next_line", tokenizer_backend=backend, tokenizer=tokenizer
-    )
+    settings = {"tokenizer_backend": backend, **TOKENIZERS[backend]}
+    results = evaluated(tmp_path, "local-completions", "next_line", **settings)
     assert results["acc,none"] == 1.0
 
 
 def test_lines_are_written_by_completions_and_by_chat(tmp_path: Path) -> None:
-    tokenizer = os.environ["VERSE_MODEL_FOLDER"]
-    results = evaluated(tmp_path, "local-completions", "written", tokenizer=tokenizer)
+    results = evaluated(tmp_path, "local-completions", "written", **TOKENIZERS["remote"])
     assert "exact_match,none" in results
     (tmp_path / "chat").mkdir()
     assert "exact_match,none" in evaluated(tmp_path / "chat", "local-chat-completions", "written")
