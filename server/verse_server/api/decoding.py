@@ -33,12 +33,13 @@ from verse_server.protocol.field_rules import (
     FieldRule,
 )
 from verse_server.protocol.models import (
+    DetokenizeRequest,
     LoadLoRAAdapterRequest,
     ProbeRequest,
+    TokenizeRequest,
     UnloadLoRAAdapterRequest,
 )
 from verse_server.protocol.shared import SamplingRequest
-from verse_server.protocol.tokenization import DetokenizeRequest, TokenizeRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -32,7 +32,7 @@ from litestar.params import SkipValidation
 
 from verse_server.api.admission import DEADLINE_HEADER, PRIORITIES, PRIORITY_HEADER
 from verse_server.engine.interface import Engine
-from verse_server.protocol import chat, completions, models, shared, tokenization
+from verse_server.protocol import chat, completions, models, shared
 from verse_server.protocol import field_rules as rules
 
 EngineDependency = NamedDependency[SkipValidation[Engine]]
@@ -57,12 +57,12 @@ _STRUCTS = (
     models.LoadLoRAAdapterRequest,
     models.UnloadLoRAAdapterRequest,
     models.HealthResponse,
-    tokenization.TokenizeRequest,
-    tokenization.TokenizeResponse,
-    tokenization.DetokenizeRequest,
-    tokenization.DetokenizeResponse,
-    tokenization.TokenizerInfoResponse,
-    tokenization.VersionResponse,
+    models.TokenizeRequest,
+    models.TokenizeResponse,
+    models.DetokenizeRequest,
+    models.DetokenizeResponse,
+    models.TokenizerInfoResponse,
+    models.VersionResponse,
     shared.ErrorResponse,
 )
 _RULES = {

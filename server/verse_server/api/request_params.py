@@ -12,8 +12,8 @@ from verse_server.api.errors import RequestError
 from verse_server.engine.types import BaseInfo, SamplingParams
 from verse_server.protocol.chat import ChatCompletionRequest
 from verse_server.protocol.completions import CompletionRequest
+from verse_server.protocol.models import TokenizeRequest
 from verse_server.protocol.shared import SamplingRequest
-from verse_server.protocol.tokenization import TokenizeRequest
 
 _OF_THE_TEMPLATE = frozenset(
     {

@@ -18,7 +18,7 @@ from verse_server.api.request_params import frame_options
 from verse_server.api.streaming import until_disconnect
 from verse_server.api.tools import message_of, shows_tools
 from verse_server.engine.interface import Engine
-from verse_server.protocol.tokenization import (
+from verse_server.protocol.models import (
     DetokenizeRequest,
     DetokenizeResponse,
     TokenizeRequest,
