@@ -1,5 +1,6 @@
 """The client that openapi-python-client made of the server's own document: all of it answers."""
 
+# pyright: reportMissingImports=false
 import os
 
 from verse_client import AuthenticatedClient
