@@ -18,8 +18,8 @@ class FunctionDefinition(RequestStruct, frozen=True):
     parameters: dict[str, Any] | None = None
     """JSON schema of the arguments, an object; left out, the function takes none."""
     strict: bool | None = None
-    """Arguments of a call that was asked for always follow the schema. With `tool_choice: auto`
-    they do so if this is true for one of the tools."""
+    """Changes nothing: arguments of a call that must be made always follow the schema, and those of
+    a call that the model chose to make are its own (`tool_choice: auto`)."""
 
 
 class ChatCompletionTool(RequestStruct, frozen=True):
