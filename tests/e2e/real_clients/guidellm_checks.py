@@ -39,8 +39,8 @@ def report(folder: Path, request_format: str, profile: str) -> Any:
 @pytest.mark.parametrize(
     ("request_format", "profile"),
     [
-        ("/v1/chat/completions", "kind=synchronous"),
-        ("/v1/completions", "kind=concurrent,streams=3"),
+        ("/v1/completions", "kind=synchronous"),
+        ("/v1/chat/completions", "kind=concurrent,streams=3"),
     ],
 )
 def test_the_report_shows_tokens_and_times(
