@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError
 from typing import Any, cast
 
 import tokenizers
+from msgspec.structs import replace
 from transformers import PreTrainedTokenizerFast
 
 from verse.prompt import (
@@ -26,6 +27,7 @@ from verse.prompt import (
     Tool,
     render,
 )
+from verse.thinking import split_thought
 from verse_server.engine.errors import InvalidRequestError, PromptTooLongError
 from verse_server.engine.interface import still_wanted
 from verse_server.engine.token_bounds import TokenBound, make_token_bound
@@ -45,6 +47,7 @@ class PromptEncoder:
         self._lock = threading.Lock()
         self._rust = _rust_tokenizer(hf_tokenizer)
         self.bound = None if self._rust is None else make_token_bound(self._rust)
+        self._drops_thoughts = _drops_thoughts(hf_tokenizer)
 
     def encode(
         self,
@@ -65,7 +68,7 @@ class PromptEncoder:
         pieces = _PieceTokenizer(self, limit, prompt_format.system)
         try:
             rendered: Rendered = render(
-                prompt_format.with_system(messages),
+                self._as_shown(prompt_format.with_system(messages)),
                 prompt_format,
                 pieces,
                 options,
@@ -86,6 +89,21 @@ class PromptEncoder:
         """
         _Limit(self.bound, self.context_length + 1, "prompt").check(text)
         return tuple(self.tokenize(text, add_special_tokens=add_special_tokens))
+
+    def _as_shown(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Without what earlier answers were thought over, where the template would leave it out.
+
+        It would not find it: what looks like a special token in a message is kept from being one.
+        """
+        if not self._drops_thoughts:
+            return messages
+        asked = [number for number, message in enumerate(messages) if message.role == "user"]
+        return [
+            replace(message, content=split_thought(message.content).answer)
+            if message.role == "assistant" and number < max(asked, default=0)
+            else message
+            for number, message in enumerate(messages)
+        ]
 
     def tokenize(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """What the tokenizer makes of a text, however long."""
@@ -169,6 +187,23 @@ class _RememberedPieces:
             self._pieces[text] = tuple(ids)
             while len(self._pieces) > _MAX_REMEMBERED:
                 self._pieces.popitem(last=False)
+
+
+def _drops_thoughts(hf_tokenizer: Tokenizer) -> bool:
+    """Whether a chat template, as those of models that think, leaves out thoughts of earlier turns.
+
+    Found by trying.
+    """
+    contents = ("a", "<think>\nprobe_thought\n</think>\n\nb", "c")
+    roles = ("user", "assistant", "user")
+    conversation = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
+    try:
+        text = hf_tokenizer.apply_chat_template(
+            conversation, tokenize=False, add_generation_prompt=True
+        )
+    except Exception:  # noqa: BLE001  jinja's own errors, and ValueError for a missing template
+        return False
+    return "probe_thought" not in text
 
 
 def _rust_tokenizer(hf_tokenizer: Tokenizer) -> tokenizers.Tokenizer | None:

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.core.tokenizer import QWEN25_TEMPLATE, HfTokenizer, make_tokenizer
+from tests.core.tokenizer import (
+    QWEN3_ADDED,
+    QWEN3_TEMPLATE,
+    QWEN25_TEMPLATE,
+    HfTokenizer,
+    make_tokenizer,
+)
 from verse.prompt import FormatName, Message, PromptFormat, render
 from verse_server.engine.encoding import PromptEncoder
 from verse_server.engine.errors import PromptTooLongError
@@ -127,3 +133,25 @@ def test_a_tokenizer_that_encodes_in_its_own_way_is_asked_itself() -> None:
     encoder = PromptEncoder(_Overridden.from_pretrained(make_tokenizer().name_or_path), CONTEXT)  # pyright: ignore[reportAttributeAccessIssue]
     assert encoder.encode_text("河水") == (2,)
     assert encoder.bound is None
+
+
+THOUGHT = "<think>\n河流很长。\n</think>\n\n山高水长"
+
+
+@pytest.mark.parametrize("added", [(), QWEN3_ADDED], ids=["tags are text", "tags are tokens"])
+def test_thoughts_of_earlier_turns_are_left_out_where_the_template_does_so(
+    added: tuple[str, ...],
+) -> None:
+    encoder = PromptEncoder(make_tokenizer(QWEN3_TEMPLATE, added), CONTEXT)
+    with_thought, without = (
+        [Message("user", "河"), Message("assistant", answer), Message("user", "山")]
+        for answer in (THOUGHT, "山高水长")
+    )
+    assert encoder.encode(with_thought, PromptFormat()) == encoder.encode(without, PromptFormat())
+
+
+def test_they_are_kept_where_the_template_keeps_them() -> None:
+    tokenizer = make_tokenizer(QWEN25_TEMPLATE)
+    messages = [Message("user", "河"), Message("assistant", THOUGHT), Message("user", "山")]
+    tokens = PromptEncoder(tokenizer, CONTEXT).encode(messages, PromptFormat())
+    assert THOUGHT in tokenizer.decode(tokens)
