@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PARTS = ("core", "server", "trainer", "clients")
 
-MAX_FILES = {"core": 32, "server": 62, "trainer": 50, "clients": 92}
-MAX_FILES_IN_ALL = 230
+MAX_FILES = {"core": 32, "server": 65, "trainer": 50, "clients": 89}
+MAX_FILES_IN_ALL = 236
 MAX_FILE_LINES = 450
 MAX_BODY_LINES = 50
 

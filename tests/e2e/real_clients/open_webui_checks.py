@@ -1,9 +1,8 @@
 """Open WebUI's two calls, replayed: it is far too large to install for a test.
 
-What it sends to an OpenAI connection was read from its source (routers/openai.py and
-utils/middleware.py, version 0.6): the list of models when a connection is saved, and each chat as a
-stream with usage and with the fields of its own settings. Its task model asks for titles without a
-stream. `OPENAI_BASE_URL` and `OPENAI_API_KEY` name the server.
+Modelled on backend/open_webui/routers/openai.py, not recorded: the list of models when a connection
+is saved, and each chat as a stream with usage and the fields of its own settings. Its task model
+asks for titles without a stream. `OPENAI_BASE_URL` and `OPENAI_API_KEY` name the server.
 """
 
 import json

@@ -281,7 +281,7 @@ def test_a_smaller_rank_after_a_larger_one_leaves_nothing_behind(
         bank.write(0, read(workbench.folders[name], bank))
         (answer,) = run(batch, [sequence(PROMPTS[0], ((0, 1.0),), GREEDY)])
         assert answer == greedy_alone(workbench.references[name], PROMPTS[0], NUM_TOKENS), name
-    ranks = {rank for routed in bank.routed for rank in routed._store.stacks}
+    ranks = {rank for routed in bank.routed for rank in routed.rank_classes}
     assert ranks == {8}
 
 

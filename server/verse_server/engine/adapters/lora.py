@@ -265,6 +265,11 @@ class RoutedLinear(nn.Module):
         return self._store.locations
 
     @property
+    def rank_classes(self) -> Sequence[int]:
+        """Of the stacks there are."""
+        return tuple(self._store.stacks)
+
+    @property
     def num_bytes(self) -> int:
         """What the updates take."""
         return self._store.num_bytes
