@@ -215,20 +215,13 @@ def _fits(base: "ServedModel", want: Wanted) -> bool:
 
 def _same(model: "ServedModel", want: Wanted) -> bool:
     """Whether it is the adapter at the place that was named, and not another of its name."""
-    from verse.adapter_digest import adapter_digest, file_digest
-    from verse.adapter_folder import AdapterFolderError, read_adapter_folder
+    from verse.adapter_digest import digest_at
 
     if want.folder is None:
         return True
-    try:
-        folder = read_adapter_folder(want.folder)
-    except AdapterFolderError:
-        return False
     _, _, step = want.model.partition("@")
-    weights = folder.weights(int(step) if step else None)
-    if weights is None:
-        return False
-    return model.digest == adapter_digest(folder.path, file_digest(weights))
+    here = digest_at(want.folder, int(step) if step else None)
+    return here is not None and model.digest == here
 
 
 def _is_base(model: str) -> bool:

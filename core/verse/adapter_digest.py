@@ -15,7 +15,13 @@ from typing import Any, cast
 import msgspec
 
 from verse.adapter_config import MlxConfig, decode_adapter_config
-from verse.adapter_folder import CONFIG_FILE, PROMPT_FILE, read_small
+from verse.adapter_folder import (
+    CONFIG_FILE,
+    PROMPT_FILE,
+    AdapterFolderError,
+    read_adapter_folder,
+    read_small,
+)
 from verse.prompt import PromptFormat
 
 _BOOKKEEPING = frozenset(
@@ -54,6 +60,15 @@ def adapter_digest(folder: Path, weights_digest: bytes) -> str:
     """The version of an adapter: SHA-256 over configuration, prompt format and weights, in hex."""
     parts = [_config_digest(folder / CONFIG_FILE), _prompt_digest(folder / PROMPT_FILE)]
     return hashlib.sha256(b"".join([*parts, weights_digest])).hexdigest()
+
+
+def digest_at(path: Path, step: int | None) -> str | None:
+    """The version of a checkpoint in a folder, of the published weights for None; None without."""
+    try:
+        weights = read_adapter_folder(path).weights(step)
+    except AdapterFolderError:
+        return None
+    return None if weights is None else adapter_digest(path, file_digest(weights))
 
 
 def _config_digest(file: Path) -> bytes:

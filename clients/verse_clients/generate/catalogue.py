@@ -6,9 +6,11 @@ and `every:2` choose among them. A foreign one lists names; each is asked as it 
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
-from verse.adapter_folder import model_at
+from verse.adapter_digest import digest_at
+from verse.adapter_folder import folder_at, model_at
 from verse.model_spelling import BASE, ModelSpellingError, parse_model
 from verse_clients.answers import ServedModel
 from verse_clients.errors import SelectionError
@@ -178,6 +180,35 @@ async def resolve_checkpoints(
             await find(source.model)
         resolved.append(source)
     return list(dict.fromkeys(resolved))
+
+
+async def check_folders(
+    wanted: Iterable[str],
+    sources: Sequence[Source],
+    find: Callable[[str], Awaitable[ServedModel]],
+) -> None:
+    """See that adapters named by their folders are what the server has under their names.
+
+    Args:
+        wanted: Names, and paths; without a slash it is a name.
+        sources: What was chosen for them.
+        find: Asks the server about a model.
+
+    Raises:
+        SelectionError: it has others.
+    """
+    paths = [each for each in wanted if Path(each).name != each]
+    for folder in filter(None, map(folder_at, paths)):
+        for source in sources:
+            if source.adapter != folder.name:
+                continue
+            step = source.checkpoint if isinstance(source.checkpoint, int) else None
+            here, served = digest_at(folder, step), (await find(source.model)).digest
+            if here is not None and served is not None and here != served:
+                raise SelectionError(
+                    f"The server's {source.model} is another one than in {folder}; "
+                    f"start it with --adapters {folder.parent}."
+                )
 
 
 def _foreign(known: Catalogue, wanted: Sequence[str]) -> list[Source]:

@@ -285,7 +285,7 @@ def _plan_options(plan: PlanFlags, sampling: SamplingFlags) -> "PlanOptions":
         themes=themes,
         prompts=prompts,
         variants=[None] if plan.variants is None else read_variants(plan.variants),
-        adapters=[*_names(plan.adapters), *_names(plan.original_adapters)],
+        adapters=[*_names(plan.adapters), *map(_path_or_name, _names(plan.original_adapters))],
         selection=_selection(
             plan.checkpoints, plan.start_epoch, is_original=bool(plan.original_adapters)
         ),
@@ -333,6 +333,14 @@ def _asked(file: Path | None, words: Sequence[str]) -> "tuple[list[str], list[Pr
 
 def _names(text: str) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
+
+
+def _path_or_name(given: str) -> str:
+    """What `-a` names, which for the original is a path: with a slash if there is such a folder."""
+    from verse.adapter_folder import folder_at
+
+    folder = folder_at(given)
+    return given if folder is None or Path(given).name != given else str(Path(given).absolute())
 
 
 def _selection(text: str | None, first: int | None, *, is_original: bool) -> "Selection":

@@ -13,6 +13,7 @@ from verse import terminal
 from verse.records import Candidate, Sampling
 from verse.similarity import NEAR
 from verse.terminal import are, counted
+from verse_clients.answers import ServedModel
 from verse_clients.chat_prompts import Prompt
 from verse_clients.errors import OutputError, ServerError, UnfinishedError
 from verse_clients.generate import inputs
@@ -21,6 +22,7 @@ from verse_clients.generate.catalogue import (
     Selection,
     catalogue,
     check_base,
+    check_folders,
     choose_sources,
     resolve_checkpoints,
 )
@@ -161,9 +163,8 @@ class GenerationRun:
         sources = choose_sources(known, wanted, asked.selection)
         if asked.selection == ORIGINALS_CHECKPOINTS:
             self._tell_published(sources)
-        sources = await resolve_checkpoints(
-            sources, lambda name: self._retries.ask(lambda: self._server.model(name))
-        )
+        sources = await resolve_checkpoints(sources, self._find)
+        await check_folders(asked.adapters, sources, self._find)
         return make_plan(
             asked.themes,
             sources,
@@ -174,6 +175,9 @@ class GenerationRun:
             seed=asked.seed,
             common_seeds=asked.common_seeds,
         )
+
+    async def _find(self, name: str) -> ServedModel:
+        return await self._retries.ask(lambda: self._server.model(name))
 
     def figures(self) -> RunFigures | None:
         """What was done, and how fast; None if it did not come to writing."""

@@ -1,8 +1,11 @@
 """Which adapters and checkpoints are meant."""
 
+from pathlib import Path
+
 import anyio
 import pytest
 
+from verse.adapter_digest import digest_at
 from verse_clients.answers import ServedCheckpoint, ServedModel
 from verse_clients.errors import SelectionError
 from verse_clients.generate.catalogue import (
@@ -10,6 +13,7 @@ from verse_clients.generate.catalogue import (
     FromStep,
     catalogue,
     check_base,
+    check_folders,
     choose,
     choose_sources,
     parse_checkpoints,
@@ -159,3 +163,38 @@ def test_best_and_last_become_the_steps_they_are_now() -> None:
     settled = anyio.run(resolve_checkpoints, sources, find)
     assert settled == [Source("hushi@400", "hushi", 400), *sources[2:]]
     assert asked == ["hushi@best", "hushi:0.5"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (path := tmp_path / "mine").mkdir()
+    (path / "adapter_config.json").write_text(
+        '{"fine_tune_type": "lora", "num_layers": 1, "lora_parameters": {"rank": 4, "scale": 1.0}}'
+    )
+    (path / "0000100_adapters.safetensors").write_bytes(b"weights")
+    return path
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_an_adapter_named_by_its_folder_is_the_one_in_it(folder: Path, is_same: bool) -> None:
+    here = digest_at(folder, 100)
+    assert here is not None
+
+    async def find(name: str) -> ServedModel:
+        return ServedModel(id=name, digest=here if is_same else "another")
+
+    checking = [str(folder)], [Source("mine@100", "mine", 100)], find
+    if is_same:
+        anyio.run(check_folders, *checking)
+        return
+    with pytest.raises(SelectionError, match=r"mine@100 is another one than in .*mine; start it"):
+        anyio.run(check_folders, *checking)
+
+
+def test_a_name_says_nothing_about_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+
+    async def find(name: str) -> ServedModel:
+        raise AssertionError(name)
+
+    anyio.run(check_folders, ["mine"], [Source("mine@100", "mine", 100)], find)
