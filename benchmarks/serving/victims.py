@@ -29,8 +29,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
-
 from benchmarks.client import STREAMED, Answer, ask
 from benchmarks.parties import ROOT, Server, machine, resident_bytes, served
 from benchmarks.serving import attacks
@@ -218,12 +216,20 @@ async def _victim(
 async def _probe(watch: Watch, server: Server) -> None:
     while True:
         begun = time.perf_counter()
-        # Each time a new connection: to be accepted is a part of it.
-        async with httpx.AsyncClient(base_url=server.base_url, timeout=_RECOVERY_SECONDS) as client:
-            try:
-                (await client.get("/health")).raise_for_status()
-            except httpx.HTTPError as error:
-                watch.failures.append(f"/health: {error!r}"[:200])
+        # Each time a new connection: to be accepted is a part of it. By hand, because a client of
+        # httpx reads all certificates first, and the victims would wait for that.
+        try:
+            async with asyncio.timeout(_RECOVERY_SECONDS):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(
+                    b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+                )
+                answer = await reader.read()
+                writer.close()
+            if not answer.startswith(b"HTTP/1.1 200"):
+                watch.failures.append(f"/health: {answer[:100]!r}")
+        except OSError as error:  # a TimeoutError is one, too
+            watch.failures.append(f"/health: {error!r}"[:200])
         watch.health.append((begun, time.perf_counter() - begun))
         await asyncio.sleep(_HEALTH_PAUSE_SECONDS)
 
