@@ -117,8 +117,8 @@ def test_a_tool_that_must_be_called_is_called_and_one_that_may_be_is_not_for_thi
 
 
 def test_a_tool_whose_schema_cannot_be_compiled_is_told_why(served: Served) -> None:
-    function: Any = {"name": "set", "parameters": {"type": "object", "uniqueItems": "odd"}}
-    function["parameters"]["properties"] = {"a": {"type": "strin"}}
+    parameters = {"type": "object", "properties": {"a": {"type": "strin"}}}
+    function: Any = {"name": "set", "parameters": parameters}
     with pytest.raises(openai.BadRequestError, match="strin") as refused:
         served.client.chat.completions.create(
             model="base",

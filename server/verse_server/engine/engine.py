@@ -138,7 +138,7 @@ class MlxEngine:
         parts = self._parse(name)
         infos = [self._with_format(self._registry.model(part)) for part in parts]
         if len(parts) == 1 and parts[0].strength == 1:
-            return msgspec.structs.replace(infos[0], id=name)
+            return infos[0]  # `best` and `last` say which step that is now
         _check_strengths(parts, [self._registry.version(part) for part in parts])
         return _blend_info(name, self._info.id, parts, infos)
 
