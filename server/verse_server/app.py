@@ -32,22 +32,26 @@ from verse_server.api.tokenization import TokenizerController, VersionController
 from verse_server.config import ServerConfig
 from verse_server.engine.interface import Engine
 
-_LARGE_BODY_BYTES = 128 << 10
-_LARGE_BODY_SECONDS = 0.04
-"""What decoding a megabyte takes at most, and some time for others."""
+_REQUEST_SECONDS = 0.0015
+_BYTE_SECONDS = 100e-9
+"""What the event loop has to do for one request and for each byte of its body, with time to spare
+for others."""
+_AT_ONCE_SECONDS = 40 * _REQUEST_SECONDS
+"""So much may be begun at once: more usual requests than fill a batch."""
 
 
-class LargeBodies:
-    """Lets large bodies in one after another, so that others get their turn between them.
+class BodyTurns:
+    """Lets bodies in one after another, so that running streams get their turn between them.
 
-    Each is decoded on the event loop. Ten that came at once would hold it ten times as long.
+    Each is decoded on the event loop. Ten large ones that came at once, or 700 small ones, would
+    hold it for half a second.
     """
 
     def __init__(self) -> None:
         self._free_at = 0.0
 
     def paced(self, receive: Receive) -> Receive:
-        """The same body, of which the last part waits for its turn if it is large."""
+        """The same body, of which the last part waits for its turn."""
         num_bytes = 0
 
         async def receive_paced() -> HTTPReceiveMessage | WebSocketReceiveMessage:
@@ -55,14 +59,20 @@ class LargeBodies:
             message = await receive()
             if message["type"] == "http.request":
                 num_bytes += len(message["body"])
-                if num_bytes > _LARGE_BODY_BYTES and not message["more_body"]:
-                    now = asyncio.get_running_loop().time()
-                    turn = max(now, self._free_at)
-                    self._free_at = turn + _LARGE_BODY_SECONDS
-                    await asyncio.sleep(turn - now)
+                if num_bytes and not message["more_body"]:
+                    await self._turn(_REQUEST_SECONDS + num_bytes * _BYTE_SECONDS)
             return message
 
         return receive_paced
+
+    async def _turn(self, seconds: float) -> None:
+        """Wait until so much work may begin. A large body begins when nothing else is due."""
+        now = asyncio.get_running_loop().time()
+        allowed = _AT_ONCE_SECONDS - seconds if seconds < 2 * _REQUEST_SECONDS else 0.0
+        wait = self._free_at - allowed - now
+        self._free_at = max(now, self._free_at) + seconds
+        if wait > 0:
+            await asyncio.sleep(wait)
 
 
 class VerseApp(Litestar):
@@ -72,7 +82,7 @@ class VerseApp(Litestar):
     """
 
     origins: OriginPolicy
-    large_bodies: LargeBodies
+    turns: BodyTurns
 
     async def __call__(
         self,
@@ -92,7 +102,7 @@ class VerseApp(Litestar):
         except RequestError as error:
             await bare_error_response(error)(scope, receive, send)
         else:
-            await super().__call__(scope, self.large_bodies.paced(receive), send)
+            await super().__call__(scope, self.turns.paced(receive), send)
 
 
 def _never_html(response: Response[Any]) -> Response[Any]:
@@ -138,7 +148,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
         logging_config=None,
         openapi_config=openapi_config(with_api_key=config.api_key is not None),
     )
-    app.large_bodies = LargeBodies()
+    app.turns = BodyTurns()
     app.origins = OriginPolicy(
         host=config.host, cors_origins=config.cors_origins, allowed_hosts=config.allowed_hosts
     )
