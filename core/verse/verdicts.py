@@ -28,6 +28,7 @@ A key that is not known and sounds like a verdict, by name or value, is only rep
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -382,6 +383,7 @@ def _is_obeyed(key: str, value: object) -> bool:
     return key in known or ".responses" in key
 
 
+@lru_cache(256)  # all rows of a file have the same keys
 def _name_sounds(key: str) -> bool:
     parted = re.sub(r"([a-z])([A-Z])", r"\1 \2", key).casefold()
     is_english = not _SOUNDING_NAMES.isdisjoint(re.split(r"[^a-z]+", parted))
