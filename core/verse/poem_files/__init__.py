@@ -14,7 +14,7 @@ file says of its acceptance (`verse.verdicts`), and the row itself. Nothing is g
 poem for certain is `Refused` and says why.
 """
 
-from verse.poem_files.pieces import Found, LeftOut, Refused, Taken, counted, doubts
+from verse.poem_files.pieces import Found, LeftOut, Refused, Taken, counted_kind, doubts
 from verse.poem_files.reading import (
     SUFFIXES,
     DocumentParser,
@@ -33,7 +33,7 @@ __all__ = (
     "ReadOptions",
     "Refused",
     "Taken",
-    "counted",
+    "counted_kind",
     "doubts",
     "read_content",
     "read_file",

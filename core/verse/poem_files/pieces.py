@@ -86,7 +86,7 @@ Found = Taken | Refused | LeftOut
 _PLURAL = re.compile(r"\b(poem|row|record|conversation|text|answer|file)s\b")
 
 
-def counted(count: int, kind: str) -> str:
+def counted_kind(count: int, kind: str) -> str:
     """`1 poem in text`, `2 poems in text`, for a kind in the plural."""
     if count == 1:
         kind = _PLURAL.sub(lambda plural: plural[1], kind).replace(" their ", " its ")

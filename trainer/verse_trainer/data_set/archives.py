@@ -35,7 +35,8 @@ _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, IndexError, NotImplementedError, OSError, OverflowError, ValueError),
 )
-"""What zipfile raises for damaged files, besides `RuntimeError` where a password is wanted."""
+"""What zipfile raises for damaged files; `NotImplementedError` is for unknown ways of compression,
+and a `RuntimeError` comes where a password is wanted."""
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"
 _MAX_XML_BYTES = 32 << 20

@@ -105,7 +105,7 @@ def _asked(held: "Survey", output: Path, *, yes: bool, doubtful: bool) -> "Surve
         DataSetError: there is nobody to ask.
         Exit: the user says no.
     """
-    from verse.poem_files import counted
+    from verse.poem_files import counted_kind
     from verse_trainer.data_set import printing
 
     is_answered = yes or not _is_terminal()
@@ -124,7 +124,7 @@ def _asked(held: "Survey", output: Path, *, yes: bool, doubtful: bool) -> "Surve
             "Nothing was imported, for there is no terminal to ask at; "
             "say --yes to import what is shown above."
         )
-    if not typer.confirm(f"Add {counted(num_poems, 'poems')} to {output}?", default=True):
+    if not typer.confirm(f"Add {counted_kind(num_poems, 'poems')} to {output}?", default=True):
         raise typer.Exit
     return held
 

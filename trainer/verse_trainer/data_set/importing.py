@@ -25,7 +25,7 @@ from verse.poem_files import (
     ReadOptions,
     Refused,
     Taken,
-    counted,
+    counted_kind,
     doubts,
     read_file,
 )
@@ -276,9 +276,9 @@ def sentence_of(file: FileFound) -> str:
     num_doubted = sum(bool(piece.doubt) for piece in file.taken)
     left_out = Counter(piece.reason for piece in file.pieces if isinstance(piece, LeftOut))
     num_refused = sum(isinstance(piece, Refused) for piece in file.pieces)
-    parts = [counted(count, kind) for kind, count in taken.items()]
+    parts = [counted_kind(count, kind) for kind, count in taken.items()]
     parts += [f"{count} {reason} and left out" for reason, count in left_out.items()]
-    parts += [f"{counted(num_doubted, 'texts')} to ask about"] * bool(num_doubted)
+    parts += [f"{counted_kind(num_doubted, 'texts')} to ask about"] * bool(num_doubted)
     parts += [f"{num_refused} refused"] * bool(num_refused)
     num_marks = sum(len(_RARE.findall(piece.poem.text)) for piece in file.taken)
     parts += [f"{terminal.counted(num_marks, 'mark')} in place of rare characters"] * bool(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from verse.poem_files import counted
+from verse.poem_files import counted_kind
 from verse.records import Poem
 from verse.terminal import console, show, show_json, show_line
 from verse_trainer.data_set.checks import CheckReport, Kind, Problem
@@ -72,7 +72,7 @@ def print_found(found: Survey) -> None:
 
 def print_doubt(doubt: Doubt) -> None:
     """What is asked about, with the beginning of its first texts."""
-    count = counted(len(doubt.pieces), "texts")
+    count = counted_kind(len(doubt.pieces), "texts")
     _out(f"{doubt.path}:{doubt.pieces[0].line}: {count}, because {doubt.why}:")
     for piece in doubt.pieces[:_MAX_SAMPLES]:
         _out(_sample(piece.poem))
@@ -82,7 +82,7 @@ def print_left(doubts: Sequence[Doubt]) -> None:
     """How to take what was left out because nobody said yes to it."""
     num_texts = sum(len(doubt.pieces) for doubt in doubts)
     if num_texts:
-        _out(f"{counted(num_texts, 'texts')} left out; `--doubtful` takes such texts.")
+        _out(f"{counted_kind(num_texts, 'texts')} left out; `--doubtful` takes such texts.")
 
 
 def print_import(report: ImportReport) -> None:
@@ -96,7 +96,7 @@ def print_import(report: ImportReport) -> None:
         _out(f"{what} now {report.kept_aside}.")
     known = report.num_read - report.num_new
     already = f", {known} there already" if known else ""
-    new = counted(report.num_new, "new poems")
+    new = counted_kind(report.num_new, "new poems")
     _out(f"{report.output}: {new}{already}; {report.num_after} in all.")
     if report.num_before and report.num_new:
         _out("`--replace` starts a new file and keeps the old one beside it.")
@@ -107,7 +107,7 @@ def print_split(report: SplitReport, poems: Path, asked: tuple[float, int]) -> N
     parts = report.parts
     num_train, num_valid = len(parts.train), len(parts.valid)
     share = num_valid / (num_train + num_valid + len(parts.left_out))
-    train = counted(num_train, "poems")
+    train = counted_kind(num_train, "poems")
     _out(f"{poems}: {train} for training, {num_valid} for validation ({share:.0%}).")
     if report.was_frozen:
         _out("split.json is frozen: poems added since then go into training.")
@@ -116,9 +116,9 @@ def print_split(report: SplitReport, poems: Path, asked: tuple[float, int]) -> N
     else:
         _out("split.json keeps this split for all rounds.")
     if report.num_repeated:
-        _out(f"The file repeats {counted(report.num_repeated, 'poems')}; each is taken once.")
+        _out(f"The file repeats {counted_kind(report.num_repeated, 'poems')}; each is taken once.")
     if report.num_gone:
-        _out(f"The file no longer has {counted(report.num_gone, 'validation poems')}.")
+        _out(f"The file no longer has {counted_kind(report.num_gone, 'validation poems')}.")
     for poem, near in parts.left_out:
         _out(f"Left out, too much like a validation poem: {_named(poem)}, like {_named(near)}.")
     for path in report.kept_aside:
@@ -128,7 +128,7 @@ def print_split(report: SplitReport, poems: Path, asked: tuple[float, int]) -> N
 def print_check(report: CheckReport, *, show_all: bool) -> None:
     """A readable summary: counts, then problems by kind, errors first."""
     for path, count in report.num_entries.items():
-        _out(f"{path}: {counted(count, 'poems')}")
+        _out(f"{path}: {counted_kind(count, 'poems')}")
     _out(f"A row may have up to {report.limit} tokens with {report.model}.")
     for kind, heading in _HEADINGS.items():
         _print_kind(heading, [p for p in report.problems if p.kind == kind], show_all)
@@ -167,7 +167,7 @@ def _print_samples(file: FileFound) -> None:
     said = [f"{author} ({count})" for author, count in authors.most_common(_MAX_SAMPLES)]
     if said or dates:
         by = f"by {', '.join(said)}" if said else ""
-        dated = counted(dates, "with its date") if dates == 1 else f"{dates} with their dates"
+        dated = counted_kind(dates, "with its date") if dates == 1 else f"{dates} with their dates"
         _out(f"    {', '.join(part for part in (by, dated if dates else '') if part)}")
 
 
