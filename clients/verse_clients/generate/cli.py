@@ -108,7 +108,7 @@ class FileFlags(OptionGroup):
     """Where poems go."""
 
     output: Annotated[
-        Path, flag("The file; a name without an ending makes .jsonl and .json.", "-o")
+        Path, flag("The file; a name without an ending makes .jsonl, .json and .txt.", "-o")
     ] = Path("poems.jsonl")
     format: Format = None
     with_blocked: WithBlocked = False
