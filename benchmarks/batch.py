@@ -1,16 +1,20 @@
 """Poems per hour: one process per poem, mlx_lm.server, and `verse generate` on our server.
 
     uv run python -m benchmarks.batch [--poems 300] [--processes 5] [--output FILE]
+    uv run python -m benchmarks.batch --model QWEN --adapters FOLDER --poems 60 --processes 3 \
+        --served 18
 
-300 poems, 100 themes by each of three adapters, on a float32 copy of verse-tiny; every way loads
+300 poems, 100 themes by each of three adapters, on a float32 copy of the base; every way loads
 OpenBLAS before mlx, samples at 0.7 and top_p 0.9, ends poems where the model ends them, and writes
-at most 100 tokens, the original project's limit.
+at most 100 tokens, the original project's limit. Adapters are the first of --adapters, or the
+shipped ones, which fit verse-tiny; another base gets adapters of noise, whose poems end nowhere.
 
 one process per poem    what the original project does: `mlx_lm.generate` for each poem, which loads
                         the base and the adapter. Some are measured and scaled.
 mlx_lm.server           32 requests at a time; the adapter is named in `adapters`, and the requests
                         come in the plan's order, theme by theme
 mlx_lm.server, sorted   the same, adapter by adapter, so that the base is reloaded twice only
+                        (of both, the first --served poems are measured and scaled)
 verse generate          the command against `verse serve`
 
 Starting up and writing are told apart. Start-up is what the first poem costs and the next ones do
@@ -35,6 +39,7 @@ from benchmarks.parties import (
     ROOT,
     THEMES,
     Server,
+    add_model_option,
     float32_copy,
     machine,
     mlx_lm_server,
@@ -42,9 +47,10 @@ from benchmarks.parties import (
     verse_server,
     with_openblas,
 )
+from benchmarks.serving.bench import write_adapters
 from verse.prompt import POEM_SYSTEM
 
-ADAPTERS = ("xuzhimo", "hushi", "wenyiduo")
+SHIPPED = ("xuzhimo", "hushi", "wenyiduo")
 CONCURRENCY = 32
 MAX_TOKENS = 100
 SAMPLING = {"temperature": 0.7, "top_p": 0.9}
@@ -73,18 +79,30 @@ class Way:
         return self.poems * HOUR_SECONDS / self.write_seconds
 
 
-def plan(num_poems: int) -> list[tuple[str, str]]:
+@dataclass
+class Work:
+    """What every way has to do."""
+
+    model: Path
+    adapters: Path
+    names: tuple[str, ...]
+    """Of the adapters in that folder that write."""
+    poems: list[tuple[str, str]]
     """(theme, adapter) of every poem, theme by theme."""
-    themes = THEMES[: num_poems // len(ADAPTERS)]
-    return [(theme, adapter) for theme in themes for adapter in ADAPTERS]
+
+    def scaled(self, start: float, writing: float, tokens: int, measured: int) -> Way:
+        """All poems, where only some were measured."""
+        scale = len(self.poems) / measured
+        return Way(len(self.poems), start, writing * scale, round(tokens * scale))
 
 
-def one_process_per_poem(model: Path, poems: list[tuple[str, str]], num_poems: int) -> Way:
-    """A process for each of some poems, scaled to all."""
+def one_process_per_poem(work: Work, count: int) -> Way:
+    """A process for each of the first poems, scaled to all."""
+    poems = work.poems[:count]
     total = writing = 0.0
     tokens = 0
     for theme, adapter in poems:
-        options = ["--model", str(model), "--adapter-path", str(ROOT / "adapters" / adapter)]
+        options = ["--model", str(work.model), "--adapter-path", str(work.adapters / adapter)]
         options += ["--system-prompt", POEM_SYSTEM, "--prompt", theme]
         options += ["--max-tokens", str(MAX_TOKENS)]
         options += ["--temp", str(SAMPLING["temperature"]), "--top-p", str(SAMPLING["top_p"])]
@@ -96,16 +114,16 @@ def one_process_per_poem(model: Path, poems: list[tuple[str, str]], num_poems: i
             ((count, rate),) = re.findall(_FIGURE.format(part), told)
             writing += int(count) / float(rate)
         tokens += int(count)
-    scale = num_poems / len(poems)
-    return Way(num_poems, (total - writing) * scale, writing * scale, round(tokens * scale))
+    starts = (total - writing) * len(work.poems) / len(poems)
+    return work.scaled(starts, writing, tokens, len(poems))
 
 
-def over_mlx_lm_server(server: Server, model: Path, poems: list[tuple[str, str]]) -> Way:
-    """All poems, many requests at a time."""
+def over_mlx_lm_server(server: Server, work: Work, poems: list[tuple[str, str]]) -> Way:
+    """Some poems, many requests at a time, scaled to all."""
 
     def body(theme: str, adapter: str) -> dict[str, Any]:
         turns = [{"role": "system", "content": POEM_SYSTEM}, {"role": "user", "content": theme}]
-        named = {"model": str(model), "adapters": str(ROOT / "adapters" / adapter)}
+        named = {"model": str(work.model), "adapters": str(work.adapters / adapter)}
         return {"messages": turns, **named, "max_tokens": MAX_TOKENS, **SAMPLING}
 
     start = time.perf_counter()
@@ -113,14 +131,14 @@ def over_mlx_lm_server(server: Server, model: Path, poems: list[tuple[str, str]]
     answers = asyncio.run(ask_all(server.port, bodies, CONCURRENCY))
     seconds = time.perf_counter() - start
     tokens = sum(answer.completion_tokens for answer in answers)
-    return Way(len(answers), server.start_seconds, seconds, tokens)
+    return work.scaled(server.start_seconds, seconds, tokens, len(answers))
 
 
-def verse_generate(server: Server, folder: Path, poems: list[tuple[str, str]]) -> Way:
+def verse_generate(server: Server, folder: Path, work: Work) -> Way:
     """The command from its start to its end, and once more with nothing left to do."""
     themes, output = folder / "themes.txt", folder / "poems.jsonl"
-    themes.write_text("\n".join(dict.fromkeys(theme for theme, _ in poems)), "utf-8")
-    options = ["--themes", str(themes), "--adapters", ",".join(ADAPTERS), "-o", str(output)]
+    themes.write_text("\n".join(dict.fromkeys(theme for theme, _ in work.poems)), "utf-8")
+    options = ["--themes", str(themes), "--adapters", ",".join(work.names), "-o", str(output)]
     options += ["--base-url", f"{server.base_url}/v1", "--max-tokens", str(MAX_TOKENS)]
     options += ["--temperature", str(SAMPLING["temperature"]), "--top-p", str(SAMPLING["top_p"])]
     options += ["--concurrency", str(CONCURRENCY)]
@@ -131,18 +149,30 @@ def verse_generate(server: Server, folder: Path, poems: list[tuple[str, str]]) -
         subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
         seconds.append(time.perf_counter() - start)
     written = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
-    if len(written) != len(poems):
-        raise SystemExit(f"verse generate wrote {len(written)} poems instead of {len(poems)}.")
+    if len(written) != len(work.poems):
+        raise SystemExit(f"verse generate wrote {len(written)} of {len(work.poems)} poems.")
     whole, nothing_to_do = seconds
     start_seconds = server.start_seconds + nothing_to_do
     tokens = sum(record["completion_tokens"] for record in written)
     return Way(len(written), start_seconds, whole - nothing_to_do, tokens)
 
 
-def measure(num_poems: int, num_processes: int) -> dict[str, Way]:
+def prepare(folder: Path, options: argparse.Namespace) -> Work:
+    """A float32 copy of the base, adapters that fit it, and the plan."""
+    model = float32_copy(folder / Path(options.model).name, options.model)
+    adapters, names = options.adapters or ROOT / "adapters", SHIPPED
+    if options.adapters:
+        found = sorted(file.parent.name for file in adapters.glob("*/adapters.safetensors"))
+        names = tuple(found[: len(SHIPPED)])
+    elif model.name != "verse-tiny":
+        adapters = folder / "adapters"
+        names = write_adapters(adapters, len(SHIPPED), model)
+    themes = THEMES[: options.poems // len(names)]
+    return Work(model, adapters, names, [(theme, name) for theme in themes for name in names])
+
+
+def measure(options: argparse.Namespace) -> dict[str, Way]:
     """Each way alone on the machine."""
-    poems = plan(num_poems)
-    by_adapter = sorted(poems, key=lambda poem: ADAPTERS.index(poem[1]))
     ways: dict[str, Way] = {}
 
     def note(name: str, way: Way) -> None:
@@ -151,15 +181,16 @@ def measure(num_poems: int, num_processes: int) -> dict[str, Way]:
 
     with tempfile.TemporaryDirectory(prefix="verse-benchmark-") as name:
         folder = Path(name)
-        model = float32_copy(folder / "verse-tiny")
-        some = poems[:num_processes]
-        note("one process per poem", one_process_per_poem(model, some, len(poems)))
-        with mlx_lm_server(model) as server:
-            note("mlx_lm.server", over_mlx_lm_server(server, model, poems))
-        with mlx_lm_server(model) as server:
-            note("mlx_lm.server, sorted", over_mlx_lm_server(server, model, by_adapter))
-        with verse_server(model, ROOT / "adapters") as server:
-            note("verse generate", verse_generate(server, folder, poems))
+        work = prepare(folder, options)
+        some = work.poems[: options.served]
+        by_adapter = sorted(some, key=lambda poem: work.names.index(poem[1]))
+        with verse_server(work.model, work.adapters) as server:
+            note("verse generate", verse_generate(server, folder, work))
+        note("one process per poem", one_process_per_poem(work, options.processes))
+        with mlx_lm_server(work.model) as server:
+            note("mlx_lm.server", over_mlx_lm_server(server, work, some))
+        with mlx_lm_server(work.model) as server:
+            note("mlx_lm.server, sorted", over_mlx_lm_server(server, work, by_adapter))
     return ways
 
 
@@ -191,10 +222,13 @@ def main() -> None:
     )
     parser.add_argument("--poems", type=int, default=300, help="three times a number up to 100")
     parser.add_argument("--processes", type=int, default=5, help="measured and scaled")
+    parser.add_argument("--served", type=int, help="of mlx_lm.server, measured and scaled (all)")
+    add_model_option(parser)
+    parser.add_argument("--adapters", type=Path, help="a folder of adapters that fit the base")
     parser.add_argument("--output", type=Path, help="write the raw numbers to this JSON file")
     arguments = parser.parse_args()
-    print("about 4 minutes for 300 poems on two cores", flush=True)
-    ways = measure(arguments.poems, arguments.processes)
+    print("about 4 minutes for 300 poems of verse-tiny on two cores", flush=True)
+    ways = measure(arguments)
     print("\n" + report(ways))
     if arguments.output:
         raw = {"machine": machine(), "ways": {name: asdict(way) for name, way in ways.items()}}

@@ -1,10 +1,11 @@
 """Who takes part in a measurement: the base they all get, and the servers, started alike.
 
 Every process loads the same OpenBLAS with the same number of threads before mlx. Every one gets a
-float32 copy of verse-tiny: Verse would make one itself on a CPU; the others, which do not, would
-compute in float16 without any BLAS.
+float32 copy of the base: mlx-lm, which makes none itself, would compute in float16 without any
+BLAS on a CPU.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -20,11 +21,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import httpx
-import numpy as np
-from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED_MODEL = ROOT / "models" / "verse-tiny"
+MODEL = os.environ.get("VERSE_QWEN") or str(ROOT / "models" / "verse-tiny")
+"""What is measured where `--model` names no other base."""
 THEMES = tuple((ROOT / "data" / "themes.txt").read_text("utf-8").split())
 
 _NO_UTF8 = "À"
@@ -122,15 +122,34 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def float32_copy(folder: Path) -> Path:
-    """The shipped base with every weight as float32."""
-    shutil.copytree(SHIPPED_MODEL, folder, ignore=shutil.ignore_patterns("recipe"))
-    weights = load_file(folder / "model.safetensors")
-    save_file(
-        {name: array.astype(np.float32) for name, array in weights.items()},
-        folder / "model.safetensors",
-        metadata={"format": "mlx"},
-    )
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """`--model`, the base that a benchmark serves or trains."""
+    say = "folder or Hugging Face id of the base (VERSE_QWEN, or verse-tiny)"
+    parser.add_argument("--model", default=MODEL, help=say)
+
+
+def model_folder(name: str) -> Path:
+    """Where a base lies on this disk; one of Hugging Face is downloaded."""
+    if Path(name).is_dir():
+        return Path(name).resolve()
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
+
+
+def float32_copy(folder: Path, model: str = MODEL) -> Path:
+    """A base with every weight as float32, in a new folder."""
+    import mlx.core as mx
+
+    source = model_folder(model)
+    if "quantization" in json.loads((source / "config.json").read_text("utf-8")):
+        raise SystemExit(
+            f"{model} is quantized, and mlx-lm would compute in its types; name another."
+        )
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("recipe", "*.safetensors"))
+    for file in source.glob("*.safetensors"):
+        weights = {name: array.astype(mx.float32) for name, array in mx.load(str(file)).items()}
+        mx.save_safetensors(str(folder / file.name), weights, metadata={"format": "mlx"})
     return folder
 
 

@@ -2,7 +2,7 @@
 
     uv run python -m benchmarks.training [--epochs 6] [--rounds 3] [--batch-size 4] [--output FILE]
 
-Both train an adapter on a float32 copy of verse-tiny, OpenBLAS loaded before mlx in both, each in a
+Both train an adapter on a float32 copy of the base, OpenBLAS loaded before mlx in both, each in a
 process of its own, in turn. Same rows (the sample poems, split once), rank, scale, rate, optimizer,
 bias correction, masked prompt, number of batches. Dropout is off, since both draw it differently.
 
@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.parties import ROOT, float32_copy, machine, verse_command
+from benchmarks.parties import ROOT, add_model_option, float32_copy, machine, verse_command
 
 SETTINGS: dict[str, Any] = {
     "fine_tune_type": "lora",
@@ -149,10 +149,10 @@ def run_program(program: str, settings: dict[str, Any]) -> Any:
     return json.loads(finished.stdout.splitlines()[-1])
 
 
-def prepare_files(folder: Path) -> dict[str, Any]:
+def prepare_files(folder: Path, base: str) -> dict[str, Any]:
     """A float32 copy of the base and the sample poems, split."""
-    model, data = folder / "verse-tiny", folder / "data"
-    float32_copy(model)
+    model, data = folder / Path(base).name, folder / "data"
+    float32_copy(model, base)
     data.mkdir()
     shutil.copy(ROOT / "data" / "poems.jsonl", data)
     split = verse_command("data", "split", str(data / "poems.jsonl"))
@@ -166,11 +166,11 @@ def tokens_per_second(figures: dict[str, Any], steps_per_epoch: int) -> float:
     return sum(figures["tokens"][steps_per_epoch:]) / sum(figures["seconds"][1:])
 
 
-def measure(epochs: int, rounds: int, batch_size: int) -> dict[str, Any]:
+def measure(model: str, epochs: int, rounds: int, batch_size: int) -> dict[str, Any]:
     """Train with both in turn, then measure every checkpoint of the first round."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = prepare_files(folder)
+        files = prepare_files(folder, model)
         num_rows = len(Path(files["data"], "train.jsonl").read_text("utf-8").splitlines())
         steps_per_epoch = -(-num_rows // batch_size)
         length = {"iters": epochs * steps_per_epoch, "batch_size": batch_size, "val_batches": -1}
@@ -224,12 +224,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    add_model_option(parser)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--output", type=Path, help="write the raw numbers to this JSON file")
     arguments = parser.parse_args()
-    result = measure(arguments.epochs, arguments.rounds, arguments.batch_size)
+    result = measure(arguments.model, arguments.epochs, arguments.rounds, arguments.batch_size)
     result["machine"] = machine()
     print("\n" + report(result))
     if arguments.output:

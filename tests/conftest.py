@@ -34,6 +34,8 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Several processes for the whole suite; none for the few tests that somebody names."""
     is_whole = config.args == [*map(str, config.getini("testpaths"))] and not config.option.keyword
+    if config.option.markexpr == "qwen":  # a real model once, not once a process
+        return 0
     return min(os.cpu_count() or 1, 4) if is_whole else 0
 
 
@@ -41,3 +43,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def anyio_backend() -> str:
     """Async tests run on asyncio; the anyio plugin comes with httpx."""
     return "asyncio"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs a real model says why it is left out."""
+    if not os.environ.get("VERSE_QWEN"):
+        missing = pytest.mark.skip(reason="set VERSE_QWEN to a Qwen2 folder or a Hugging Face id")
+        for item in items:
+            if item.get_closest_marker("qwen"):
+                item.add_marker(missing)
+
+
+@pytest.fixture(scope="session")
+def qwen() -> str:
+    """A real model, as `--model` takes it; for tests that are marked `qwen`."""
+    return os.environ["VERSE_QWEN"]

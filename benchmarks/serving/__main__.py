@@ -8,9 +8,10 @@
     zipf        1,000 adapter folders asked for as Zipf has it: tokens per second, memory
     overhead    a decode step of the engine beside the model's forward alone
 
-All on a float32 copy of verse-tiny with the same OpenBLAS in every process, greedy, each answer
-exactly --tokens long: the copy's end token is one that no model writes. The 16 adapters are a
-shipped one with noise on its weights. Nothing else should run on the machine meanwhile.
+All on a float32 copy of the base with the same OpenBLAS in every process, greedy, each answer
+exactly --tokens long: the copy's end token is one that no model writes. The 16 adapters are of rank
+8 on the last 8 layers, with small noise for weights. Nothing else should run on the machine
+meanwhile. The estimates are for verse-tiny.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.parties import machine
+from benchmarks.parties import add_model_option, machine
 from benchmarks.serving import overhead, publish, throughput, ttft, zipf
 from benchmarks.serving.bench import Bench, Settings, workbench
 
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tokens=options.tokens,
         streams=options.streams,
         folders=options.folders,
+        model=options.model,
     )
     _announce(settings, options.only)
     result: dict[str, Any] = {"machine": machine()}
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokens", type=int, default=64, help="of every answer (64)")
     add("--streams", type=_numbers, default=(1, 2, 4, 8, 16, 32), help="1,2,4,8,16,32")
     add("--folders", type=int, default=1000, help="of the Zipf part (1000)")
+    add_model_option(parser)
     add("--output", type=Path, help="write the raw numbers to this JSON file")
     return parser
 

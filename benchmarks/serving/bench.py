@@ -1,7 +1,6 @@
 """What all parts of the benchmark share: its settings, its files, and its requests."""
 
 import json
-import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,15 +10,17 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from benchmarks.parties import ROOT, THEMES, float32_copy, never_ending
+from benchmarks.parties import MODEL, THEMES, float32_copy, never_ending
 from verse.prompt import POEM_SYSTEM
 
 NUM_MIXED = 16
 """Different adapters in a mixed batch: as many as Verse has slots."""
-_PATTERN = ROOT / "adapters" / "xuzhimo"
-_NOISE = 0.05
+_RANK = 8
+_ADAPTED_LAYERS = 8
+"""The last ones, as many as mlx-lm adapts at most where nothing is said."""
+_B_SCALE = 0.01
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Settings:
     streams: tuple[int, ...]
     folders: int
     """On the disk, in the Zipf part."""
+    model: str = MODEL
+    """The base: a folder or a Hugging Face id."""
 
 
 @dataclass(frozen=True)
@@ -59,30 +62,57 @@ def workbench(settings: Settings) -> Generator[Bench]:
     """Write the files that every part needs, and remove them at the end."""
     with TemporaryDirectory(prefix="verse-benchmark-") as name:
         folder = Path(name)
-        model = never_ending(float32_copy(folder / "verse-tiny"))
-        names = write_adapters(folder / "adapters", NUM_MIXED)
+        model = never_ending(float32_copy(folder / Path(settings.model).name, settings.model))
+        names = write_adapters(folder / "adapters", NUM_MIXED, model)
         yield Bench(settings, folder, model, folder / "adapters", names)
 
 
-def write_adapters(folder: Path, count: int, *, seed: int = 0) -> tuple[str, ...]:
-    """Write adapters of one rank, each with weights of its own; returns their names.
+def write_adapters(folder: Path, count: int, model: Path, *, seed: int = 0) -> tuple[str, ...]:
+    """Write adapters of one rank for a base, each with weights of its own; returns their names.
 
-    They are a shipped one with noise on every weight. Their prompts name no token that would end
-    an answer early.
+    They are small noise on the last layers, as an adapter of real poems is as far as speed goes.
+    Their prompts name no token that would end an answer early.
     """
-    weights = load_file(_PATTERN / "adapters.safetensors")
+    shapes = adapted_shapes(model)
+    layers = json.loads((model / "config.json").read_text("utf-8"))["num_hidden_layers"]
+    keys = sorted({name.split(".", 3)[3] for name in shapes})
+    lora = {"rank": _RANK, "scale": 2.0, "dropout": 0.0, "keys": keys}
+    adapted = min(_ADAPTED_LAYERS, layers)
+    config = {"fine_tune_type": "lora", "num_layers": adapted, "lora_parameters": lora}
     random = np.random.default_rng(seed)
     names = tuple(f"poet{number:04d}" for number in range(count))
     for name in names:
         (folder / name).mkdir(parents=True)
-        shutil.copy(_PATTERN / "adapter_config.json", folder / name)
+        (folder / name / "adapter_config.json").write_text(json.dumps(config), "utf-8")
         (folder / name / "prompt.json").write_text(json.dumps({"system": POEM_SYSTEM}), "utf-8")
-        noisy = {
-            key: array + _NOISE * array.std() * random.standard_normal(array.shape, np.float32)
-            for key, array in weights.items()
-        }
-        save_file(noisy, folder / name / "adapters.safetensors")
+        weights = dict[str, Any]()
+        for module, (inputs, outputs) in shapes.items():
+            a = random.standard_normal((inputs, _RANK), np.float32) * inputs**-0.5
+            weights[f"{module}.lora_a"] = a.astype(np.float32)
+            b = random.standard_normal((_RANK, outputs), np.float32) * _B_SCALE
+            weights[f"{module}.lora_b"] = b.astype(np.float32)
+        save_file(weights, folder / name / "adapters.safetensors")
     return names
+
+
+def adapted_shapes(model: Path) -> dict[str, tuple[int, int]]:
+    """In and out dimensions of every linear layer in the last layers of a Qwen2 base, by path."""
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    hidden, wide = config["hidden_size"], config["intermediate_size"]
+    size = config.get("head_dim") or hidden // config["num_attention_heads"]
+    queries, values = (config[f"num_{kind}_heads"] * size for kind in ("attention", "key_value"))
+    shapes = {
+        "self_attn.q_proj": (hidden, queries),
+        "self_attn.k_proj": (hidden, values),
+        "self_attn.v_proj": (hidden, values),
+        "self_attn.o_proj": (queries, hidden),
+        "mlp.gate_proj": (hidden, wide),
+        "mlp.up_proj": (hidden, wide),
+        "mlp.down_proj": (wide, hidden),
+    }
+    count = config["num_hidden_layers"]
+    adapted = range(max(0, count - _ADAPTED_LAYERS), count)
+    return {f"model.layers.{n}.{key}": shape for n in adapted for key, shape in shapes.items()}
 
 
 def requests(models: Sequence[str | None], count: int, start: int = 0) -> list[Request]:

@@ -44,7 +44,7 @@ def estimated_seconds(settings: Settings) -> float:
 def measure(bench: Bench) -> dict[str, Any]:
     """All stages, round by round."""
     staged = bench.folder / "staged"
-    fresh = write_adapters(staged, bench.settings.rounds + 1, seed=1)
+    fresh = write_adapters(staged, bench.settings.rounds + 1, bench.model, seed=1)
     published = bench.adapters / bench.names[0] / "adapters.safetensors"
     kept = published.read_bytes()
     bias = dict.fromkeys(tokens_without_text(bench.model), -100)

@@ -30,7 +30,14 @@ from statistics import median
 from typing import Any
 
 from benchmarks.client import STREAMED, Answer, ask
-from benchmarks.parties import ROOT, Server, machine, resident_bytes, served
+from benchmarks.parties import (
+    ROOT,
+    Server,
+    add_model_option,
+    machine,
+    resident_bytes,
+    served,
+)
 from benchmarks.serving import attacks
 from benchmarks.serving.bench import Bench, Request, Settings, verse_body, workbench
 from benchmarks.serving.publish import tokens_without_text
@@ -94,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ours = f"now={Path(sys.executable).with_name('verse')}"
     commands = dict(server.split("=", 1) for server in options.server or [ours])
     result: dict[str, Any] = {"machine": machine(), "servers": {}}
-    with workbench(Settings(rounds=1, tokens=_TOKENS, streams=(1,), folders=0)) as bench:
+    settings = Settings(rounds=1, tokens=_TOKENS, streams=(1,), folders=0, model=options.model)
+    with workbench(settings) as bench:
         staged = bench.folder / "staged"
         attacks.stage(staged, bench.adapters / bench.names[0])
         for name, command in commands.items():
@@ -114,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--server", action="append", help="NAME=COMMAND that 'serve' is added to; repeat it")
     add("--only", type=_names, default=tuple(attacks.ATTACKS), help="attacks, with commas between")
+    add_model_option(parser)
     add("--output", type=Path, help="write the raw numbers to this JSON file")
     return parser
 

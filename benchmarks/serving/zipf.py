@@ -40,7 +40,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     with verse_server(bench.model, bench.adapters) as server:
         _write(server, requests(bench.names, _REQUESTS), settings.tokens)
         result["bytes_with_16_folders"] = resident_bytes(server.pid)
-    names = write_adapters(bench.folder / "many", settings.folders, seed=2)
+    names = write_adapters(bench.folder / "many", settings.folders, bench.model, seed=2)
     weights = [1 / rank**_EXPONENT for rank in range(1, len(names) + 1)]
     draw = random.Random(0)
     with verse_server(bench.model, bench.folder / "many") as server:
