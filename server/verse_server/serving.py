@@ -9,10 +9,12 @@ Nothing here knows mlx: the engine comes in started.
 """
 
 import asyncio
+import gc
 import os
 import resource
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -32,6 +34,10 @@ BACKLOG = 2048
 _ACCEPTED_AT_ONCE = 32
 """More would keep streams waiting in a flood of connections."""
 _OTHER_FILES = 128
+_SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter while another waits. A step of the model asks for it
+a dozen times, and with Python's 5 ms each a busy event loop would make a step four times as long.
+"""
 _POLL_SECONDS = 0.05
 _KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an idle connection, so that none closes under a request on its way."""
@@ -77,7 +83,19 @@ def run(engine: ServedEngine, config: ServerConfig, sock: socket.socket) -> int:
     Returns:
         The exit code of the process.
     """
-    return asyncio.run(_Serving(engine, config).run(sock))
+    serving = _Serving(engine, config)
+    _share_interpreter()
+    return asyncio.run(serving.run(sock))
+
+
+def _share_interpreter() -> None:
+    """Keep what Python does for itself from making running streams wait.
+
+    What the start has made stays for good. A collection that looked through it all would stop
+    every thread for 0.1 s, now and then, and whenever a request brings many objects.
+    """
+    gc.freeze()
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def make_server(app: Any, config: ServerConfig) -> uvicorn.Server:

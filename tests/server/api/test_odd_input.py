@@ -9,6 +9,8 @@ from fake_engine import FakeEngine
 from openai_schemas import ErrorResponse
 from wire import CHAT, Client, chat_body
 
+from verse_server.api.validation import refuse_repeated_keys
+
 JSON = {"content-type": "application/json"}
 BODIES: dict[str, dict[str, Any]] = {
     CHAT: chat_body(),
@@ -152,6 +154,8 @@ def test_a_key_that_occurs_twice_is_named(
     "field",
     [
         '"metadata": {"a": "1", "b": "2", "\\u0061": "3"}',
+        '"metadata": {"a:": "1", "a\\u003A": "2"}',
+        '"metadata": {"a": "::", "a": "\\u003a"}',
         '"logit_bias": {"1": 1, "2": 1, "1": 2}',
         '"stream": false, "stream": true',
         '"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": '
@@ -161,6 +165,12 @@ def test_a_key_that_occurs_twice_is_named(
 def test_a_key_that_occurs_twice_is_found_at_any_depth(client: Client, field: str) -> None:
     body = json.dumps(chat_body())[:-1] + f", {field}}}"
     assert refused(client, CHAT, body.encode()).code == "duplicate_key"
+
+
+def test_a_large_body_is_not_read_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.dumps(chat_body(logit_bias={str(token): 1 for token in range(20_000)})).encode()
+    monkeypatch.setattr(json, "loads", pytest.fail)
+    refuse_repeated_keys(body)
 
 
 def test_a_key_may_occur_in_several_objects(client: Client) -> None:

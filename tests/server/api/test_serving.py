@@ -1,8 +1,10 @@
 """The process around the application: its socket, its signals, its exit code."""
 
+import gc
 import json
 import signal
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from live import ServedProcess, live_server, served_process, wait_until
 from openai_schemas import ErrorResponse
 from wire import CHAT, chat_body, content, events
 
+from verse_server import serving
+from verse_server.config import ServerConfig
 from verse_server.engine.errors import StartupError
 from verse_server.serving import BACKLOG, bind
 
@@ -42,6 +46,26 @@ def test_a_port_in_use_is_said_in_one_sentence() -> None:
 def test_an_address_that_is_not_ours_is_said_in_one_sentence(host: str) -> None:
     with pytest.raises(StartupError, match="Cannot listen on"):
         bind(host, 0)
+
+
+def test_a_server_that_runs_leaves_streams_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    async def run_nothing(*_: object) -> int:
+        seen.extend([gc.get_freeze_count(), sys.getswitchinterval()])
+        return 0
+
+    monkeypatch.setattr(serving._Serving, "run", run_nothing)  # pyright: ignore[reportPrivateUsage]
+    before = sys.getswitchinterval()
+    try:
+        with bind("127.0.0.1", 0) as sock:
+            assert serving.run(FakeEngine(), ServerConfig(), sock) == 0
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(before)
+    num_frozen, seconds = seen
+    assert num_frozen > 10_000, "a collection looks through all that the start has made"
+    assert seconds <= 0.001
 
 
 def test_whoever_connects_before_the_model_is_loaded_waits_and_is_served() -> None:

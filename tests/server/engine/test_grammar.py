@@ -50,6 +50,15 @@ async def compiled(grammars: Grammars, schema: dict[str, Any]) -> Matcher:
     return (await grammars.compile(of_schema(json.dumps(schema)))).matcher()
 
 
+async def test_the_first_schema_does_not_wait_for_the_tokenizer_to_be_made(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = threading.Event()
+    monkeypatch.setattr(grammar_module, "from_tokenizer", lambda *_, **__: made.set())  # pyright: ignore
+    Grammars(base)
+    assert made.wait(60), "it is made at the first schema, beside whoever runs then"
+
+
 async def test_chinese_json_is_allowed_token_by_token_and_then_only_the_end(
     grammars: Grammars, base: BaseModel
 ) -> None:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, cast
 
 import msgspec
@@ -98,6 +98,9 @@ class Grammars:
         self._compile = lru_cache(_MAX_COMPILED)(self._compile_anew)
         # Two, so that one slow grammar does not hold up all others.
         self._threads = ThreadPoolExecutor(2, "grammar")
+        # Takes most of a second for a large vocabulary and keeps Python for itself meanwhile: no
+        # stream runs yet that would have to wait for it, and the start does not.
+        self._tokenizer = self._threads.submit(self._make_tokenizer)
 
     async def compile(self, constraint: Constraint) -> Grammar:
         """Compile a constraint off the event loop, or find it compiled.
@@ -135,7 +138,7 @@ class Grammars:
 
     def _tokenizer_for(self, constraint: Constraint) -> LLTokenizer:
         try:
-            return self._tokenizer
+            return self._tokenizer.result()
         except ValueError as error:
             raise InvalidRequestError(
                 f"This base's tokenizer cannot be held to a grammar ({_reason(str(error))}); "
@@ -143,9 +146,7 @@ class Grammars:
                 param=constraint.param,
             ) from error
 
-    @cached_property
-    def _tokenizer(self) -> LLTokenizer:
-        """Takes most of a second for a large vocabulary, so only when first needed."""
+    def _make_tokenizer(self) -> LLTokenizer:
         return from_tokenizer(
             cast(Any, self._base.hf_tokenizer),
             n_vocab=self._base.vocab_size,
