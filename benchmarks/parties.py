@@ -169,6 +169,9 @@ def _change(file: Path, **values: object) -> None:
 
 def resident_bytes(pid: int) -> int:
     """What a process holds in memory now."""
+    statm = Path(f"/proc/{pid}/statm")
+    if statm.exists():  # at once: a benchmark that reads clocks does not stand still meanwhile
+        return int(statm.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     printed = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=True)
     return int(printed.stdout) * 1024
 

@@ -3,7 +3,8 @@
     python -m benchmarks.serving.attacks NAME PORT ADAPTERS STAGED
 
 `victims` runs them. ADAPTERS is the folder of the running server, STAGED holds adapters beside it
-that are put there in time. Nothing is done to any other program.
+that are put there in time. It prints `ready` once all is prepared, and begins when a line comes in.
+Nothing is done to any other program.
 """
 
 import itertools
@@ -13,9 +14,11 @@ import shutil
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from safetensors.numpy import load_file, save_file
 Json = dict[str, Any]
 
 CHAT = "/v1/chat/completions"
+WEIGHTS = "adapters.safetensors"
 MAX_SECONDS = 12.0
 """After so long an attack leaves off, whatever it has got for answers."""
 _RANKS = {"rank256": 256, "rank4096": 4096}
@@ -32,124 +36,166 @@ _MANY_TENSORS = 600_000
 
 
 class Target:
-    """The server, and where its adapters come from."""
+    """The server, and where its adapters come from.
+
+    What an attack needs is made before it begins, which is at the first thing the server could
+    notice: the victims are to feel the attack, not a process that starts and writes JSON beside
+    them.
+    """
 
     def __init__(self, port: int, adapters: Path, staged: Path) -> None:
         self.port = port
         self.adapters = adapters
         self.staged = staged
-        self.end = time.monotonic() + MAX_SECONDS
+        self.prepared = Path(tempfile.mkdtemp(prefix="prepared-", dir=staged.parent))
+        self.end: float | None = None
+        self._numbers = itertools.count()
+
+    def begin(self) -> None:
+        """Say that all is prepared, and wait for the word."""
+        if self.end is None:
+            print("ready", flush=True)
+            sys.stdin.readline()
+            self.end = time.monotonic() + MAX_SECONDS
+
+    @property
+    def left_seconds(self) -> float:
+        """Until the attack leaves off."""
+        self.begin()
+        return max(0.1, (self.end or 0.0) - time.monotonic())
 
     def connect(self, receive_bytes: int | None = None) -> socket.socket:
         """A connection, with a small buffer if wanted."""
+        seconds = self.left_seconds
         connection = socket.socket()
         if receive_bytes:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        connection.settimeout(max(0.1, self.end - time.monotonic()))
+        connection.settimeout(seconds)
         connection.connect(("127.0.0.1", self.port))
         return connection
 
-    def send(
-        self, path: str, body: Json | bytes | None, receive_bytes: int | None = None
-    ) -> socket.socket:
+    def send(self, request: bytes, receive_bytes: int | None = None) -> socket.socket:
         """A connection with a request on its way and nothing read from it."""
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body else b""
-        head = (
-            f"{'POST' if raw else 'GET'} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-            "Connection: close\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(raw)}\r\n\r\n"
-        )
         connection = self.connect(receive_bytes)
-        connection.sendall(head.encode() + raw)
+        connection.sendall(request)
         return connection
 
-    def ask(self, path: str, body: Json | bytes | None = None) -> bytes:
-        """The first bytes of an answer; none if it takes too long."""
-        try:
-            with self.send(path, body) as connection:
-                first = connection.recv(4096)
-                while connection.recv(65536):
-                    pass
-                return first
-        except OSError:
-            return b""
+    def ask(self, request: bytes) -> None:
+        """Read the whole answer, or what of it comes in time."""
+        with suppress(OSError), self.send(request) as connection:
+            while connection.recv(65536):
+                pass
 
-    def ask_all(self, requests: Iterable[tuple[str, Json | bytes | None]]) -> None:
+    def begin_all(self, requests: Iterable[bytes]) -> list[threading.Thread]:
         """All at once, each on a connection of its own."""
-        threads = [threading.Thread(target=self.ask, args=request) for request in requests]
+        threads = [
+            threading.Thread(target=self.ask, args=(request,), daemon=True) for request in requests
+        ]
+        self.begin()
         for thread in threads:
             thread.start()
-        for thread in threads:
+        return threads
+
+    def ask_all(self, requests: Iterable[bytes]) -> None:
+        """All at once, until all are answered."""
+        for thread in self.begin_all(requests):
             thread.join()
 
-    def bring(self, name: str) -> None:
-        """Put a staged adapter among the served ones, whole at once."""
-        shutil.copytree(self.staged / name, self.adapters / name, copy_function=os.link)
+    def copy(self, source: str, *, own: bool = False) -> Path:
+        """Prepare a copy of a staged adapter; `own` ones are all of different weights."""
+        folder = self.prepared / f"copy{next(self._numbers)}"
+        shutil.copytree(self.staged / source, folder, copy_function=os.link)
+        if own:
+            weights = load_file(folder / WEIGHTS)
+            factor = 1 + next(self._numbers) / 10_000
+            (folder / WEIGHTS).unlink()
+            save_file({k: array * factor for k, array in weights.items()}, folder / WEIGHTS)
+        return folder
+
+    def bring(self, copy: Path, name: str) -> None:
+        """Put a copy among the served adapters, whole at once."""
+        self.begin()
+        copy.rename(self.adapters / name)
 
     def remove(self, name: str) -> None:
-        """Take an adapter away."""
-        shutil.rmtree(self.adapters / name, ignore_errors=True)
+        """Take an adapter away, whole at once."""
+        (self.adapters / name).rename(self.prepared / f"gone{next(self._numbers)}")
 
 
-def chat(content: str = "河", model: str = "base", **more: Any) -> Json:
+def post(path: str, body: Json | bytes, **headers: str) -> bytes:
+    """A request as it goes over the wire."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    more = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{more}"
+        f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
+    )
+    return head.encode() + raw
+
+
+def get(path: str) -> bytes:
+    """One without a body."""
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+
+
+def chat(
+    content: str = "河", model: str = "base", *, headers: Json | None = None, **more: Any
+) -> bytes:
     """A short request."""
-    return {
-        "model": model,
-        "messages": [{"role": "user", "content": content}],
-        "max_tokens": 4,
-    } | more
+    body = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 4}
+    return post(CHAT, body | more, **(headers or {}))
 
 
 def spaces(target: Target) -> None:
     """Ten texts of a megabyte."""
-    target.ask_all([(CHAT, chat(" " * 1_000_000))] * 10)
+    target.ask_all([chat(" " * 1_000_000)] * 10)
 
 
 def spaces_and_gone(target: Target) -> None:
     """Ten texts of 300,000 blanks, from clients that leave at once."""
+    request = chat(" " * 300_000)
     for _ in range(10):
-        target.send(CHAT, chat(" " * 300_000)).close()
+        target.send(request).close()
     time.sleep(3)
 
 
 def long_system(target: Target) -> None:
     """An adapter whose own system message is 300,000 blanks long, ten times."""
-    target.bring("long-system")
-    target.ask_all([(CHAT, chat(model="long-system"))] * 10)
+    target.bring(target.copy("long-system"), "long-system")
+    target.ask_all([chat(model="long-system")] * 10)
     target.remove("long-system")
 
 
 def loading(target: Target) -> None:
     """New adapters of rank 256 brought, loaded, listed and unloaded."""
     body = {"lora_name": "rank256"}
-    for _ in range(3):
-        target.bring("rank256")
-        listing = [("/v1/models", None), ("/v1/adapters", None)]
-        target.ask_all([("/v1/load_lora_adapter", body), (CHAT, chat(model="rank256")), *listing])
-        target.ask("/v1/unload_lora_adapter", body)
+    listing = [get("/v1/models"), get("/v1/adapters")]
+    for copy in [target.copy("rank256") for _ in range(3)]:
+        target.bring(copy, "rank256")
+        target.ask_all([post("/v1/load_lora_adapter", body), chat(model="rank256"), *listing])
+        target.ask(post("/v1/unload_lora_adapter", body))
         target.remove("rank256")
 
 
 def huge_rank(target: Target) -> None:
     """An adapter of rank 4096, of 600 MB."""
-    target.bring("rank4096")
-    target.ask_all(
-        [("/v1/load_lora_adapter", {"lora_name": "rank4096"}), (CHAT, chat(model="rank4096"))]
-    )
+    target.bring(target.copy("rank4096"), "rank4096")
+    load = post("/v1/load_lora_adapter", {"lora_name": "rank4096"})
+    target.ask_all([load, chat(model="rank4096")])
     target.remove("rank4096")
 
 
 def huge_header(target: Target) -> None:
     """A weights file of 600,000 empty tensors."""
-    target.bring("many-tensors")
-    target.ask_all([(CHAT, chat(model="many-tensors")), ("/v1/models", None)])
+    target.bring(target.copy("many-tensors"), "many-tensors")
+    target.ask_all([chat(model="many-tensors"), get("/v1/models")])
     target.remove("many-tensors")
 
 
 def never_reading(target: Target) -> None:
     """32 streams that nobody reads."""
-    body = chat(max_tokens=400, stream=True, logprobs=True, top_logprobs=20)
-    held = [target.send(CHAT, body, receive_bytes=2048) for _ in range(32)]
+    request = chat(max_tokens=400, stream=True, logprobs=True, top_logprobs=20)
+    held = [target.send(request, receive_bytes=2048) for _ in range(32)]
     time.sleep(6)
     for connection in held:
         connection.close()
@@ -201,65 +247,91 @@ def schemas(target: Target) -> None:
     ]
     kind = {"type": "json_schema"}
     target.ask_all(
-        (CHAT, chat(response_format={**kind, "json_schema": {"name": "n", "schema": bomb}}))
-        for bomb in bombs
+        [
+            chat(response_format={**kind, "json_schema": {"name": "n", "schema": bomb}})
+            for bomb in bombs
+        ]
     )
 
 
 def biases(target: Target) -> None:
     """Eight requests with 50,000 entries of logit_bias."""
-    target.ask_all([(CHAT, chat(logit_bias={str(token): 1 for token in range(50_000)}))] * 8)
+    target.ask_all([chat(logit_bias={str(token): 1 for token in range(50_000)})] * 8)
 
 
 def many_messages(target: Target) -> None:
     """Eight requests of 30,000 empty messages."""
     turns = [{"role": "user", "content": ""}] * 30_000
-    target.ask_all([(CHAT, {"model": "base", "messages": turns})] * 8)
+    target.ask_all([chat(messages=turns)] * 8)
 
 
 def many_answers(target: Target) -> None:
     """Sixteen answers each to 32 requests."""
-    target.ask_all([(CHAT, chat(n=16, max_tokens=8, temperature=1))] * 32)
+    target.ask_all([chat(n=16, max_tokens=8, temperature=1)] * 32)
 
 
 def many_folders(target: Target) -> None:
     """5,000 adapter folders appear."""
-    names = [f"crowd{number:04d}" for number in range(5000)]
-    for name in names:
-        shutil.copytree(target.staged / "small", target.adapters / name, copy_function=os.link)
-    target.ask_all([("/v1/models", None), ("/v1/adapters", None), (CHAT, chat(model=names[-1]))])
-    for name in names:
+    copies = {f"crowd{number:04d}": target.copy("small") for number in range(5000)}
+    for name, copy in copies.items():
+        target.bring(copy, name)
+    target.ask_all([get("/v1/models"), get("/v1/adapters"), chat(model=max(copies))])
+    for name in copies:
         target.remove(name)
 
 
 def more_than_slots(target: Target) -> None:
     """48 adapters in turn, where there are slots for 16."""
-    names = [f"turn{number:02d}" for number in range(48)]
-    for name in names:
-        _own_copy(target, name)
-    target.ask_all([(CHAT, chat(model=name)) for name in names])
+    copies = {f"turn{number:02d}": target.copy("small", own=True) for number in range(48)}
+    for name, copy in copies.items():
+        target.bring(copy, name)
+    target.ask_all([chat(model=name) for name in copies])
+    for name in copies:
+        target.remove(name)
+
+
+def one_slot(target: Target) -> None:
+    """Eight adapters in turn, on a server with one slot, which the victims have."""
+    names = [f"turn{number}" for number in range(8)]
+    for name, copy in [(name, target.copy("small", own=True)) for name in names]:
+        target.bring(copy, name)
+    target.ask_all([chat(model=name, max_tokens=16) for name in names * 2])
     for name in names:
         target.remove(name)
 
 
 def broken(target: Target) -> None:
     """An adapter replaced, cut short, spoilt and removed while requests for it run."""
-    good = (target.staged / "small" / "adapters.safetensors").read_bytes()
-    _own_copy(target, "moving")
-    weights = target.adapters / "moving" / "adapters.safetensors"
-    contents = itertools.cycle([good, good[: len(good) // 2], b"\xff" * 4096, good[:-4] + b"abcd"])
-    for content in itertools.islice(contents, 8):
-        part = weights.with_suffix(".part")
+    copy = target.copy("small", own=True)
+    good = (copy / WEIGHTS).read_bytes()
+    contents = (good, good[: len(good) // 2], b"\xff" * 4096, good[:-4] + b"abcd", good) * 2
+    parts = [target.prepared / f"part{number}" for number in range(len(contents))]
+    for part, content in zip(parts, contents, strict=True):
         part.write_bytes(content)
-        part.replace(weights)
-        target.ask_all([(CHAT, chat(model="moving", max_tokens=16))] * 4)
+    request = chat(model="moving", max_tokens=64, stream=True)
+    target.bring(copy, "moving")
+    threads: list[threading.Thread] = []
+    for part in parts:
+        threads += target.begin_all([request] * 2)
+        time.sleep(0.3)
+        part.replace(target.adapters / "moving" / WEIGHTS)
+    threads += target.begin_all([request] * 2)
+    time.sleep(0.3)
     target.remove("moving")
-    target.ask_all([(CHAT, chat(model="moving"))] * 4)
+    for thread in threads:
+        thread.join()
+    target.ask_all([request] * 4)
 
 
 def overflow(target: Target) -> None:
     """700 requests at once, for a queue of 512."""
-    target.ask_all([(CHAT, chat(max_tokens=1))] * 700)
+    target.ask_all([chat(max_tokens=1)] * 700)
+
+
+def overflow_of_both(target: Target) -> None:
+    """1,000 at once, every other one in bulk."""
+    bulk = {"x_verse_priority": "batch"}
+    target.ask_all([chat(max_tokens=1), chat(max_tokens=1, headers=bulk)] * 500)
 
 
 ATTACKS: dict[str, Callable[[Target], None]] = {
@@ -267,23 +339,16 @@ ATTACKS: dict[str, Callable[[Target], None]] = {
     for attack in (
         *(spaces, spaces_and_gone, long_system, loading, huge_rank, huge_header, never_reading),
         *(half_sent, endless_headers, schemas, biases, many_messages, many_answers, many_folders),
-        *(more_than_slots, broken, overflow),
+        *(more_than_slots, one_slot, broken, overflow, overflow_of_both),
     )
 }
-
-
-def _own_copy(target: Target, name: str) -> None:
-    """The small adapter with other bytes, so that it is another version."""
-    folder = target.adapters / name
-    shutil.copytree(target.staged / "small", folder)
-    weights = load_file(folder / "adapters.safetensors")
-    changed = {key: array * (1 + hash(name) % 97 / 1000) for key, array in weights.items()}
-    save_file(changed, folder / "adapters.safetensors")
+OPTIONS: dict[str, tuple[str, ...]] = {"one_slot": ("--adapter-slots", "1")}
+"""What a server is started with for an attack, where that is more than usual."""
 
 
 def stage(folder: Path, pattern: Path) -> None:
     """Write the adapters that attacks bring, from one of usual rank."""
-    weights = load_file(pattern / "adapters.safetensors")
+    weights = load_file(pattern / WEIGHTS)
     config = json.loads((pattern / "adapter_config.json").read_text("utf-8"))
     _write(folder / "small", weights, config)
     (folder / "long-system").mkdir(parents=True)
@@ -297,14 +362,14 @@ def stage(folder: Path, pattern: Path) -> None:
             of_rank,
         )
     _write(folder / "many-tensors", {}, config)
-    (folder / "many-tensors" / "adapters.safetensors").write_bytes(_empty_tensors(_MANY_TENSORS))
+    (folder / "many-tensors" / WEIGHTS).write_bytes(_empty_tensors(_MANY_TENSORS))
 
 
 def _write(folder: Path, weights: dict[str, Any], config: Json) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps(config), "utf-8")
     if weights:
-        save_file(weights, folder / "adapters.safetensors")
+        save_file(weights, folder / WEIGHTS)
 
 
 def _widened(key: str, array: Any, rank: int) -> Any:

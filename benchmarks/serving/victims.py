@@ -4,20 +4,22 @@
     uv run python -m benchmarks.serving.victims --server before=OLD/bin/verse --server now=verse
 
 Beside each attack (`attacks`) run three streams, the victims, begun one after another so that there
-is always one in its middle, and a probe asks for /health ten times a second. For every attack and
-server, in one run, a row tells
+is always one in its middle, and a probe asks for /health ten times a second. An attack is a process
+of its own, which has made all that it sends before the clock starts. For every attack and server,
+in one run, a row tells
 
     widest gap      the longest between two tokens of a victim, in median steps meanwhile
     slowest health  the longest that /health took
     first token     the longest that a victim's first token took
     memory          what the process held afterwards
 
-and at the end what it held after 50 requests and after everything and a rest. About three minutes a
+and at the end what it held after 50 requests and after everything and a rest. About four minutes a
 server on two cores; figures mean something only where nothing else runs.
 """
 
 import argparse
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -137,20 +139,34 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _measure(bench: Bench, staged: Path, command: str, names: Sequence[str]) -> dict[str, Any]:
+    """One server for all attacks, but for those that need one with other settings."""
     folders = ["--model", str(bench.model), "--adapters", str(bench.adapters)]
-    with served([*command.split(), "serve", *folders]) as server:
-        return asyncio.run(_run(bench, server, staged, names))
+    runs = [((name,), attacks.OPTIONS[name]) for name in names if name in attacks.OPTIONS]
+    runs.append((tuple(name for name in names if name not in attacks.OPTIONS), ()))
+    figures, failures, memory = dict[str, Any](), list[str](), dict[str, int]()
+    for some, options in runs:
+        poets = bench.names[:1] if options else bench.names
+        with served([*command.split(), "serve", *folders, *options]) as server:
+            result = asyncio.run(_run(bench, server, staged, some, poets))
+        figures |= result["attacks"]
+        failures += result["failures"]
+        memory = result["memory"]
+    return {"attacks": figures, "memory": memory, "failures": failures}
 
 
-async def _run(bench: Bench, server: Server, staged: Path, names: Sequence[str]) -> dict[str, Any]:
+async def _run(
+    bench: Bench, server: Server, staged: Path, names: Sequence[str], poets: Sequence[str]
+) -> dict[str, Any]:
+    gc.freeze()  # or a collection of all that was loaded would be taken for the server's pause
     bias = dict.fromkeys(tokens_without_text(bench.model), -100)
     memory = {"started": resident_bytes(server.pid)}
     for number in range(50):
-        await ask(server.port, verse_body(Request("河", bench.names[number % 8]), 4))
+        await ask(server.port, verse_body(Request("河", poets[number % len(poets)]), 4))
     memory["after 50 requests"] = resident_bytes(server.pid)
     watch, figures = Watch(), dict[str, Any]()
     watchers = [
-        asyncio.create_task(_victim(watch, server, bench, bias, n)) for n in range(_VICTIMS)
+        asyncio.create_task(_victim(watch, server, poets[n % len(poets)], bias, n))
+        for n in range(_VICTIMS)
     ]
     watchers.append(asyncio.create_task(_probe(watch, server)))
     await asyncio.sleep(_QUIET_SECONDS / 2)  # the first steps are of fewer streams
@@ -172,16 +188,25 @@ async def _run(bench: Bench, server: Server, staged: Path, names: Sequence[str])
 async def _phase(
     watch: Watch, server: Server, bench: Bench, staged: Path, name: str, quiet_step: float
 ) -> dict[str, float]:
-    start = time.perf_counter()
     if name == "nothing":
+        start = time.perf_counter()
         await asyncio.sleep(_QUIET_SECONDS)
     else:
         place = [name, str(server.port), str(bench.adapters), str(staged)]
         attack = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "benchmarks.serving.attacks", *place),
             cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        assert attack.stdin is not None
+        assert attack.stdout is not None
+        if not await attack.stdout.readline():
+            raise SystemExit(f"The attack {name} could not be prepared.")
+        await asyncio.sleep(_TAIL_SECONDS)
+        start = time.perf_counter()
+        attack.stdin.write(b"\n")
         try:
             await asyncio.wait_for(attack.wait(), 3 * attacks.MAX_SECONDS)
         except TimeoutError:
@@ -206,12 +231,12 @@ async def _recovery(watch: Watch) -> None:
 
 
 async def _victim(
-    watch: Watch, server: Server, bench: Bench, bias: dict[int, int], number: int
+    watch: Watch, server: Server, poet: str, bias: dict[int, int], number: int
 ) -> None:
     """One stream after another, each begun when the one before it ends."""
     await asyncio.sleep(number * _QUIET_SECONDS / 2 / _VICTIMS)
     tokens = _TOKENS + 30 * number  # so that they do not come to end together
-    body = verse_body(Request("河", bench.names[number]), tokens, logit_bias=bias, **STREAMED)
+    body = verse_body(Request("河", poet), tokens, logit_bias=bias, **STREAMED)
     while True:
         answer = Answer()
         watch.streams.append(answer)
