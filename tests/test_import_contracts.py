@@ -29,6 +29,9 @@ PLANTED = {
     "api knows the engine's records and errors, nothing behind them": (
         ("server/verse_server/api/planted.py", "import verse_server.engine.scheduler"),
     ),
+    "inside the state: the folder over its stores over the database": (
+        ("server/verse_server/state/database.py", "import verse_server.state.files"),
+    ),
     "inside verse train: commands over the run, its loop, its files, its arithmetic": (
         ("trainer/verse_trainer/step.py", "import verse_trainer.checkpoint"),
         ("trainer/verse_trainer/config.py", "import verse_trainer.config_checks"),

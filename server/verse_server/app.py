@@ -20,17 +20,20 @@ from litestar.types import (
     WebSocketReceiveMessage,
 )
 
-from verse_server.api.admission import ApiKeyGuard
+from verse_server.api.admission import ApiKeyGuard, require_jobs
 from verse_server.api.completions import ChatController, CompletionsController
 from verse_server.api.errors import RequestError, bare_error_response, error_response, handle_error
+from verse_server.api.files import FilesController
 from verse_server.api.models import AdaptersController, ModelsController
 from verse_server.api.monitoring import HTTP_METRICS, HealthController, MetricsController
 from verse_server.api.openapi import API_KEY, openapi_config
 from verse_server.api.origins import OriginPolicy, normalized_origin
 from verse_server.api.request_log import run_logged
 from verse_server.api.tokenization import TokenizerController, VersionController
+from verse_server.api.uploads import UPLOAD_PATH
 from verse_server.config import ServerConfig
 from verse_server.engine.interface import Engine
+from verse_server.state.folder import ServerState
 
 _REQUEST_SECONDS = 0.0015
 _BYTE_SECONDS = 100e-9
@@ -102,7 +105,8 @@ class VerseApp(Litestar):
         except RequestError as error:
             await bare_error_response(error)(scope, receive, send)
         else:
-            await super().__call__(scope, self.turns.paced(receive), send)
+            is_upload = scope["path"] == UPLOAD_PATH  # never decoded on the loop
+            await super().__call__(scope, receive if is_upload else self.turns.paced(receive), send)
 
 
 def _never_html(response: Response[Any]) -> Response[Any]:
@@ -120,26 +124,39 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
     )
 
 
-def create_app(engine: Engine, config: ServerConfig) -> Litestar:
+def create_app(engine: Engine, config: ServerConfig, state: ServerState | None = None) -> Litestar:
     """Build the application.
 
     Args:
         engine: Started by the caller, who also closes it.
         config: What concerns the engine is not read.
+        state: What is kept, of a server with `--jobs`; opened and closed by the caller.
     """
     guards = [] if config.api_key is None else [ApiKeyGuard(config.api_key)]
     controllers = [ChatController, CompletionsController, ModelsController, AdaptersController]
     security = [API_KEY] if guards else []
     v1 = Router("/v1", route_handlers=controllers, guards=guards, security=security)
+    kept = Router(
+        "/v1",
+        route_handlers=[FilesController],
+        guards=[*guards, require_jobs],
+        security=security,
+    )
     root = [MetricsController, TokenizerController]
     guarded = Router("/", route_handlers=root, guards=guards, security=security)
 
     def provide_engine() -> Any:
         return engine
 
+    def provide_state() -> Any:
+        return state
+
     app = VerseApp(
-        route_handlers=[v1, guarded, HealthController, VersionController],
-        dependencies={"engine": Provide(provide_engine, sync_to_thread=False, use_cache=True)},
+        route_handlers=[v1, kept, guarded, HealthController, VersionController],
+        dependencies={
+            "engine": Provide(provide_engine, sync_to_thread=False, use_cache=True),
+            "store": Provide(provide_state, sync_to_thread=False, use_cache=True),
+        },
         exception_handlers={Exception: handle_error},
         after_request=_never_html,
         middleware=[HTTP_METRICS.middleware],
@@ -148,6 +165,7 @@ def create_app(engine: Engine, config: ServerConfig) -> Litestar:
         logging_config=None,
         openapi_config=openapi_config(with_api_key=config.api_key is not None),
     )
+    app.state["has_jobs"] = state is not None
     app.turns = BodyTurns()
     app.origins = OriginPolicy(
         host=config.host, cors_origins=config.cors_origins, allowed_hosts=config.allowed_hosts

@@ -4,14 +4,19 @@ Nothing heavy is imported before the command runs: `verse --help` loads this mod
 """
 
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verse import terminal
-from verse.folders import RULE, found
-from verse_server.config import EngineConfig, ServerConfig
+from verse.folders import RULE, found, own
+from verse_server.config import EngineConfig, ServerConfig, is_loopback
+
+if TYPE_CHECKING:
+    from verse_server.state.folder import ServerState
 
 _ENGINE = EngineConfig()
 _SERVER = ServerConfig()
@@ -149,14 +154,35 @@ def serve(
             help="A name besides localhost to be asked for by; repeat it, or * for any.",
         ),
     ] = None,
+    jobs: Annotated[
+        bool,
+        typer.Option(
+            "--jobs",
+            envvar="VERSE_JOBS",
+            help="Take files, train adapters and run batches for clients.",
+        ),
+    ] = _SERVER.jobs,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VERSE_STATE",
+            show_default="state beside the adapters",
+            help="The folder for files and jobs.",
+        ),
+    ] = _SERVER.state,
 ) -> None:
     """Serve the base model and every adapter over an OpenAI-compatible API."""
     if api_key is not None and not api_key.strip():
         raise typer.BadParameter("the key is empty", param_hint="--api-key")
+    if jobs and api_key is None and not is_loopback(host):
+        raise typer.BadParameter(
+            f"others could train on this machine through {host}; set --api-key too",
+            param_hint="--jobs",
+        )
     config = ServerConfig(
         engine=EngineConfig(
             model=model,
-            adapters=found("adapters") if adapters is None else adapters,
+            adapters=_usual_adapters(jobs=jobs) if adapters is None else adapters,
             max_batch=max_batch,
             adapter_slots=adapter_slots,
             max_rank=max_rank,
@@ -175,8 +201,15 @@ def serve(
         api_key=api_key,
         cors_origins=tuple(cors_origin or ()),
         allowed_hosts=tuple(allowed_host or ()),
+        jobs=jobs,
+        state=state,
     )
     raise typer.Exit(_start_and_run(config))
+
+
+def _usual_adapters(*, jobs: bool) -> Path:
+    """Jobs write adapters, and nothing is written where Verse is installed."""
+    return own("adapters") if jobs else found("adapters")
 
 
 def _start_and_run(config: ServerConfig) -> int:
@@ -185,14 +218,30 @@ def _start_and_run(config: ServerConfig) -> int:
 
     _set_up_logging()
     console = terminal.console()
-    with bind(config.host, config.port) as sock:
+    with bind(config.host, config.port) as sock, _open_state(config) as state:
         from verse_server.engine.engine import MlxEngine  # after bind: mlx takes its time
 
         with loading(console, config.engine.model) as on_progress:
             engine = MlxEngine.start(config.engine, on_progress)
         port = sock.getsockname()[1]
         show_ready(console, config, port, engine.base, engine.models(), engine.warnings)
-        return run(engine, config, sock)
+        return run(engine, config, sock, state)
+
+
+@contextmanager
+def _open_state(config: ServerConfig) -> Generator["ServerState | None"]:
+    """Before the model loads, so that a folder that cannot be used is heard of at once."""
+    if not config.jobs:
+        yield None
+        return
+    from verse_server.state.folder import ServerState
+
+    config.engine.adapters.mkdir(parents=True, exist_ok=True)
+    state = ServerState(config.state_folder)
+    try:
+        yield state
+    finally:
+        state.close()
 
 
 def _set_up_logging() -> None:

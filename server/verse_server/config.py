@@ -1,5 +1,6 @@
 """What `verse serve` can be told. Defaults are stated here and nowhere else."""
 
+import ipaddress
 from pathlib import Path
 
 import msgspec
@@ -64,11 +65,32 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How long the headers of a request may take to arrive."""
     body_seconds: float = 60.0
     """How long its body may take after them."""
+    jobs: bool = False
+    """Take files, train adapters and run batches."""
+    state: Path | None = None
+    """Where files and jobs are kept; None is `state` beside the adapters folder."""
+    upload_seconds: float = 3600.0
+    """How long the body of an upload may take; none of it may pause for `body_seconds`."""
     max_connections: int = 1024
     """Connections at once; fewer where the system allows fewer open files."""
+
+    @property
+    def state_folder(self) -> Path:
+        """Where files and jobs are kept."""
+        return self.state or self.engine.adapters.absolute().parent / "state"
 
     def __repr__(self) -> str:
         """Like any Struct's, but for the key."""
         hidden = {"api_key": "***"} if self.api_key else {}
         values = {**msgspec.structs.asdict(self), **hidden}
         return f"ServerConfig({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name can mean nothing but this machine."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -5,7 +5,7 @@ connections may be of any number, and what is no HTTP gets a line of plain text.
 
     431   the headers are larger than `header_bytes`
     408   a request did not arrive in time: its headers in `header_seconds`, its body in
-          `body_seconds`
+          `body_seconds`; that of an upload in `upload_seconds`, with no such pause in it
     400   what arrives is no HTTP, or a request of HTTP/1.1 has no `Host`, or several
     503   `max_connections` wait for an answer; some more are kept for `/health`
 
@@ -30,8 +30,10 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from verse_server.api.errors import Failure
+from verse_server.api.uploads import UPLOAD_PATH
 
 _HEALTH = b"/health"
+_UPLOADS = UPLOAD_PATH.encode()
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _NUM_KEPT_FOR_HEALTH = 32
 _PROBE_SECONDS = (0.02, 0.1, 0.5)
@@ -50,6 +52,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     header_bytes: int = 64 << 10
     header_seconds: float = 30.0
     body_seconds: float = 60.0
+    upload_seconds: float = 3600.0
     max_connections: int = 1024
 
 
@@ -98,6 +101,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Fed since, in chunks of nothing but headers."""
         self._has_read = False
         """Whether a request has begun on this connection."""
+        self._upload_until: float | None = None
+        """When an upload that is read must be over."""
         self._timer: asyncio.TimerHandle | None = None
         self._is_refused = False
         self._is_half_closed = False
@@ -141,6 +146,9 @@ class LimitedProtocol(HttpToolsProtocol):
             cause = error.__context__
             self._refuse(cause.failure if isinstance(cause, _RefusedError) else _NO_HTTP)
             return
+        if self._upload_until is not None and self._reading == "body" and self._is_answering:
+            left = self._upload_until - self.loop.time()
+            self._set_timer(min(left, self._limits.body_seconds), self._on_late)
         if self._reading == "headers" and (was_reading == "headers" or is_first):
             # A header that does not end is heard of only when it does.
             self._num_unparsed_bytes += len(data)
@@ -189,6 +197,8 @@ class LimitedProtocol(HttpToolsProtocol):
             raise _RefusedError(_TOO_MANY)
         super().on_headers_complete()
         self._reading = "body"
+        is_upload = self.url.partition(b"?")[0] == _UPLOADS
+        self._upload_until = self.loop.time() + self._limits.upload_seconds if is_upload else None
         self._set_timer(self._limits.body_seconds, self._on_late)
         if is_too_many:
             self.cycle.keep_alive = False

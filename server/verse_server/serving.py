@@ -28,6 +28,7 @@ from verse_server.config import ServerConfig
 from verse_server.engine.errors import StartupError
 from verse_server.engine.interface import Engine
 from verse_server.http_protocol import ConnectionLimits, LimitedProtocol
+from verse_server.state.folder import ServerState
 
 BACKLOG = 2048
 """Connections the system holds until they are accepted; a burst of 32 must not see a reset."""
@@ -77,13 +78,24 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def run(engine: ServedEngine, config: ServerConfig, sock: socket.socket) -> int:
+def run(
+    engine: ServedEngine,
+    config: ServerConfig,
+    sock: socket.socket,
+    state: ServerState | None = None,
+) -> int:
     """Serve until told to stop, and close the engine.
+
+    Args:
+        engine: Started; closed at the end.
+        config: How to serve.
+        sock: From `bind`.
+        state: Of a server with `--jobs`; the caller closes it.
 
     Returns:
         The exit code of the process.
     """
-    serving = _Serving(engine, config)
+    serving = _Serving(engine, config, state)
     _share_interpreter()
     return asyncio.run(serving.run(sock))
 
@@ -104,6 +116,7 @@ def make_server(app: Any, config: ServerConfig) -> uvicorn.Server:
         header_bytes=config.max_header_bytes,
         header_seconds=config.header_seconds,
         body_seconds=config.body_seconds,
+        upload_seconds=config.upload_seconds,
         max_connections=_allowed_connections(config.max_connections),
     )
     return _Server(
@@ -149,10 +162,12 @@ class _Server(uvicorn.Server):
 
 
 class _Serving:
-    def __init__(self, engine: ServedEngine, config: ServerConfig) -> None:
+    def __init__(
+        self, engine: ServedEngine, config: ServerConfig, state: ServerState | None
+    ) -> None:
         self._engine = engine
         self._drain_seconds = config.drain_seconds
-        self._server = make_server(create_app(engine, config), config)
+        self._server = make_server(create_app(engine, config, state), config)
         self._draining: asyncio.Task[None] | None = None
         self._exit_code = 0
 

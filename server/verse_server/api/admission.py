@@ -63,6 +63,22 @@ def _bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return token.strip() if scheme.lower() == b"bearer" else b""
 
 
+def require_jobs(
+    connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler
+) -> None:
+    """A guard for what a server does only with `--jobs`.
+
+    Raises:
+        RequestError: 403, it was started without.
+    """
+    if not connection.app.state.get("has_jobs"):
+        raise RequestError(
+            "Files, jobs and batches are off on this server; start it with `verse serve --jobs`.",
+            status=403,
+            code="jobs_disabled",
+        )
+
+
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
     """When a request gets its turn."""
 

@@ -12,6 +12,10 @@ EngineError
 ├── SlowClientError              408                client_too_slow
 ├── EngineClosedError            503, Retry-After   engine_closed
 └── GenerationFailedError        500                generation_failed
+StateError
+├── RecordNotFoundError          404                not_found
+├── RecordInUseError             409                invalid_state
+└── StorageFullError             507                storage_full
 HTTPException (Litestar)         its own status     unknown path, wrong method, body too large
 ClientDisconnectedError          499                nobody will read it; for the log
 anything else                    500                logged with its traceback, never shown
@@ -50,6 +54,7 @@ from verse_server.engine.errors import (
     SlowClientError,
 )
 from verse_server.protocol.shared import ErrorObject, ErrorResponse
+from verse_server.state.errors import RecordNotFoundError, StateError, StorageFullError
 
 _RETRY_AFTER_SECONDS = 5
 """A restarted server has usually loaded its base by then."""
@@ -151,6 +156,8 @@ def _translate(error: Exception) -> Failure:
             return Failure(499, "The client went away.", "client_disconnected")
         case EngineError():
             return _of_engine(error)
+        case StateError():
+            return _of_state(error)
         case HTTPException() if error.status_code < 500:
             return _of_litestar(error)
         case _:
@@ -188,6 +195,18 @@ def _of_engine(error: EngineError) -> Failure:
             return Failure(503, message, "engine_closed", headers=headers)
         case _:
             return Failure(500, message, "generation_failed")
+
+
+def _of_state(error: StateError) -> Failure:
+    # None of them goes away by asking again, which the SDK would do after a 409 and a 507.
+    headers = {"x-should-retry": "false"}
+    match error:
+        case RecordNotFoundError():
+            return Failure(404, str(error), "not_found", error.param)
+        case StorageFullError():
+            return Failure(507, str(error), "storage_full", headers=headers)
+        case _:
+            return Failure(409, str(error), "invalid_state", headers=headers)
 
 
 def _of_litestar(error: HTTPException) -> Failure:

@@ -32,8 +32,12 @@ from litestar.params import SkipValidation
 
 from verse_server.api.admission import DEADLINE_HEADER, PRIORITIES, PRIORITY_HEADER
 from verse_server.engine.interface import Engine
-from verse_server.protocol import chat, completions, models, shared
+from verse_server.protocol import chat, completions, files, models, shared
 from verse_server.protocol import field_rules as rules
+from verse_server.state.folder import ServerState
+
+StateDependency = NamedDependency[SkipValidation[ServerState]]
+"""What is kept; only behind `admission.require_jobs`."""
 
 EngineDependency = NamedDependency[SkipValidation[Engine]]
 """The engine. It is a Protocol, so there is nothing for Litestar to validate."""
@@ -63,6 +67,9 @@ _STRUCTS = (
     models.DetokenizeResponse,
     models.TokenizerInfoResponse,
     models.VersionResponse,
+    files.FileObject,
+    files.FileList,
+    files.FileDeleted,
     shared.ErrorResponse,
 )
 _RULES = {
@@ -92,13 +99,15 @@ _NEEDS = {
 _ERRORS = {
     400: "The request is invalid; `param` names the field or header, if one is at fault.",
     401: "The API key is missing or wrong.",
-    404: "No model has this name.",
-    409: "The adapter is there, but cannot be served.",
+    403: "Files and jobs are off on this server; it was started without `--jobs`.",
+    404: "Nothing has this name or id.",
+    409: "The adapter is there but cannot be served, or the job is in another state.",
     413: "The body is too large.",
     429: "Too many requests wait already.",
     500: "The server failed; its log has the cause.",
     503: "The server is shutting down, or the adapter's files are being replaced.",
     504: "The answer was not finished in time.",
+    507: "The server's disk is full; nothing was kept.",
 }
 _REQUEST_ID = {"x-request-id": {"description": "Names the request in the log.", "required": True}}
 _HEADERS = {

@@ -11,10 +11,10 @@ a browser says about a page, and a program never says, is checked before anythin
 Bodies must be `application/json` besides (`decoding`), which no page can send unasked.
 """
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 
 from verse_server.api.errors import RequestError
+from verse_server.config import is_loopback
 
 _ANY = "*"
 _MAX_SHOWN = 100
@@ -35,7 +35,7 @@ class OriginPolicy:
         """
         self._origins = frozenset(map(normalized_origin, cors_origins))
         self._hosts = frozenset(map(_host_name, allowed_hosts))
-        self._checks_hosts = _is_loopback(_host_name(host)) or bool(self._hosts)
+        self._checks_hosts = is_loopback(_host_name(host)) or bool(self._hosts)
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Let a request through.
@@ -69,7 +69,7 @@ class OriginPolicy:
 
     def _check_host(self, value: str) -> None:
         name = _host_name(value)
-        is_allowed = _ANY in self._hosts or name in self._hosts or _is_loopback(name)
+        is_allowed = _ANY in self._hosts or name in self._hosts or is_loopback(name)
         if self._checks_hosts and not is_allowed:
             raise RequestError(
                 f"This server has no name {value[:_MAX_SHOWN]!r}; ask for it as localhost, or "
@@ -92,13 +92,3 @@ def _host_name(value: str) -> str:
     if name.count(":") == 1:
         name = name.partition(":")[0]
     return name.rstrip(".")
-
-
-def _is_loopback(name: str) -> bool:
-    """Whether a name can mean nothing but this machine."""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
