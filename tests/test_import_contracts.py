@@ -67,7 +67,7 @@ PLANTED = {
     "inside verse curate: window, app, session, queue": (
         ("clients/verse_clients/curate/session.py", "import verse_clients.curate.wording"),
     ),
-    "mlx only in the engine, the trainer and core's base_model": (
+    "mlx only in the engine, the trainer and core's base_model and cpu_weights": (
         ("core/verse/planted.py", "import mlx.core as mx"),
         ("server/verse_server/serving.py", "from mlx_lm import load"),
     ),
@@ -98,6 +98,7 @@ PLANTED = {
         ("clients/verse_clients/planted.py", "import tkinter.ttk"),
         ("core/verse/planted.py", "from tktooltip import ToolTip"),
     ),
+    "numkong only in cpu_weights": (("core/verse/planted.py", "import numkong"),),
     "openai only in one client module": (
         ("clients/verse_clients/planted.py", "from openai import OpenAI"),
     ),

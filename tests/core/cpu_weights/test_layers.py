@@ -1,0 +1,72 @@
+"""Layers that stand in for those of mlx."""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from verse.cpu_weights.layers import HostNorm, PackedLinear
+from verse.cpu_weights.packed import PackedKind
+from verse.cpu_weights.stored import CannotRepackError, check_can_be_repacked
+from verse.cpu_weights.threads import Threads
+
+
+@pytest.fixture(scope="module")
+def threads() -> Threads:
+    return Threads(2)
+
+
+@pytest.fixture
+def linear() -> nn.Linear:
+    mx.random.seed(3)
+    linear = nn.Linear(128, 96)
+    linear.bias = mx.random.normal((96,))
+    return linear
+
+
+def worst(got: Any, expected: Any) -> float:
+    got, expected = np.array(got), np.array(expected)
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_a_linear_gives_what_it_gave(
+    kind: PackedKind, dtype: mx.Dtype, linear: nn.Linear, threads: Threads
+) -> None:
+    x = mx.random.normal((2, 5, 128))
+    expected = linear(x)
+    linear.set_dtype(dtype)
+    got = PackedLinear.of(linear, kind, threads)(x)
+    assert got.dtype == mx.float32
+    assert got.shape == (2, 5, 96)
+    assert worst(got, expected) < 0.015
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantized_linear_is_repacked(
+    kind: PackedKind, group_size: int, bits: int, linear: nn.Linear, threads: Threads
+) -> None:
+    quantized = nn.QuantizedLinear.from_linear(linear, group_size, bits)
+    x = mx.random.normal((3, 128))
+    got = PackedLinear.of(quantized, kind, threads)(x)
+    assert worst(got, quantized(x)) < 0.015
+
+
+def test_a_mode_that_cannot_be_repacked_is_named(linear: nn.Linear) -> None:
+    check_can_be_repacked(linear)
+    with pytest.raises(CannotRepackError, match="weights of 2 bits"):
+        check_can_be_repacked(nn.QuantizedLinear.from_linear(linear, 64, 2))
+    with pytest.raises(CannotRepackError, match="mxfp4 weights"):
+        check_can_be_repacked(nn.QuantizedLinear.from_linear(linear, 32, 4, mode="mxfp4"))
+
+
+def test_a_norm_gives_what_it_gave() -> None:
+    norm = nn.RMSNorm(128, eps=1e-6)
+    norm.weight = mx.random.normal((128,))
+    x = mx.random.normal((2, 3, 128)) * 50
+    assert worst(HostNorm(norm)(x), norm(x)) < 1e-5
