@@ -29,11 +29,14 @@ from verse_server.api.monitoring import HTTP_METRICS, HealthController, MetricsC
 from verse_server.api.openapi import API_KEY, openapi_config
 from verse_server.api.origins import OriginPolicy, normalized_origin
 from verse_server.api.request_log import run_logged
+from verse_server.api.response_store import ResponseArchive
+from verse_server.api.responses import ResponsesController
 from verse_server.api.tokenization import TokenizerController, VersionController
 from verse_server.api.uploads import UPLOAD_PATH
 from verse_server.config import ServerConfig
 from verse_server.engine.interface import Engine
 from verse_server.state.folder import ServerState
+from verse_server.state.responses import ResponseStore
 
 _REQUEST_SECONDS = 0.0015
 _BYTE_SECONDS = 100e-9
@@ -86,6 +89,8 @@ class VerseApp(Litestar):
 
     origins: OriginPolicy
     turns: BodyTurns
+    archive: ResponseArchive
+    """Closed by whoever runs the application; a lifespan closes it as well."""
 
     async def __call__(
         self,
@@ -124,7 +129,7 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
     )
 
 
-def create_app(engine: Engine, config: ServerConfig, state: ServerState | None = None) -> Litestar:
+def create_app(engine: Engine, config: ServerConfig, state: ServerState | None = None) -> VerseApp:
     """Build the application.
 
     Args:
@@ -133,7 +138,11 @@ def create_app(engine: Engine, config: ServerConfig, state: ServerState | None =
         state: What is kept, of a server with `--jobs`; opened and closed by the caller.
     """
     guards = [] if config.api_key is None else [ApiKeyGuard(config.api_key)]
-    controllers = [ChatController, CompletionsController, ModelsController, AdaptersController]
+    controllers = [
+        *(ChatController, CompletionsController, ResponsesController),
+        *(ModelsController, AdaptersController),
+    ]
+    archive = ResponseArchive(ResponseStore(config.state_folder) if config.store else None)
     security = [API_KEY] if guards else []
     v1 = Router("/v1", route_handlers=controllers, guards=guards, security=security)
     kept = Router(
@@ -151,11 +160,15 @@ def create_app(engine: Engine, config: ServerConfig, state: ServerState | None =
     def provide_state() -> Any:
         return state
 
+    def provide_archive() -> Any:
+        return archive
+
     app = VerseApp(
         route_handlers=[v1, kept, guarded, HealthController, VersionController],
         dependencies={
             "engine": Provide(provide_engine, sync_to_thread=False, use_cache=True),
             "store": Provide(provide_state, sync_to_thread=False, use_cache=True),
+            "archive": Provide(provide_archive, sync_to_thread=False, use_cache=True),
         },
         exception_handlers={Exception: handle_error},
         after_request=_never_html,
@@ -163,10 +176,12 @@ def create_app(engine: Engine, config: ServerConfig, state: ServerState | None =
         cors_config=_cors(config.cors_origins),
         request_max_body_size=config.max_body_bytes,
         logging_config=None,
+        on_shutdown=[archive.close],
         openapi_config=openapi_config(with_api_key=config.api_key is not None),
     )
     app.state["has_jobs"] = state is not None
     app.turns = BodyTurns()
+    app.archive = archive
     app.origins = OriginPolicy(
         host=config.host, cors_origins=config.cors_origins, allowed_hosts=config.allowed_hosts
     )

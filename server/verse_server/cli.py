@@ -130,6 +130,14 @@ def serve(
             help="Add no system message where none is recorded.",
         ),
     ] = not _ENGINE.poem_prompt,
+    no_store: Annotated[
+        bool,
+        typer.Option(
+            "--no-store",
+            envvar="VERSE_NO_STORE",
+            help="Keep no responses for conversations to go on from.",
+        ),
+    ] = not _SERVER.store,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -196,6 +204,7 @@ def serve(
             wired_limit=not no_wired_limit,
             poem_prompt=not no_poem_prompt,
         ),
+        store=not no_store,
         host=host,
         port=port,
         api_key=api_key,

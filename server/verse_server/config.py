@@ -67,8 +67,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How long its body may take after them."""
     jobs: bool = False
     """Take files, train adapters and run batches."""
+    store: bool = True
+    """Keep responses, so that conversations can go on from them."""
     state: Path | None = None
-    """Where files and jobs are kept; None is `state` beside the adapters folder."""
+    """Where files, jobs and responses are kept; None is `state` beside the adapters folder."""
     upload_seconds: float = 3600.0
     """How long the body of an upload may take; none of it may pause for `body_seconds`."""
     max_connections: int = 1024
@@ -76,7 +78,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def state_folder(self) -> Path:
-        """Where files and jobs are kept."""
+        """Where files, jobs and responses are kept."""
         return self.state or self.engine.adapters.absolute().parent / "state"
 
     def __repr__(self) -> str:

@@ -167,7 +167,8 @@ class _Serving:
     ) -> None:
         self._engine = engine
         self._drain_seconds = config.drain_seconds
-        self._server = make_server(create_app(engine, config, state), config)
+        self._app = create_app(engine, config, state)
+        self._server = make_server(self._app, config)
         self._draining: asyncio.Task[None] | None = None
         self._exit_code = 0
 
@@ -178,7 +179,10 @@ class _Serving:
         self._engine.on_death(lambda: self._tell_death(loop))
         if self._engine.health().status == "dead":
             self._on_death()
-        await self._server.serve(sockets=[sock])
+        try:
+            await self._server.serve(sockets=[sock])
+        finally:
+            await asyncio.to_thread(self._app.archive.close)
         return self._exit_code
 
     def _on_signal(self, number: int) -> None:

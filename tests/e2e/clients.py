@@ -40,6 +40,18 @@ PYTHON_CLIENTS = (
         "openai_checks.py",
         "async and raw calls, streams, `parse`, tools and their results, an abandoned stream",
     ),
+    Client(
+        "openai for Python, responses",
+        ("openai==3.57.0",),
+        "responses_checks.py",
+        "`responses.create`, `stream`, `parse`, tools, stored responses and their items",
+    ),
+    Client(
+        "openai-agents",
+        ("openai-agents==0.24.0",),
+        "openai_agents_checks.py",
+        "its default class of model: runs, streams, output types, functions, sessions",
+    ),
     Client("openai for Python 2", ("openai==2.54.0",), "openai_checks.py", "the same"),
     Client(
         "langchain-openai",
@@ -123,13 +135,19 @@ NODE_CLIENTS = (
         "openai for Node",
         ("openai@7.59.0",),
         "openai_node_checks.mjs",
-        "`create`, streams, `parse`, tools, errors",
+        "`create`, streams, `parse`, tools, errors, the same of `responses`",
     ),
     Client(
         "Vercel's AI SDK",
         ("ai@6.0.326", "@ai-sdk/openai-compatible@2.0.92", "zod@4.6.7"),
         "ai_sdk_checks.mjs",
         "`generateText`, `streamText`, `generateObject`, `streamObject`, tools and their results",
+    ),
+    Client(
+        "Vercel's AI SDK, OpenAI's provider",
+        ("ai@6.0.326", "@ai-sdk/openai@3.0.141", "zod@4.6.7"),
+        "ai_sdk_openai_checks.mjs",
+        "the same through `/v1/responses`, with stored items and without",
     ),
     Client(
         "promptfoo",

@@ -41,6 +41,8 @@ OPERATIONS = (
     "GET /health",
     "HEAD /health",
 )
+KEPT = ("/v1/files", "/v1/responses")
+"""What begins so goes on from what was sent before, so tests of its own ask it, call after call."""
 TAKES_INPUT = [label for label in OPERATIONS if label.startswith("POST") or "{" in label]
 TAKES_A_BODY = [label for label in OPERATIONS if label.startswith("POST")]
 
@@ -110,7 +112,10 @@ def api(document: Any, served: Served) -> Any:
 
 def test_all_operations_of_the_document_are_asked_here(document: Any) -> None:
     documented = [
-        f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item
+        f"{method.upper()} {path}"
+        for path, item in document["paths"].items()
+        for method in item
+        if not path.startswith(KEPT)
     ]
     assert sorted(documented) == sorted(OPERATIONS)
 

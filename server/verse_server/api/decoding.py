@@ -13,6 +13,7 @@ from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
 from verse_server.api.errors import RequestError
+from verse_server.api.response_input import check_items
 from verse_server.api.tools import check_turn
 from verse_server.api.validation import (
     explained,
@@ -27,6 +28,7 @@ from verse_server.protocol.field_rules import (
     RULES_OF_CHAT,
     RULES_OF_COMPLETIONS,
     RULES_OF_MESSAGES,
+    RULES_OF_RESPONSES,
     RULES_OF_STREAM_OPTIONS,
     RULES_OF_STRUCTURED_OUTPUTS,
     RULES_OF_TOKENIZE,
@@ -39,6 +41,7 @@ from verse_server.protocol.models import (
     TokenizeRequest,
     UnloadLoRAAdapterRequest,
 )
+from verse_server.protocol.responses import CreateResponse
 from verse_server.protocol.shared import SamplingRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -50,6 +53,7 @@ _PLAIN = "identity"
 
 _chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _tokenize_decoder = msgspec.json.Decoder(TokenizeRequest)
+_response_decoder = msgspec.json.Decoder(CreateResponse)
 _completion_decoder = msgspec.json.Decoder(CompletionRequest)
 
 
@@ -71,6 +75,17 @@ def decode_completion_request(body: bytes) -> CompletionRequest:
     request = decode_json(body, _completion_decoder)
     _refuse_unsupported(request, RULES_OF_COMPLETIONS)
     _check_shared(request)
+    return request
+
+
+def decode_response_request(body: bytes) -> CreateResponse:
+    """Read a request for a response; raises as `decode_chat_request`."""
+    request = decode_json(body, _response_decoder)
+    _refuse_unsupported(request, RULES_OF_RESPONSES)
+    if request.stream_options is not None:
+        _refuse_unsupported(request.stream_options, RULES_OF_STREAM_OPTIONS, "stream_options.")
+        _check_is_stream(request.stream)
+    check_items(() if isinstance(request.input, str) else request.input or ())
     return request
 
 
@@ -96,11 +111,15 @@ def _check_shared(request: SamplingRequest) -> None:
         )
     if request.stream_options is not None:
         _refuse_unsupported(request.stream_options, RULES_OF_STREAM_OPTIONS, "stream_options.")
-        if not request.stream:
-            raise RequestError(
-                "'stream_options' is for streams; set 'stream' to true or leave it out.",
-                param="stream_options",
-            )
+        _check_is_stream(request.stream)
+
+
+def _check_is_stream(stream: bool | None) -> None:
+    if not stream:
+        raise RequestError(
+            "'stream_options' is for streams; set 'stream' to true or leave it out.",
+            param="stream_options",
+        )
 
 
 def decode_json(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
@@ -203,6 +222,12 @@ class StrictCompletionBody(StrictBody[CompletionRequest]):
     """A request to continue texts."""
 
     decode = staticmethod(decode_completion_request)
+
+
+class StrictResponseBody(StrictBody[CreateResponse]):
+    """A request for a response."""
+
+    decode = staticmethod(decode_response_request)
 
 
 class StrictLoadBody(StrictBody[LoadLoRAAdapterRequest]):

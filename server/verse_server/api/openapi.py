@@ -8,7 +8,7 @@ written out here: headers, streams, and fields that take only their default or g
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, cast, get_args
 
 import msgspec
 from litestar import Request
@@ -32,7 +32,15 @@ from litestar.params import SkipValidation
 
 from verse_server.api.admission import DEADLINE_HEADER, PRIORITIES, PRIORITY_HEADER
 from verse_server.engine.interface import Engine
-from verse_server.protocol import chat, completions, files, models, shared
+from verse_server.protocol import (
+    chat,
+    completions,
+    files,
+    models,
+    response_events,
+    responses,
+    shared,
+)
 from verse_server.protocol import field_rules as rules
 from verse_server.state.folder import ServerState
 
@@ -54,6 +62,11 @@ _STRUCTS = (
     chat.ChatCompletionChunk,
     completions.CompletionRequest,
     completions.Completion,
+    responses.CreateResponse,
+    responses.Response,
+    responses.ResponseDeleted,
+    responses.ResponseItemList,
+    response_events.ResponseStreamEvent,
     models.ModelList,
     models.AdapterList,
     models.ProbeRequest,
@@ -83,6 +96,11 @@ _RULES = {
         *rules.RULES_OF_BOTH,
     ),
     "ChatCompletionStreamOptions": rules.RULES_OF_STREAM_OPTIONS,
+    "CreateResponse": rules.RULES_OF_RESPONSES,
+    "ResponseTextConfig": rules.RULES_OF_RESPONSE_TEXT,
+    "ResponseReasoning": rules.RULES_OF_RESPONSE_REASONING,
+    "ResponseInputItem": rules.RULES_OF_ITEMS,
+    "ResponseStreamOptions": rules.RULES_OF_STREAM_OPTIONS,
     "TokenizeRequest": rules.RULES_OF_TOKENIZE,
     "StructuredOutputs": rules.RULES_OF_STRUCTURED_OUTPUTS,
 }
@@ -93,6 +111,7 @@ _NEEDS = {
         ("top_logprobs", {"type": "integer", "minimum": 1}, "logprobs"),
     ),
     "CompletionRequest": (_STREAM_OPTIONS,),
+    "CreateResponse": (_STREAM_OPTIONS,),
 }
 """A field that holds this needs that other field to be true."""
 
@@ -197,11 +216,13 @@ def _open_objects(schema: dict[str, Any]) -> None:
     """Say of an object that may hold anything that it may; openapi-typescript takes it for empty.
 
     Args:
-        schema: Of a field; what it is one of is looked at too.
+        schema: Of a field; what it is one of, or a list of, is looked at too.
     """
     for inner in (schema, *schema.get("anyOf", ())):
         if inner.get("type") == "object" and "maxProperties" not in inner:
             inner.setdefault("additionalProperties", True)
+        if isinstance(items := inner.get("items"), dict):
+            _open_objects(cast(dict[str, Any], items))
 
 
 def _apply(rule: rules.FieldRule, schema: dict[str, Any]) -> None:
@@ -272,6 +293,36 @@ class CompletionOperation(PoemOperation):
     """Streams pieces of a `Completion`."""
 
     event = "Completion"
+
+
+@dataclass
+class ResponseOperation(PoemOperation):
+    """Streams `ResponseStreamEvent`s, each by its name."""
+
+    event = "Response"
+
+    def __post_init__(self) -> None:
+        """Tell the events by name."""
+        super().__post_init__()
+        answer = (self.responses or {})["200"]
+        assert isinstance(answer, OpenAPIResponse)
+        assert answer.content is not None
+        answer.content["text/event-stream"] = OpenAPIMediaType(schema=_named_event())
+
+
+def _named_event() -> Schema:
+    kinds = get_args(response_events.ResponseStreamEvent)
+    records = [Reference(f"#/components/schemas/{kind.__name__}") for kind in kinds]
+    record = Schema(content_media_type="application/json", content_schema=Schema(any_of=records))
+    return Schema(
+        type=OpenAPIType.OBJECT,
+        description="One event, if `stream` is true; `event` is the `type` that `data` has.",
+        properties={
+            "event": Schema(type=OpenAPIType.STRING),
+            "data": Schema(type=OpenAPIType.STRING, all_of=[record]),
+        },
+        required=["event", "data"],
+    )
 
 
 def _event(name: str) -> Schema:

@@ -27,29 +27,38 @@ class Reply(Response[Any]):
     """Sends records as they come; stops and closes their source when the client goes away.
 
     A reply that is no stream is the first record alone, as JSON. A stream has one event for each
-    record, then `[DONE]`. An error before the first record is raised, so it becomes a plain HTTP
-    error; a later one becomes a last event `{"error": ...}` with no `[DONE]` after it.
+    record, named after the record's tag if it has one, then `[DONE]`. An error before the first
+    record is raised, so it becomes a plain HTTP error; a later one becomes a last event
+    `{"error": ...}` with no `[DONE]` after it.
     """
 
     def __init__(
-        self, records: AsyncGenerator[msgspec.Struct, None], *, is_stream: bool | None
+        self,
+        records: AsyncGenerator[msgspec.Struct, None],
+        *,
+        is_stream: bool | None,
+        last: bytes = DONE,
     ) -> None:
         super().__init__(None)
         self._records = records
         self._is_stream = bool(is_stream)
+        self._last = last
 
     def to_asgi_response(self, *_args: Any, **_kwargs: Any) -> ASGIResponse:
         """Called by Litestar."""
-        return _ASGIReply(self._records, self._is_stream)
+        return _ASGIReply(self._records, self._is_stream, self._last)
 
 
 class _ASGIReply(ASGIResponse):
     _should_set_content_length = False
 
-    def __init__(self, records: AsyncGenerator[msgspec.Struct, None], is_stream: bool) -> None:
+    def __init__(
+        self, records: AsyncGenerator[msgspec.Struct, None], is_stream: bool, last: bytes
+    ) -> None:
         super().__init__(media_type="text/event-stream", headers=_HEADERS)
         self._records = records
         self._is_stream = is_stream
+        self._last = last
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._records) as records:
@@ -65,7 +74,7 @@ class _ASGIReply(ASGIResponse):
                     await send(_body(_event(first)))
                     async for record in records:
                         await send(_body(_event(record)))
-                last = DONE
+                last = self._last
             except Exception as error:  # noqa: BLE001  (the status is sent: this is its only way out)
                 last = _event(translate(error).body)
         await send(_body(last, more_body=False))
@@ -105,7 +114,9 @@ async def until_disconnect(receive: Receive) -> AsyncGenerator[None, None]:
 
 def _event(record: msgspec.Struct) -> bytes:
     """JSON holds no raw line break, so a single `data` line always does."""
-    return b"data: " + _encode(record) + b"\n\n"
+    tag = record.__struct_config__.tag
+    name = b"" if tag is None else f"event: {tag}\n".encode()
+    return name + b"data: " + _encode(record) + b"\n\n"
 
 
 def _body(data: bytes, *, more_body: bool = True) -> HTTPResponseBodyEvent:

@@ -17,6 +17,7 @@ import msgspec
 
 from verse_server.api.errors import RequestError
 from verse_server.protocol.chat import Role
+from verse_server.protocol.responses import ItemRole, ItemType, ResponseIncludable
 
 _MAX_PARAM_CHARS = 100
 _MAX_SHOWN_CHARS = 60
@@ -42,8 +43,15 @@ _MARKS = (
 _ESCAPED_COLONS = (rb"\u003a", rb"\u003A")
 
 _CHOICES = {
-    "role": get_args(Role),
+    "input[].type": get_args(ItemType),
+    "input[].role": get_args(ItemRole),
+    "input[].content[].type": ("input_text", "output_text", "refusal"),
+    "input[].output[].type": ("input_text",),
+    "include[]": get_args(ResponseIncludable),
+    "text.format.type": ("text", "json_object", "json_schema", "grammar"),
+    "tool_choice.type": ("function", "allowed_tools"),
     "content[].type": ("text",),
+    "role": get_args(Role),
     "tools[].type": ("function",),
     "response_format.type": ("text", "json_object", "json_schema", "grammar"),
     "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh"),

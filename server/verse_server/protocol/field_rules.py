@@ -92,6 +92,30 @@ RULES_OF_MESSAGES = (
     _only("audio", "the model reads text"),
     _only("function_call", "use tool_calls"),
 )
+RULES_OF_RESPONSES = (
+    FieldRule("safety_identifier", "it names a user to OpenAI; `user` names one here"),
+    FieldRule("prompt_cache_key", "what prompts share is found without a key"),
+    FieldRule("prompt_cache_options", "what prompts share is found without a key"),
+    FieldRule("prompt_cache_retention", "what prompts share is kept while there is memory"),
+    FieldRule("service_tier", "there is one tier"),
+    FieldRule("max_tool_calls", "it counts calls of tools that OpenAI runs itself"),
+    _only("background", "an answer is written while its client waits", False),
+    _only("conversation", "use previous_response_id"),
+    _only("context_management", "a conversation is read whole or refused"),
+    _only("moderation", "nothing is moderated"),
+    _only("prompt", "no prompts are stored; use instructions and input"),
+    _only("truncation", "a conversation is read whole or refused", "disabled"),
+)
+RULES_OF_RESPONSE_TEXT = (FieldRule("verbosity", "no model here knows it"),)
+RULES_OF_RESPONSE_REASONING = (
+    FieldRule("summary", "thoughts are a part of the text"),
+    FieldRule("generate_summary", "thoughts are a part of the text"),
+)
+RULES_OF_ITEMS = (
+    FieldRule("phase", "the templates show none"),
+    FieldRule("summary", "thoughts of earlier turns are not shown to the model"),
+    FieldRule("encrypted_content", "thoughts of earlier turns are not shown to the model"),
+)
 RULES_OF_STREAM_OPTIONS = (_only("include_obfuscation", "chunks are sent as they are", False),)
 RULES_OF_STRUCTURED_OUTPUTS = (
     FieldRule("disable_fallback", "there is nothing to fall back to"),

@@ -123,3 +123,47 @@ test("errors are told apart", async () => {
   const stranger = client.withOptions({ apiKey: "wrong" });
   await assert.rejects(stranger.models.list(), OpenAI.AuthenticationError);
 });
+
+test("a response is the chat's poem, whole and streamed, and goes on from itself", async () => {
+  const { messages, max_tokens, ...poem } = POEM;
+  const asked = { ...poem, input: "河", stop: "\n" };
+  const whole = await client.responses.create(asked);
+  assert.equal(whole.output_text, await write("xuzhimo", { stop: "\n", max_tokens: null }));
+  let text = "";
+  const numbers = [];
+  for await (const event of await client.responses.create({ ...asked, stream: true })) {
+    numbers.push(event.sequence_number);
+    if (event.type === "response.output_text.delta") text += event.delta;
+  }
+  assert.equal(text, whole.output_text);
+  assert.deepEqual(numbers, [...numbers.keys()]);
+  const final = await client.responses.stream(asked).finalResponse();
+  assert.equal(final.output_text, text);
+  const again = { ...poem, input: "再写一首", previous_response_id: final.id };
+  assert.ok((await client.responses.create(again)).usage.input_tokens > whole.usage.input_tokens);
+  assert.equal((await client.responses.retrieve(final.id)).output_text, text);
+  for await (const item of client.responses.inputItems.list(final.id))
+    assert.equal(item.content[0].text, "河");
+  await client.responses.delete(final.id);
+  await assert.rejects(client.responses.retrieve(final.id), OpenAI.NotFoundError);
+});
+
+test("a response follows a schema and calls a function", async () => {
+  const schema = {
+    type: "object",
+    properties: { mood: { type: "string", enum: ["静", "悲", "喜"] } },
+    required: ["mood"],
+    additionalProperties: false,
+  };
+  const asked = { model: "xuzhimo", input: "河", seed: 3 };
+  const format = { type: "json_schema", name: "verdict", strict: true, schema };
+  const parsed = await client.responses.parse({ ...asked, text: { format } });
+  assert.ok(["静", "悲", "喜"].includes(parsed.output_parsed.mood));
+  const tools = [{ type: "function", name: "judge", strict: true, parameters: schema }];
+  const called = await client.responses.create({ ...asked, tools, tool_choice: "required" });
+  const [call] = called.output;
+  assert.ok(["静", "悲", "喜"].includes(JSON.parse(call.arguments).mood));
+  const result = { type: "function_call_output", call_id: call.call_id, output: "四行" };
+  const told = { ...asked, input: [result], previous_response_id: called.id };
+  assert.ok((await client.responses.create(told)).output_text);
+});

@@ -48,6 +48,7 @@ EVERYTHING = ServerConfig(
     ),
     host="0.0.0.0",
     port=0,
+    store=False,
     api_key="sesame",
     cors_origins=("https://a.example", "http://localhost:3000"),
     allowed_hosts=("a.example", "b.example"),
@@ -57,7 +58,7 @@ EVERYTHING = ServerConfig(
 def test_every_option_reaches_the_config(started: list[ServerConfig]) -> None:
     options = (
         "--model some/model --adapters mine --host 0.0.0.0 --port 0 --max-batch 4 "
-        "--adapter-slots 2 --no-poem-prompt --api-key sesame "
+        "--adapter-slots 2 --no-poem-prompt --no-store --api-key sesame "
         "--cors-origin https://a.example --cors-origin http://localhost:3000 "
         "--allowed-host a.example --allowed-host b.example"
     )
@@ -74,6 +75,7 @@ def test_every_option_is_a_variable_too(started: list[ServerConfig]) -> None:
         "VERSE_MAX_BATCH": "4",
         "VERSE_ADAPTER_SLOTS": "2",
         "VERSE_NO_POEM_PROMPT": "1",
+        "VERSE_NO_STORE": "1",
         "VERSE_CORS_ORIGIN": "https://a.example http://localhost:3000",
         "VERSE_ALLOWED_HOST": "a.example b.example",
         "VERSE_API_KEY": "sesame",

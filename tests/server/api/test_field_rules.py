@@ -17,6 +17,13 @@ from verse_server.protocol import field_rules
 from verse_server.protocol.chat import ChatCompletionMessageParam, ChatCompletionRequest
 from verse_server.protocol.completions import CompletionRequest
 from verse_server.protocol.field_rules import FieldRule
+from verse_server.protocol.responses import (
+    CreateResponse,
+    ResponseInputItem,
+    ResponseReasoning,
+    ResponseStreamOptions,
+    ResponseTextConfig,
+)
 from verse_server.protocol.shared import (
     ChatCompletionStreamOptions,
     StructuredOutputs,
@@ -32,12 +39,21 @@ RULES: dict[type, tuple[FieldRule, ...]] = {
     ChatCompletionMessageParam: field_rules.RULES_OF_MESSAGES,
     ChatCompletionStreamOptions: field_rules.RULES_OF_STREAM_OPTIONS,
     StructuredOutputs: field_rules.RULES_OF_STRUCTURED_OUTPUTS,
+    CreateResponse: field_rules.RULES_OF_RESPONSES,
+    ResponseTextConfig: field_rules.RULES_OF_RESPONSE_TEXT,
+    ResponseReasoning: field_rules.RULES_OF_RESPONSE_REASONING,
+    ResponseInputItem: field_rules.RULES_OF_ITEMS,
+    ResponseStreamOptions: field_rules.RULES_OF_STREAM_OPTIONS,
 }
 TABLES = {
     "both": field_rules.RULES_OF_BOTH,
     "chat": field_rules.RULES_OF_CHAT,
     "completions": field_rules.RULES_OF_COMPLETIONS,
     "messages": field_rules.RULES_OF_MESSAGES,
+    "responses": field_rules.RULES_OF_RESPONSES,
+    "text": field_rules.RULES_OF_RESPONSE_TEXT,
+    "reasoning": field_rules.RULES_OF_RESPONSE_REASONING,
+    "items": field_rules.RULES_OF_ITEMS,
     "stream_options": field_rules.RULES_OF_STREAM_OPTIONS,
     "structured_outputs": field_rules.RULES_OF_STRUCTURED_OUTPUTS,
 }
@@ -131,6 +147,31 @@ def test_history_as_clients_send_it_back_is_taken(client: Client, engine: FakeEn
     ]
     assert client.post(CHAT, json=chat_body(messages=messages)).status_code == 200
     assert [message.content for message in engine.encoded] == ["河", "", "水", "月"]
+
+
+OF_RESPONSES: dict[str, Any] = {
+    "safety_identifier": "user-7",
+    "prompt_cache_key": "poems",
+    "prompt_cache_retention": "24h",
+    "prompt_cache_options": {"ttl": 5},
+    "service_tier": "flex",
+    "max_tool_calls": 3,
+    "text": {"verbosity": "low"},
+    "reasoning": {"summary": "auto", "generate_summary": "auto"},
+    "background": False,
+    "truncation": "disabled",
+    "conversation": None,
+}
+
+
+@pytest.mark.parametrize("field", OF_RESPONSES)
+def test_a_field_of_a_response_that_changes_nothing_is_taken(
+    client: Client, engine: FakeEngine, field: str
+) -> None:
+    asked = {"model": "xuzhimo", "input": "河", "store": False}
+    for body in (asked, asked | {field: OF_RESPONSES[field]}):
+        assert client.post("/v1/responses", json=body).status_code == 200
+    assert engine.requests[0] == engine.requests[1]
 
 
 def test_repeat_penalty_is_repetition_penalty(client: Client, engine: FakeEngine) -> None:
