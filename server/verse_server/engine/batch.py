@@ -1,92 +1,44 @@
-"""The running batch: mlx-lm's BatchGenerator, and the only module that knows it.
+"""The running batch: prompts are computed in `prefill`'s order, rows written on in `decoding`.
 
-Its API changes often, so `tests/server/engine/test_batch.py` holds it to what is used here. Three
-habits of it are used on purpose. It moves the entries of a row's cache list together, so
-`BatchRows` rides along (`sequence`). It stops at the ends of a prompt's segments, so the keys
-and values of everything but the last token can be taken out there and shared. And it samples from a
-log-softmax over the whole vocabulary that it computes itself; that costs more than it is worth, so
-the model hands it a single zero per row and `Sampler` draws from the logits kept aside.
+What mlx-lm's BatchGenerator does for its server is done here with other aims. A row that joins costs
+one forward: the rest of its prompt, together with all who join in the same pass, and its first token
+is drawn from that. mlx-lm takes three before it reports one. And while rows are being written, no
+more of prompts is computed between two of their steps than `Pacing` allows.
 
-One thing goes around it: a row that comes alone and whose prompt is nearly all known. It would take
-three forwards to its first token, for the rest of the prompt, for the last token of it, and for the
-token after, before which nothing is reported. Here it takes one.
+Of mlx-lm the entries of cache lists are used: they merge, extend, filter and extract rows, and
+`BatchRows` rides along as one more entry, so that what belongs to a row cannot drift from it.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import mlx.core as mx
-import mlx.nn as nn
-import msgspec
-from mlx_lm.generate import BatchGenerator, StopSequences
-from mlx_lm.models.cache import make_prompt_cache
 
 from verse.base_model import BaseModel
 from verse_server.engine.adapters.lora import LoraBank
-from verse_server.engine.kv_cache import BatchSlots, PrefixCache, preallocated
+from verse_server.engine.decoding import DecodeBatch, DecodeRow, Drawn
+from verse_server.engine.forward import RoutedModel, merged
+from verse_server.engine.kv_cache import PrefixCache
+from verse_server.engine.pacing import Pacing
+from verse_server.engine.prefill import PrefillQueue, PrefillWork, PromptGroup
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import BatchRows, Sequence
 
-_Finish = Literal["stop", "length"] | None
-
-_AT_ONCE = 16
-"""A prompt of which so few tokens are unknown takes no longer than one of them."""
-
-
-class Drawn(msgspec.Struct, frozen=True):
-    """One sequence's token of one step."""
-
-    sequence: Sequence
-    token: int
-    finish_reason: _Finish
+_MOST_TOKENS = 2048
+"""In one forward, while no row waits for it to end."""
+_CLEAR_TOKENS = 256
+"""Arrays of so many tokens are not kept for reuse: the next ones are of other shapes."""
 
 
-class _Group(msgspec.Struct):
-    """Rows of one prompt. The first is prefilled; the others join with its keys and values."""
+@dataclass(frozen=True)
+class _Prefilled:
+    """Work that has begun."""
 
-    rows: list[Sequence]
-    max_tokens: int
-    ends: frozenset[int]
-
-    @property
-    def head(self) -> list[int]:
-        """The prompt without its last token, whose logits each row needs for itself."""
-        return list(self.rows[0].prompt[:-1])
-
-    @property
-    def stop(self) -> StopSequences:
-        """What ends a row, as BatchGenerator takes it."""
-        return StopSequences([(token,) for token in sorted(self.ends)])
-
-
-class _RoutedModel(nn.Module):
-    """The base as BatchGenerator calls it: routes adapters by the rows, keeps the logits aside."""
-
-    def __init__(
-        self, model: nn.Module, bank: LoraBank, sampler: Sampler, on_wait: Callable[[], None]
-    ) -> None:
-        super().__init__()
-        self._model = model
-        self._bank = bank
-        self._on_wait = on_wait
-        self.sampler = sampler
-        self._pending: tuple[mx.array, mx.array, BatchRows] | None = None
-
-    def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
-        """(batch, seq) -> (batch, 1, 1) zeros; see the module's docstring."""
-        states: BatchRows = cache[-1]
-        self._bank.route.set(states.adapter_slots, self._bank)
-        logits = cast(mx.array, self._model(states.by_slot(tokens), cache=cache[:-1]))
-        self._pending = (logits, tokens, states)
-        return mx.zeros((tokens.shape[0], 1, 1))
-
-    def draw(self, _: mx.array | None = None) -> mx.array:
-        """The sampler of all rows: draws from the logits of the forward just built."""
-        assert self._pending is not None
-        logits, tokens, states = self._pending
-        self._pending = None
-        self._on_wait()
-        return self.sampler.sample(states.by_row(logits[:, -1]), tokens[:, -1], states.rows)
+    num_tokens: int
+    begun: float
+    outputs: list[Any]
 
 
 class Batch:
@@ -99,6 +51,7 @@ class Batch:
         max_rows: int,
         prefixes: PrefixCache,
         on_wait: Callable[[], None] = lambda: None,
+        pacing: Pacing | None = None,
     ) -> None:
         """Make an empty batch.
 
@@ -109,30 +62,29 @@ class Batch:
             prefixes: What is known of prompts.
             on_wait: Called in every step that decodes, when its forward is ready to be computed:
                 the time in which this thread needs no Python.
+            pacing: Bounds what is computed of prompts while rows decode.
         """
         self._base = base
         self._max_rows = max_rows
         self._prefixes = prefixes
+        self._on_wait = on_wait
+        self._pacing = pacing or Pacing()
         # As mlx_lm.server: XTC must neither join lines nor make an answer endless.
         newline = base.hf_tokenizer.encode("\n", add_special_tokens=False)
         sampler = Sampler({*newline, *base.end_tokens})
-        self._routed = _RoutedModel(base.model, bank, sampler, on_wait)
-        self._added: list[_Group] = []
-        self._rows: dict[int, Sequence] = {}
-        self._prefilling: dict[int, _Group] = {}
-        self._generator = BatchGenerator(
-            self._routed,
-            sampler=self._routed.draw,
-            completion_batch_size=max_rows,
-            prefill_batch_size=max_rows,
-            stream=mx.default_stream(mx.default_device()),
-        )
+        self._routed = RoutedModel(base.model, bank, sampler, on_wait)
+        self._prompts = PrefillQueue(base, prefixes)
+        self._decoding = DecodeBatch(self._routed)
 
     @property
-    def is_decoding(self) -> bool:
-        """Whether the next step decodes, and calls `on_wait`."""
-        drawn = self._routed.sampler.is_late or any(row.drawn for row in self._rows.values())
-        return bool(self._rows) and drawn
+    def num_decoding(self) -> int:
+        """Rows that wait for their next token. If there are any, the next step calls `on_wait`."""
+        return len(self._decoding)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row is here, queued ones included."""
+        return not len(self._decoding) and not len(self._prompts)
 
     def add(
         self,
@@ -151,120 +103,93 @@ class Batch:
             ignore_eos: The tokenizer's own do not.
         """
         ends = frozenset(stop_tokens if ignore_eos else (*self._base.end_tokens, *stop_tokens))
-        self._added.append(_Group(list(rows), max_tokens, ends))
+        self._prompts.add(PromptGroup(list(rows), max_tokens, ends))
 
     def step(self) -> list[Drawn]:
-        """Prefill what is queued, or decode one token of every row; finished rows leave."""
-        was_empty = not self._rows
-        drawn = self._take_added()
-        # If nobody else waits for a token, this one need not wait for the others'.
-        return drawn if drawn and was_empty else [*drawn, *self._step()]
-
-    def _take_added(self) -> list[Drawn]:
-        """Let the rows added since the last step in; what a row alone has drawn already."""
-        groups, self._added = self._added, []
-        if len(groups) == 1 and len(groups[0].rows) == 1:
-            return self._let_in_alone(groups[0])
-        for group in groups:
-            self._let_in(group, *self._prefixes.fetch(group.rows[0].version, group.head))
-        return []
-
-    def _let_in(self, group: _Group, cache: list[Any] | None, num_cached: int) -> None:
-        if num_cached == len(group.head):
-            for row in group.rows:
-                self._insert(group, row, cache, num_cached)
-        else:
-            uid = self._insert(group, group.rows[0], cache, num_cached)
-            self._prefilling[uid] = group
-
-    def _let_in_alone(self, group: _Group) -> list[Drawn]:
-        (row,) = group.rows
-        cache, num_cached = self._prefixes.fetch(row.version, group.head)
-        rest = row.prompt[num_cached:]
-        if cache is None or len(rest) > _AT_ONCE:
-            self._let_in(group, cache, num_cached)
-            return []
-        row.num_cached = num_cached
-        row.tokens[:] = group.head
-        self._routed(mx.array([rest]), [*cache, BatchRows([row])])
-        drawn = self._routed.draw()
-        self._routed.sampler.settle()
-        token = cast(int, drawn.item())
-        row.tokens.append(row.prompt[-1])
-        if token in group.ends:
-            return [Drawn(row, token, "stop")]
-        if group.max_tokens == 1:
-            return [Drawn(row, token, "length")]
-        self._join(group, row, cache, [[token]], group.max_tokens - 1)
-        return [Drawn(row, token, None)]
-
-    def _step(self) -> list[Drawn]:
-        prefilled, responses = cast(Any, self._generator).next()
-        for response in prefilled:
-            if response.end_of_segment and not response.end_of_prompt:
-                self._share(response.uid)
-        drawn = [
-            Drawn(self._rows[r.uid], r.token, cast(_Finish, r.finish_reason)) for r in responses
-        ]
-        for response in responses:
-            if response.finish_reason is not None:
-                del self._rows[response.uid]
-        return drawn
+        """Compute a part of what is queued, and one token of every row; finished rows leave."""
+        is_decoding = self.num_decoding > 0
+        work = self._prompts.next(self._pacing.prefill_tokens if is_decoding else _MOST_TOKENS)
+        if work is None:
+            return self._decoding.step()
+        begun = self._begin(work)
+        if is_decoding:
+            return self._decoding.step(on_built=lambda: self._finish(begun))
+        self._finish(begun)
+        return self._decoding.report()
 
     def remove(self, rows: Collection[Sequence]) -> None:
         """Take rows out at once, wherever they are; others are ignored."""
-        uids = [uid for uid, row in self._rows.items() if row in rows]
-        self._generator.remove(uids)  # pyright: ignore[reportUnknownMemberType]
-        for uid in uids:
-            del self._rows[uid]
-            self._prefilling.pop(uid, None)
-        for group in (*self._added, *self._prefilling.values()):
-            group.rows = [row for row in group.rows if row not in rows]
-        self._added = [group for group in self._added if group.rows]
+        self._prompts.remove(rows)
+        self._decoding.remove(rows)
 
-    def close(self) -> None:
-        """Give back what BatchGenerator set for the whole process."""
-        self._generator.close()
+    def _begin(self, work: PrefillWork) -> _Prefilled:
+        """Start computing; rows whose prompts are done with it join those that decode."""
+        if work.is_last:
+            return self._begin_last(work)
+        (group,) = work.groups
+        tokens = group.prompt[group.num_done : group.num_done + work.width]
+        self._routed.forward(mx.array([tokens]), [*group.entries, BatchRows(group.rows[:1])])
+        group.num_done += work.width
+        begun = self._wait_for_decoding()
+        states = [entry.state for entry in group.entries]
+        mx.async_eval(states)  # pyright: ignore[reportUnknownMemberType]
+        if group.num_left == 1 and not group.can_trim:
+            self._prefixes.store(group.version, group.head, group.entries, group.num_known)
+        return _Prefilled(work.width, begun, states)
 
-    def _insert(
-        self, group: _Group, row: Sequence, cache: list[Any] | None, num_cached: int
-    ) -> int:
-        """Hand a row to BatchGenerator, with the keys and values of its first tokens if known."""
-        head, last = group.head, row.prompt[-1]
-        row.num_cached = num_cached
-        row.tokens[:] = head[:num_cached]
-        entries = make_prompt_cache(self._base.model) if cache is None else cache
-        return self._join(group, row, entries, [head[num_cached:], [last]], group.max_tokens)
+    def _begin_last(self, work: PrefillWork) -> _Prefilled:
+        groups, width = work.groups, work.width
+        for group in groups:
+            group.trim_to(len(group.prompt) - width)
+            for row in group.rows:
+                row.num_cached, row.tokens[:] = group.num_known, group.head
+        firsts = [group.rows[0] for group in groups]
+        cache = merged([group.entries for group in groups], firsts, self._max_rows)
+        tokens = mx.array([group.prompt[-width:] for group in groups])
+        logits, inputs = self._routed.forward(tokens, cache), tokens[:, -1]
+        rows = [row for group in groups for row in group.rows]
+        if len(rows) > len(groups):
+            repeats = mx.array([i for i, group in enumerate(groups) for _ in group.rows])
+            logits, inputs = logits[repeats], inputs[repeats]
+            cache = self._repeated(cache, groups, rows)
+        begun = self._wait_for_decoding()
+        drawn = self._routed.draw(logits, inputs, rows)
+        mx.async_eval(drawn)  # pyright: ignore[reportUnknownMemberType]
+        for row in rows:
+            row.tokens.append(row.prompt[-1])
+        self._keep_prefixes(groups, cache)
+        joining = [DecodeRow(r, g.ends, g.max_tokens) for g in groups for r in g.rows]
+        self._decoding.join(joining, cache, drawn)
+        return _Prefilled(width * len(groups), begun, [drawn])
 
-    def _join(
-        self,
-        group: _Group,
-        row: Sequence,
-        entries: list[Any],
-        segments: list[list[int]],
-        max_tokens: int,
-    ) -> int:
-        in_place = preallocated(entries, self._max_rows)
-        states = BatchRows([row], BatchSlots(1) if in_place else None)
-        (uid,) = self._generator.insert_segments(
-            [segments],
-            [max_tokens],
-            caches=[[*(in_place or entries), states]],
-            all_tokens=[row.tokens],
-            stop_sequences=[group.stop],
-        )
-        self._rows[uid] = row
-        return uid
+    def _wait_for_decoding(self) -> float:
+        """Until the step before is done, so that what begins now is timed alone; the time then."""
+        self._on_wait()
+        self._decoding.wait()
+        return time.monotonic()
 
-    def _share(self, uid: int) -> None:
-        """The head of a prompt is computed: keep it, and let the other rows of its group join."""
-        group = self._prefilling.pop(uid, None)
-        if group is None:
-            return
-        first = self._rows[uid]
-        cache = cast(Any, self._generator).extract_cache([uid])[uid][0][:-1]
-        self._prefixes.store(first.version, group.head, cache, first.num_cached)
-        for row in group.rows:
-            if row is not first:
-                self._insert(group, row, cache, len(group.head))
-                row.num_cached = first.num_cached
+    def _finish(self, work: _Prefilled) -> None:
+        self._routed.sampler.settle()
+        mx.eval(work.outputs)  # pyright: ignore[reportUnknownMemberType]
+        self._pacing.note_prefill(work.num_tokens, time.monotonic() - work.begun)
+        if work.num_tokens > _CLEAR_TOKENS:
+            mx.clear_cache()
+
+    def _repeated(
+        self, cache: list[Any], groups: list[PromptGroup], rows: list[Sequence]
+    ) -> list[Any]:
+        """Keys and values of each group's first row, for all of its rows."""
+        alone = [[entry.extract(i) for entry in cache[:-1]] for i in range(len(groups))]
+        lists = [alone[i] for i, group in enumerate(groups) for _ in group.rows]
+        return merged(lists, rows, self._max_rows)
+
+    def _keep_prefixes(self, groups: list[PromptGroup], cache: list[Any]) -> None:
+        """Leave what was computed to those who ask with the same beginning."""
+        index = 0
+        for group in groups:
+            if group.can_trim and self._prefixes.would_keep(group.num_new):
+                entries = [entry.extract(index) for entry in cache[:-1]]
+                for entry in entries:
+                    entry.trim(1)
+                self._prefixes.store(group.version, group.head, entries, group.num_known)
+            index += len(group.rows)

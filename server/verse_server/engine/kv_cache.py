@@ -289,11 +289,15 @@ class PrefixCache:
         )
         return cache, len(tokens) - len(rest)
 
+    def would_keep(self, num_new: int) -> bool:
+        """Whether something of which so many tokens are new is worth keeping."""
+        return num_new >= _MIN_NEW_TOKENS and self._max_bytes > 0
+
     def store(
         self, version: Version, tokens: Sequence[int], cache: list[Any], num_known: int
     ) -> None:
         """Keep what was computed for `tokens`, of which the first `num_known` came from here."""
-        if len(tokens) - num_known < _MIN_NEW_TOKENS:
+        if not self.would_keep(len(tokens) - num_known):
             return
         if sum(entry.nbytes for entry in cache) > self._max_bytes:
             return

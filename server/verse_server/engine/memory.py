@@ -15,6 +15,7 @@ from typing import Any, cast
 import mlx.core as mx
 import msgspec
 from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from verse.adapter_files import ModuleShape
 from verse.base_model import BaseModel
@@ -56,11 +57,15 @@ _CACHE_BYTES = 1 << 30
 
 
 def limit_memory(config: EngineConfig) -> None:
-    """Bound mlx's own caches, and leave the wired limit alone if asked to."""
+    """Bound mlx's own caches, and wire what Metal recommends unless asked not to."""
     mx.set_cache_limit(_CACHE_BYTES)
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_ARENA_MAX, _NUM_ARENAS)
-    if not config.wired_limit and mx.metal.is_available():
+    if not mx.metal.is_available():
+        return
+    if config.wired_limit:
+        maybe_set_recommended_wired_limit()
+    else:
         mx.set_wired_limit(0)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -94,10 +95,12 @@ class WaitingQueue(Generic[T]):
         return items
 
     def _in_turn(self, num_running: Callable[[str], int]) -> list[_Entry[T]]:
+        of_client = lru_cache(maxsize=None)(num_running)  # asked once each: many wait, few differ
+
         def turn(entry: _Entry[T]) -> tuple[bool, bool, int]:
             if entry.picks >= _OLD * self._max_skips:
                 return False, False, 0
-            return True, entry.is_batch, num_running(entry.client)
+            return True, entry.is_batch, of_client(entry.client)
 
         return sorted(self._entries, key=turn)  # stable: first come, first served
 

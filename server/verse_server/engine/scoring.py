@@ -21,8 +21,9 @@ from verse_server.engine.sequence import EngineRequest, Sequence
 from verse_server.engine.text import TokenTexts
 from verse_server.engine.types import TokenLogprob, TokenText
 
-_MAX_TOKENS = 256
-"""Of a chunk."""
+_MAX_TOKENS = 64
+"""Of a chunk. Always as many, whoever else is there: so the numbers are the same, to the last bit.
+"""
 _MAX_LOGITS = 1 << 24
 """Of a chunk: tokens x vocabulary. In float32 64 MiB, a few times over while they are reduced."""
 

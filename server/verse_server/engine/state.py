@@ -14,6 +14,7 @@ from verse_server.engine.delivery import Outbox
 from verse_server.engine.errors import InvalidRequestError
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.memory import KvBudget, kv_budget
+from verse_server.engine.pacing import Pacing
 from verse_server.engine.scheduler import WaitingQueue
 from verse_server.engine.scoring import PromptScorer
 from verse_server.engine.sequence import EngineRequest, Sequence
@@ -62,6 +63,7 @@ class EngineState:
     max_batch: int
     prefixes: PrefixCache
     token_texts: TokenTexts
+    pacing: Pacing
     batch: Batch
     scorer: PromptScorer
     outbox: Outbox
@@ -74,13 +76,15 @@ class EngineState:
         """An empty one."""
         base, bank = resources.base, resources.bank
         prefixes, outbox = PrefixCache(config.prefix_cache_bytes), Outbox()
+        pacing = Pacing()
         return cls(
             resources=resources,
             budget=kv_budget(config, base, resources.residency.max_bytes or 0),
             max_batch=config.max_batch,
             prefixes=prefixes,
             token_texts=TokenTexts(base.tokenizer),
-            batch=Batch(base, bank, config.max_batch, prefixes, on_wait=outbox.send),
+            pacing=pacing,
+            batch=Batch(base, bank, config.max_batch, prefixes, outbox.send, pacing),
             scorer=PromptScorer(base, bank, prefixes),
             outbox=outbox,
             waiting=WaitingQueue[EngineRequest](max_skips=config.max_batch),

@@ -46,9 +46,6 @@ _IDLE_SECONDS = 5.0
 """With nothing to do, until memory that is kept for reuse is given back."""
 _PIECE_SECONDS = 0.02
 """Of loading while nothing runs, from one look for messages to the next."""
-_PIECE_SHARE = 0.5
-"""Of a step: how long loading keeps the running rows waiting between two."""
-_WEIGHT = 0.1
 
 _REFUSALS = (AdapterChangedError, AdapterIncompatibleError, InvalidRequestError)
 """What admitting a request may find; it concerns nobody else."""
@@ -89,8 +86,6 @@ class Worker:
         """Whether the last pass may have changed what the next one can do."""
         self._is_rested = False
         """Whether memory has been given back since the last message."""
-        self._step_seconds = _PIECE_SECONDS
-        """What a step takes, on average over the last ones."""
         self.dead = False
         self.last_progress = time.monotonic()
 
@@ -206,7 +201,7 @@ class Worker:
             residency.on_read = lambda: self._inbox.put(_Wake())
             resources = EngineResources(base, bank, residency)
             self._state = EngineState.of(self._config, resources)
-            limit_memory(self._config)  # after mlx-lm's generator, which sets a wired limit
+            limit_memory(self._config)
         except BaseModelError as error:
             self._started.put(error)
             return
@@ -219,8 +214,11 @@ class Worker:
         mx.clear_streams()  # a process that ends just after this thread would abort otherwise
 
     def _live(self) -> None:
+        pacing = self._state.pacing
         try:
             while self._take_messages():
+                started = time.monotonic()
+                pacing.begin(self._state.batch.num_decoding)
                 self._end_late_requests()
                 self._load()
                 self._run_tasks()
@@ -228,9 +226,10 @@ class Worker:
                 self._score()
                 self._step()
                 # Otherwise the next step sends it, while it computes and needs no Python.
-                if not self._state.batch.is_decoding:
+                if not self._state.batch.num_decoding:
                     self._state.outbox.send()
                 self.last_progress = time.monotonic()
+                pacing.end(self.last_progress - started)
             self._end(EngineClosedError("The server is shutting down; send the request again."))
         except BaseException:  # noqa: BLE001  (whatever it was, nobody may be left waiting)
             _log.exception("the engine thread died")
@@ -306,7 +305,9 @@ class Worker:
         # What is computed now is waited for: only then are stacks written in place, and the time
         # that loading takes is its own.
         mx.synchronize()
-        residency.load(self._step_seconds * _PIECE_SHARE if state.running else _PIECE_SECONDS)
+        started = time.monotonic()
+        residency.load(state.pacing.loading_seconds if state.pacing.is_bound else _PIECE_SECONDS)
+        state.pacing.spend(time.monotonic() - started)
 
     def _run_tasks(self) -> None:
         state = self._state
@@ -318,6 +319,7 @@ class Worker:
 
     def _admit(self) -> None:
         state = self._state
+        end = time.monotonic() + state.pacing.admission_seconds
         while len(state.running) < state.max_batch or state.resources.residency.has_failures:
             request = state.waiting.pick(state.can_run, state.num_running_of, state.is_loading)
             if request is None:
@@ -327,6 +329,8 @@ class Worker:
             except _REFUSALS as error:
                 self._unfinished.discard(request)
                 state.outbox.add(request.mailbox, error)
+            if time.monotonic() > end:
+                return
 
     def _end_late_requests(self) -> None:
         """Those whose time is over, waiting or running, are told so; looks now and then."""
@@ -345,7 +349,11 @@ class Worker:
         if not state.scorer.is_busy:
             return
         state.outbox.send()  # what was written so far does not wait for it
+        if state.pacing.is_bound:
+            mx.synchronize()  # the time that scoring takes is its own
+        started = time.monotonic()
         scored = state.scorer.step()
+        state.pacing.spend(time.monotonic() - started)
         if scored is None:
             return
         request = scored.request
@@ -366,7 +374,6 @@ class Worker:
         state = self._state
         if not state.running:
             return
-        started = time.monotonic()
         stopped: list[Sequence] = []
         for drawn in state.batch.step():
             sequence, request = drawn.sequence, state.running.get(drawn.sequence)
@@ -386,7 +393,6 @@ class Worker:
                     stopped.append(sequence)
         if stopped:
             state.batch.remove(stopped)
-        self._step_seconds += _WEIGHT * (time.monotonic() - started - self._step_seconds)
 
     def _retire(self, sequence: Sequence) -> None:
         request = self._state.running[sequence]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.server.engine.engine_requests import StartEngine, collect, request, until, write
-from verse_server.engine import worker
+from verse_server.engine import pacing
 from verse_server.engine.adapters import version_reading
 from verse_server.engine.adapters.listing import AdapterVersion
 from verse_server.engine.adapters.lora import LoraBank
@@ -87,7 +87,7 @@ async def test_an_adapter_comes_in_pieces_between_the_steps_of_running_rows(
 
     monkeypatch.setattr(AdapterLoad, "step", take_module)
     monkeypatch.setattr(Batch, "step", take_step)
-    monkeypatch.setattr(worker, "_PIECE_SHARE", 0.0)
+    monkeypatch.setattr(pacing, "_LOADING_SHARE", 0.0)
     assert await write(engine, "b")
     await running.aclose()
     assert events.count("module") == 14

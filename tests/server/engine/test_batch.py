@@ -117,13 +117,13 @@ def test_a_step_that_decodes_is_foretold_and_calls_back_once(base: BaseModel) ->
     for step in range(14):
         if step == 3:
             add(batch, PROMPTS[1], 6)
-        foretold += batch.is_decoding
+        foretold += batch.num_decoding
         before = len(calls)
         drawn = batch.step()
         called += len(calls) > before
         if drawn:
             assert len(calls) > before
-    assert not batch.is_decoding
+    assert not batch.num_decoding
     # The first step that draws for a batch of new rows cannot be foretold, for nothing was drawn.
     assert called - 1 <= foretold <= called
 
@@ -179,7 +179,7 @@ def test_rows_of_one_prompt_share_its_prefill(base: BaseModel) -> None:
     rows = [sequence(PROMPTS[2], (), GREEDY, index=index) for index in range(4)]
     batch.add(rows, 6)
     drawn = finish(batch)
-    assert prefilled == [len(PROMPTS[2]) - 1]
+    assert prefilled == [len(PROMPTS[2])]
     assert len({tuple(drawn[row]) for row in rows}) == 1
     assert [row.tokens[: len(PROMPTS[2])] for row in rows] == [PROMPTS[2]] * 4
 
@@ -243,7 +243,7 @@ def test_a_lone_row_ends_with_its_first_token_if_that_is_the_last(base: BaseMode
 def test_a_lone_row_comes_in_beside_running_ones_without_holding_them_up(base: BaseModel) -> None:
     batch = known_batch(base)
     running = add(batch, PROMPTS[0], 30)
-    while not batch.is_decoding:
+    while not batch.num_decoding:
         batch.step()
     lone = add(batch, [*KNOWN, 7], 4)
     assert {drawn.sequence for drawn in batch.step()} == {lone, running}

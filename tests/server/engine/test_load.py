@@ -29,7 +29,7 @@ async def assert_nothing_is_left(engine: object) -> None:
     state = worker._state
     assert not state.running
     assert not state.waiting
-    assert not state.batch._rows
+    assert state.batch.is_empty
     assert not any(state.resources.residency._table._pins.values())
 
 

@@ -383,7 +383,6 @@ def test_in_the_batch_every_row_s_list_and_the_token_in_flight_are_all_it_has_wr
             answers[row] = []
         for drawn in batch.step():
             answers[drawn.sequence].append(drawn.token)
-    batch.close()
     for row, answer in answers.items():
         assert len(answer) == 6
         histories = [history for other, history in seen if other is row]

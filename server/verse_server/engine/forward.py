@@ -1,0 +1,73 @@
+"""One forward of the base for rows that use different adapters, and a token drawn for each row."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from verse_server.engine.adapters.lora import LoraBank
+from verse_server.engine.kv_cache import BatchSlots, preallocated
+from verse_server.engine.sampling.sampler import Sampler
+from verse_server.engine.sequence import BatchRows
+from verse_server.engine.sequence import Sequence as Row
+
+
+class RoutedModel:
+    """The base, with the adapters routed by the rows of the batch it is given."""
+
+    def __init__(
+        self, model: nn.Module, bank: LoraBank, sampler: Sampler, on_wait: Callable[[], None]
+    ) -> None:
+        """Make one.
+
+        Args:
+            model: The base.
+            bank: The adapters on it.
+            sampler: Draws for all rows.
+            on_wait: Called when a forward is ready to be computed.
+        """
+        self._model = model
+        self._bank = bank
+        self._on_wait = on_wait
+        self.sampler = sampler
+
+    def forward(self, tokens: mx.array, cache: list[Any]) -> mx.array:
+        """The logits of each row's last token; nothing is computed yet.
+
+        Args:
+            tokens: (rows, seq), in the batch's order.
+            cache: One entry a layer, and at last the `BatchRows`.
+
+        Returns:
+            (rows, vocab), in the batch's order.
+        """
+        states: BatchRows = cache[-1]
+        self._bank.route.set(states.adapter_slots, self._bank)
+        logits = cast(mx.array, self._model(states.by_slot(tokens), cache=cache[:-1]))
+        return states.by_row(logits[:, -1])
+
+    def draw(self, logits: mx.array, inputs: mx.array, rows: list[Row]) -> mx.array:
+        """A token for each row; what `forward` built begins to be computed.
+
+        What was handed out before is drawn first, if it is not yet.
+        """
+        self._on_wait()
+        return self.sampler.sample(logits, inputs, rows)
+
+
+def merged(
+    cache_lists: Sequence[list[Any]], rows: list[Row], max_rows: int
+) -> list[Any]:
+    """One cache list of a batch from those of its rows, in place where it can be.
+
+    Args:
+        cache_lists: Of each row, one entry a layer.
+        rows: Theirs, in the same order.
+        max_rows: There are never more in the batch that they will join.
+    """
+    in_place = [preallocated(entries, max_rows) for entries in cache_lists]
+    is_in_place = all(entries is not None for entries in in_place)
+    lists = cast(Sequence[list[Any]], in_place) if is_in_place else cache_lists
+    entries = [column[0].merge(column) for column in zip(*lists, strict=True)]
+    return [*entries, BatchRows(rows, BatchSlots(len(rows)) if is_in_place else None)]

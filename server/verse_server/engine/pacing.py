@@ -1,0 +1,128 @@
+"""How much may be done between two steps of the rows that are being written.
+
+A row that joins has a prompt to be computed, an adapter comes in from the disk, a prompt is scored:
+each of them keeps the running rows waiting. So it is done in pieces, and all pieces between two
+steps together may take what about one step takes. What a piece will take is foretold from what
+others took, so the bound is the same on any machine and for any model. Pure: no mlx, no clock.
+"""
+
+import math
+
+_SHARE = 1.25
+"""Of a step: how long the running rows are kept waiting between two."""
+_LOADING_SHARE = 0.5
+"""Of a step: how much of that may be spent on adapters from the disk."""
+_ADMISSION_SHARE = 0.25
+"""Of a step."""
+_LEAST_TOKENS = 8
+"""Something is computed in every pass, or those who wait would never come in."""
+_DECAY = 0.95
+_FIRST_SECONDS = 0.02
+"""What a step is taken to last before one was seen."""
+
+
+class LinearCost:
+    """Seconds as a fixed part and one for each unit, fitted to what was seen; the latest counts most.
+
+    Where all that was seen is of one size, the fixed part is taken to be worth so many units.
+    """
+
+    def __init__(self, fixed_units: float) -> None:
+        self._fixed_units = fixed_units
+        self._weight = self._units = self._seconds = 0.0
+        self._squares = self._products = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything was seen."""
+        return self._weight > 0
+
+    def note(self, units: int, seconds: float) -> None:
+        """Something of so many units took so long."""
+        for name, seen in (
+            ("_weight", 1.0),
+            ("_units", float(units)),
+            ("_seconds", seconds),
+            ("_squares", float(units * units)),
+            ("_products", units * seconds),
+        ):
+            setattr(self, name, _DECAY * getattr(self, name) + seen)
+
+    def seconds_of(self, units: float) -> float:
+        """What so many will take."""
+        fixed, each = self._parts()
+        return fixed + each * units
+
+    def units_within(self, seconds: float) -> int:
+        """How many take no longer than that; 0 if one does already."""
+        fixed, each = self._parts()
+        return max(0, math.floor((seconds - fixed) / each))
+
+    def _parts(self) -> tuple[float, float]:
+        """Least squares, drawn towards the assumption the more the less sizes differ."""
+        units, seconds = self._units / self._weight, self._seconds / self._weight
+        variance = self._squares / self._weight - units * units
+        covariance = self._products / self._weight - units * seconds
+        assumed, trust = seconds / (units + self._fixed_units), (self._fixed_units / 4) ** 2
+        each = (covariance + trust * assumed) / (variance + trust)
+        each = min(max(each, assumed / 8), seconds / max(units, 1.0))
+        return seconds - each * units, max(each, 1e-9)
+
+
+class Pacing:
+    """Bounds each pass of the engine's thread while rows are being written."""
+
+    def __init__(self) -> None:
+        self._steps = LinearCost(fixed_units=4)
+        self._prefill = LinearCost(fixed_units=16)
+        self._num_rows = 0
+        self._spent = 0.0
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether rows wait for this pass to end."""
+        return self._num_rows > 0
+
+    @property
+    def step_seconds(self) -> float:
+        """What a step of the rows that run now takes."""
+        known = self._steps.is_known
+        return self._steps.seconds_of(self._num_rows) if known else _FIRST_SECONDS
+
+    @property
+    def loading_seconds(self) -> float:
+        """What may go into loading."""
+        return min(_LOADING_SHARE * self.step_seconds, self._left)
+
+    @property
+    def admission_seconds(self) -> float:
+        """What may go into letting requests in, while the step before is computed."""
+        return _ADMISSION_SHARE * self.step_seconds if self.is_bound else math.inf
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Tokens of prompts, padding included, that may be computed yet."""
+        within = self._prefill.units_within(self._left) if self._prefill.is_known else 0
+        return max(_LEAST_TOKENS, within)
+
+    def begin(self, num_rows: int) -> None:
+        """A pass begins, for which so many rows wait."""
+        self._num_rows, self._spent = num_rows, 0.0
+
+    def spend(self, seconds: float) -> None:
+        """Anything has taken so long."""
+        self._spent += seconds
+
+    def note_prefill(self, tokens: int, seconds: float) -> None:
+        """So many tokens of prompts were computed."""
+        self._prefill.note(tokens, seconds)
+        self.spend(seconds)
+
+    def end(self, seconds: float) -> None:
+        """The pass has taken so long, all in all."""
+        if self._num_rows:
+            self._steps.note(self._num_rows, max(0.0, seconds - self._spent))
+
+    @property
+    def _left(self) -> float:
+        return max(0.0, _SHARE * self.step_seconds - self._spent)

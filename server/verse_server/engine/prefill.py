@@ -1,0 +1,177 @@
+"""Prompts that wait to be computed, and which of them are next.
+
+What a prompt needs is the rest of it that no earlier one has left in the prefix cache, its last
+token always: that one's logits give the first token of the answer. Rests that are short, as those
+of poems are, are computed together, in one forward for all of them. A longer one is cut, and its
+pieces come in turn with the short ones.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+
+from verse.base_model import BaseModel
+from verse_server.engine.kv_cache import PrefixCache, Version
+from verse_server.engine.sequence import Sequence
+
+_SHARED_TOKENS = 16
+"""What so many of another prompt's, which is computed now, would serve waits until they are there."""
+_WASTED_TOKENS = 4
+
+
+@dataclass(eq=False)
+class PromptGroup:
+    """Rows of one prompt, which is computed once for all of them."""
+
+    rows: list[Sequence]
+    max_tokens: int
+    ends: frozenset[int]
+    entries: list[Any] = field(default_factory=list[Any])
+    """mlx-lm's cache list for the tokens that are done; empty before it was looked up."""
+    num_known: int = 0
+    """Tokens that were in the prefix cache."""
+    num_done: int = 0
+    """Tokens whose keys and values are in `entries`."""
+    has_given_way: bool = False
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """Of all rows."""
+        return self.rows[0].prompt
+
+    @property
+    def head(self) -> list[int]:
+        """The prompt without its last token, which is what is kept of it."""
+        return list(self.prompt[:-1])
+
+    @property
+    def version(self) -> Version:
+        """Of the adapters."""
+        return self.rows[0].version
+
+    @property
+    def num_left(self) -> int:
+        """Tokens of the prompt that are to be computed."""
+        return len(self.prompt) - self.num_done
+
+    def piece(self, max_tokens: int) -> int:
+        """How many of them one forward of about so many tokens takes; all of them ends it."""
+        if self.num_left <= max_tokens and (self.num_left == 1 or self.can_trim):
+            return self.num_left
+        return min(max_tokens, self.num_left - 1)
+
+    def trim_to(self, num_tokens: int) -> None:
+        """Take back what is done beyond so many."""
+        if num_tokens < self.num_done:
+            for entry in self.entries:
+                entry.trim(self.num_done - num_tokens)
+            self.num_done = num_tokens
+
+    @property
+    def can_trim(self) -> bool:
+        """Whether tokens can be taken back. If not, the last one is computed by itself: what is
+        kept of a prompt ends before it."""
+        return all(type(entry) is KVCache for entry in self.entries)
+
+    @property
+    def num_new(self) -> int:
+        """Tokens that others may get from it."""
+        return len(self.prompt) - 1 - self.num_known
+
+
+class PrefillWork(NamedTuple):
+    """What one forward computes."""
+
+    groups: list[PromptGroup]
+    width: int
+    """Tokens of each."""
+    is_last: bool
+    """Whether the prompts are done with it. Each then has its last `width` tokens computed, known
+    ones among them if its own rest is shorter: nothing is padded. Otherwise there is one group."""
+
+
+class PrefillQueue:
+    """First come, first served, but long prompts take turns with short rests."""
+
+    def __init__(self, base: BaseModel, prefixes: PrefixCache) -> None:
+        self._model = base.model
+        self._prefixes = prefixes
+        self._groups: list[PromptGroup] = []
+        self._was_piece = False
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def add(self, group: PromptGroup) -> None:
+        """Queue one."""
+        self._groups.append(group)
+
+    def remove(self, rows: Collection[Sequence]) -> None:
+        """Take rows out; others are ignored."""
+        for group in self._groups:
+            group.rows = [row for row in group.rows if row not in rows]
+        self._groups = [group for group in self._groups if group.rows]
+
+    def next(self, max_tokens: int) -> PrefillWork | None:
+        """What is to be computed now, about so many tokens at most; None if nobody waits.
+
+        Groups leave the queue with their last work.
+        """
+        for group in self._groups:
+            if not group.entries:
+                self._look_up(group)
+        short = [g for g in self._groups if g.piece(max_tokens) == g.num_left]
+        long = next((g for g in self._groups if g.piece(max_tokens) < g.num_left), None)
+        if long is not None and not (short and self._was_piece):
+            self._was_piece = True
+            return self._piece(long, max_tokens)
+        self._was_piece = False
+        return self._last(together(short, max_tokens)) if short else None
+
+    def _piece(self, group: PromptGroup, max_tokens: int) -> PrefillWork:
+        if group.num_done == group.num_known:
+            self._look_up(group)  # by now another prompt may have left more of it
+        width = group.piece(max_tokens)
+        return self._last([group]) if width == group.num_left else PrefillWork([group], width, False)
+
+    def _last(self, groups: list[PromptGroup]) -> PrefillWork:
+        self._groups = [group for group in self._groups if group not in groups]
+        return PrefillWork(groups, max(group.num_left for group in groups), True)
+
+    def _look_up(self, group: PromptGroup) -> None:
+        entries, num_known = self._prefixes.fetch(group.version, group.head)
+        group.entries = entries or make_prompt_cache(self._model)
+        group.num_known = group.num_done = num_known if entries else 0
+
+
+def together(groups: Iterable[PromptGroup], max_tokens: int) -> list[PromptGroup]:
+    """Those that are computed in one forward, the first one always.
+
+    All get as many tokens as the longest rest has, so each must have as many at all; and rests that
+    are much shorter would be computed in vain.
+    """
+    chosen: list[PromptGroup] = []
+    for group in groups:
+        all_ = [*chosen, group]
+        width = max(g.num_left for g in all_)
+        fits = (
+            width * len(all_) <= max_tokens
+            and width <= min(len(g.prompt) for g in all_)
+            and width <= 2 * min(g.num_left for g in all_) + _WASTED_TOKENS
+        )
+        if not chosen or (fits and not _gives_way(group, chosen)):
+            chosen.append(group)
+    return chosen
+
+
+def _gives_way(group: PromptGroup, others: list[PromptGroup]) -> bool:
+    """Whether others are about to compute most of this prompt; nobody gives way twice."""
+    if group.has_given_way or group.num_left <= _SHARED_TOKENS:
+        return False
+    wanted = group.prompt[: group.num_done + _SHARED_TOKENS]
+    if not any(o.version == group.version and o.head[: len(wanted)] == [*wanted] for o in others):
+        return False
+    group.has_given_way, group.entries = True, []  # to be looked up again
+    return True
