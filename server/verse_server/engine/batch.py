@@ -1,9 +1,9 @@
 """The running batch: prompts are computed in `prefill`'s order, rows written on in `decoding`.
 
-What mlx-lm's BatchGenerator does for its server is done here with other aims. A row that joins costs
-one forward: the rest of its prompt, together with all who join in the same pass, and its first token
-is drawn from that. mlx-lm takes three before it reports one. And while rows are being written, no
-more of prompts is computed between two of their steps than `Pacing` allows.
+What mlx-lm's BatchGenerator does for its server is done here with other aims. A row that joins
+costs one forward: the rest of its prompt, together with all who join in the same pass, and its
+first token is drawn from that. mlx-lm takes three before it reports one. And while rows are being
+written, no more of prompts is computed between two of their steps than `Pacing` allows.
 
 Of mlx-lm the entries of cache lists are used: they merge, extend, filter and extract rows, and
 `BatchRows` rides along as one more entry, so that what belongs to a row cannot drift from it.
@@ -12,7 +12,7 @@ Of mlx-lm the entries of cache lists are used: they merge, extend, filter and ex
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 
@@ -28,8 +28,8 @@ from verse_server.engine.sequence import BatchRows, Sequence
 
 _MOST_TOKENS = 2048
 """In one forward, while no row waits for it to end."""
-_CLEAR_TOKENS = 256
-"""Arrays of so many tokens are not kept for reuse: the next ones are of other shapes."""
+_REUSED_BYTES = 32 << 20
+"""Of freed arrays: prompts are of many shapes, and not all that they leave is of use again."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Batch:
         self._routed.sampler.settle()
         mx.eval(work.outputs)  # pyright: ignore[reportUnknownMemberType]
         self._pacing.note_prefill(work.num_tokens, time.monotonic() - work.begun)
-        if work.num_tokens > _CLEAR_TOKENS:
+        if mx.get_cache_memory() > _REUSED_BYTES:
             mx.clear_cache()
 
     def _repeated(

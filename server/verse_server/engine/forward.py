@@ -56,9 +56,7 @@ class RoutedModel:
         return self.sampler.sample(logits, inputs, rows)
 
 
-def merged(
-    cache_lists: Sequence[list[Any]], rows: list[Row], max_rows: int
-) -> list[Any]:
+def merged(cache_lists: Sequence[list[Any]], rows: list[Row], max_rows: int) -> list[Any]:
     """One cache list of a batch from those of its rows, in place where it can be.
 
     Args:

@@ -22,7 +22,7 @@ _FIRST_SECONDS = 0.02
 
 
 class LinearCost:
-    """Seconds as a fixed part and one for each unit, fitted to what was seen; the latest counts most.
+    """Seconds as a fixed part and one for each unit, fitted to what was seen, the latest most.
 
     Where all that was seen is of one size, the fixed part is taken to be worth so many units.
     """

@@ -17,8 +17,9 @@ from verse_server.engine.kv_cache import PrefixCache, Version
 from verse_server.engine.sequence import Sequence
 
 _SHARED_TOKENS = 16
-"""What so many of another prompt's, which is computed now, would serve waits until they are there."""
+"""If another prompt that is computed now leaves so many of a prompt's own, the latter waits."""
 _WASTED_TOKENS = 4
+"""Computed twice so that all in one forward have as many: no more than so many and the rest."""
 
 
 @dataclass(eq=False)
@@ -71,8 +72,10 @@ class PromptGroup:
 
     @property
     def can_trim(self) -> bool:
-        """Whether tokens can be taken back. If not, the last one is computed by itself: what is
-        kept of a prompt ends before it."""
+        """Whether tokens can be taken back.
+
+        If not, the last one is computed by itself: what is kept of a prompt ends before it.
+        """
         return all(type(entry) is KVCache for entry in self.entries)
 
     @property
@@ -134,7 +137,9 @@ class PrefillQueue:
         if group.num_done == group.num_known:
             self._look_up(group)  # by now another prompt may have left more of it
         width = group.piece(max_tokens)
-        return self._last([group]) if width == group.num_left else PrefillWork([group], width, False)
+        return (
+            self._last([group]) if width == group.num_left else PrefillWork([group], width, False)
+        )
 
     def _last(self, groups: list[PromptGroup]) -> PrefillWork:
         self._groups = [group for group in self._groups if group not in groups]

@@ -1,4 +1,4 @@
-"""The contract with mlx-lm's BatchGenerator: what `batch` relies on, on the pinned release."""
+"""Rows that join, decode and leave together; on the release of mlx-lm whose entries are used."""
 
 import dataclasses
 from importlib.metadata import version
@@ -8,8 +8,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from mlx_lm.generate import BatchGenerator
-from mlx_lm.models.cache import make_prompt_cache
 
 from tests.server.engine.engine_requests import sequence
 from verse.base_model import BaseModel, load_base_model
@@ -17,7 +15,6 @@ from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.batch import Batch
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.sampling.sampler import Sampler
-from verse_server.engine.sequence import BatchRows
 from verse_server.engine.sequence import Sequence as EngineSequence
 from verse_server.engine.types import SamplingParams
 
@@ -128,39 +125,6 @@ def test_a_step_that_decodes_is_foretold_and_calls_back_once(base: BaseModel) ->
     assert called - 1 <= foretold <= called
 
 
-def test_entries_of_a_cache_list_move_with_their_rows(base: BaseModel) -> None:
-    """The one habit of BatchGenerator that everything rests on, without our own batch around it."""
-    seen: list[tuple[Any, list[int]]] = []
-
-    class Spy(nn.Module):
-        def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
-            logits = base.model(tokens, cache=cache[:-1])
-            states: BatchRows = cache[-1]
-            if tokens.shape[1] == 1:
-                seen.append((tokens[:, 0].tolist(), [row.prompt[-1] for row in states.rows]))
-            return logits
-
-    generator = BatchGenerator(Spy(), completion_batch_size=4, prefill_batch_size=2)
-    rows = [sequence([10 + i, 20 + i, 30 + i], (), GREEDY) for i in range(4)]
-    uids = generator.insert(
-        [list(row.prompt) for row in rows],
-        [3, 9, 5, 7],
-        caches=[[*make_prompt_cache(base.model), BatchRows([row])] for row in rows],
-        all_tokens=[row.tokens for row in rows],
-    )
-    for step in range(14):
-        generator.next()
-        if step == 5:
-            generator.remove([uids[1]])
-    generator.close()
-    # The last token of a prompt opens its decoding: it must meet the state of its own row.
-    openings = [pair for tokens, prompts in seen for pair in zip(tokens, prompts, strict=True)]
-    last_tokens = {row.prompt[-1] for row in rows}
-    assert {token for token, prompt in openings if token == prompt} >= last_tokens
-    for row in rows:
-        assert row.tokens[:3] == list(row.prompt)
-
-
 def test_rows_of_one_prompt_share_its_prefill(base: BaseModel) -> None:
     prefilled: list[int] = []
 
@@ -243,8 +207,8 @@ def test_a_lone_row_ends_with_its_first_token_if_that_is_the_last(base: BaseMode
 def test_a_lone_row_comes_in_beside_running_ones_without_holding_them_up(base: BaseModel) -> None:
     batch = known_batch(base)
     running = add(batch, PROMPTS[0], 30)
-    while not batch.num_decoding:
-        batch.step()
+    while {drawn.sequence for drawn in batch.step()} != {running} or not running.tokens[3:]:
+        pass
     lone = add(batch, [*KNOWN, 7], 4)
     assert {drawn.sequence for drawn in batch.step()} == {lone, running}
     batch.remove([lone])

@@ -1,0 +1,83 @@
+"""What may be done between two steps follows from what was seen, and is never nothing."""
+
+import pytest
+
+from verse_server.engine.pacing import LinearCost, Pacing
+
+
+def seen(pacing: Pacing, rows: int, step: float, tokens: int = 0, seconds: float = 0.0) -> None:
+    """A pass in which prompts were computed beside a step."""
+    pacing.begin(rows)
+    if tokens:
+        pacing.note_prefill(tokens, seconds)
+    pacing.end(step + seconds)
+
+
+def test_a_cost_is_found_from_sizes_that_differ() -> None:
+    cost = LinearCost(fixed_units=16)
+    for units in (6, 40, 12, 80, 25, 6, 60) * 4:
+        cost.note(units, 0.008 + 0.0004 * units)
+    assert cost.seconds_of(50) == pytest.approx(0.028, rel=0.02)
+    assert cost.units_within(0.028) in (49, 50, 51)
+    assert cost.units_within(0.001) == 0
+
+
+def test_where_all_were_of_one_size_more_of_them_are_tried() -> None:
+    cost = LinearCost(fixed_units=16)
+    for _ in range(50):
+        cost.note(6, 0.009)
+    assert cost.seconds_of(6) == pytest.approx(0.009)
+    assert 6 < cost.units_within(0.013) < 20
+
+
+def test_the_latest_counts_most() -> None:
+    cost = LinearCost(fixed_units=4)
+    for seconds in (0.1, 0.01):
+        for _ in range(100):
+            cost.note(8, seconds)
+    assert cost.seconds_of(8) == pytest.approx(0.01, rel=0.1)
+
+
+def test_a_pass_computes_about_a_step_of_prompts_while_rows_run() -> None:
+    pacing = Pacing()
+    for tokens in (6, 30, 12, 48) * 10:
+        seen(pacing, 3, 0.010, tokens, 0.006 + 0.0004 * tokens)
+    pacing.begin(3)
+    assert pacing.step_seconds == pytest.approx(0.010, rel=0.05)
+    foretold = 0.006 + 0.0004 * pacing.prefill_tokens
+    assert 0.010 < foretold < 0.015
+
+
+def test_more_rows_make_longer_steps_and_room_for_more() -> None:
+    pacing = Pacing()
+    for rows in (2, 16, 8, 30) * 10:
+        seen(pacing, rows, 0.007 + 0.001 * rows, 6 * rows, 0.006 + 0.0024 * rows)
+    room: list[int] = []
+    for rows in (2, 30):
+        pacing.begin(rows)
+        room.append(pacing.prefill_tokens)
+    assert room[1] > 2 * room[0]
+
+
+def test_what_is_spent_on_one_thing_is_lost_to_the_others_but_something_always_goes_on() -> None:
+    pacing = Pacing()
+    for _ in range(20):
+        seen(pacing, 4, 0.02, 20, 0.01)
+    pacing.begin(4)
+    before = pacing.prefill_tokens, pacing.loading_seconds
+    pacing.spend(0.02)
+    assert pacing.prefill_tokens < before[0]
+    assert pacing.loading_seconds < before[1]
+    pacing.spend(1.0)
+    assert pacing.prefill_tokens == 8
+    assert pacing.loading_seconds == 0
+
+
+def test_nothing_is_bound_while_nobody_waits() -> None:
+    pacing = Pacing()
+    pacing.begin(0)
+    assert not pacing.is_bound
+    assert pacing.admission_seconds == float("inf")
+    pacing.begin(1)
+    assert pacing.is_bound
+    assert 0 < pacing.admission_seconds < 0.1
