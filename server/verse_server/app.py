@@ -21,13 +21,16 @@ from litestar.types import (
 )
 
 from verse_server.api.admission import ApiKeyGuard, require_jobs
+from verse_server.api.columns import ColumnsController
 from verse_server.api.completions import ChatController, CompletionsController
+from verse_server.api.decisions import DecisionsController, DecisionWriter
 from verse_server.api.errors import RequestError, bare_error_response, error_response, handle_error
 from verse_server.api.files import FilesController
 from verse_server.api.models import AdaptersController, ModelsController
 from verse_server.api.monitoring import HTTP_METRICS, HealthController, MetricsController
 from verse_server.api.openapi import API_KEY, openapi_config
 from verse_server.api.origins import OriginPolicy, normalized_origin
+from verse_server.api.page import PageController
 from verse_server.api.request_log import run_logged
 from verse_server.api.response_store import ResponseArchive
 from verse_server.api.responses import ResponsesController
@@ -106,7 +109,8 @@ class VerseApp(Litestar):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            self.origins.check(scope["headers"])
+            is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+            self.origins.check(scope["headers"], opens_page=is_read and scope["path"] == "/")
         except RequestError as error:
             await bare_error_response(error)(scope, receive, send)
         else:
@@ -129,6 +133,15 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
     )
 
 
+def _provided(value: Any) -> Provide:
+    """One thing for all who ask for it."""
+
+    def provide() -> Any:
+        return value
+
+    return Provide(provide, sync_to_thread=False, use_cache=True)
+
+
 def create_app(engine: Engine, config: ServerConfig, state: ServerState | None = None) -> VerseApp:
     """Build the application.
 
@@ -139,6 +152,7 @@ def create_app(engine: Engine, config: ServerConfig, state: ServerState | None =
     """
     guards = [] if config.api_key is None else [ApiKeyGuard(config.api_key)]
     controllers = [
+        *(ColumnsController, DecisionsController),
         *(ChatController, CompletionsController, ResponsesController),
         *(ModelsController, AdaptersController),
     ]
@@ -154,21 +168,13 @@ def create_app(engine: Engine, config: ServerConfig, state: ServerState | None =
     root = [MetricsController, TokenizerController]
     guarded = Router("/", route_handlers=root, guards=guards, security=security)
 
-    def provide_engine() -> Any:
-        return engine
-
-    def provide_state() -> Any:
-        return state
-
-    def provide_archive() -> Any:
-        return archive
-
     app = VerseApp(
-        route_handlers=[v1, kept, guarded, HealthController, VersionController],
+        route_handlers=[v1, kept, guarded, HealthController, VersionController, PageController],
         dependencies={
-            "engine": Provide(provide_engine, sync_to_thread=False, use_cache=True),
-            "store": Provide(provide_state, sync_to_thread=False, use_cache=True),
-            "archive": Provide(provide_archive, sync_to_thread=False, use_cache=True),
+            "engine": _provided(engine),
+            "store": _provided(state),
+            "archive": _provided(archive),
+            "decisions": _provided(DecisionWriter(config.decisions)),
         },
         exception_handlers={Exception: handle_error},
         after_request=_never_html,

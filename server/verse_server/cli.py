@@ -138,6 +138,18 @@ def serve(
             help="Keep no responses for conversations to go on from.",
         ),
     ] = not _SERVER.store,
+    decisions: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VERSE_DECISIONS",
+            show_default="decisions.jsonl beside the adapters folder",
+            help="The journal of verse curate that decisions on the page go to.",
+        ),
+    ] = None,
+    no_decisions: Annotated[
+        bool,
+        typer.Option("--no-decisions", envvar="VERSE_NO_DECISIONS", help="Keep no decisions."),
+    ] = False,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -212,6 +224,7 @@ def serve(
         allowed_hosts=tuple(allowed_host or ()),
         jobs=jobs,
         state=state,
+        decisions=None if no_decisions else decisions or _beside_adapters(adapters),
     )
     raise typer.Exit(_start_and_run(config))
 
@@ -219,6 +232,11 @@ def serve(
 def _usual_adapters(*, jobs: bool) -> Path:
     """Jobs write adapters, and nothing is written where Verse is installed."""
     return own("adapters") if jobs else found("adapters")
+
+
+def _beside_adapters(adapters: Path | None) -> Path:
+    """The journal, beside the folder that was named, or the user's own."""
+    return (own("adapters") if adapters is None else adapters).absolute().parent / "decisions.jsonl"
 
 
 def _start_and_run(config: ServerConfig) -> int:

@@ -56,6 +56,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Names beside this machine's own that requests may ask for, `*` for any.
 
     Checked when `host` is a loopback address, or when there are any."""
+    decisions: Path | None = None
+    """The journal that decisions on the page go to; None keeps none."""
     drain_seconds: float = 10.0
     """How long running poems may go on after Ctrl-C or SIGTERM."""
     max_body_bytes: int = 1 << 20

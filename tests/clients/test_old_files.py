@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from verse import jsonl
+from verse.decision_journal import open_journal, read_journal
 from verse.records import Candidate, Decision, PairDecision, Undo
 from verse.replay import Replay
-from verse_clients.curate.store import open_journal
-from verse_clients.decisions.journal import read_journal
 from verse_clients.generate.inputs import read_candidates
 from verse_clients.generate.output import Output
 from verse_clients.judge.judgments import Judgments, read_judgments

@@ -12,8 +12,8 @@ import pytest
 
 from tests.clients.fake_openai import Body, FakeOpenAI, Script, model
 from tests.e2e.conftest import ROOT, VERSE, Serve
+from verse.decision_journal import open_journal
 from verse_clients.curate.session import CurationSession
-from verse_clients.curate.store import open_journal
 from verse_clients.decisions.sources import read_items
 
 # Short: two steps teach nothing, but take every part of the way.

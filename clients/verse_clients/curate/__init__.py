@@ -3,7 +3,7 @@
 keymap      which key does what
 queue       the poems in their order, those that the filter shows, and where the poet is
 order       the order of the queue, and of pairs to compare
-store       what is kept on the disk: the journal of decisions, and how the window was left
+store       how the window was left
 session     decisions, undo, what is shown; pure, with no window and no disk
 statistics  figures about the decisions
 wording     the sentences of the window
@@ -18,8 +18,7 @@ UserError
 │   ├── KeymapError    the file with the keys says something impossible
 │   ├── DisplayError   there is no screen to open a window on
 │   └── WriterError    the server did not write new poems
-└── JournalError       see `verse_clients.decisions`
-    └── LockedError    another window has the decisions open
+└── JournalError       see `verse.decision_journal`
 
 `verse.cli` prints them, with exit code 2.
 """
@@ -27,7 +26,6 @@ UserError
 from typing import Literal
 
 from verse import UserError
-from verse_clients.decisions import JournalError
 
 Appearance = Literal["system", "light", "dark"]
 """Of the window; `system` is what the screen's other windows have."""
@@ -35,10 +33,6 @@ Appearance = Literal["system", "light", "dark"]
 
 class CurateError(UserError):
     """The root of what `verse curate` tells in one sentence."""
-
-
-class LockedError(JournalError):
-    """Another window has the decisions open."""
 
 
 class KeymapError(CurateError):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from verse.decision_journal import open_journal
 from verse.journal import Journal
 from verse.records import JournalEntry, OrderName
 from verse.terminal import counted
@@ -14,7 +15,7 @@ from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.more import More, PoemServer, more_file, read_more
 from verse_clients.curate.order import default_order
 from verse_clients.curate.session import CurationSession
-from verse_clients.curate.store import WindowState, keep_state, open_journal, read_state
+from verse_clients.curate.store import WindowState, keep_state, read_state
 from verse_clients.decisions import exports
 from verse_clients.decisions.sources import Item, past_decisions, read_items
 from verse_clients.screening import Inspector

@@ -140,10 +140,10 @@ def export(
     ] = None,
 ) -> None:
     """Write training rows, preference pairs, rejected poems, the original list and a book."""
+    from verse.decision_journal import read_journal
     from verse_clients.curate.app import export_folder
     from verse_clients.curate.store import read_state
     from verse_clients.decisions import exports
-    from verse_clients.decisions.journal import read_journal
 
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     for kind in chosen:

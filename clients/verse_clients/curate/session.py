@@ -18,8 +18,8 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
-from rapidfuzz.distance import Levenshtein
 
+from verse.decision_journal import edit_distance
 from verse.records import Decision, JournalEntry, OrderName, PairDecision, Undo
 from verse.replay import Replay
 from verse_clients.curate.order import arrange, has_something_to_hide, is_blind_order, neutral
@@ -363,11 +363,6 @@ class CurationSession:
             if isinstance(decision, Decision):
                 self.go_to(decision.candidate.id, repeat=decision.repeat)
         self._arrive()
-
-
-def edit_distance(original: str, edited: str) -> int:
-    """Characters to insert, delete or replace."""
-    return Levenshtein.distance(original, edited)
 
 
 def _without_adapter(filter_: Filter) -> Filter:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from verse.records import Decision
 from verse.replay import IMPORTED, Replay
-from verse_clients.decisions.journal import AcceptanceTally, is_verdict, tallies
 from verse_clients.decisions.sources import Item
+from verse_clients.decisions.tallies import AcceptanceTally, is_verdict, tallies
 
 _PACE_WINDOW = 20
 _PAUSE_SECONDS = 300.0

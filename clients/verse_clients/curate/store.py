@@ -1,7 +1,7 @@
-"""What is kept on the disk: the journal of decisions, and how the window was left.
+"""How the window was left.
 
-`decisions.jsonl` is only ever added to. The state of the window stands beside it, so that opening
-the journal again lands on the same poem; no decision depends on it.
+The state stands beside the journal of decisions (`verse.decision_journal`), so that opening that
+again lands on the same poem; no decision depends on it.
 """
 
 import re
@@ -11,15 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from verse import jsonl
 from verse.atomic_file import replace_file
-from verse.journal import Journal
-from verse.records import JournalEntry, OrderName
-from verse_clients.curate import Appearance, LockedError
+from verse.records import OrderName
+from verse_clients.curate import Appearance
 from verse_clients.curate.queue import Filter
-from verse_clients.decisions import JournalError
 
-_DECODER = msgspec.json.Decoder(JournalEntry)
 _DEFAULT_SIZE = (1080, 820)
 _TASK_BAR = 60
 _MIN_SEEN = 80
@@ -99,21 +95,3 @@ def fitting_geometry(kept: str, screen: tuple[int, int]) -> str:
 def _pretty(state: WindowState) -> Iterable[bytes]:
     yield msgspec.json.format(msgspec.json.encode(state), indent=2)
     yield b"\n"
-
-
-def open_journal(path: Path) -> Journal[JournalEntry]:
-    """Open a journal, or begin one. What the disk refuses waits in memory.
-
-    Raises:
-        LockedError: another window has it open.
-        JournalError: the file holds something else, or cannot be read.
-    """
-    if path.is_dir():
-        raise JournalError(f"{path} is a folder; name a file for the decisions.")
-    in_use = LockedError(f"{path} is open in another window; close that first.")
-    try:
-        return Journal(path, _DECODER, in_use)
-    except jsonl.JsonlError as error:
-        raise JournalError(f"{error} It holds no decisions.") from error
-    except OSError as error:
-        raise JournalError(f"{path} cannot be read: {error.strerror}.") from error

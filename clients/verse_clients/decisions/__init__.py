@@ -1,16 +1,17 @@
 """What the poet decided, and about what: read by all who learn from it.
 
-journal      the file that holds decisions  -> entries, and what counts of them
 sources      the files that hold poems      -> items; those that hold decisions
 preferences  what counts                    -> pairs of a better and a worse poem
 exports      what counts                    -> training files and a book
 
-`verse curate` is the one that writes decisions. Names below import those above them at most.
+tallies      what counts                    -> how each source fared
+
+The file that holds decisions is read and written by `verse.decision_journal`. Names below import
+those above them at most.
 
 UserError
 └── DecisionsError
-    ├── SourceError    a file holds no poems that can be read
-    └── JournalError   the decisions cannot be opened or do not fit together
+    └── SourceError    a file holds no poems that can be read
 
 `verse.cli` prints them, with exit code 2.
 """
@@ -24,7 +25,3 @@ class DecisionsError(UserError):
 
 class SourceError(DecisionsError):
     """A file holds no poems that can be read."""
-
-
-class JournalError(DecisionsError):
-    """The decisions cannot be opened or do not fit together."""

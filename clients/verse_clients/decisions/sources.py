@@ -11,14 +11,14 @@ from typing import Literal
 
 import msgspec
 
+from verse.decision_journal import JournalError, read_journal
 from verse.model_spelling import BASE
 from verse.poem_files import Found, PoemFileError, Refused, Taken, read_file
 from verse.poem_files.candidates import candidate_of, is_journal
 from verse.records import Candidate, Decision, PairDecision
 from verse.replay import IMPORTED, Replay
 from verse.verdicts import Verdict
-from verse_clients.decisions import JournalError, SourceError
-from verse_clients.decisions.journal import read_journal
+from verse_clients.decisions import SourceError
 
 Past = Literal["accept", "edit", "reject"]
 _PAST: Mapping[Verdict | None, Past] = {

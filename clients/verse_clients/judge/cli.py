@@ -181,8 +181,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Measure how far the judges agree with this poet, with each other and with themselves."""
+    from verse.decision_journal import read_journal
     from verse.terminal import show_json, show_parts
-    from verse_clients.decisions.journal import read_journal
     from verse_clients.judge.plots import draw
     from verse_clients.judge.ranked import read_ranked
     from verse_clients.judge.report import make_report, report_tables
@@ -201,7 +201,7 @@ def calibrate(
     output: Learned = Path("weights.json"),
 ) -> None:
     """Learn criterion weights from the poet's decisions."""
-    from verse_clients.decisions.journal import read_journal
+    from verse.decision_journal import read_journal
     from verse_clients.judge.calibrate import learn, lines
     from verse_clients.judge.ranked import read_ranked, write_json
 

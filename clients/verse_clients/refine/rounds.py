@@ -7,8 +7,8 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
+from verse.decision_journal import read_journal
 from verse.replay import Replay
-from verse_clients.decisions.journal import read_journal
 from verse_clients.decisions.sources import read_items
 from verse_clients.refine import runner
 from verse_clients.refine.plan import PLAN_FILE, Plan, RoundError, check, read_plan, write_plan

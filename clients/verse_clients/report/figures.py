@@ -12,7 +12,7 @@ import msgspec
 
 from verse.records import Decision, PairDecision
 from verse.replay import Replay, is_blind, last_comparisons
-from verse_clients.decisions.journal import AcceptanceTally, overall, tallies, wilson
+from verse_clients.decisions.tallies import AcceptanceTally, overall, tallies, wilson
 from verse_clients.measures import Measures, ReferenceSet, equal_samples
 from verse_clients.report.gather import Round
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 
 from verse.terminal import counted
-from verse_clients.decisions.journal import AcceptanceTally, wilson
+from verse_clients.decisions.tallies import AcceptanceTally, wilson
 from verse_clients.markdown import cell
 from verse_clients.plotting import INK, IntervalRow, draw_intervals, draw_rows, svg
 from verse_clients.report.figures import Duel, Figures, RoundFigures, percent_interval

@@ -41,6 +41,7 @@ from verse_server.protocol.models import (
     TokenizeRequest,
     UnloadLoRAAdapterRequest,
 )
+from verse_server.protocol.page import ColumnsRequest, DecisionRequest
 from verse_server.protocol.responses import CreateResponse
 from verse_server.protocol.shared import SamplingRequest
 
@@ -52,6 +53,7 @@ _JSON = "application/json"
 _PLAIN = "identity"
 
 _chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
+_columns_decoder = msgspec.json.Decoder(ColumnsRequest)
 _tokenize_decoder = msgspec.json.Decoder(TokenizeRequest)
 _response_decoder = msgspec.json.Decoder(CreateResponse)
 _completion_decoder = msgspec.json.Decoder(CompletionRequest)
@@ -64,10 +66,26 @@ def decode_chat_request(body: bytes) -> ChatCompletionRequest:
         RequestError: 400 with `param`: no JSON, a wrong type, out of bounds, unknown, unsupported.
     """
     request = decode_json(body, _chat_decoder)
+    _check_chat(request)
+    return request
+
+
+def decode_columns_request(body: bytes) -> ColumnsRequest:
+    """Read several chat requests; raises as `decode_chat_request`, naming the column too."""
+    request = decode_json(body, _columns_decoder)
+    for number, column in enumerate(request.columns):
+        try:
+            _check_chat(column)
+        except RequestError as error:
+            error.param = f"columns[{number}].{error.param}"
+            raise
+    return request
+
+
+def _check_chat(request: ChatCompletionRequest) -> None:
     _refuse_unsupported(request, RULES_OF_CHAT)
     _check_shared(request)
     _check_messages(request.messages)
-    return request
 
 
 def decode_completion_request(body: bytes) -> CompletionRequest:
@@ -228,6 +246,18 @@ class StrictResponseBody(StrictBody[CreateResponse]):
     """A request for a response."""
 
     decode = staticmethod(decode_response_request)
+
+
+class StrictColumnsBody(StrictBody[ColumnsRequest]):
+    """Chat requests that are answered together."""
+
+    decode = staticmethod(decode_columns_request)
+
+
+class StrictDecisionBody(StrictBody[DecisionRequest]):
+    """What was decided about a poem."""
+
+    decode = staticmethod(_decoding(DecisionRequest))
 
 
 class StrictLoadBody(StrictBody[LoadLoRAAdapterRequest]):

@@ -37,6 +37,7 @@ from verse_server.protocol import (
     completions,
     files,
     models,
+    page,
     response_events,
     responses,
     shared,
@@ -83,6 +84,10 @@ _STRUCTS = (
     files.FileObject,
     files.FileList,
     files.FileDeleted,
+    page.ColumnsRequest,
+    page.ColumnEvent,
+    page.DecisionRequest,
+    page.DecisionRecord,
     shared.ErrorResponse,
 )
 _RULES = {
@@ -293,6 +298,21 @@ class CompletionOperation(PoemOperation):
     """Streams pieces of a `Completion`."""
 
     event = "Completion"
+
+
+@dataclass
+class ColumnsOperation(PoemOperation):
+    """Streams `ColumnEvent`, and never answers in one body."""
+
+    event = "ColumnEvent"
+
+    def __post_init__(self) -> None:
+        """Leave the events alone."""
+        super().__post_init__()
+        answer = (self.responses or {})["200"]
+        assert isinstance(answer, OpenAPIResponse)
+        assert answer.content is not None
+        answer.content = {"text/event-stream": answer.content["text/event-stream"]}
 
 
 @dataclass

@@ -8,9 +8,14 @@ a browser says about a page, and a program never says, is checked before anythin
   a page could reach the server by a name of its own that it makes point here (DNS rebinding), and
   count as one of the server's own pages.
 
+The server's own page is of the origin that `Host` spells. That is believed where nobody else can
+have made the name point here: for an address, a name of this machine, and a name that was allowed.
+A link on another site may open the page, which does nothing until somebody uses it.
+
 Bodies must be `application/json` besides (`decoding`), which no page can send unasked.
 """
 
+import ipaddress
 from collections.abc import Iterable, Sequence
 
 from verse_server.api.errors import RequestError
@@ -37,24 +42,40 @@ class OriginPolicy:
         self._hosts = frozenset(map(_host_name, allowed_hosts))
         self._checks_hosts = is_loopback(_host_name(host)) or bool(self._hosts)
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def check(self, headers: Iterable[tuple[bytes, bytes]], *, opens_page: bool = False) -> None:
         """Let a request through.
+
+        Args:
+            headers: The request's.
+            opens_page: Whether it asks for the server's page, and so may come from a link.
 
         Raises:
             RequestError: 403, it comes from a page that is not named, or to a name that is not.
         """
-        origins: list[str] = []
+        hosts, origins, told = list[str](), list[str](), dict[bytes, str]()
         for name, raw in headers:
             value = raw.decode("latin-1").strip()
             if name == b"host":
                 self._check_host(value)
+                hosts.append(value)
             elif name == b"origin":
-                self._check_origin(value)
                 origins.append(value)
-            elif name == b"sec-fetch-site" and value.lower() == "cross-site":
+            elif name.startswith(b"sec-fetch-"):
+                told[name] = value.lower()
+        if told.get(b"sec-fetch-site") == "cross-site":
+            is_link = opens_page and told.get(b"sec-fetch-dest") == "document"
+            if not origins and not (is_link and told.get(b"sec-fetch-mode") == "navigate"):
                 origins.append("")
-        if origins and not any(origins):
-            self._check_origin("")
+        for origin in origins:
+            if not (told.get(b"sec-fetch-site") != "cross-site" and self._is_own(origin, hosts)):
+                self._check_origin(origin)
+
+    def _is_own(self, origin: str, hosts: Sequence[str]) -> bool:
+        """Whether an origin is the server's own, by a name that can mean no other machine."""
+        if len(hosts) != 1 or normalized_origin(origin) != f"http://{_authority(hosts[0])}":
+            return False
+        name = _host_name(hosts[0])
+        return name in self._hosts or is_loopback(name) or _is_address(name)
 
     def _check_origin(self, origin: str) -> None:
         if _ANY in self._origins or normalized_origin(origin) in self._origins:
@@ -84,6 +105,11 @@ def normalized_origin(origin: str) -> str:
     return origin.strip().lower().rstrip("/")
 
 
+def _authority(host: str) -> str:
+    """As it stands in an origin, which leaves out the usual port."""
+    return host.strip().lower().removesuffix(":80")
+
+
 def _host_name(value: str) -> str:
     """Without a port: `localhost:8000` is `localhost`, `[::1]:8000` is `::1`."""
     name = value.strip().lower()
@@ -92,3 +118,12 @@ def _host_name(value: str) -> str:
     if name.count(":") == 1:
         name = name.partition(":")[0]
     return name.rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    """Whether it is an IP address, which nobody can make point elsewhere."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -5,11 +5,10 @@ from typer.testing import CliRunner
 
 from tests.clients.curate.conftest import make_session, write_candidates
 from verse import UserError
+from verse.decision_journal import open_journal, read_journal
 from verse_clients.curate import cli
 from verse_clients.curate.app import CurationApp
 from verse_clients.curate.cli import app
-from verse_clients.curate.store import open_journal
-from verse_clients.decisions.journal import read_journal
 
 
 @pytest.fixture

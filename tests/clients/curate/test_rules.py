@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clients.curate.conftest import go_to_repeat, make_items, make_session
+from verse.decision_journal import edit_distance
 from verse.records import Candidate, Poem
 from verse_clients.curate import statistics, wording
 from verse_clients.curate.keymap import Keymap
 from verse_clients.curate.order import next_pair
 from verse_clients.curate.queue import Filter
-from verse_clients.curate.session import edit_distance
 from verse_clients.curate.wording import difference
-from verse_clients.decisions.journal import overall
 from verse_clients.decisions.sources import Item
+from verse_clients.decisions.tallies import overall
 from verse_clients.errors import InputError
 from verse_clients.generate.inputs import read_training
 from verse_clients.screening import Finding, Inspector

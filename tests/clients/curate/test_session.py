@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clients.curate.conftest import Clock, go_to_repeat, make_items, make_session
+from verse.decision_journal import open_journal
 from verse.records import Decision, JournalEntry, PairDecision
 from verse.replay import Replay
 from verse_clients.curate.queue import Filter
 from verse_clients.curate.session import CurationSession
-from verse_clients.curate.store import WindowState, open_journal
+from verse_clients.curate.store import WindowState
 from verse_clients.screening import Finding
 
 Step = Callable[[CurationSession], object]

@@ -5,20 +5,17 @@ from pathlib import Path
 import pytest
 
 from tests.clients.curate.conftest import make_session
+from verse.decision_journal import JournalError, LockedError, open_journal, read_journal
 from verse.records import Candidate, Undo
 from verse.replay import Replay, ReplayError
-from verse_clients.curate import LockedError
 from verse_clients.curate.queue import Filter
 from verse_clients.curate.store import (
     WindowState,
     fitting_geometry,
     keep_state,
-    open_journal,
     read_state,
     state_file,
 )
-from verse_clients.decisions import JournalError
-from verse_clients.decisions.journal import read_journal
 
 
 def test_a_decision_is_in_the_file_when_write_returns(tmp_path: Path) -> None:
@@ -46,7 +43,7 @@ def test_a_window_that_died_leaves_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     run_python(
         "import os, sys, pathlib\n"
-        "from verse_clients.curate.store import open_journal\n"
+        "from verse.decision_journal import open_journal\n"
         "store = open_journal(pathlib.Path(sys.argv[1]))\n"
         "os._exit(0)",
         path,
@@ -112,8 +109,8 @@ import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from verse.records import Candidate, Decision
-from verse_clients.curate.store import open_journal
-from verse_clients.decisions.journal import read_journal
+from verse.decision_journal import open_journal
+from verse.decision_journal import read_journal
 
 NO_LIMIT = resource.RLIM_INFINITY
 path = Path(sys.argv[1])

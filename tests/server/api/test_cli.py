@@ -39,7 +39,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[ServerConfig]:
 
 def test_the_defaults_are_those_of_the_config(started: list[ServerConfig]) -> None:
     assert runner.invoke(app, []).exit_code == 0
-    assert started == [ServerConfig()]
+    assert started == [ServerConfig(decisions=Path("decisions.jsonl").absolute())]
 
 
 EVERYTHING = ServerConfig(
@@ -52,6 +52,7 @@ EVERYTHING = ServerConfig(
     api_key="sesame",
     cors_origins=("https://a.example", "http://localhost:3000"),
     allowed_hosts=("a.example", "b.example"),
+    decisions=Path("kept.jsonl"),
 )
 
 
@@ -60,7 +61,7 @@ def test_every_option_reaches_the_config(started: list[ServerConfig]) -> None:
         "--model some/model --adapters mine --host 0.0.0.0 --port 0 --max-batch 4 "
         "--adapter-slots 2 --no-poem-prompt --no-store --api-key sesame "
         "--cors-origin https://a.example --cors-origin http://localhost:3000 "
-        "--allowed-host a.example --allowed-host b.example"
+        "--allowed-host a.example --allowed-host b.example --decisions kept.jsonl"
     )
     assert runner.invoke(app, options.split()).exit_code == 0
     assert started == [EVERYTHING]
@@ -79,9 +80,18 @@ def test_every_option_is_a_variable_too(started: list[ServerConfig]) -> None:
         "VERSE_CORS_ORIGIN": "https://a.example http://localhost:3000",
         "VERSE_ALLOWED_HOST": "a.example b.example",
         "VERSE_API_KEY": "sesame",
+        "VERSE_DECISIONS": "kept.jsonl",
     }
     assert runner.invoke(app, [], env=variables).exit_code == 0
     assert started == [EVERYTHING]
+
+
+def test_decisions_are_kept_beside_the_adapters_or_not_at_all(
+    started: list[ServerConfig], tmp_path: Path
+) -> None:
+    runner.invoke(app, ["--adapters", str(tmp_path / "adapters")])
+    runner.invoke(app, ["--no-decisions"])
+    assert [config.decisions for config in started] == [tmp_path / "decisions.jsonl", None]
 
 
 @pytest.mark.parametrize(

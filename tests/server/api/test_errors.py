@@ -109,7 +109,7 @@ def test_a_closed_engine_says_when_to_come_back() -> None:
     assert int(translate(EngineClosedError("Closed.")).headers["Retry-After"]) > 0
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/embeddings", "/nope", "/v1/chat"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/embeddings", "/nope", "/v1/chat"])
 def test_an_unknown_path_is_404(client: Client, path: str) -> None:
     response = client.get(path)
     assert response.status_code == 404

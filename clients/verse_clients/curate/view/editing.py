@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from tkinter import Event, Misc, TclError, Text, ttk
 
+from verse.decision_journal import edit_distance
 from verse_clients.curate.keymap import show_key
-from verse_clients.curate.session import edit_distance
 from verse_clients.curate.view import theme
 from verse_clients.curate.view.reading import scroll_by_bar
 from verse_clients.curate.view.theme import Fonts, Palette

@@ -12,7 +12,7 @@ from verse_clients.curate.view import theme
 from verse_clients.curate.view.looks import Looks
 from verse_clients.curate.view.theme import Fonts, Palette
 from verse_clients.curate.view.widgets import Dialog
-from verse_clients.decisions.journal import AcceptanceTally, overall
+from verse_clients.decisions.tallies import AcceptanceTally, overall
 
 
 class Plot(Canvas, ABC):

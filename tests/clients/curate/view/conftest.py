@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.clients.curate.conftest import make_session
+from verse.decision_journal import open_journal, read_journal
 from verse.records import JournalEntry
 from verse_clients.curate.app import CurationApp
 from verse_clients.curate.keymap import Keymap
-from verse_clients.curate.store import WindowState, open_journal, state_file
+from verse_clients.curate.store import WindowState, state_file
 from verse_clients.curate.view.main_window import MainWindow
-from verse_clients.decisions.journal import read_journal
 
 PROGRAMS = ("Xvfb", "openbox", "xdotool")
 VERSE = "import sys; from verse.cli import main; sys.exit(main(['curate', *sys.argv[1:]]))"

@@ -12,6 +12,7 @@ import pytest
 
 from tests.clients.curate.conftest import make_items
 from tests.clients.curate.view.conftest import Bench, MakeBench, Screen
+from verse.decision_journal import read_journal
 from verse.records import Candidate
 from verse_clients.curate.more import Written
 from verse_clients.curate.queue import Filter
@@ -21,7 +22,6 @@ from verse_clients.curate.view.pairs_window import PairsWindow
 from verse_clients.curate.view.statistics_window import StatisticsWindow
 from verse_clients.curate.view.theme import DARK, LIGHT
 from verse_clients.curate.view.widgets import Dialog
-from verse_clients.decisions.journal import read_journal
 from verse_clients.decisions.sources import Item
 from verse_clients.screening import Finding
 

@@ -1,37 +1,11 @@
-"""The journal of decisions: read, and counted. What counts of it is said by `verse.replay`.
-
-`verse curate` writes the journal; here it is only read.
-"""
+"""The decisions, counted. Which of them count is said by `verse.replay`."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from math import sqrt
-from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from verse import jsonl
-from verse.journal import read_entries
-from verse.records import Decision, JournalEntry
-from verse_clients.decisions import JournalError
-
-_DECODER = msgspec.json.Decoder(JournalEntry)
-
-
-def read_journal(path: Path) -> list[JournalEntry]:
-    """Read a journal without touching it; a last line that was cut off is passed over.
-
-    Raises:
-        JournalError: the file is missing or holds something else.
-    """
-    try:
-        return read_entries(path, _DECODER)
-    except jsonl.JsonlError as error:
-        raise JournalError(f"{error} It holds no decisions.") from error
-    except OSError as error:
-        raise JournalError(f"{path} cannot be read: {error.strerror}.") from error
-
+from verse.records import Decision
 
 _Z = 1.959964  # 95 %
 _COLUMN = {"accept": 0, "edit": 1, "reject": 2}

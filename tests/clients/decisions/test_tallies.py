@@ -1,4 +1,4 @@
-from verse_clients.decisions.journal import overall, wilson
+from verse_clients.decisions.tallies import overall, wilson
 
 
 def test_wilsons_interval_matches_the_published_example() -> None:

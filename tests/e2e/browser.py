@@ -1,0 +1,97 @@
+"""A real Chromium, the distribution's own, and what tests say to the page in it."""
+
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+WAIT_MS = 8_000.0
+"""Only keeps a test from hanging."""
+
+expect.set_options(timeout=WAIT_MS)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for a module. Its event loop runs as long as it does, so no other module gets it."""
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip("there is no Chromium here; on Debian install the package chromium")
+    as_root = ["--no-sandbox"] if os.name == "posix" and os.getuid() == 0 else []
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=program, args=[*as_root, "--disable-dev-shm-usage", "--disable-gpu"]
+        )
+        yield started
+        started.close()
+
+
+@contextmanager
+def tab(browser: Browser, **options: Any) -> Generator[Page, None, None]:
+    """A tab of a browser that remembers nothing; a script that fails makes the test fail."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    faults: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        # A refusal that the page expects is logged by the browser as well.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            faults.append(message.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page
+    context.close()
+    assert faults == []
+
+
+def set_up(*columns: str, theme: str = "河", **fields: object) -> str:
+    """What stands behind the address of a set-up."""
+    values = {"theme": theme, "seed": 7, "max": 40} | fields
+    return f"/#{urlencode([*values.items(), *(('c', column) for column in columns)])}"
+
+
+def write(page: Page) -> None:
+    """Let all columns be written."""
+    page.get_by_role("button", name="Write", exact=True).click()
+    finished(page)
+
+
+def finished(page: Page) -> None:
+    """Wait until nothing is being written."""
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+    expect(page.locator("[data-state=writing]")).to_have_count(0)
+
+
+def poems(page: Page) -> list[str]:
+    """The texts, as they are shown."""
+    return page.locator("div.poem").evaluate_all("boxes => boxes.map(box => box.textContent)")
+
+
+def column(page: Page, number: int) -> Locator:
+    """A column by its place, from 1."""
+    return page.locator(".column").nth(number - 1)
+
+
+def serious_faults(page: Page) -> list[str]:
+    """What axe-core finds that keeps people out."""
+    found = Axe().run(page)
+    return [
+        f"{each['id']}: {each['nodes'][0]['html']}"
+        for each in found.response["violations"]
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
+def journal_of(adapters: Path) -> Path:
+    """Where the server keeps decisions unless it is told otherwise."""
+    return adapters.with_name("decisions.jsonl")
