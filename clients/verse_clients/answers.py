@@ -45,3 +45,30 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """The base at the root of the line; None where the server does not know adapters."""
     checkpoints: tuple[ServedCheckpoint, ...] = ()
     digest: str | None = None
+
+
+class Tokenized(msgspec.Struct, frozen=True, kw_only=True):
+    """A text's or a conversation's tokens, as our own server and vLLM give them."""
+
+    tokens: tuple[int, ...]
+    max_model_len: int
+    """Tokens of prompt and answer together that the model can bear."""
+
+
+class ScoredPrompt(NamedTuple):
+    """A prompt's own tokens, and how likely each is after those before it."""
+
+    text: str
+    """As the tokens spell it."""
+    offsets: tuple[int, ...]
+    """Where each token begins in the text."""
+    logprobs: tuple[float | None, ...]
+    """In nats; None for the first."""
+
+
+class ScoredPrompts(NamedTuple):
+    """Some prompts by one model."""
+
+    prompts: tuple[ScoredPrompt, ...]
+    num_tokens: int
+    fingerprint: str | None

@@ -14,11 +14,19 @@ from urllib.parse import urlsplit
 
 import msgspec
 import openai
+from openai.types import Completion
 from openai.types.chat import ChatCompletion
 from openai.types.model import Model
 
 from verse.prompt import Message
-from verse_clients.answers import Answer, AnswerPart, ServedModel
+from verse_clients.answers import (
+    Answer,
+    AnswerPart,
+    ScoredPrompt,
+    ScoredPrompts,
+    ServedModel,
+    Tokenized,
+)
 from verse_clients.errors import (
     BadRequestError,
     BrokenServerError,
@@ -252,6 +260,43 @@ class AsyncServer:
                 )
             )
 
+    async def tokenize(self, model: str, messages: Sequence[Message]) -> Tokenized:
+        """The tokens of a conversation in the model's own frame, an answer opened at its end.
+
+        Raises:
+            ServerError: see there; OpenAI's own servers, for one, do not tell.
+        """
+        return await self._tokenize({"model": model, "messages": _wire(messages)})
+
+    async def tokenize_text(self, text: str) -> Tokenized:
+        """The tokens of a text with no frame; raises as `tokenize`."""
+        return await self._tokenize({"prompt": text, "add_special_tokens": False})
+
+    async def _tokenize(self, body: dict[str, object]) -> Tokenized:
+        url = self.base_url.rstrip("/").removesuffix("/v1") + "/tokenize"
+        with _translating(self.base_url, "tokens"):
+            return msgspec.convert(
+                await self._client.post(url, cast_to=object, body=body), Tokenized
+            )
+
+    async def score(self, model: str, prompts: Sequence[Sequence[int]]) -> ScoredPrompts:
+        """How likely a model finds the tokens of prompts; writes nothing.
+
+        Raises:
+            ServerError: see there; many servers echo no log-probabilities.
+        """
+        with _translating(self.base_url, "log-probabilities of a prompt"):
+            return _scored(
+                await self._client.completions.create(
+                    model=model,
+                    prompt=[[*prompt] for prompt in prompts],
+                    max_tokens=0,
+                    echo=True,
+                    logprobs=0,
+                ),
+                len(prompts),
+            )
+
     async def close(self) -> None:
         """Let go of the connections."""
         await self._client.close()
@@ -315,6 +360,24 @@ def _answers(completion: ChatCompletion) -> list[Answer]:
     if not answers:
         raise IndexError("the completion has no choices")
     return answers
+
+
+def _scored(completion: Completion, num_prompts: int) -> ScoredPrompts:
+    """All prompts of a completion that echoes them.
+
+    Raises:
+        ValueError: log-probabilities are missing.
+    """
+    found = [(choice.text, choice.logprobs) for choice in completion.choices]
+    prompts = tuple(
+        ScoredPrompt(text, tuple(logprobs.text_offset or ()), tuple(logprobs.token_logprobs or ()))
+        for text, logprobs in found
+        if logprobs is not None
+    )
+    if len(prompts) < num_prompts:
+        raise ValueError("no log-probabilities")
+    tokens = completion.usage.prompt_tokens if completion.usage else 0
+    return ScoredPrompts(prompts, tokens, completion.system_fingerprint)
 
 
 @contextmanager

@@ -154,6 +154,24 @@ class RubricScores(msgspec.Struct, frozen=True, kw_only=True):
     emotional_resonance: CriterionScore
 
 
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure and its standard error."""
+
+    value: float
+    error: float
+
+
+class LikelihoodScores(msgspec.Struct, frozen=True, kw_only=True):
+    """What log-probabilities say of one poem: means over its tokens, in nats."""
+
+    theme_adherence: Measured | None = None
+    """How much likelier under its theme than under others; None where a run has no others."""
+    fluency: Measured
+    """Its log-probability under the base."""
+    voice: Measured | None = None
+    """How much likelier to the adapter that wrote it than to the base; None where there is none."""
+
+
 class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """One answer of one judge. An answer that could not be used is kept, and scores nothing."""
 
@@ -177,6 +195,8 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     """Rubric: of the only candidate."""
     ranking: tuple[str, ...] | None = None
     """Comparison: ids from best to worst."""
+    likelihood: LikelihoodScores | None = None
+    """Of the only candidate, by a judge that is not asked but computed."""
     format: AnswerFormat | None = None
     """The form that the server took; None if it took none."""
     reply: str = ""

@@ -87,6 +87,8 @@ class Script:
     """If set, other keys get a 401."""
     strict_models: bool = True
     """Whether a model that is not listed gets a 404."""
+    context: int | None = None
+    """If set, `/tokenize` answers, as our own server's and vLLM's does."""
     seconds: float = 0.0
     """How long an answer takes."""
     gate: threading.Event | None = None
@@ -197,6 +199,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize" and self.fake.script.context is not None:
+            self._tokenize(body, self.fake.script.context)
+            return
+        if not self.path.endswith("/chat/completions"):
+            self._error(Failure(404, f"Nothing is at {self.path}.", "unknown_url"))
+            return
         self.fake.begin(body, {name.lower(): value for name, value in self.headers.items()})
         answered = False
         try:
@@ -222,6 +230,14 @@ class _Handler(BaseHTTPRequestHandler):
         reply = Reply(answer) if isinstance(answer, str) else answer
         self._send(200, _completion(body, reply))
         return True
+
+    def _tokenize(self, body: Body, context: int) -> None:
+        """A token a character; as our own server, none of what is too long."""
+        tokens = [ord(char) for turn in body["messages"] for char in turn["content"]]
+        if len(tokens) > context:
+            self._error(Failure(400, "too long", "context_length_exceeded"))
+        else:
+            self._send(200, {"count": 1, "max_model_len": context, "tokens": tokens})
 
     def _may_pass(self) -> bool:
         """Wait at the gate; False if the server stops meanwhile."""

@@ -4,17 +4,16 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.clients.fake_openai import Body, FakeOpenAI, Script, model
 from tests.e2e.conftest import ROOT, VERSE, Serve
 from verse.decision_journal import open_journal
 from verse_clients.curate.session import CurationSession
 from verse_clients.decisions.sources import read_items
+from verse_clients.judge.ranked import read_ranked
 
 # Short: two steps teach nothing, but take every part of the way.
 TRAIN = '["--model", "MODEL", "--iters", "2", "--batch-size", "2", "--save-every", "2"]'
@@ -54,21 +53,10 @@ def decide(poems: Path) -> None:
     assert store.close()
 
 
-def judged(_: Body) -> str:
-    """verse-tiny cannot judge: a question is longer than its context."""
-    criteria = ("theme_adherence", "poetic_quality", "fluency", "emotional_resonance")
-    return json.dumps({"reasoning": "好", **dict.fromkeys(criteria, 3)}, ensure_ascii=False)
-
-
-@pytest.fixture
-def judge() -> Iterator[FakeOpenAI]:
-    with FakeOpenAI(script=Script(write=judged, models=[model("judge")])) as server:
-        yield server
-
-
-def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served(
-    serve: Serve, judge: FakeOpenAI, tmp_path: Path
+def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served_without_any_key(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     folder = tmp_path / "poet"
     (folder / "data").mkdir(parents=True)
     shutil.copytree(ROOT / "adapters" / "xuzhimo", folder / "adapters" / "xuzhimo")
@@ -79,15 +67,13 @@ def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served(
     served = serve(adapters=folder / "adapters")
 
     verse(folder, "data", "split")
-    start = ("refine", "start", "--adapters", "xuzhimo", "-n", "2", "--judge", "judge")
+    start = ("refine", "start", "--adapters", "xuzhimo", "-n", "2")
     verse(folder, *start, "--base-url", served.base_url)
     plan = folder / "rounds" / "01" / "plan.toml"
     text = plan.read_text("utf-8")
     for key, value in (
         ("train = []", f"train = {TRAIN.replace('MODEL', str(ROOT / 'models' / 'verse-tiny'))}"),
         ("generate = []", 'generate = ["--max-tokens", "120"]'),
-        ("judge = []", 'judge = ["--compare", "none"]'),
-        ('base_url = ""', f'base_url = "{judge.base_url}"'),
     ):
         assert text.count(key) == 1
         text = text.replace(key, value)
@@ -96,7 +82,10 @@ def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served(
     asked = verse(folder, "refine")
     queue = re.search(r"verse curate (\S+)", asked)
     assert queue is not None, asked
-    assert judge.num_calls == len(read_items([folder / queue[1]]))
+    ranked = read_ranked(folder / queue[1])
+    assert [judge.outcomes for judge in ranked.judges] == [{"judged": len(ranked.poems)}]
+    assert all(poem.likelihood and poem.likelihood.voice for poem in ranked.poems)
+    assert [poem.rank for poem in ranked.poems] == [*range(1, len(ranked.poems) + 1)]
     decide(folder / queue[1])
     assert "rounds/01 is complete" in verse(folder, "refine")
 

@@ -51,7 +51,12 @@ class JudgeFlags(OptionGroup):
 
     judges: Annotated[
         list[str] | None,
-        flag("A model that judges; again for another opinion.", "--judge", shown="base"),
+        flag(
+            "A model that judges; again for another opinion. likelihood asks none: it computes "
+            "log-probabilities on verse serve.",
+            "--judge",
+            shown="base",
+        ),
     ] = None
     base_urls: Annotated[
         list[str] | None,

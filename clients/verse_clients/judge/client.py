@@ -21,10 +21,11 @@ import msgspec
 
 from verse.prompt import Message
 from verse.records import AnswerFormat, Judgment
-from verse_clients.answers import Answer, ServedModel
+from verse_clients.answers import Answer, ServedModel, Tokenized
 from verse_clients.errors import (
     BadRequestError,
     BrokenServerError,
+    InputError,
     NoCompletionError,
     QuotaError,
     RateLimitedError,
@@ -36,7 +37,8 @@ from verse_clients.errors import (
 )
 from verse_clients.judge.costs import Budget, Price, most_tokens
 from verse_clients.judge.judgments import Judgments
-from verse_clients.judge.prompts import JudgeSampling, Kind, Question, key_of
+from verse_clients.judge.prompts import LIKELY_ANSWER, JudgeSampling, Kind, Question, key_of
+from verse_clients.judge.ranked import LIKELIHOOD
 from verse_clients.judge.replies import read_ranking, read_scores, schema_of
 from verse_clients.retries import RetryPolicy
 
@@ -52,6 +54,7 @@ _OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeo
 """Errors that may concern one question alone."""
 _MAY_COST = (NoCompletionError, ServerTimeoutError)
 """Errors after which the server may have done, and charged for, the work."""
+_SHORT = (Message("user", "诗"),)
 _FAILED_IN_A_ROW = 5
 """So many without an answer between them are the server's trouble, not the poems'."""
 
@@ -153,6 +156,10 @@ class ChatServer(ModelLister, Protocol):
         """One answer."""
         ...
 
+    async def tokenize(self, model: str, messages: Sequence[Message]) -> Tokenized:
+        """The tokens of a conversation, and how many the model can bear."""
+        ...
+
 
 class JudgeContext(NamedTuple):
     """What all judges of a run share."""
@@ -214,6 +221,36 @@ class Judge:
         except NOT_NOW:
             return
         self._is_identified = True
+
+    async def check_context(self, questions: Sequence[Question]) -> None:
+        """See that the model can bear questions of these lengths, where its server tells.
+
+        Raises:
+            InputError: it cannot.
+        """
+        for question in questions:
+            try:
+                context, tokens = await self._measured(question)
+            except ServerError:
+                return  # few servers tell; what goes wrong is said when they are asked
+            needed = tokens + LIKELY_ANSWER[question.kind]
+            if needed > context:
+                raise InputError(
+                    f"The judge {self.name} at {self.server.base_url} has a context of {context} "
+                    f"tokens, and a {question.kind} question with its answer takes {needed} or "
+                    f"more; name another --judge, or --judge {LIKELIHOOD}."
+                )
+
+    async def _measured(self, question: Question) -> tuple[int, int]:
+        """The model's context, and the tokens of a question: at least so many."""
+        try:
+            found = await self.server.tokenize(self.model, question.messages)
+        except BadRequestError as error:
+            if error.code != "context_length_exceeded":
+                raise
+            context = (await self.server.tokenize(self.model, _SHORT)).max_model_len
+            return context, context + 1
+        return found.max_model_len, len(found.tokens)
 
     def known(self, question: Question) -> Judgment | None:
         """The answer to a question that was asked before."""

@@ -13,6 +13,8 @@ from verse.terminal import counted
 from verse_clients.errors import InputError
 from verse_clients.judge.client import Judge, JudgeContext
 from verse_clients.judge.costs import FREE, Price, price_of
+from verse_clients.judge.log_probabilities import LikelihoodJudge
+from verse_clients.judge.ranked import LIKELIHOOD
 from verse_clients.openai_client import AsyncServer
 from verse_clients.options import JUDGE_CONCURRENCY
 from verse_clients.retries import RetryPolicy
@@ -94,6 +96,7 @@ class JudgePool:
         self._connection = connection
         self._tell = tell
         self._specs = named
+        self._policies: dict[str, RetryPolicy] = {}
         servers = [self._server(spec) for spec in named]
         self.resolved = [
             ResolvedJudge(name, spec.model, server, self._price(spec, server))
@@ -102,8 +105,7 @@ class JudgePool:
 
     def judges(self, context: JudgeContext) -> list[Judge]:
         """The judges at a context. Those of one server wait for it together."""
-        servers = {judge.server.base_url: judge.server for judge in self.resolved}
-        retries = {base_url: self._retries(server) for base_url, server in servers.items()}
+        retries = self._all_retries()
         return [
             Judge(
                 judge.name,
@@ -115,7 +117,25 @@ class JudgePool:
                 concurrency=self._concurrency(judge.server),
             )
             for judge in self.resolved
+            if judge.name != LIKELIHOOD
         ]
+
+    def likelihood(self, context: JudgeContext) -> LikelihoodJudge | None:
+        """The judge that is not asked but has log-probabilities computed, if it is named."""
+        retries = self._all_retries()
+        return next(
+            (
+                LikelihoodJudge(
+                    judge.server,
+                    context,
+                    retries[judge.server.base_url],
+                    concurrency=self._concurrency(judge.server),
+                )
+                for judge in self.resolved
+                if judge.name == LIKELIHOOD
+            ),
+            None,
+        )
 
     def check_limit(self, max_cost: float | None) -> None:
         """See that all prices are known if dollars are counted.
@@ -152,7 +172,15 @@ class JudgePool:
     def _price(self, spec: JudgeSpec, server: AsyncServer) -> Price | None:
         if self._connection.price is not None:
             return self._connection.price
-        return FREE if server.is_local else price_of(spec.model, server.base_url)
+        is_own = server.is_local or spec.model == LIKELIHOOD
+        return FREE if is_own else price_of(spec.model, server.base_url)
+
+    def _all_retries(self) -> dict[str, RetryPolicy]:
+        """One policy a server, by its address: whoever asks it waits for it together."""
+        servers = {judge.server.base_url: judge.server for judge in self.resolved}
+        for base_url, server in servers.items():
+            self._policies.setdefault(base_url, self._retries(server))
+        return self._policies
 
     def _retries(self, server: AsyncServer) -> RetryPolicy:
         return RetryPolicy(
@@ -171,6 +199,8 @@ class JudgePool:
 def _names(named: Sequence[JudgeSpec], servers: Sequence[AsyncServer]) -> list[str]:
     """The model, and where it is if several servers have it."""
     times = Counter(spec.model for spec in named)
+    if times[LIKELIHOOD] > 1:
+        raise InputError(f"--judge {LIKELIHOOD} is given twice; one server computes it.")
     names = [
         spec.model if times[spec.model] == 1 else f"{spec.model} at {server.base_url}"
         for spec, server in zip(named, servers, strict=True)

@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from verse.records import Decision
 from verse.replay import Replay, is_blind
 from verse.similarity import normalise
-from verse_clients.judge.ranked import CRITERIA, Comparison, Ranked, RankedPoem, total
+from verse_clients.judge.ranked import (
+    CRITERIA,
+    LIKELIHOOD,
+    MEASURES,
+    Comparison,
+    Interval,
+    Ranked,
+    RankedPoem,
+    total,
+)
 
 _stats = cast(Any, scipy.stats)  # has no types
 
@@ -260,9 +269,10 @@ def scorers(
     dice = {poem.candidate.id: rng.random() for poem in ranked.poems}
     numbers: dict[tuple[str, Kind], Number] = {
         (FINAL, "judge"): lambda poem: poem.score,
-        ("rubric total", "judge"): lambda poem: poem.total,
+        ("rubric total", "judge"): lambda poem: poem.total if poem.rubric else None,
         **{(name, "judge"): number for name, number in totals(ranked).items()},
         **{(name, "criterion"): _criterion(name) for name in CRITERIA},
+        **{(f"{LIKELIHOOD} {name}", "criterion"): _measure(name) for name in MEASURES},
         ("longest", "baseline"): length_of,
         ("shortest", "baseline"): lambda poem: -length_of(poem),
         ("random", "baseline"): lambda poem: dice[poem.candidate.id],
@@ -296,6 +306,8 @@ def totals(ranked: Ranked) -> dict[str, Number]:
 
 def total_of(ranked: Ranked, judge: str) -> Number:
     """One judge's total by the ranking's weights."""
+    if judge == LIKELIHOOD:
+        return lambda poem: poem.likelihood.total if poem.likelihood else None
 
     def number(poem: RankedPoem) -> float | None:
         scores = poem.by_judge.get(judge)
@@ -306,3 +318,11 @@ def total_of(ranked: Ranked, judge: str) -> Number:
 
 def _criterion(name: str) -> Number:
     return lambda poem: None if poem.rubric is None else float(getattr(poem.rubric, name))
+
+
+def _measure(name: str) -> Number:
+    def number(poem: RankedPoem) -> float | None:
+        found: Interval | None = getattr(poem.likelihood, name) if poem.likelihood else None
+        return None if found is None else found[0]
+
+    return number

@@ -8,20 +8,24 @@ answers it had. At the end there is one row a poem, in the order of their ranks.
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from verse.records import Candidate, Judgment, Poem
 from verse.terminal import counted
 from verse_clients.judge.client import Judge
-from verse_clients.judge.costs import BudgetSpentError
+from verse_clients.judge.costs import FREE, BudgetSpentError, Price
+from verse_clients.judge.likelihood import rank_intervals, standardised, surprises
+from verse_clients.judge.log_probabilities import BASE, Contrast, LikelihoodJudge, contrasts
 from verse_clients.judge.prompts import MAX_BATCH, Language, Question, make_question, read_prompt
 from verse_clients.judge.ranked import (
     Comparison,
     JudgeSummary,
     Ranked,
     RankedPoem,
+    StandardScores,
     Use,
     Weights,
     exclusion,
@@ -40,6 +44,7 @@ from verse_clients.judge.ranking import (
     num_comparisons,
     num_groups,
     positions,
+    with_intervals,
 )
 from verse_clients.screening import Finding
 
@@ -75,11 +80,13 @@ class JudgingPipeline:
         examples: Sequence[Poem],
         options: PipelineOptions,
         expect: Callable[[int], object],
+        likelihood: LikelihoodJudge | None = None,
     ) -> None:
         """Nothing is asked yet.
 
         Args:
             judges: Who is asked; each the same.
+            likelihood: Who computes how likely the poems are; None if nobody does.
             poems: What no filter left out.
             examples: Poems that show the poet's taste.
             options: How.
@@ -90,7 +97,10 @@ class JudgingPipeline:
         self._examples = examples
         self._options = options
         self._expect = expect
-        self._judgments: dict[str, list[Judgment]] = {judge.name: [] for judge in judges}
+        self._likelihood = likelihood
+        self.computed: dict[str, StandardScores] = {}
+        """What log-probabilities say of the poems, by id."""
+        self._judgments: dict[str, list[Judgment]] = {name: [] for name in self._names()}
         self.rubric = Rubric(options.weights)
         self.comparisons: list[Comparison] = []
         self.contested: list[str] = []
@@ -107,6 +117,22 @@ class JudgingPipeline:
         prompt = read_prompt("ranking", self._options.language)
         return make_question(prompt, [self._poems[id_] for id_ in batch], self._examples)
 
+    def usual_questions(self) -> list[Question]:
+        """One of each kind that will be asked, of usual length; none if there are no poems."""
+        by_length = sorted(self._poems, key=lambda id_: len(self._poems[id_].text))
+        middle = len(by_length) // 2
+        prompt = read_prompt("rubric", self._options.language)
+        chosen = [self._poems[id_] for id_ in by_length[middle : middle + 1]]
+        found = [make_question(prompt, [poem], self._examples) for poem in chosen]
+        if self._options.rounds and len(by_length) > 1:
+            start = max(0, middle - self._options.size // 2)
+            found.append(self.ranking_question(by_length[start : start + self._options.size]))
+        return found
+
+    def contrasts(self) -> list[Contrast]:
+        """What log-probabilities are computed of."""
+        return contrasts(list(self._poems.values()), self._options.seed)
+
     async def score_all(self) -> None:
         """Ask every judge about every poem.
 
@@ -114,11 +140,38 @@ class JudgingPipeline:
             ServerError: asking on makes no sense.
             OutputError: the disk refuses.
         """
+        await self._compute_all()
         questions = self.rubric_questions()
         asked = [(judge, question) for judge in self._judges for question in questions]
         for judge, judgment in await self._ask_all(asked):
             if judgment.scores is not None:
                 self.rubric.add(judge.name, judgment.candidates[0], judgment.scores)
+
+    async def _compute_all(self) -> None:
+        """Have log-probabilities computed, if any judge does that."""
+        judge = self._likelihood
+        if judge is None or not self._poems:
+            return
+        poems = list(self._poems.values())
+        asked = self.contrasts()
+        self._expect(sum(judge.known(contrast) is None for contrast in asked))
+        answers = await _all(judge.judge(contrast) for contrast in asked)
+        found = [answer for answer in answers if answer is not None]
+        self.not_asked += len(asked) - len(found)
+        self._judgments[judge.name] += found
+        scores = {each.candidates[0]: each.likelihood for each in found if each.likelihood}
+        self.computed = standardised(scores, surprises(poems, self._options.seed))
+        for id_, computed in self.computed.items():
+            self.rubric.add_total(id_, computed.total)
+
+    def computed_intervals(self) -> dict[str, tuple[int, int]]:
+        """Where ranks lie by log-probabilities alone; none if a judge was asked as well."""
+        return {} if self._judges else rank_intervals(self.computed, self._options.seed)
+
+    def voiceless(self) -> int:
+        """Poems of an adapter for which no gain over the base could be computed."""
+        by_adapter = [id_ for id_ in self.computed if self._poems[id_].adapter is not None]
+        return sum(self.computed[id_].voice is None for id_ in by_adapter)
 
     async def compare(self) -> None:
         """Let every judge order what is contested, round by round.
@@ -128,6 +181,8 @@ class JudgingPipeline:
             OutputError: the disk refuses.
         """
         how = self._options
+        if not self._judges:
+            return
         self.contested = contested_poems(self.rubric.totals(), how.keep, how.margin)
         shown: dict[str, list[Batch]] = defaultdict(list)
         for number in range(how.rounds):
@@ -161,7 +216,16 @@ class JudgingPipeline:
 
     def summaries(self) -> tuple[JudgeSummary, ...]:
         """Each judge, and what became of its questions."""
-        return tuple(_summary(judge, self._judgments[judge.name]) for judge in self._judges)
+        computed = self._likelihood
+        rows = [
+            *([(computed.name, BASE, computed.server.base_url, FREE)] if computed else []),
+            *((j.name, j.model, j.server.base_url, j.price) for j in self._judges),
+        ]
+        return tuple(_summary(*row, self._judgments[row[0]]) for row in rows)
+
+    def _names(self) -> list[str]:
+        computed = [self._likelihood.name] if self._likelihood else []
+        return [*computed, *(judge.name for judge in self._judges)]
 
     def prompts(self) -> tuple[str, ...]:
         """Names of the instructions that were used."""
@@ -202,12 +266,8 @@ class JudgingPipeline:
     ) -> list[tuple[Judge, Judgment]]:
         """All answers, in the order of the questions; without those a limit did not allow."""
         self._expect(sum(judge.known(question) is None for judge, question in asked))
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._ask(judge, question)) for judge, question in asked]
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        answers = zip((judge for judge, _ in asked), (task.result() for task in tasks), strict=True)
+        given = await _all(self._ask(judge, question) for judge, question in asked)
+        answers = zip((judge for judge, _ in asked), given, strict=True)
         answered = [(judge, judgment) for judge, judgment in answers if judgment is not None]
         self.not_asked += len(asked) - len(answered)
         for judge, judgment in answered:
@@ -221,14 +281,25 @@ class JudgingPipeline:
             return None
 
 
-def _summary(judge: Judge, judgments: Sequence[Judgment]) -> JudgeSummary:
+async def _all(asked: Iterable[Coroutine[Any, Any, Judgment | None]]) -> list[Judgment | None]:
+    """All answers, in their order; the first error ends the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in asked]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _summary(
+    name: str, model: str, base_url: str, price: Price | None, judgments: Sequence[Judgment]
+) -> JudgeSummary:
     prompt_tokens = sum(each.prompt_tokens for each in judgments)
     completion_tokens = sum(each.completion_tokens for each in judgments)
-    price = judge.price
     return JudgeSummary(
-        name=judge.name,
-        model=judge.model,
-        server=judge.server.base_url,
+        name=name,
+        model=model,
+        server=base_url,
         format=next((each.format for each in judgments if each.format), None),
         outcomes=dict(sorted(Counter(each.outcome for each in judgments).items())),
         prompt_tokens=prompt_tokens,
@@ -251,15 +322,15 @@ def assemble(
         pipeline: What was said about the others.
         uses: What poems were used for beside being judged.
     """
-    ranked_positions = positions(pipeline.rubric.totals(), pipeline.fitted())
+    ranked_positions = with_intervals(
+        positions(pipeline.rubric.totals(), pipeline.fitted()), pipeline.computed_intervals()
+    )
     orders = [each.ranking for each in pipeline.comparisons]
     compared = num_comparisons(orders)
     rows = [
         RankedPoem(candidate=poem, filtered=exclusion(filtered[poem.id]), seen=uses.get(poem.id))
         if poem.id not in ranked_positions
-        else _row(
-            poem, pipeline.rubric, ranked_positions[poem.id], compared[poem.id], uses.get(poem.id)
-        )
+        else _row(poem, pipeline, ranked_positions[poem.id], compared[poem.id], uses.get(poem.id))
         for poem in poems
     ]
     reasons = Counter(found.reason for found in filtered.values() if found)
@@ -275,8 +346,13 @@ def assemble(
 
 
 def _row(
-    poem: Candidate, rubric: Rubric, position: RankedPosition, compared: int, use: Use | None
+    poem: Candidate,
+    pipeline: JudgingPipeline,
+    position: RankedPosition,
+    compared: int,
+    use: Use | None,
 ) -> RankedPoem:
+    rubric = pipeline.rubric
     by_judge = rubric.by_judge(poem.id)
     low, high = position.interval or (None, None)
     return RankedPoem(
@@ -287,8 +363,9 @@ def _row(
         rank_high=high,
         disagreement=rubric.disagreement(poem.id),
         total=rubric.total(poem.id),
-        rubric=mean_scores(by_judge.values()),
+        rubric=mean_scores(by_judge.values()) if by_judge else None,
         by_judge=by_judge,
+        likelihood=pipeline.computed.get(poem.id),
         strength=position.strength,
         num_comparisons=compared,
         seen=use,
@@ -305,6 +382,11 @@ def _notes(pipeline: JudgingPipeline, orders: Sequence[Sequence[str]]) -> list[s
     if troubles := pipeline.troubles():
         found = ", ".join(f"{count} {name}" for name, count in sorted(troubles.items()))
         notes.append(f"Unusable answers: {found}.")
+    if voiceless := pipeline.voiceless():
+        notes.append(
+            f"The voice of {counted(voiceless, 'poem')} is unknown: the adapter that wrote "
+            f"{'it' if voiceless == 1 else 'them'} is not served, or has other weights now."
+        )
     notes += [
         f"The answers of {name} come from {count} versions of its model, by system_fingerprint."
         for name, count in pipeline.changed_models().items()

@@ -32,6 +32,8 @@ Kind = Literal["rubric", "ranking"]
 Language = Literal["zh", "en"]
 
 VERSION = 1
+LIKELY_ANSWER: dict[Kind, int] = {"rubric": 220, "ranking": 260}
+"""Tokens that judges without hidden reasoning write."""
 _SECTION = re.compile(r"^<!-- (\w+) -->\n", re.MULTILINE)
 _FIELD = re.compile(r"\{(\w+)\}")
 

@@ -18,6 +18,8 @@ from verse_clients.screening import Finding, Reason
 CRITERIA = tuple(RubricScores.__struct_fields__)
 """Names, in the order of the record."""
 HIGHEST = 5.0
+LIKELIHOOD = "likelihood"
+"""Name of the judge that is no model to be asked: it computes log-probabilities."""
 
 Weight = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -35,6 +37,21 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     poetic_quality: Weight = 1.0
     fluency: Weight = 1.0
     emotional_resonance: Weight = 1.0
+
+
+MEASURES = ("theme_adherence", "fluency", "voice", "surprise")
+"""What `--judge likelihood` measures."""
+
+
+class StandardScores(msgspec.Struct, frozen=True, kw_only=True):
+    """What log-probabilities say of one poem, in standard deviations of the run's poems."""
+
+    theme_adherence: Interval | None
+    fluency: Interval | None
+    voice: Interval | None
+    surprise: Interval | None
+    total: float
+    """0 to 5: of their mean, by the normal distribution."""
 
 
 class MeanScores(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +154,8 @@ class RankedPoem(msgspec.Struct, frozen=True, kw_only=True):
     """The judges' mean weighted total of the rubric."""
     rubric: MeanScores | None = None
     by_judge: dict[str, RubricScores] = {}
+    likelihood: StandardScores | None = None
+    """By `--judge likelihood`."""
     strength: float | None = None
     """Logits, from comparisons."""
     num_comparisons: int = 0

@@ -164,10 +164,15 @@ class Rubric:
         """Know nothing yet."""
         self.weights = weights
         self._scores: dict[str, dict[str, RubricScores]] = {}
+        self._computed: dict[str, float] = {}
 
     def add(self, judge: str, poem: str, scores: RubricScores) -> None:
         """Take in one judge's scores for one poem."""
         self._scores.setdefault(poem, {})[judge] = scores
+
+    def add_total(self, poem: str, total_: float) -> None:
+        """Take in a total that was computed, 0 to 5; it counts like one judge's."""
+        self._computed[poem] = total_
 
     def by_judge(self, poem: str) -> dict[str, RubricScores]:
         """The scores of all judges that gave some."""
@@ -175,15 +180,20 @@ class Rubric:
 
     def totals(self) -> dict[str, float]:
         """The mean total of each poem that any judge scored."""
-        return {poem: self.total(poem) for poem in self._scores}
+        return {poem: self.total(poem) for poem in {**self._scores, **self._computed}}
 
     def total(self, poem: str) -> float:
         """The mean total of a poem that some judge scored."""
-        return total(mean_scores(self._scores[poem].values()), self.weights)
+        asked = self.by_judge(poem)
+        mean = total(mean_scores(asked.values()), self.weights) if asked else 0.0
+        if poem not in self._computed:
+            return mean
+        return (mean * len(asked) + self._computed[poem]) / (len(asked) + 1)
 
     def disagreement(self, poem: str) -> float | None:
         """Standard deviation of the judges' totals; None for fewer than two."""
         totals = [total(scores, self.weights) for scores in self.by_judge(poem).values()]
+        totals += [self._computed[poem]] if poem in self._computed else []
         return pstdev(totals) if len(totals) > 1 else None
 
 
@@ -215,6 +225,16 @@ def positions(totals: Mapping[str, float], fitted: Fit | None) -> dict[str, Rank
         interval = (ahead + low, ahead + high)
         found[id_] = RankedPosition(ahead + rank, score, interval, float(strength))
     return found
+
+
+def with_intervals(
+    found: Mapping[str, RankedPosition], intervals: Mapping[str, tuple[int, int]]
+) -> dict[str, RankedPosition]:
+    """Positions, with intervals for the poems that were not compared and have one."""
+    return {
+        id_: position._replace(interval=position.interval or intervals.get(id_))
+        for id_, position in found.items()
+    }
 
 
 def fit_contested(

@@ -30,9 +30,11 @@ from verse_clients.judge.client import NOT_NOW, Judge, JudgeContext, identity_of
 from verse_clients.judge.costs import FREE, AnswerTally, Budget, Price, likely_tokens
 from verse_clients.judge.judges import ConnectionOptions, JudgePool, JudgeSpec, ResolvedJudge
 from verse_clients.judge.judgments import Judgments, given, identities, read_judgments
+from verse_clients.judge.log_probabilities import Contrast
 from verse_clients.judge.pipeline import JudgingPipeline, PipelineOptions, assemble
-from verse_clients.judge.prompts import JudgeSampling, Question, key_of
+from verse_clients.judge.prompts import LIKELY_ANSWER, JudgeSampling, Question, key_of
 from verse_clients.judge.ranked import (
+    LIKELIHOOD,
     LearnedWeights,
     Ranked,
     Use,
@@ -48,8 +50,6 @@ from verse_clients.screening import MIN_CHARACTERS, judge_screen
 MAX_EXAMPLES = 8
 
 
-_LIKELY_ANSWER = {"rubric": 220, "ranking": 260}
-"""Tokens that judges without hidden reasoning write."""
 _QUOTED = 160
 """Characters of an answer that could not be used."""
 
@@ -122,6 +122,9 @@ def estimate(
     questions = pipeline.rubric_questions()
     lines: list[str] = []
     for judge, who in zip(judges, identities, strict=True):
+        if judge.name == LIKELIHOOD:
+            lines.append(_computed_line(judge, pipeline.contrasts()))
+            continue
         keys = [key_of(q, judge.model, judge.server.base_url, sampling, who) for q in questions]
         missing = [q for q, key in zip(questions, keys, strict=True) if key not in known]
         rubric = _load(missing, len(missing))
@@ -132,11 +135,19 @@ def estimate(
     return lines
 
 
+def _computed_line(judge: ResolvedJudge, asked: Sequence[Contrast]) -> str:
+    prompts = sum(2 + len(contrast.themes) for contrast in asked)
+    return (
+        f"{judge.name} at {judge.server.base_url}: no question; log-probabilities of "
+        f"{counted(len(asked), 'poem')} under {counted(prompts, 'prompt')} at most, $0."
+    )
+
+
 def _load(questions: Sequence[Question], calls: int) -> _Load:
     if not questions:
         return _Load(0, 0.0, 0)
     mean = sum(likely_tokens(question.messages) for question in questions) / len(questions)
-    return _Load(calls, mean, _LIKELY_ANSWER[questions[0].kind])
+    return _Load(calls, mean, LIKELY_ANSWER[questions[0].kind])
 
 
 def _line(judge: ResolvedJudge, rubric: _Load, ranking: _Load, sampling: JudgeSampling) -> str:
@@ -262,11 +273,23 @@ class JudgingRun:
         now = time.monotonic
         tally = AnswerTally(budget=self._budget, now=now, begun=now())
         with LiveLine(self._console, tally.progress):
-            judges = self._pool.judges(self._context(judgments, tally.count))
+            judges_context = self._context(judgments, tally.count)
+            judges = self._pool.judges(judges_context)
+            computed = self._pool.likelihood(judges_context)
             await asyncio.gather(*(judge.identify() for judge in judges))
+            if computed is not None:
+                await computed.identify(self._survivors())
             self._tell_of_others(judges, judgments)
             pipeline = JudgingPipeline(
-                judges, self._survivors(), self._examples, self._pipeline_options, tally.expect
+                judges,
+                self._survivors(),
+                self._examples,
+                self._pipeline_options,
+                tally.expect,
+                computed,
+            )
+            await asyncio.gather(
+                *(judge.check_context(pipeline.usual_questions()) for judge in judges)
             )
             await pipeline.score_all()
             if not pipeline.not_asked:

@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command runs: `verse --help` loads this module.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -103,7 +104,10 @@ class StartFlags(OptionGroup):
     ] = 4
     judge: Annotated[
         list[str] | None,
-        typer.Option(show_default="none", help="A model that ranks the poems; repeat it for more."),
+        typer.Option(
+            show_default="likelihood if OPENAI_API_KEY is not set",
+            help="A model that ranks the poems; repeat it for more. none for nobody.",
+        ),
     ] = None
     base_url: Annotated[
         str | None, typer.Option(show_default="as verse generate", help="The server's address.")
@@ -173,7 +177,7 @@ def start(flags: StartFlags) -> None:
 
 def _plan(flags: StartFlags, number: int) -> "Plan":
     from verse_clients.refine import rounds
-    from verse_clients.refine.plan import JudgePlan, Plan, RoundError
+    from verse_clients.refine.plan import JudgePlan, Plan, RoundError, judges_of
 
     names = tuple(part.strip() for part in flags.adapters.split(",") if part.strip())
     first = re.split("[@:+]", names[0])[0] if names else ""
@@ -187,7 +191,7 @@ def _plan(flags: StartFlags, number: int) -> "Plan":
         variants=str(flags.variants or ""),
         checkpoints=flags.checkpoints,
         samples=flags.samples,
-        judges=tuple(JudgePlan(model=model) for model in flags.judge or ()),
+        judges=tuple(JudgePlan(model=model) for model in judges_of(flags.judge, os.environ)),
         base_url=flags.base_url or "",
         preset=flags.preset,
         poems=str(flags.poems or own(_POEMS)),

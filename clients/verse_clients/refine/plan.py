@@ -5,6 +5,7 @@ runs again, and so do those behind it.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from verse.atomic_file import replace_file
 from verse.model_spelling import ModelSpellingError, name_problem, parse_model
 
 PLAN_FILE = "plan.toml"
+_KEY, _KEYLESS_JUDGE, _NOBODY = "OPENAI_API_KEY", "likelihood", "none"
 _PART = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 _SHARE = Annotated[float, msgspec.Meta(gt=0, le=1)]
 _COUNT = Annotated[int, msgspec.Meta(ge=1)]
@@ -85,6 +87,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def new_name(self) -> str:
         """As the server calls it."""
         return Path(self.new_adapter).name
+
+
+def judges_of(named: Sequence[str] | None, environment: Mapping[str, str]) -> list[str]:
+    """Who ranks the poems of a new round.
+
+    Args:
+        named: As on the command line; `none` is nobody.
+        environment: Whoever has a key there has a model in mind; without one the poet's own server
+            computes a ranking and is asked nothing.
+    """
+    if not named:
+        return [] if environment.get(_KEY) else [_KEYLESS_JUDGE]
+    return [name for name in named if name != _NOBODY]
 
 
 def read_plan(folder: Path) -> Plan:

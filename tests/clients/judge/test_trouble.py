@@ -136,3 +136,18 @@ def test_the_ranking_of_other_poems_is_not_replaced(
 def test_no_server_at_all_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     assert verse_judge("http://127.0.0.1:9/v1", "--wait", "0") == 2
     assert "No server answers at http://127.0.0.1:9/v1." in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("context", [60, 700])
+def test_a_judge_whose_context_is_too_short_is_told_so_before_the_first_question(
+    context: int, fake: FakeOpenAI, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.script.context = context
+    assert verse_judge(fake) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert f"The judge base at {fake.base_url} has a context of {context} tokens, and a " in said
+    assert said.endswith("name another --judge, or --judge likelihood.\n")
+    assert fake.num_calls == 0
+    fake.script.context = 100_000
+    assert verse_judge(fake) == 0

@@ -35,6 +35,23 @@ def answer(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     monkeypatch.setattr("typer.prompt", prompt)
 
 
+@pytest.mark.parametrize(
+    ("key", "flags", "judges"),
+    [
+        ("", [], ["likelihood"]),
+        ("sk-1", [], []),
+        ("", ["--judge", "none"], []),
+        ("sk-1", ["--judge", "gpt-5"], ["gpt-5"]),
+    ],
+)
+def test_without_a_key_the_server_itself_ranks_the_poems(
+    key: str, flags: list[str], judges: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    assert main([*START, *flags]) == 0
+    assert [judge.model for judge in read_plan(Path("rounds/01")).judges] == judges
+
+
 def test_a_second_start_is_one_sentence_where_nobody_can_be_asked(capsys: Capture) -> None:
     assert main(START) == 0
     capsys.readouterr()
