@@ -16,7 +16,18 @@ _NO_NOUNS = frozenset(
     {
         *("is", "was", "has", "does", "as", "its", "this", "across", "always", "perhaps", "us"),
         *("allows", "answers", "copies", "computes", "exists", "gives", "holds", "knows", "leads"),
-        *("makes", "means", "names", "needs", "ranks", "reads", "records", "says", "takes"),
+        *(
+            "makes",
+            "means",
+            "names",
+            "needs",
+            "ranks",
+            "reads",
+            "records",
+            "says",
+            "takes",
+            "tells",
+        ),
         *("wants", "writes"),
     }
 )
@@ -25,6 +36,7 @@ _NEVER_ONE = {
     "errors.py:context_length": "tokens of a model's context",
     "errors.py:count": "OpenAI's own sentence, which clients look for",
     "banner.py:base.context_length": "tokens of a model's context",
+    "client.py:context": "tokens of a model's context",
     "printing.py:report.limit": "tokens of a model's context",
     "preflight.py:forecast.trainable_parameters": "one would be no adapter",
     "preflight.py:epochs": "with a decimal",

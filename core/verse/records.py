@@ -154,7 +154,7 @@ class RubricScores(msgspec.Struct, frozen=True, kw_only=True):
     emotional_resonance: CriterionScore
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
+class LikelihoodMeasure(msgspec.Struct, frozen=True, kw_only=True):
     """A figure and its standard error."""
 
     value: float
@@ -164,11 +164,11 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 class LikelihoodScores(msgspec.Struct, frozen=True, kw_only=True):
     """What log-probabilities say of one poem: means over its tokens, in nats."""
 
-    theme_adherence: Measured | None = None
+    theme_adherence: LikelihoodMeasure | None = None
     """How much likelier under its theme than under others; None where a run has no others."""
-    fluency: Measured
+    fluency: LikelihoodMeasure
     """Its log-probability under the base."""
-    voice: Measured | None = None
+    voice: LikelihoodMeasure | None = None
     """How much likelier to the adapter that wrote it than to the base; None where there is none."""
 
 

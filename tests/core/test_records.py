@@ -29,6 +29,8 @@ REQUIRED = {
     "Sampling": set[str](),
     "Candidate": {"theme", "text"},
     "RubricScores": {"theme_adherence", "poetic_quality", "fluency", "emotional_resonance"},
+    "LikelihoodMeasure": {"value", "error"},
+    "LikelihoodScores": {"fluency"},
     "Judgment": {"key", "judge", "server", "prompt", "candidates", "outcome"},
     "Decision": {"action", "candidate", "blind", "time"},
     "PairDecision": {"left", "right", "verdict", "blind", "time"},

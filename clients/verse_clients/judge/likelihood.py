@@ -21,7 +21,7 @@ import scipy.stats
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
-from verse.records import Candidate, LikelihoodScores, Measured
+from verse.records import Candidate, LikelihoodMeasure, LikelihoodScores
 from verse.similarity import comparison_key
 from verse_clients.judge.ranked import HIGHEST, MEASURES, Interval, StandardScores
 
@@ -39,7 +39,7 @@ _DIGITS = 4
 """Beyond them a sum depends on how a machine adds up."""
 
 Floats = NDArray[np.float64]
-Measures = Mapping[str, Measured | None]
+Measures = Mapping[str, LikelihoodMeasure | None]
 
 
 class LineScores(NamedTuple):
@@ -72,7 +72,7 @@ def scores_of(
     )
 
 
-def surprises(poems: Sequence[Candidate], seed: int) -> dict[str, Measured]:
+def surprises(poems: Sequence[Candidate], seed: int) -> dict[str, LikelihoodMeasure]:
     """How far each poem's lines are from the commonest of the others, 0 to 1, by id."""
     lines = [_lines(poem.text) for poem in poems]
     all_lines = [(line, number) for number, own in enumerate(lines) for line in own]
@@ -89,7 +89,7 @@ def surprises(poems: Sequence[Candidate], seed: int) -> dict[str, Measured]:
 
 
 def standardised(
-    scores: Mapping[str, LikelihoodScores], surprise: Mapping[str, Measured]
+    scores: Mapping[str, LikelihoodScores], surprise: Mapping[str, LikelihoodMeasure]
 ) -> dict[str, StandardScores]:
     """All measures of all poems in standard deviations of the run, and the totals, by id."""
     ids = list(scores)
@@ -135,7 +135,7 @@ def lines_of_tokens(text: str, offsets: Sequence[int]) -> tuple[int, ...]:
     return tuple(breaks[min(place, len(breaks) - 1)] - first for place in offsets)
 
 
-def _fields(scores: LikelihoodScores) -> dict[str, Measured | None]:
+def _fields(scores: LikelihoodScores) -> dict[str, LikelihoodMeasure | None]:
     return {
         "theme_adherence": scores.theme_adherence,
         "fluency": scores.fluency,
@@ -143,7 +143,7 @@ def _fields(scores: LikelihoodScores) -> dict[str, Measured | None]:
     }
 
 
-def _mean(values: Floats, lines: Sequence[int], seed: int) -> Measured:
+def _mean(values: Floats, lines: Sequence[int], seed: int) -> LikelihoodMeasure:
     """The mean over tokens, with what it would be in poems of the same lines, drawn anew."""
     groups = np.array(lines) if len(set(lines)) >= _FEW_LINES else np.arange(len(values))
     sizes = np.bincount(groups).astype(np.float64)
@@ -151,10 +151,10 @@ def _mean(values: Floats, lines: Sequence[int], seed: int) -> Measured:
     return _bootstrap(sums[sizes > 0], sizes[sizes > 0], np.random.default_rng(seed))
 
 
-def _bootstrap(sums: Floats, sizes: Floats, rng: np.random.Generator) -> Measured:
+def _bootstrap(sums: Floats, sizes: Floats, rng: np.random.Generator) -> LikelihoodMeasure:
     chosen = rng.integers(len(sums), size=(DRAWS, len(sums)))
     drawn = sums[chosen].sum(axis=1) / sizes[chosen].sum(axis=1)
-    return Measured(
+    return LikelihoodMeasure(
         value=round(float(sums.sum() / sizes.sum()), _DIGITS),
         error=round(float(drawn.std()), _DIGITS),
     )
@@ -166,17 +166,17 @@ def _lines(text: str) -> list[str]:
 
 def _distance(
     own: Sequence[str], texts: Sequence[str], of_others: NDArray[np.bool_], rng: np.random.Generator
-) -> Measured:
+) -> LikelihoodMeasure:
     """Mean over a poem's characters; 1 where there is nothing to be like."""
     if not own or not of_others.any():
-        return Measured(value=1.0, error=0.0)
+        return LikelihoodMeasure(value=1.0, error=0.0)
     table = process.cdist(own, texts, scorer=fuzz.ratio, dtype=np.float32)[:, of_others] / 100
     nearest = np.sort(table, axis=1)[:, -_COMMONEST:].mean(axis=1).astype(np.float64)
     sizes = np.array([len(line) for line in own], dtype=np.float64)
     return _bootstrap((1 - nearest) * sizes, sizes, rng)
 
 
-def _column(values: Sequence[Measured | None]) -> tuple[Floats, Floats]:
+def _column(values: Sequence[LikelihoodMeasure | None]) -> tuple[Floats, Floats]:
     """Values and errors in standard deviations; nan where there is none, 0 where all are equal."""
     found = np.array([np.nan if value is None else value.value for value in values])
     errors = np.array([0.0 if value is None else value.error for value in values])

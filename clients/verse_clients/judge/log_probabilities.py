@@ -148,8 +148,8 @@ class LikelihoodJudge:
             f.max_model_len - len(f.tokens) for f in [*frames, *([writer] if writer else [])]
         )
         if not tokens or len(tokens) >= room:
-            most = f"the model's context leaves {room} tokens for it"
-            return await self._keep(contrast, "failed", reply=f"It has {len(tokens)}; {most}.")
+            said = f"Its length is {len(tokens)}; the model's context leaves room for {room}."
+            return await self._keep(contrast, "failed", reply=said)
         base = await self._score(BASE, frames, tokens)
         voice = await self._score(poem.model, [writer], tokens) if writer else None
         if voice is not None and poem.digest not in (None, voice.fingerprint):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.clients.judge.conftest import decisions
 from verse.prompt import POEM_SYSTEM, Message
-from verse.records import Candidate, Judgment, LikelihoodScores, Measured
+from verse.records import Candidate, Judgment, LikelihoodMeasure, LikelihoodScores
 from verse_clients.answers import ScoredPrompt, ScoredPrompts, ServedModel, Tokenized
 from verse_clients.errors import ServerError, UnknownModelError
 from verse_clients.judge.client import JudgeContext
@@ -27,6 +27,7 @@ from verse_clients.judge.likelihood import (
 from verse_clients.judge.log_probabilities import LikelihoodJudge, contrasts
 from verse_clients.judge.pipeline import JudgingPipeline, PipelineOptions, assemble
 from verse_clients.judge.prompts import JudgeSampling
+from verse_clients.judge.ranked import Ranked
 from verse_clients.judge.report import make_report
 from verse_clients.retries import RetryPolicy
 
@@ -92,9 +93,7 @@ class Scoring:
 
 def context(cache: Path, *, max_calls: int | None = None) -> JudgeContext:
     clock = datetime(2026, 3, 1, tzinfo=UTC)
-    return JudgeContext(
-        Judgments(cache), Budget(max_calls), JudgeSampling(), lambda: clock, lambda _: None
-    )
+    return JudgeContext(Judgments(cache), Budget(max_calls), JudgeSampling(), lambda: clock, print)
 
 
 def run(
@@ -102,7 +101,7 @@ def run(
 ) -> JudgingPipeline:
     async def judged() -> JudgingPipeline:
         shared = context(cache, max_calls=max_calls)
-        retries = RetryPolicy(1, now=lambda: 0.0, sleep=asyncio.sleep, report=lambda _: None)
+        retries = RetryPolicy(1, now=lambda: 0.0, sleep=asyncio.sleep, report=print)
         judge = LikelihoodJudge(server, shared, retries, concurrency=4)
         await judge.identify(written)
         made = JudgingPipeline([], written, [], PipelineOptions(), lambda _: None, judge)
@@ -114,7 +113,7 @@ def run(
     return asyncio.run(judged())
 
 
-def ranked_of(pipeline: JudgingPipeline, written: Sequence[Candidate]):
+def ranked_of(pipeline: JudgingPipeline, written: Sequence[Candidate]) -> Ranked:
     return assemble(written, dict.fromkeys((p.id for p in written), None), pipeline, {})
 
 
@@ -125,12 +124,11 @@ def test_a_poem_is_held_against_other_themes_and_its_writer_against_the_base(
     made = run(Scoring(), written, tmp_path / "cache.jsonl")
     found = [j.likelihood for j in read_judgments(tmp_path / "cache.jsonl")]
     on_theme, off_theme = (each for each in found if each is not None)
-    assert on_theme.theme_adherence == Measured(
-        value=round(16 / 9, 4), error=pytest.approx(0.2, abs=0.2)
-    )
-    assert off_theme.theme_adherence == Measured(value=0.0, error=0.0)
+    assert on_theme.theme_adherence is not None
+    assert on_theme.theme_adherence.value == round(16 / 9, 4)
+    assert off_theme.theme_adherence == LikelihoodMeasure(value=0.0, error=0.0)
     assert on_theme.fluency.value > off_theme.fluency.value
-    assert on_theme.voice == off_theme.voice == Measured(value=0.5, error=0.0)
+    assert on_theme.voice == off_theme.voice == LikelihoodMeasure(value=0.5, error=0.0)
     assert made.computed[written[0].id].total > made.computed[written[1].id].total
 
 
@@ -205,7 +203,7 @@ def test_a_poem_that_is_longer_than_the_context_fails_and_the_others_do_not(
     assert made.judges[0].outcomes == {"failed": 1, "judged": 6}
     assert [row.rank for row in made.poems] == [1, 2, 3, 4, 5, 6, None]
     failed = [j for j in read_judgments(tmp_path / "cache.jsonl") if j.outcome == "failed"]
-    assert failed[0].reply.startswith("It has 390; the model's context leaves ")
+    assert failed[0].reply.startswith("Its length is 390; the model's context leaves room for ")
 
 
 def test_a_limit_leaves_poems_out_and_the_next_run_goes_on(tmp_path: Path) -> None:
@@ -259,13 +257,13 @@ def test_the_report_holds_it_against_the_poet_like_any_judge(tmp_path: Path) -> 
 
 
 def scores(value: float, error: float = 0.1) -> LikelihoodScores:
-    measured = Measured(value=value, error=error)
+    measured = LikelihoodMeasure(value=value, error=error)
     return LikelihoodScores(theme_adherence=measured, fluency=measured, voice=None)
 
 
 def test_measures_are_in_standard_deviations_and_totals_on_the_rubrics_scale() -> None:
     found = {str(n): scores(float(n)) for n in range(5)}
-    rows = standardised(found, dict.fromkeys(found, Measured(value=0.5, error=0.0)))
+    rows = standardised(found, dict.fromkeys(found, LikelihoodMeasure(value=0.5, error=0.0)))
     z = [row.fluency[0] for row in rows.values() if row.fluency]
     assert sum(z) == pytest.approx(0, abs=1e-3)
     assert sum(value**2 for value in z) / 5 == pytest.approx(1, abs=1e-3)
@@ -278,7 +276,7 @@ def test_measures_are_in_standard_deviations_and_totals_on_the_rubrics_scale() -
 def test_a_rank_is_as_uncertain_as_its_measures() -> None:
     def width(error: float) -> int:
         found = {str(n): scores(float(n), error) for n in range(9)}
-        rows = standardised(found, dict.fromkeys(found, Measured(value=0.5, error=0.0)))
+        rows = standardised(found, dict.fromkeys(found, LikelihoodMeasure(value=0.5, error=0.0)))
         return sum(high - low for low, high in rank_intervals(rows, 0).values())
 
     assert width(0.0) == 0 < width(0.5) < width(3.0)
@@ -313,7 +311,7 @@ def test_the_contrast_is_the_same_for_the_same_poems() -> None:
 def test_a_mean_over_tokens_has_the_error_of_its_lines() -> None:
     even = LineScores((-1.0,) * 8, (0, 0, 1, 1, 2, 2, 3, 3))
     uneven = LineScores((-1.0, -1.0, -5.0, -5.0) * 2, (0, 0, 1, 1, 2, 2, 3, 3))
-    assert scores_of(even, [], None, 0).fluency == Measured(value=-1.0, error=0.0)
+    assert scores_of(even, [], None, 0).fluency == LikelihoodMeasure(value=-1.0, error=0.0)
     assert scores_of(uneven, [], None, 0).fluency.error > 0.5
     assert scores_of(even, [], None, 0).theme_adherence is None
 
