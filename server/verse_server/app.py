@@ -1,6 +1,5 @@
 """The HTTP side put together: `create_app(engine, config)` is a Litestar application."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,14 +9,12 @@ from litestar.di import Provide
 from litestar.enums import MediaType
 from litestar.exceptions import NotFoundException
 from litestar.types import (
-    HTTPReceiveMessage,
     LifeSpanReceive,
     LifeSpanScope,
     LifeSpanSend,
     Receive,
     Scope,
     Send,
-    WebSocketReceiveMessage,
 )
 
 from verse_server.api.admission import ApiKeyGuard, require_jobs
@@ -40,48 +37,9 @@ from verse_server.config import ServerConfig
 from verse_server.engine.interface import Engine
 from verse_server.state.folder import ServerState
 from verse_server.state.responses import ResponseStore
+from verse_server.turns import RequestTurns
 
-_REQUEST_SECONDS = 0.0015
-_BYTE_SECONDS = 100e-9
-"""What the event loop has to do for one request and for each byte of its body, with time to spare
-for others."""
-_AT_ONCE_SECONDS = 40 * _REQUEST_SECONDS
-"""So much may be begun at once: more usual requests than fill a batch."""
-
-
-class BodyTurns:
-    """Lets bodies in one after another, so that running streams get their turn between them.
-
-    Each is decoded on the event loop. Ten large ones that came at once, or 700 small ones, would
-    hold it for half a second.
-    """
-
-    def __init__(self) -> None:
-        self._free_at = 0.0
-
-    def paced(self, receive: Receive) -> Receive:
-        """The same body, of which the last part waits for its turn."""
-        num_bytes = 0
-
-        async def receive_paced() -> HTTPReceiveMessage | WebSocketReceiveMessage:
-            nonlocal num_bytes
-            message = await receive()
-            if message["type"] == "http.request":
-                num_bytes += len(message["body"])
-                if num_bytes and not message["more_body"]:
-                    await self._turn(_REQUEST_SECONDS + num_bytes * _BYTE_SECONDS)
-            return message
-
-        return receive_paced
-
-    async def _turn(self, seconds: float) -> None:
-        """Wait until so much work may begin. A large body begins when nothing else is due."""
-        now = asyncio.get_running_loop().time()
-        allowed = _AT_ONCE_SECONDS - seconds if seconds < 2 * _REQUEST_SECONDS else 0.0
-        wait = self._free_at - allowed - now
-        self._free_at = max(now, self._free_at) + seconds
-        if wait > 0:
-            await asyncio.sleep(wait)
+_HEALTH = "/health"
 
 
 class VerseApp(Litestar):
@@ -91,7 +49,7 @@ class VerseApp(Litestar):
     """
 
     origins: OriginPolicy
-    turns: BodyTurns
+    turns: RequestTurns
     archive: ResponseArchive
     """Closed by whoever runs the application; a lifespan closes it as well."""
 
@@ -114,6 +72,8 @@ class VerseApp(Litestar):
         except RequestError as error:
             await bare_error_response(error)(scope, receive, send)
         else:
+            if scope["path"] != _HEALTH:
+                await self.turns.begin()
             is_upload = scope["path"] == UPLOAD_PATH  # never decoded on the loop
             await super().__call__(scope, receive if is_upload else self.turns.paced(receive), send)
 
@@ -186,7 +146,7 @@ def create_app(engine: Engine, config: ServerConfig, state: ServerState | None =
         openapi_config=openapi_config(with_api_key=config.api_key is not None),
     )
     app.state["has_jobs"] = state is not None
-    app.turns = BodyTurns()
+    app.turns = RequestTurns()
     app.archive = archive
     app.origins = OriginPolicy(
         host=config.host, cors_origins=config.cors_origins, allowed_hosts=config.allowed_hosts

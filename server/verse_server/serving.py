@@ -23,6 +23,7 @@ from typing import Any, Protocol, cast
 
 import uvicorn
 
+from verse_server.acceptor import Acceptor
 from verse_server.app import create_app
 from verse_server.config import ServerConfig
 from verse_server.engine.errors import StartupError
@@ -32,9 +33,8 @@ from verse_server.state.folder import ServerState
 
 BACKLOG = 2048
 """Connections the system holds until they are accepted; a burst of 32 must not see a reset."""
-_ACCEPTED_AT_ONCE = 32
-"""More would keep streams waiting in a flood of connections."""
 _OTHER_FILES = 128
+_MIN_WAITING = 64
 _SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits. A step of the model asks for it
 a dozen times, and with Python's 5 ms each a busy event loop would make a step four times as long.
@@ -112,14 +112,16 @@ def _share_interpreter() -> None:
 
 def make_server(app: Any, config: ServerConfig) -> uvicorn.Server:
     """A uvicorn that leaves signals alone, logs no requests of its own, and has limits."""
+    max_connections, max_waiting = _allowed_connections(config.max_connections)
     limits = ConnectionLimits(
         header_bytes=config.max_header_bytes,
         header_seconds=config.header_seconds,
         body_seconds=config.body_seconds,
         upload_seconds=config.upload_seconds,
-        max_connections=_allowed_connections(config.max_connections),
+        max_connections=max_connections,
     )
     return _Server(
+        max_waiting,
         uvicorn.Config(
             app,
             http=cast(Any, partial(LimitedProtocol, limits=limits, idle={})),
@@ -129,31 +131,48 @@ def make_server(app: Any, config: ServerConfig) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=_ACCEPTED_AT_ONCE,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
+        ),
     )
 
 
-def _allowed_connections(wanted: int) -> int:
-    """As many as there may be files open, with some left for the files of models and adapters."""
+def _allowed_connections(wanted: int) -> tuple[int, int]:
+    """How many connections there may be, and how many more may wait to be begun.
+
+    As many as there may be files open, with some left for the files of models and adapters.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = wanted + _OTHER_FILES
+    enough = wanted + BACKLOG + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < enough:
         soft = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
         with suppress(ValueError, OSError):  # macOS allows fewer than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _OTHER_FILES))
+    if soft == resource.RLIM_INFINITY:
+        return wanted, BACKLOG
+    left = soft - _OTHER_FILES
+    connections = max(1, min(wanted, left - _MIN_WAITING))
+    return connections, max(1, min(BACKLOG, left - connections))
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, max_waiting: int, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._max_waiting = max_waiting
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Uvicorn takes the number of connections that may wait for the number accepted at once."""
-        await super().startup(sockets)
-        for sock in sockets or ():
-            sock.listen(BACKLOG)
+        """As uvicorn does, but that an `Acceptor` stands before each socket."""
+        await super().startup(sockets=[])
+        self.servers = cast(
+            Any, [Acceptor(sock, self._protocol, self._max_waiting) for sock in sockets or ()]
+        )
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast(Any, self.config.http_protocol_class)
+        return make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -7,7 +7,6 @@ for an answer as a whole, one for each piece of a stream.
 import asyncio
 import codecs
 import time
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
@@ -17,6 +16,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from verse_server.api.monitoring import metered
+from verse_server.api.request_log import random_digits
 from verse_server.engine.errors import GenerationFailedError
 from verse_server.engine.interface import Engine
 from verse_server.engine.types import (
@@ -190,7 +190,7 @@ def _head(id_prefix: str, target: Target, base: BaseInfo) -> dict[str, Any]:
     # The weights behind it: the base, and the version of each adapter on it.
     digests = "+".join(part.digest[:_FINGERPRINT_CHARS] for part in target.parts)
     return {
-        "id": f"{id_prefix}-{uuid.uuid4().hex}",
+        "id": f"{id_prefix}-{random_digits()}",
         "created": int(time.time()),
         "model": target.model,
         "system_fingerprint": f"{base.id}-{digests}" if digests else base.id,

@@ -6,7 +6,6 @@ arguments. Pieces become OpenAI's records here.
 """
 
 import re
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from verse.tool_calls import ToolCall, ToolCallReader
 from verse_server.api.answering import ChatAnswers
+from verse_server.api.request_log import random_digits
 from verse_server.api.tools import ToolUse
 from verse_server.engine.interface import Engine
 from verse_server.engine.types import GenerationChunk, GenerationRequest, TokenLogprob
@@ -264,4 +264,4 @@ def _whole_calls(pieces: Sequence[Piece]) -> tuple[ChatCompletionMessageToolCall
 
 
 def _new_id() -> str:
-    return f"call_{uuid.uuid4().hex[:24]}"
+    return f"call_{random_digits()[:24]}"

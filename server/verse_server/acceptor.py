@@ -1,0 +1,155 @@
+"""Takes connections from a socket: all at once from the system, and into the server bit by bit.
+
+A flood of connections costs the event loop 0.1 ms each. Begun as they come they would keep running
+streams waiting, and `/health` behind them, for a tenth of a second or two. So they wait here, each
+no more than an open file, and are begun at a pace. One whose first bytes ask for `/health` is begun
+at once.
+"""
+
+import asyncio
+import logging
+import selectors
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import cast
+
+from verse_server.turns import Pace
+
+_CONNECTION_SECONDS = 0.001
+"""From one connection to the next, when there are many."""
+_AT_ONCE_SECONDS = 64 * _CONNECTION_SECONDS
+_PAUSE_SECONDS = 0.004
+"""Between two looks at those that wait."""
+_PAUSE_WITHOUT_FILES_SECONDS = 1.0
+_PROBES_AT_ONCE_SECONDS = 16 * _CONNECTION_SECONDS
+_HEALTH = (b"GET /health ", b"GET /health?")
+
+_log = logging.getLogger(__name__)
+
+
+class Acceptor:
+    """A listening socket. For uvicorn it stands where one of asyncio's servers would."""
+
+    def __init__(
+        self, sock: socket.socket, make_protocol: Callable[[], asyncio.Protocol], max_waiting: int
+    ) -> None:
+        """Begin to accept on the running event loop.
+
+        Args:
+            sock: Listens already.
+            make_protocol: Called for each connection, when it is begun.
+            max_waiting: Connections that may wait here; more wait with the system.
+        """
+        sock.setblocking(False)
+        self._sock = sock
+        self._make_protocol = make_protocol
+        self._max_waiting = max_waiting
+        self._loop = asyncio.get_running_loop()
+        self._pace, self._pace_of_probes = Pace(), Pace()
+        self._waiting: dict[socket.socket, None] = {}
+        """The longest-waiting first."""
+        self._silent = selectors.DefaultSelector()
+        """Those of them from which nothing has come yet."""
+        self._beginning: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        """Due when there may be files again."""
+        self._is_listening = False
+        self._resume()
+
+    def close(self) -> None:
+        """Accept nothing more, and leave those that wait."""
+        self._pause()
+        for timer in (self._timer, self._retry):
+            if timer is not None:
+                timer.cancel()
+        for connection in self._waiting:
+            connection.close()
+        self._waiting.clear()
+        self._silent.close()
+
+    async def wait_closed(self) -> None:
+        """Nothing is left to wait for."""
+
+    def _resume(self) -> None:
+        if not self._is_listening and self._retry is None:
+            self._loop.add_reader(self._sock, self._accept)
+            self._is_listening = True
+
+    def _on_retry(self) -> None:
+        self._retry = None
+        self._resume()
+
+    def _pause(self) -> None:
+        if self._is_listening:
+            self._loop.remove_reader(self._sock)
+            self._is_listening = False
+
+    def _accept(self) -> None:
+        """Take all that the system has."""
+        while len(self._waiting) < self._max_waiting:
+            try:
+                connection, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                break
+            except OSError as error:  # no files are left
+                _log.warning("no connection can be accepted: %s", error.strerror)
+                self._pause()
+                self._retry = self._loop.call_later(_PAUSE_WITHOUT_FILES_SECONDS, self._on_retry)
+                break
+            connection.setblocking(False)
+            self._waiting[connection] = None
+            self._silent.register(connection, selectors.EVENT_READ)
+        else:
+            self._pause()
+        self._look()
+
+    def _look(self) -> None:
+        """Begin those whose turn it is, and then the probes.
+
+        They come last because the longest-waiting connection gives way when there are too many.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self._loop.time()
+        while self._waiting and self._pace.wait_seconds(now, _AT_ONCE_SECONDS) <= 0:
+            self._pace.plan(now, _CONNECTION_SECONDS)
+            self._begin(next(iter(self._waiting)))
+        for key, _ in self._silent.select(0) if self._waiting else ():
+            self._look_at(cast(socket.socket, key.fileobj), now)
+        if self._waiting:
+            self._timer = self._loop.call_later(_PAUSE_SECONDS, self._look)
+        if len(self._waiting) < self._max_waiting:
+            self._resume()
+
+    def _look_at(self, connection: socket.socket, now: float) -> None:
+        """Begin one from which something has come, if it is a probe."""
+        self._silent.unregister(connection)
+        wait = self._pace_of_probes.wait_seconds(now, _PROBES_AT_ONCE_SECONDS)
+        if wait <= 0 and _asks_for_health(connection):
+            self._pace_of_probes.plan(now, _CONNECTION_SECONDS)
+            self._begin(connection)
+
+    def _begin(self, connection: socket.socket) -> None:
+        del self._waiting[connection]
+        with suppress(KeyError):
+            self._silent.unregister(connection)
+        task = self._loop.create_task(self._connect(connection))
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._make_protocol, connection)
+        except OSError:  # it has gone meanwhile
+            connection.close()
+
+
+def _asks_for_health(connection: socket.socket) -> bool:
+    """By what has come of its request, which stays there to be read."""
+    try:
+        return connection.recv(max(map(len, _HEALTH)), socket.MSG_PEEK).startswith(_HEALTH)
+    except OSError:
+        return False
