@@ -141,8 +141,9 @@ def _names(text: str) -> tuple[str, ...]:
 def _measure(bench: Bench, staged: Path, command: str, names: Sequence[str]) -> dict[str, Any]:
     """One server for all attacks, but for those that need one with other settings."""
     folders = ["--model", str(bench.model), "--adapters", str(bench.adapters)]
-    runs = [((name,), attacks.OPTIONS[name]) for name in names if name in attacks.OPTIONS]
-    runs.append((tuple(name for name in names if name not in attacks.OPTIONS), ()))
+    apart = [name for name in names if name in attacks.OPTIONS]
+    together = [name for name in names if name not in attacks.OPTIONS]
+    runs = [([name], attacks.OPTIONS[name]) for name in apart] + [(together, ())]
     figures, failures, memory = dict[str, Any](), list[str](), dict[str, int]()
     for some, options in runs:
         poets = bench.names[:1] if options else bench.names

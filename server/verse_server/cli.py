@@ -70,10 +70,11 @@ def serve(
         ),
     ] = _ENGINE.adapter_bytes,
     prefix_cache_bytes: Annotated[
-        int,
+        int | None,
         typer.Option(
             envvar="VERSE_PREFIX_CACHE_BYTES",
             min=0,
+            show_default="what 6,144 tokens take, at most 256 MiB",
             help="Memory for prompts seen before; 0 remembers none.",
         ),
     ] = _ENGINE.prefix_cache_bytes,

@@ -23,8 +23,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Of an adapter; one of a larger rank is refused."""
     adapter_bytes: int | None = None
     """For adapters in memory; None takes a quarter of what the model leaves, at most."""
-    prefix_cache_bytes: int = 256 << 20
-    """For keys and values of prompts seen before; 0 keeps none."""
+    prefix_cache_bytes: int | None = None
+    """For keys and values of prompts seen before; 0 keeps none, None those of some hundred prompts
+    on this base, 256 MiB at most."""
     max_queue: int = 512
     """Requests that may wait; more are told to come back."""
     max_tokens: int = 2048

@@ -17,12 +17,12 @@ _REST_SECONDS = 20.0
 
 
 def resident_bytes(served: Served) -> float:
-    """Without the prefix cache, which has a bound of its own and is to be full."""
+    """All of it, the prefix cache included, which is to be full."""
     address = served.base_url.removesuffix("/v1") + "/metrics"
     with urllib.request.urlopen(address) as answer:
         lines = [line.split() for line in answer.read().decode().splitlines()]
     values = {line[0]: float(line[1]) for line in lines if len(line) == 2}
-    return values["process_resident_memory_bytes"] - values["verse_prefix_cache_bytes"]
+    return values["process_resident_memory_bytes"]
 
 
 def ask(served: Served, number: int) -> None:

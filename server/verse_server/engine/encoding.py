@@ -33,6 +33,8 @@ from verse_server.engine.interface import still_wanted
 from verse_server.engine.token_bounds import TokenBound, make_token_bound
 
 _MAX_REMEMBERED = 64
+_MAX_CONTEXTS = 16
+"""So long may a text be that is only tokenized."""
 _MAX_FRAME_CHARS = 200
 """A piece with so much more than the system message in it is a request's own."""
 
@@ -88,6 +90,24 @@ class PromptEncoder:
             CancelledError: nobody wants it any more.
         """
         _Limit(self.bound, self.context_length + 1, "prompt").check(text)
+        return tuple(self.tokenize(text, add_special_tokens=add_special_tokens))
+
+    def encode_any(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+        """As `encode_text`, but the text may be several contexts long: harnesses cut it themselves.
+
+        Raises:
+            InvalidRequestError: it is longer than that.
+            CancelledError: nobody wants it any more.
+        """
+        most = _MAX_CONTEXTS * self.context_length
+        try:
+            _Limit(self.bound, most + 1, "prompt").check(text)
+        except PromptTooLongError as error:
+            raise InvalidRequestError(
+                f"The text has more than {most} tokens, which is {_MAX_CONTEXTS} times this "
+                "model's context; send it in parts.",
+                param="prompt",
+            ) from error
         return tuple(self.tokenize(text, add_special_tokens=add_special_tokens))
 
     def _as_shown(self, messages: Sequence[Message]) -> Sequence[Message]:

@@ -194,7 +194,7 @@ class MlxEngine:
 
     def tokenize(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
         """See `interface.Engine`."""
-        return tuple(self._encoder.tokenize(text, add_special_tokens=add_special_tokens))
+        return self._encoder.encode_any(text, add_special_tokens=add_special_tokens)
 
     def token_names(self, tokens: Sequence[int]) -> list[str]:
         """See `interface.Engine`."""

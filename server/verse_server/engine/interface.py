@@ -143,7 +143,11 @@ class Engine(Protocol):
         ...
 
     def tokenize(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
-        """As `encode_text`, however long the text is."""
+        """As `encode_text`, but the text may be several contexts long.
+
+        Raises:
+            InvalidRequestError: it is longer than that.
+        """
         ...
 
     def token_names(self, tokens: Sequence[int]) -> list[str]:

@@ -118,8 +118,21 @@ def kv_budget(config: EngineConfig, base: BaseModel, adapter_bytes: int) -> KvBu
     return KvBudget(_bytes_per_token(base), max_bytes)
 
 
+_PREFIX_TOKENS = 6144
+"""Some hundred prompts for a poem. More would let the process outgrow a small base many times."""
+_MAX_PREFIX_BYTES = 256 << 20
+
+
+def prefix_cache_bytes(config: EngineConfig, bytes_per_token: int) -> int:
+    """What keys and values of prompts seen before may take, of a base whose tokens take so much."""
+    if config.prefix_cache_bytes is not None:
+        return config.prefix_cache_bytes
+    return min(_MAX_PREFIX_BYTES, _PREFIX_TOKENS * bytes_per_token)
+
+
 def _room(config: EngineConfig, base: BaseModel) -> int:
-    taken = base.bytes + config.prefix_cache_bytes + _CACHE_BYTES
+    prefixes = config.prefix_cache_bytes
+    taken = base.bytes + (_MAX_PREFIX_BYTES if prefixes is None else prefixes) + _CACHE_BYTES
     return room_for_keys_and_values(_memory_bytes(), taken)
 
 

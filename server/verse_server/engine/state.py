@@ -13,7 +13,7 @@ from verse_server.engine.batch import Batch
 from verse_server.engine.delivery import Outbox
 from verse_server.engine.errors import InvalidRequestError
 from verse_server.engine.kv_cache import PrefixCache
-from verse_server.engine.memory import KvBudget, kv_budget
+from verse_server.engine.memory import KvBudget, kv_budget, prefix_cache_bytes
 from verse_server.engine.pacing import Pacing
 from verse_server.engine.scheduler import WaitingQueue
 from verse_server.engine.scoring import PromptScorer
@@ -75,11 +75,13 @@ class EngineState:
     def of(cls, config: EngineConfig, resources: EngineResources) -> "EngineState":
         """An empty one."""
         base, bank = resources.base, resources.bank
-        prefixes, outbox = PrefixCache(config.prefix_cache_bytes), Outbox()
+        budget = kv_budget(config, base, resources.residency.max_bytes or 0)
+        prefixes = PrefixCache(prefix_cache_bytes(config, budget.bytes_per_token))
+        outbox = Outbox()
         pacing = Pacing()
         return cls(
             resources=resources,
-            budget=kv_budget(config, base, resources.residency.max_bytes or 0),
+            budget=budget,
             max_batch=config.max_batch,
             prefixes=prefixes,
             token_texts=TokenTexts(base.tokenizer),

@@ -16,7 +16,7 @@ from tests.core.tokenizer import (
 )
 from verse.prompt import FormatName, Message, PromptFormat, render
 from verse_server.engine.encoding import PromptEncoder
-from verse_server.engine.errors import PromptTooLongError
+from verse_server.engine.errors import InvalidRequestError, PromptTooLongError
 from verse_server.engine.interface import still_wanted
 
 CONTEXT = 512
@@ -155,3 +155,16 @@ def test_they_are_kept_where_the_template_keeps_them() -> None:
     messages = [Message("user", "河"), Message("assistant", THOUGHT), Message("user", "山")]
     tokens = PromptEncoder(tokenizer, CONTEXT).encode(messages, PromptFormat())
     assert THOUGHT in tokenizer.decode(tokens)
+
+
+def test_what_is_only_tokenized_may_be_several_contexts_long(encoder: Watched) -> None:
+    text = "河山" * CONTEXT
+    assert len(encoder.encode_any(text, add_special_tokens=False)) > CONTEXT
+    assert encoder.tokenized == [text]
+
+
+def test_what_is_only_tokenized_is_refused_by_its_length_before_it_is(encoder: Watched) -> None:
+    with pytest.raises(InvalidRequestError, match="more than 8192 tokens") as refused:
+        encoder.encode_any("河山" * 50 * CONTEXT, add_special_tokens=False)
+    assert refused.value.param == "prompt"
+    assert encoder.tokenized == []

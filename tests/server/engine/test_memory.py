@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verse_server.engine.memory import KvBudget, room_for_keys_and_values
+from verse_server.config import EngineConfig
+from verse_server.engine.memory import KvBudget, prefix_cache_bytes, room_for_keys_and_values
 
 
 def test_rows_are_padded_to_the_longest_and_are_there_twice_while_the_batch_grows() -> None:
@@ -34,3 +35,14 @@ def test_a_model_that_keeps_nothing_always_fits() -> None:
 def test_a_tenth_of_the_memory_stays_free() -> None:
     assert room_for_keys_and_values(100, 50) == 40
     assert room_for_keys_and_values(100, 95) == 0
+
+
+def test_a_small_base_keeps_few_prompts_and_a_large_one_no_more_than_before() -> None:
+    tiny, large = (prefix_cache_bytes(EngineConfig(), size) for size in (15_360, 1_000_000))
+    assert tiny < 100_000_000
+    assert large == 256 << 20
+
+
+def test_what_is_said_about_prompts_counts() -> None:
+    assert prefix_cache_bytes(EngineConfig(prefix_cache_bytes=0), 15_360) == 0
+    assert prefix_cache_bytes(EngineConfig(prefix_cache_bytes=2**40), 15_360) == 2**40

@@ -27,6 +27,7 @@ from tests.server.engine.fixtures_files import (
 from verse.adapter_digest import file_digest
 from verse.adapter_files import ModuleShape
 from verse.model_spelling import AdapterPart
+from verse_server.engine.adapters import registry as registry_module
 from verse_server.engine.adapters.registry import AdapterRegistry
 from verse_server.engine.errors import AdapterIncompatibleError
 from verse_server.engine.types import CheckpointInfo
@@ -362,3 +363,15 @@ def test_a_broken_checkpoint_leaves_the_published_weights_alone(
     cut_in_half(trained / "0000200_adapters.safetensors")
     assert "0000200_adapters.safetensors is not a whole" in refusal(registry, "trained", 200)
     assert registry.version(AdapterPart("trained")).name == "trained"
+
+
+def test_a_listing_of_many_folders_rests_between_pieces_of_work(
+    registry: AdapterRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(registry_module, "_WORK_SECONDS", 0.0)
+    monkeypatch.setattr(time, "sleep", rests.append)
+    registry.models()
+    registry.folders()
+    assert len(rests) >= 4
+    assert min(rests) > 0

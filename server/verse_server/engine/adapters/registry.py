@@ -12,7 +12,7 @@ import asyncio
 import difflib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -144,7 +144,7 @@ class AdapterRegistry:
 
     def folders(self) -> list[AdapterInfo]:
         """Every adapter folder, also those that are hidden or cannot be served, by name."""
-        return [self.folder(name) for name in self._scan()]
+        return [self.folder(name) for name in _Pauses().between(self._scan())]
 
     def folder(self, name: str) -> AdapterInfo:
         """One adapter folder, also if it is hidden or cannot be served."""
@@ -175,7 +175,10 @@ class AdapterRegistry:
     def models(self) -> list[ModelInfo]:
         """Every adapter that can be served, by name."""
         return [
-            info for name in self._scan() if name not in self._hidden for info in self._served(name)
+            info
+            for name in _Pauses().between(self._scan())
+            if name not in self._hidden
+            for info in self._served(name)
         ]
 
     def warnings(self) -> list[str]:
@@ -207,10 +210,9 @@ class AdapterRegistry:
         """Look at all folders; the names of those that are adapters or want to be."""
         with self._lock:
             names = self._listing.list_names()
-        for name in names:
+        for name in _Pauses().between(names):
             with self._lock:
                 self._listing.look(name)
-            time.sleep(0)  # thousands of folders: the engine's thread gets its turn between two
         with self._lock:
             return sorted(self._listing.known)
 
@@ -296,6 +298,25 @@ class AdapterRegistry:
     def _nearest(self, name: str) -> list[str]:
         names = {n.lower(): n for n in (*self._listing.names, self._base_id)}
         return [names[n] for n in difflib.get_close_matches(name.lower(), names, cutoff=0.5)]
+
+
+_WORK_SECONDS = 0.002
+_PAUSE_SECONDS = 0.002
+
+
+class _Pauses:
+    """Thousands of folders are looked at in pieces: the engine's thread needs Python, too."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def between(self, names: Iterable[str]) -> Iterator[str]:
+        """The names, with a rest after so much work with those before."""
+        for name in names:
+            yield name
+            if time.monotonic() - self._since > _WORK_SECONDS:
+                time.sleep(_PAUSE_SECONDS)
+                self._since = time.monotonic()
 
 
 async def _done(reading: "Future[AdapterVersion]") -> None:
