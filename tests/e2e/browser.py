@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-WAIT_MS = 8_000.0
+WAIT_MS = 60_000.0
 """Only keeps a test from hanging."""
 
 expect.set_options(timeout=WAIT_MS)
@@ -35,8 +35,14 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def tab(browser: Browser, **options: Any) -> Generator[Page, None, None]:
-    """A tab of a browser that remembers nothing; a script that fails makes the test fail."""
+def tab(browser: Browser, *, expected: str = "", **options: Any) -> Generator[Page, None, None]:
+    """A tab of a browser that remembers nothing; a script that fails makes the test fail.
+
+    Args:
+        browser: Where.
+        expected: What a failure that is wanted says.
+        options: Of the browser's context.
+    """
     context = browser.new_context(**options)
     context.set_default_timeout(WAIT_MS)
     page = context.new_page()
@@ -44,7 +50,10 @@ def tab(browser: Browser, **options: Any) -> Generator[Page, None, None]:
 
     def note(message: ConsoleMessage) -> None:
         # A refusal that the page expects is logged by the browser as well.
-        if message.type == "error" and "Failed to load resource" not in message.text:
+        is_known = "Failed to load resource" in message.text or (
+            expected and expected in message.text
+        )
+        if message.type == "error" and not is_known:
             faults.append(message.text)
 
     page.on("console", note)

@@ -4,7 +4,9 @@ import { Adapters } from "./adapters.js";
 import { Api } from "./api.js";
 import { Decisions } from "./decisions.js";
 import { el } from "./dom.js";
+import { Jobs, hasJobs } from "./jobs.js";
 import { Queue } from "./queue.js";
+import { emptyColumn, emptySetup, partsOf, toHash } from "./setup.js";
 import { Try } from "./try.js";
 
 const TAB = "verse-tab";
@@ -21,6 +23,7 @@ const decisions = new Decisions(api, (sentence) => (waiting.textContent = senten
 const parts = {
   try: new Try(byId("panel-try"), api, decisions, say),
   adapters: new Adapters(byId("panel-adapters"), api, say),
+  jobs: new Jobs(byId("panel-jobs"), api, say, tryModel),
   queue: new Queue(byId("panel-queue"), api),
 };
 const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -43,6 +46,25 @@ function open(name) {
 async function refresh() {
   try {
     await parts[current]?.show?.();
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+/** A column for a model that has just come, on the theme that is there. */
+async function tryModel(model) {
+  const setup = { ...emptySetup(), theme: parts.try.theme, columns: [{ ...emptyColumn(model), parts: partsOf(model) }] };
+  history.replaceState(null, "", toHash(setup));
+  open("try");
+  await begin();
+}
+
+/** Ask what there is: models, and whether there are jobs. */
+async function begin() {
+  try {
+    await parts.try.start();
+    byId("tab-jobs").hidden = !(await hasJobs(api));
+    if (sessionStorage.getItem(TAB) === "jobs" && !byId("tab-jobs").hidden) open("jobs");
   } catch (error) {
     say(error.message);
   }
@@ -85,15 +107,11 @@ byId("change-key").hidden = !api.hasKey;
 byId("change-key").addEventListener("click", () => {
   api.forgetKey();
   refresh();
-  parts.try.start().catch((error) => say(error.message));
+  begin();
 });
 setInterval(() => {
   if (current !== "adapters" && document.visibilityState === "visible") refresh();
 }, REFRESH_MS);
 
-open(["try", "adapters", "queue"].includes(sessionStorage.getItem(TAB)) ? sessionStorage.getItem(TAB) : "try");
-try {
-  await parts.try.start();
-} catch (error) {
-  say(error.message);
-}
+if (sessionStorage.getItem(TAB) !== "jobs") open(sessionStorage.getItem(TAB) ?? "try");
+await begin();

@@ -7,6 +7,7 @@ import { Run, Seen } from "./run.js";
 import { BASE, MAX_COLUMNS, emptyColumn, fromHash, toHash, whole } from "./setup.js";
 
 const SESSION = "verse-session";
+const SLICE_MS = 8;
 
 export class Try {
   /**
@@ -26,9 +27,10 @@ export class Try {
     this._writing = null; // an AbortController
     this._setup = fromHash(location.hash);
     this._grid = el("div", { class: "columns", onkeydown: (event) => this._onKey(event) });
-    panel.replaceChildren(this._form(), this._grid,
+    panel.replaceChildren(this._form(),
       el("p", { id: "edit-keys", class: "hint" },
-        "On a poem: k keeps it, r rejects it, e edits it, u undoes, ← and → go to the next. Ctrl+Enter writes, and saves an edit; Esc leaves it."));
+        "On a poem: k keeps it, r rejects it, e edits it, u undoes, ← and → go to the next. Ctrl+Enter writes, and saves an edit; Esc leaves it."),
+      this._grid);
     document.addEventListener("keydown", (event) => {
       const isWrite = event.key === "Enter" && (event.ctrlKey || event.metaKey);
       if (isWrite && !event.defaultPrevented && !panel.hidden) this.write();
@@ -37,14 +39,19 @@ export class Try {
     addEventListener("pagehide", () => this._save());
   }
 
-  /** Ask what there is, and show the set-up. */
+  get theme() {
+    return this._setup.theme;
+  }
+
+  /** Ask what there is, and show the set-up of the page's address. */
   async start() {
     const { data } = await this._api.json("/v1/models");
     this._models = data.map((model) => ({
       id: model.parent === null ? BASE : model.id,
       steps: model.checkpoints.map((checkpoint) => String(checkpoint.step)),
     }));
-    this._open(this._setup);
+    this._save();
+    this._open(fromHash(location.hash));
     this._restore();
   }
 
@@ -232,10 +239,15 @@ export class Try {
       frame = requestAnimationFrame(flush);
     };
     let frame = requestAnimationFrame(flush);
+    let since = performance.now();
     try {
       const bodies = views.map((view) => this._run.body(view.made));
       for await (const event of this._api.events("/v1/columns", { columns: bodies }, signal)) {
         this._take(views[event.column], event);
+        if (performance.now() - since > SLICE_MS) {
+          await new Promise((resolve) => setTimeout(resolve)); // others get their turn, drawing too
+          since = performance.now();
+        }
       }
     } catch (error) {
       problem = signal.aborted ? "Stopped." : error.message;
