@@ -13,7 +13,9 @@ export class Decisions {
     this._api = api;
     this._tell = tell;
     this._waiting = stored();
-    this._listeners = new Map();
+    this._numbers = new Map(); // of those that are in the journal
+    /** Called with `(id, record, problem)` once one is settled; of the last two one is null. */
+    this.onSettled = () => {};
     this._isSending = false;
     this._sent = null;
     addEventListener("beforeunload", (event) => {
@@ -27,11 +29,16 @@ export class Decisions {
     return this._waiting.length;
   }
 
-  /** Send a decision; `listener` hears `(record, problem)`, one of them null, once it is settled. */
-  add(body, listener) {
+  /** Its place in the journal; null while it waits. One of before a reload is there by now. */
+  numberOf(id) {
+    const isWaiting = this._waiting.some((entry) => entry.id === id);
+    return isWaiting ? null : (this._numbers.get(id) ?? null);
+  }
+
+  /** Send a decision; its id. */
+  add(body) {
     const id = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
     this._waiting.push({ id, body });
-    this._listeners.set(id, listener);
     this._keep();
     this._send();
     return id;
@@ -69,8 +76,8 @@ export class Decisions {
         continue;
       }
       this._remove(id);
-      this._listeners.get(id)?.(record, problem);
-      this._listeners.delete(id);
+      if (record !== null) this._numbers.set(id, record.number);
+      this.onSettled(id, record, problem);
       this._tell(problem === null ? "" : problem.message);
     }
     this._isSending = false;

@@ -19,6 +19,7 @@ export class Try {
   constructor(panel, api, decisions, say) {
     this._api = api;
     this._decisions = decisions;
+    decisions.onSettled = (id, record, problem) => this._settle(id, record, problem);
     this._say = say;
     this._columns = []; // { setup, editor, view, node, heading }
     this._models = [];
@@ -100,6 +101,7 @@ export class Try {
   // Columns
 
   _open(setup) {
+    this._writing?.abort();
     this._setup = setup;
     if (setup.columns.length === 0) {
       const ids = this._models.map((model) => model.id);
@@ -318,20 +320,24 @@ export class Try {
     const blind = this._isHidden && !this._seen.has(view.made.theme, view.text);
     const decision = { action, text, number: null, id: null };
     view.decision = decision;
-    decision.id = this._decisions.add(this._run.decision(view, blind, session()), (record, problem) => {
-      if (record !== null) decision.number = record.number;
-      else if (view.decision === decision) {
-        view.decision = null;
-        view.problem = problem.message;
-      }
-      view.show();
-      this._save();
-    });
+    decision.id = this._decisions.add(this._run.decision(view, blind, session()));
     if (text !== null) view.compare(null);
     this._compareLater([view]);
     this._say(`${{ accept: "Kept", edit: "Kept as edited", reject: "Rejected" }[action]}: ${column.heading.textContent}.`);
     view.show();
     if (this._isHidden && this._columns.every((each) => isSettled(each.view))) this._reveal();
+    this._save();
+  }
+
+  _settle(id, record, problem) {
+    const view = this._columns.map((column) => column.view).find((each) => each.decision?.id === id);
+    if (view === undefined) return;
+    if (record !== null) view.decision.number = record.number;
+    else {
+      view.decision = null;
+      view.problem = problem.message;
+    }
+    view.show();
     this._save();
   }
 
@@ -385,7 +391,11 @@ export class Try {
     if (kept === null || kept.poems.length !== this._columns.length) return;
     this._run = kept.run;
     this._grid.append(...kept.order.map((index) => this._columns[index].node));
-    this._columns.forEach(({ view }, index) => view.restore(kept.poems[index]));
+    this._columns.forEach(({ view }, index) => {
+      view.restore(kept.poems[index]);
+      if (view.decision !== null) view.decision.number ??= this._decisions.numberOf(view.decision.id);
+      view.show();
+    });
     this._label();
     this._compareLater(this._columns.map((column) => column.view));
   }
