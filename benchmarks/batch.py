@@ -16,6 +16,11 @@ mlx_lm.server           32 requests at a time; the adapter is named in `adapters
 mlx_lm.server, sorted   the same, adapter by adapter, so that the base is reloaded twice only
                         (of both, the first --served poems are measured and scaled)
 verse generate          the command against `verse serve`
+verse generate --batch  the same, the plan given away as one batch, against `verse serve --jobs`
+
+    uv run python -m benchmarks.batch --ours 3
+
+compares the last two alone, in turn, three times.
 
 Starting up and writing are told apart. Start-up is what the first poem costs and the next ones do
 not: from the start of a server until it answers; of `verse generate` also what the command takes
@@ -134,14 +139,15 @@ def over_mlx_lm_server(server: Server, work: Work, poems: list[tuple[str, str]])
     return work.scaled(server.start_seconds, seconds, tokens, len(answers))
 
 
-def verse_generate(server: Server, folder: Path, work: Work) -> Way:
+def verse_generate(server: Server, folder: Path, work: Work, *more: str) -> Way:
     """The command from its start to its end, and once more with nothing left to do."""
+    folder = Path(tempfile.mkdtemp(dir=folder))
     themes, output = folder / "themes.txt", folder / "poems.jsonl"
     themes.write_text("\n".join(dict.fromkeys(theme for theme, _ in work.poems)), "utf-8")
     options = ["--themes", str(themes), "--adapters", ",".join(work.names), "-o", str(output)]
     options += ["--base-url", f"{server.base_url}/v1", "--max-tokens", str(MAX_TOKENS)]
     options += ["--temperature", str(SAMPLING["temperature"]), "--top-p", str(SAMPLING["top_p"])]
-    options += ["--concurrency", str(CONCURRENCY)]
+    options += ["--concurrency", str(CONCURRENCY), *more]
     seconds = list[float]()
     for _ in range(2):
         start = time.perf_counter()
@@ -155,6 +161,19 @@ def verse_generate(server: Server, folder: Path, work: Work) -> Way:
     start_seconds = server.start_seconds + nothing_to_do
     tokens = sum(record["completion_tokens"] for record in written)
     return Way(len(written), start_seconds, whole - nothing_to_do, tokens)
+
+
+def alone(folder: Path, work: Work) -> Way:
+    """`verse generate`, on a server of its own."""
+    with verse_server(work.model, work.adapters) as server:
+        return verse_generate(server, folder, work)
+
+
+def batched(folder: Path, work: Work) -> Way:
+    """The plan as one batch, on a server of its own."""
+    state = tempfile.mkdtemp(dir=folder)
+    with verse_server(work.model, work.adapters, "--jobs", "--state", state) as server:
+        return verse_generate(server, folder, work, "--batch")
 
 
 def prepare(folder: Path, options: argparse.Namespace) -> Work:
@@ -184,8 +203,12 @@ def measure(options: argparse.Namespace) -> dict[str, Way]:
         work = prepare(folder, options)
         some = work.poems[: options.served]
         by_adapter = sorted(some, key=lambda poem: work.names.index(poem[1]))
-        with verse_server(work.model, work.adapters) as server:
-            note("verse generate", verse_generate(server, folder, work))
+        for turn in range(options.ours or 1):
+            round_ = f" {turn + 1}" if options.ours else ""
+            note(f"verse generate{round_}", alone(folder, work))
+            note(f"verse generate --batch{round_}", batched(folder, work))
+        if options.ours:
+            return ways
         note("one process per poem", one_process_per_poem(work, options.processes))
         with mlx_lm_server(work.model) as server:
             note("mlx_lm.server", over_mlx_lm_server(server, work, some))
@@ -196,7 +219,7 @@ def measure(options: argparse.Namespace) -> dict[str, Way]:
 
 def report(ways: dict[str, Way]) -> str:
     """A Markdown table."""
-    ours = ways["verse generate"]
+    ours = next(iter(ways.values()))
     lines = [
         "| | start-up, s | writing, s | tokens a poem | poems/h, all counted | verse generate is "
         "faster by | poems/h, once running | verse generate is faster by |",
@@ -223,6 +246,7 @@ def main() -> None:
     parser.add_argument("--poems", type=int, default=300, help="three times a number up to 100")
     parser.add_argument("--processes", type=int, default=5, help="measured and scaled")
     parser.add_argument("--served", type=int, help="of mlx_lm.server, measured and scaled (all)")
+    parser.add_argument("--ours", type=int, help="rounds of verse generate's own two ways alone")
     add_model_option(parser)
     parser.add_argument("--adapters", type=Path, help="a folder of adapters that fit the base")
     parser.add_argument("--output", type=Path, help="write the raw numbers to this JSON file")

@@ -68,10 +68,10 @@ def verse_command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def verse_server(model: Path, adapters: Path) -> Generator[Server]:
-    """`verse serve` with its defaults, until the block ends."""
+def verse_server(model: Path, adapters: Path, *options: str) -> Generator[Server]:
+    """`verse serve` with its defaults but for the options, until the block ends."""
     folders = ["--model", str(model), "--adapters", str(adapters)]
-    with served(verse_command("serve", *folders)) as server:
+    with served(verse_command("serve", *folders, *options)) as server:
         yield server
 
 

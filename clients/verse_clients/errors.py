@@ -20,6 +20,11 @@ Every message is one sentence; that of a ServerError names the server. `verse.cl
 exit code 2. What concerns one command alone is in its package.
 """
 
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+
 from verse import UserError
 
 
@@ -93,3 +98,15 @@ class BrokenServerError(ServerError):
 
 class NoCompletionError(ServerError):
     """What came is no chat completion."""
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """What a Retry-After says, which is a number of seconds or a date."""
+    with suppress(ValueError, KeyError):
+        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+    value = headers.get("retry-after", "")
+    with suppress(ValueError):
+        return max(0.0, float(value))
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    return None

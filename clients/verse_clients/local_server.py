@@ -9,6 +9,7 @@ killed: it waits for the end of its standard input, which only the command holds
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,15 +17,26 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import IO
+from urllib.parse import urlsplit
 
 from verse import UserError
 from verse.cli import main
 
 _MAIN = "import sys; from verse_clients.local_server import serve_while_held; serve_while_held()"
 _ADDRESS = re.compile(r"\s*address\s+(http://\S+/v1)")
+_CONNECT_SECONDS = 5.0
 _STOP_SECONDS = 15.0
 """For what it still does; nobody waits for it any more."""
 _NOT_FOR_A_CHILD = ("VERSE_API_KEY", "VERSE_HOST", "VERSE_PORT")
+
+
+def is_listening(base_url: str) -> bool:
+    """Whether anything answers at an address."""
+    parts = urlsplit(base_url)
+    with suppress(OSError):
+        socket.create_connection((parts.hostname or "", parts.port or 80), _CONNECT_SECONDS).close()
+        return True
+    return False
 
 
 class LocalServerError(UserError):

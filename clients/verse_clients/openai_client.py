@@ -4,11 +4,9 @@
 """
 
 import os
-import socket
-import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -38,6 +36,7 @@ from verse_clients.errors import (
     ServerTimeoutError,
     UnauthorisedError,
     UnknownModelError,
+    retry_after_seconds,
 )
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
@@ -275,9 +274,7 @@ class AsyncServer:
     async def _tokenize(self, body: dict[str, object]) -> Tokenized:
         url = self.base_url.rstrip("/").removesuffix("/v1") + "/tokenize"
         with _translating(self.base_url, "tokens"):
-            return msgspec.convert(
-                await self._client.post(url, cast_to=object, body=body), Tokenized
-            )
+            return msgspec.convert(await self.call(url, body), Tokenized)
 
     async def score(self, model: str, prompts: Sequence[Sequence[int]]) -> ScoredPrompts:
         """How likely a model finds the tokens of prompts; writes nothing.
@@ -297,18 +294,27 @@ class AsyncServer:
                 len(prompts),
             )
 
+    async def call(self, path: str, body: Mapping[str, object] | None = None) -> object:
+        """Get something below the API's address, or send it a body; raises as `complete`."""
+        with _translating(self.base_url, f"answer to {path}"):
+            if body is None:
+                return await self._client.get(path, cast_to=object)
+            return await self._client.post(path, cast_to=object, body=body)
+
+    async def upload(self, path: Path) -> str:
+        """Give the server a file of requests, for a batch; its id there. Raises as `complete`."""
+        with _translating(self.base_url, "file"), path.open("rb") as file:
+            return (await self._client.files.create(file=file, purpose="batch")).id
+
+    async def fetch_file(self, id_: str, path: Path) -> None:
+        """Write one of the server's files to the disk; raises as `complete`."""
+        with _translating(self.base_url, "file"):
+            async with self._client.files.with_streaming_response.content(id_) as content:
+                await content.stream_to_file(path)
+
     async def close(self) -> None:
         """Let go of the connections."""
         await self._client.close()
-
-
-def is_listening() -> bool:
-    """Whether anything answers where our own server is by default."""
-    parts = urlsplit(DEFAULT_BASE_URL)
-    with suppress(OSError):
-        socket.create_connection((parts.hostname, parts.port), _CONNECT_SECONDS).close()
-        return True
-    return False
 
 
 def _base_url(given: str | None) -> str:
@@ -407,6 +413,8 @@ def _refusal(error: openai.APIStatusError, base_url: str) -> ServerError:
     sentence = f"{base_url} answered {error.status_code}: {_own_words(error)}"
     kind: type[ServerError] = BadRequestError
     match error.status_code:
+        case 403 if code == "jobs_disabled":
+            pass
         case 401 | 403:
             kind, sentence = UnauthorisedError, f"{base_url} {_about_key(error)}"
         case 404 if code == "unknown_url" or not isinstance(error.body, dict):
@@ -421,7 +429,7 @@ def _refusal(error: openai.APIStatusError, base_url: str) -> ServerError:
             kind = BrokenServerError
         case _:
             pass
-    wait = _retry_after_seconds(error.response.headers)
+    wait = retry_after_seconds(error.response.headers)
     return kind(sentence, status=error.status_code, code=code, retry_after_seconds=wait)
 
 
@@ -434,15 +442,3 @@ def _about_key(error: openai.APIStatusError) -> str:
     if error.request.headers.get("authorization") == f"Bearer {_NO_KEY}":
         return "wants an API key; set OPENAI_API_KEY or give --api-key."
     return "does not accept the API key."
-
-
-def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """What a Retry-After says, which is a number of seconds or a date."""
-    with suppress(ValueError, KeyError):
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    value = headers.get("retry-after", "")
-    with suppress(ValueError):
-        return max(0.0, float(value))
-    with suppress(ValueError):
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    return None

@@ -18,6 +18,8 @@ from litestar.types import (
 )
 
 from verse_server.api.admission import ApiKeyGuard, require_jobs
+from verse_server.api.batch_rows import RowAnswerer
+from verse_server.api.batches import BatchesController, BatchRunner
 from verse_server.api.columns import ColumnsController
 from verse_server.api.completions import ChatController, CompletionsController
 from verse_server.api.decisions import DecisionsController, DecisionWriter
@@ -29,8 +31,7 @@ from verse_server.api.openapi import API_KEY, openapi_config
 from verse_server.api.origins import OriginPolicy, normalized_origin
 from verse_server.api.page import PageController
 from verse_server.api.request_log import run_logged
-from verse_server.api.response_store import ResponseArchive
-from verse_server.api.responses import ResponsesController
+from verse_server.api.responses import ResponseArchive, ResponsesController
 from verse_server.api.tokenization import TokenizerController, VersionController
 from verse_server.api.uploads import UPLOAD_PATH
 from verse_server.config import ServerConfig
@@ -52,6 +53,8 @@ class VerseApp(Litestar):
     turns: RequestTurns
     archive: ResponseArchive
     """Closed by whoever runs the application; a lifespan closes it as well."""
+    batches: BatchRunner | None
+    """Started and stopped by them, too; None without `--jobs`."""
 
     async def __call__(
         self,
@@ -102,6 +105,19 @@ def _provided(value: Any) -> Provide:
     return Provide(provide, sync_to_thread=False, use_cache=True)
 
 
+def _batch_runner(
+    engine: Engine, config: ServerConfig, state: ServerState, archive: ResponseArchive
+) -> BatchRunner:
+    return BatchRunner(
+        engine,
+        state,
+        RowAnswerer(engine, archive),
+        # A few more than run at once, so that a row that is done has one to follow it.
+        num_at_once=config.engine.max_batch + max(2, config.engine.max_batch // 4),
+        max_line_bytes=config.max_body_bytes,
+    )
+
+
 def create_app(engine: Engine, config: ServerConfig, state: ServerState | None = None) -> VerseApp:
     """Build the application.
 
@@ -121,19 +137,21 @@ def create_app(engine: Engine, config: ServerConfig, state: ServerState | None =
     v1 = Router("/v1", route_handlers=controllers, guards=guards, security=security)
     kept = Router(
         "/v1",
-        route_handlers=[FilesController],
+        route_handlers=[FilesController, BatchesController],
         guards=[*guards, require_jobs],
         security=security,
     )
     root = [MetricsController, TokenizerController]
     guarded = Router("/", route_handlers=root, guards=guards, security=security)
 
+    batches = None if state is None else _batch_runner(engine, config, state, archive)
     app = VerseApp(
         route_handlers=[v1, kept, guarded, HealthController, VersionController, PageController],
         dependencies={
             "engine": _provided(engine),
             "store": _provided(state),
             "archive": _provided(archive),
+            "batches": _provided(batches),
             "decisions": _provided(DecisionWriter(config.decisions)),
         },
         exception_handlers={Exception: handle_error},
@@ -142,12 +160,14 @@ def create_app(engine: Engine, config: ServerConfig, state: ServerState | None =
         cors_config=_cors(config.cors_origins),
         request_max_body_size=config.max_body_bytes,
         logging_config=None,
-        on_shutdown=[archive.close],
+        on_startup=[] if batches is None else [batches.start],
+        on_shutdown=[*([] if batches is None else [batches.stop]), archive.close],
         openapi_config=openapi_config(with_api_key=config.api_key is not None),
     )
     app.state["has_jobs"] = state is not None
     app.turns = RequestTurns()
     app.archive = archive
+    app.batches = batches
     app.origins = OriginPolicy(
         host=config.host, cors_origins=config.cors_origins, allowed_hosts=config.allowed_hosts
     )

@@ -198,9 +198,14 @@ class _Serving:
         self._engine.on_death(lambda: self._tell_death(loop))
         if self._engine.health().status == "dead":
             self._on_death()
+        batches = self._app.batches
+        if batches is not None:
+            batches.start()
         try:
             await self._server.serve(sockets=[sock])
         finally:
+            if batches is not None:
+                await batches.stop()
             await asyncio.to_thread(self._app.archive.close)
         return self._exit_code
 
@@ -212,6 +217,8 @@ class _Serving:
     async def _drain(self) -> None:
         """Let running poems finish, while new requests are accepted and told 503."""
         self._engine.drain()
+        if self._app.batches is not None:
+            await self._app.batches.stop()  # the next start goes on with them
         with suppress(TimeoutError):
             async with asyncio.timeout(self._drain_seconds):
                 while self._is_busy():  # noqa: ASYNC110  (the engine's thread has no event for it)

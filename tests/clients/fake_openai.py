@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from tests.clients.fake_batches import FakeBatches
+
 Body = dict[str, Any]
 
 
@@ -110,6 +112,7 @@ class FakeOpenAI(ThreadingHTTPServer):
         self.script = script or Script()
         self.asked: list[Body] = []
         self.headers: list[dict[str, str]] = []
+        self.batches = FakeBatches(self._answer_of)
         self.answered = 0
         """Calls that got a whole poem."""
         self.most_at_once = 0
@@ -118,6 +121,11 @@ class FakeOpenAI(ThreadingHTTPServer):
         self._running = 0
         self._troubles: deque[Trouble] = deque()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def _answer_of(self, body: Body) -> Body:
+        """A chat completion as a row of a batch gets it."""
+        answer = self.script.write(body)
+        return _completion(body, Reply(answer) if isinstance(answer, str) else answer)
 
     @property
     def port(self) -> int:
@@ -187,6 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fake.script.list_failures:
             self._error(self.fake.script.list_failures.pop(0))
             return
+        if self.path.startswith(("/v1/batches", "/v1/files")):
+            self._send_bytes(*self.fake.batches.get(self.path))
+            return
         listed = self.fake.script.models
         if self.path == "/v1/models":
             self._send(200, {"object": "list", "data": listed})
@@ -198,7 +209,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, found)
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.startswith(("/v1/batches", "/v1/files")):
+            self._send_bytes(*self.fake.batches.post(self.path, content))
+            return
+        body = json.loads(content)
         if self.path == "/tokenize" and self.fake.script.context is not None:
             self._tokenize(body, self.fake.script.context)
             return

@@ -157,6 +157,10 @@ class ServerFlags(WaitOptions):
     """Which server, and how it is asked."""
 
     concurrency: Annotated[int | None, requests_at_once(GENERATE_CONCURRENCY)] = None
+    batch: Annotated[
+        bool,
+        flag("Give the server, one with --jobs, all requests in one file and fetch the poems."),
+    ] = False
     base_url: Annotated[
         str | None,
         flag("The server's address.", envvar="OPENAI_BASE_URL", shown="http://127.0.0.1:8000/v1"),
@@ -259,11 +263,11 @@ def _address(plan: PlanFlags, server: ServerFlags) -> Generator[str | None]:
     """
     from verse.adapter_folder import folder_at
     from verse.folders import EMBEDDED_BASE
-    from verse_clients.local_server import local_server
-    from verse_clients.openai_client import is_listening
+    from verse_clients.local_server import is_listening, local_server
+    from verse_clients.openai_client import DEFAULT_BASE_URL
 
     adapters = _names(plan.original_adapters)
-    if server.base_url is not None or not adapters or is_listening():
+    if server.base_url is not None or not adapters or is_listening(DEFAULT_BASE_URL):
         yield server.base_url
         return
     show(f"No server runs on this machine: loading {plan.model or EMBEDDED_BASE}.", stderr=True)
@@ -312,6 +316,7 @@ def _generation_options(
         near=marking.near,
         limits=CopyLimits(marking.copy_warn, marking.copy_block, marking.copy_share),
         concurrency=server.concurrency,
+        as_batch=server.batch,
         wait_seconds=server.wait,
         timeout_seconds=server.timeout,
     )

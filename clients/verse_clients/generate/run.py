@@ -17,6 +17,7 @@ from verse_clients.answers import ServedModel
 from verse_clients.chat_prompts import Prompt
 from verse_clients.errors import OutputError, ServerError, UnfinishedError
 from verse_clients.generate import inputs
+from verse_clients.generate.batching import BatchedRun
 from verse_clients.generate.catalogue import (
     ORIGINALS_CHECKPOINTS,
     Selection,
@@ -70,6 +71,8 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: CopyLimits = CopyLimits()
     concurrency: int | None = None
     """None for as many as suits the server."""
+    as_batch: bool = False
+    """Whether the server is given all requests in one file."""
     wait_seconds: float = 3600.0
     timeout_seconds: float = 600.0
 
@@ -239,7 +242,10 @@ class GenerationRun:
         )
         try:
             with LiveLine(self._console, lambda: tally.progress(time.monotonic())):
-                await run.write(cells, self._concurrency())
+                if self._options.as_batch:
+                    await self._batched(run, output, tally).write(cells)
+                else:
+                    await run.write(cells, self._concurrency())
         except ServerError as error:
             raise UnfinishedError(self.so_far(str(error))) from error
         finally:
@@ -248,6 +254,11 @@ class GenerationRun:
         if tally.failed:
             number = counted(tally.failed, "poem")
             raise UnfinishedError(self.so_far(f"{number} could not be written."))
+
+    def _batched(self, run: PoemWriter, output: Output, tally: RunTally) -> BatchedRun:
+        return BatchedRun(
+            self._server, run, tally, self._retries, poems=output.path, report=self._report
+        )
 
     def _concurrency(self) -> int:
         usual = GENERATE_CONCURRENCY.for_server(is_local=self._server.is_local)

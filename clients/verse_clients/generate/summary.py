@@ -41,6 +41,8 @@ class RunTally(msgspec.Struct, kw_only=True):
     cut_off: int = 0
     failed: int = 0
     """Poems the server would not write."""
+    on_server: int = 0
+    """Poems of a batch that are written and not fetched."""
 
     def count(self, poem: Candidate) -> None:
         """Take a poem in that is on the disk."""
@@ -79,6 +81,7 @@ class RunTally(msgspec.Struct, kw_only=True):
             counted(self.duplicates, "duplicate"),
             counted(self.copies, "copy"),
             f"{self.failed} failed" if self.failed else "",
+            f"{self.on_server} to be fetched" if self.on_server else "",
             "" if left is None else f"{duration(left)} left",
         ]
         return RunProgress(self.done, self.total, ", ".join(part for part in parts if part))

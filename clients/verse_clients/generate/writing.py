@@ -110,9 +110,9 @@ class PoemWriter:
             try:
                 answer = await self._retries.ask(lambda cell=cell: self._ask(cell))
             except _OWN_FAULT as error:
-                self._note_failure(cell, error)
+                self.note_failure(cell, error)
             else:
-                await self._keep(cell, answer)
+                await self.keep(cell, answer)
 
     async def _ask(self, cell: Cell) -> Answer:
         sampling = msgspec.structs.asdict(cell.sampling)
@@ -120,10 +120,16 @@ class PoemWriter:
             cell.source.model, cell.messages, seed=cell.seed, **sampling
         )
 
-    async def _keep(self, cell: Cell, answer: Answer) -> None:
+    async def keep(self, cell: Cell, answer: Answer) -> None:
+        """Clean, mark and keep one answer; without a poem in it, note that.
+
+        Raises:
+            ServerError: too many in a row have none.
+            OutputError: the disk refuses.
+        """
         cleaned = clean(answer.text, cell.theme)
         if cleaned.is_thought or (not cleaned.text and answer.finish_reason == "length"):
-            self._note_failure(cell, NoCompletionError(
+            self.note_failure(cell, NoCompletionError(
                 f"{self._server.base_url} was still thinking when its tokens ran out and wrote no "
                 "poem; raise --max-tokens."
             ))  # fmt: skip
@@ -135,7 +141,12 @@ class PoemWriter:
         self._tally.count(poem)
         self._compare_weights(poem)
 
-    def _note_failure(self, cell: Cell, error: ServerError) -> None:
+    def note_failure(self, cell: Cell, error: ServerError) -> None:
+        """Count a poem that will not be written.
+
+        Raises:
+            ServerError: too many in a row.
+        """
         self._tally.failed += 1
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= _FAILED_IN_A_ROW:

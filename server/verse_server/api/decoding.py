@@ -21,6 +21,7 @@ from verse_server.api.validation import (
     refuse_repeated_keys,
     with_whole_numbers,
 )
+from verse_server.protocol.batches import CreateBatchRequest
 from verse_server.protocol.chat import ChatCompletionMessageParam, ChatCompletionRequest
 from verse_server.protocol.completions import CompletionRequest
 from verse_server.protocol.field_rules import (
@@ -258,6 +259,12 @@ class StrictDecisionBody(StrictBody[DecisionRequest]):
     """What was decided about a poem."""
 
     decode = staticmethod(_decoding(DecisionRequest))
+
+
+class StrictBatchBody(StrictBody[CreateBatchRequest]):
+    """A request to begin a batch."""
+
+    decode = staticmethod(_decoding(CreateBatchRequest))
 
 
 class StrictLoadBody(StrictBody[LoadLoRAAdapterRequest]):

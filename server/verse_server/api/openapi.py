@@ -33,6 +33,7 @@ from litestar.params import SkipValidation
 from verse_server.api.admission import DEADLINE_HEADER, PRIORITIES, PRIORITY_HEADER
 from verse_server.engine.interface import Engine
 from verse_server.protocol import (
+    batches,
     chat,
     completions,
     files,
@@ -63,6 +64,9 @@ _STRUCTS = (
     chat.ChatCompletionChunk,
     completions.CompletionRequest,
     completions.Completion,
+    batches.CreateBatchRequest,
+    batches.BatchObject,
+    batches.BatchList,
     responses.CreateResponse,
     responses.Response,
     responses.ResponseDeleted,

@@ -7,7 +7,7 @@ here.
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -17,7 +17,6 @@ from msgspec import UNSET
 from verse_server.api.answering import ChatAnswers
 from verse_server.api.errors import RequestError, translate
 from verse_server.api.response_input import new_id, renamed
-from verse_server.api.response_store import ResponseArchive, ResponseContext
 from verse_server.engine.errors import InvalidRequestError
 from verse_server.engine.types import GenerationRequest
 from verse_server.protocol.chat import (
@@ -74,18 +73,16 @@ class ResponseAnswers:
     def __init__(
         self,
         request: CreateResponse,
-        conversation: ResponseContext,
         chat: ChatCompletionRequest,
         row: GenerationRequest,
         answers: ChatAnswers,
-        archive: ResponseArchive,
+        save: Callable[[Response], Awaitable[None]] | None,
     ) -> None:
         self._request = request
-        self._conversation = conversation
         self._chat = chat
         self._row = row
         self._answers = answers
-        self._archive = archive
+        self._save = save
 
     async def records(self) -> AsyncGenerator[msgspec.Struct, None]:
         """What to send; closing this closes what runs.
@@ -167,7 +164,7 @@ class ResponseAnswers:
             system_fingerprint=fingerprint,
             instructions=request.instructions,
             previous_response_id=request.previous_response_id,
-            store=self._archive.is_open and request.store is not False,
+            store=self._save is not None,
             text=msgspec.structs.replace(text, format=text.format or ResponseFormatText()),
             max_output_tokens=request.max_output_tokens,
             temperature=sampling.temperature,
@@ -186,10 +183,10 @@ class ResponseAnswers:
 
         A full disk takes no answer from anybody; the response says that it is not stored.
         """
-        if not response.store:
+        if self._save is None:
             return response
         try:
-            await self._archive.save(response, self._conversation)
+            await self._save(response)
         except (StateError, sqlite3.Error) as error:
             _log.warning("%s is not stored: %s", response.id, error)
             return msgspec.structs.replace(response, store=False)

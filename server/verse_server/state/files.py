@@ -5,12 +5,13 @@ a file is either listed and whole, or not listed. What a kill leaves between the
 the folder is opened. No name that a client gives ever becomes part of a path.
 """
 
+import asyncio
 import hashlib
 import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,40 @@ class FileStore:
             writer.discard()
             raise
         return file
+
+    async def write_lines(
+        self, lines: Iterable[bytes], *, filename: str, purpose: str, expires_seconds: int | None
+    ) -> StoredFile:
+        """Make a file of lines, in a thread of its own.
+
+        Raises:
+            StorageFullError: the disk is full; nothing is kept.
+        """
+
+        def write() -> StoredFile:
+            writer = self.writer()
+            try:
+                for line in lines:
+                    writer.write(line)
+            except BaseException:
+                writer.discard()
+                raise
+            expires_at = None if expires_seconds is None else self.now() + expires_seconds
+            return self.add(writer, filename=filename, purpose=purpose, expires_at=expires_at)
+
+        return await asyncio.to_thread(write)
+
+    async def forget_named(self, filename: str) -> None:
+        """Forget files that the server itself has made under a name."""
+
+        def forget(connection: sqlite3.Connection) -> list[str]:
+            query = "SELECT id FROM files WHERE filename = ? AND purpose = 'batch_output'"
+            ids = [row["id"] for row in connection.execute(query, (filename,))]
+            connection.executemany("DELETE FROM files WHERE id = ?", [(id_,) for id_ in ids])
+            return ids
+
+        for id_ in await self._database.run(forget):
+            self.path(id_).unlink(missing_ok=True)
 
     def path(self, id_: str) -> Path:
         """Where the bytes of a file are; the id must come from a `StoredFile`."""

@@ -3,6 +3,7 @@
 lock                who has the folder; two servers cannot
 state.sqlite        files, jobs, events and batches; `state.sqlite-wal` beside it belongs to it
 files/file-...      what was uploaded or written for download, under its id
+batches/batch_....jsonl   the requests of a batch that is not finished
 jobs/ftjob-.../     the rows and notes of one training
 """
 
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from verse_server.state.batches import BatchStore
 from verse_server.state.database import Database
 from verse_server.state.errors import StateFolderError
 from verse_server.state.files import FileStore
@@ -29,6 +31,7 @@ class ServerState:
         try:
             self.database = Database(folder / "state.sqlite")
             self.files = FileStore(self.database, folder / "files")
+            self.batches = BatchStore(self.database, self.files, folder / "batches")
         except BaseException:
             self._lock.release()
             raise

@@ -27,7 +27,8 @@ def state(tmp_path: Path) -> Iterator[ServerState]:
 
 @pytest.fixture
 def client(engine: FakeEngine, state: ServerState) -> Iterator[TestClient[Litestar]]:
-    with TestClient(create_app(engine, ServerConfig(jobs=True), state), base_url=ADDRESS) as made:
+    app = create_app(engine, ServerConfig(jobs=True), state)
+    with TestClient[Litestar](app, base_url=ADDRESS) as made:
         yield made
 
 
@@ -183,7 +184,8 @@ def test_a_disk_that_is_full_keeps_nothing(
 
 
 def test_without_jobs_every_route_says_how_to_switch_them_on(engine: FakeEngine) -> None:
-    with TestClient(create_app(engine, ServerConfig()), base_url=ADDRESS) as client:
+    app = create_app(engine, ServerConfig())
+    with TestClient[Litestar](app, base_url=ADDRESS) as client:
         answers = [client.get("/v1/files"), upload(client), client.delete("/v1/files/x")]
     for answer in answers:
         assert answer.status_code == 403
