@@ -1,17 +1,18 @@
-"""Verse against mlx_lm.server and mlx_lm.batch_generate, and against itself, in five parts.
+"""Verse against mlx_lm.server and mlx_lm.batch_generate, and against itself, in six parts.
 
     uv run python -m benchmarks.serving [--only throughput,ttft] [--rounds 5] [--output FILE]
 
     throughput  tokens per second at 1 to 32 streams: base, one adapter, 16 mixed, 16 blends
+    ragged      the same while rows join and leave all the time, as poems do that end by themselves
     ttft        time to first token, cold and with the beginning of the prompt known
     publish     gaps between the tokens of running streams while an adapter is published
     zipf        1,000 adapter folders asked for as Zipf has it: tokens per second, memory
     overhead    a decode step of the engine beside the model's forward alone
 
 All on a float32 copy of the base with the same OpenBLAS in every process, greedy, each answer
-exactly --tokens long: the copy's end token is one that no model writes. The 16 adapters are of rank
-8 on the last 8 layers, with small noise for weights. Nothing else should run on the machine
-meanwhile. The estimates are for verse-tiny.
+exactly --tokens long: the copy's end token is one that no model writes. In `ragged` poems are drawn
+and end by themselves. The 16 adapters are of rank 8 on the last 8 layers, with small noise for
+weights. Nothing else should run on the machine meanwhile. The estimates are for verse-tiny.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.parties import add_model_option, machine
-from benchmarks.serving import overhead, publish, throughput, ttft, zipf
+from benchmarks.serving import overhead, publish, ragged, throughput, ttft, zipf
 from benchmarks.serving.bench import Bench, Settings, workbench
 
 
@@ -44,6 +45,7 @@ class Part(Protocol):
 
 PARTS: dict[str, Part] = {
     "throughput": throughput,
+    "ragged": ragged,
     "ttft": ttft,
     "publish": publish,
     "zipf": zipf,

@@ -7,7 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from verse_server.engine.adapters.lora import LoraBank
-from verse_server.engine.kv_cache import BatchSlots, preallocated
+from verse_server.engine.kv_cache import BatchSlots, PreallocatedKVCache, preallocated
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import BatchRows
 from verse_server.engine.sequence import Sequence as Row
@@ -68,4 +68,7 @@ def merged(cache_lists: Sequence[list[Any]], rows: list[Row], max_rows: int) -> 
     is_in_place = all(entries is not None for entries in in_place)
     lists = cast(Sequence[list[Any]], in_place) if is_in_place else cache_lists
     entries = [column[0].merge(column) for column in zip(*lists, strict=True)]
+    for layer, entry in enumerate(entries):
+        if isinstance(entry, PreallocatedKVCache):
+            entry.early = layer
     return [*entries, BatchRows(rows, BatchSlots(len(rows)) if is_in_place else None)]

@@ -1,18 +1,17 @@
 """One answer on its way from a request to tokens and text.
 
-mlx-lm merges, splits, filters and joins the entries of a row's cache list. `BatchRows` rides there
-as one more entry, so which adapter and which random numbers belong to a sequence can never drift
-from its keys and values.
+The entries of a batch's cache list are filtered and joined together. `BatchRows` rides there as one
+more entry, so which adapter and which random numbers belong to a sequence can never drift from its
+keys and values.
 """
 
 import math
 import random
 import time
 from collections import abc, deque
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import mlx.core as mx
 import msgspec
@@ -50,20 +49,35 @@ class DrawnLogits:
 
 
 @dataclass(frozen=True)
-class NotedLogprobs:
+class StepLogprobs:
     """What was noted in one step for all rows that asked; still on the device.
 
     Attributes:
-        position: The row's place in the arrays.
         drawn: (rows,) log-probability of the token each row drew.
         top_ids: (rows, k) the likeliest tokens, likeliest first.
         top_logprobs: (rows, k) theirs.
     """
 
-    position: int
     drawn: mx.array
     top_ids: mx.array
     top_logprobs: mx.array
+
+    @cached_property
+    def on_host(self) -> tuple[list[float], list[list[int]], list[list[float]]]:
+        """All three. Of a part of an array each row would wait for the forward that runs by now."""
+        return (
+            cast(list[float], self.drawn.tolist()),
+            cast(list[list[int]], self.top_ids.tolist()),
+            cast(list[list[float]], self.top_logprobs.tolist()),
+        )
+
+
+@dataclass(frozen=True)
+class NotedLogprobs:
+    """A row's part of it, by its number among those that asked."""
+
+    step: StepLogprobs
+    position: int
 
 
 class Sequence:
@@ -238,10 +252,10 @@ class Sequence:
 
     def _logprob(self, token: int, noted: NotedLogprobs) -> TokenLogprob:
         position, num_top = noted.position, self.num_top_logprobs or 0
-        ids: list[int] = msgspec.convert(noted.top_ids[position, :num_top].tolist(), list[int])
-        values = msgspec.convert(noted.top_logprobs[position, :num_top].tolist(), list[float])
-        top = tuple(self._token_texts.logprob(i, v) for i, v in zip(ids, values, strict=True))
-        entry = self._token_texts.logprob(token, float(noted.drawn[position]), top)
+        drawn, ids, values = (of_rows[position] for of_rows in noted.step.on_host)
+        likeliest = zip(ids[:num_top], values[:num_top], strict=True)
+        top = tuple(self._token_texts.logprob(i, v) for i, v in likeliest)
+        entry = self._token_texts.logprob(token, drawn, top)
         # Put together, the bytes are the text.
         return entry if self._text.shows(token) else msgspec.structs.replace(entry, bytes=())
 
@@ -269,7 +283,7 @@ class EngineRequest:
 
 
 class BatchRows:
-    """The rows of a batch, in the batch's order, as an entry of mlx-lm's cache list."""
+    """The rows of a batch, in the batch's order, as an entry of its cache list."""
 
     def __init__(self, rows: list[Sequence], batch_slots: BatchSlots | None = None) -> None:
         """Of one row or more.
@@ -300,21 +314,6 @@ class BatchRows:
             return of_slots
         return of_slots[mx.array(self.batch_slots.slots)]
 
-    @property
-    def state(self) -> list[mx.array]:
-        """Nothing to evaluate: the rows live on the host."""
-        return []
-
-    @property
-    def nbytes(self) -> int:
-        """Nothing on the device."""
-        return 0
-
-    def merge(self, entries: abc.Sequence["BatchRows"]) -> "BatchRows":
-        """One batch of several single rows."""
-        rows = [row for entry in entries for row in entry.rows]
-        return BatchRows(rows, self.batch_slots and BatchSlots(len(rows)))
-
     def extend(self, other: "BatchRows") -> None:
         """The rows of another batch join at the end."""
         self.rows = self.rows + other.rows
@@ -326,25 +325,3 @@ class BatchRows:
         self.rows = [self.rows[index] for index in keep]
         if self.batch_slots:
             self.batch_slots.leave(keep)
-
-    def extract(self, index: int) -> "BatchRows":
-        """One row alone."""
-        return BatchRows([self.rows[index]])
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "BatchRows":
-        # mlx-lm copies a batch to split it; each row goes to one of the halves.
-        return BatchRows(list(self.rows), deepcopy(self.batch_slots))
-
-    def prepare(self, **_: Any) -> None:
-        """Padding does not concern rows."""
-
-    def finalize(self) -> None:
-        """Nor does the end of it."""
-
-    def size(self) -> int:
-        """Takes no room in the context."""
-        return 0
-
-    def is_trimmable(self) -> bool:
-        """Trimming changes nothing here."""
-        return True

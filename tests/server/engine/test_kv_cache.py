@@ -108,10 +108,10 @@ def test_a_row_joins_a_spare_slot_and_leaves_it_without_a_copy_of_the_others(
     assert slots > twins.ours.num_rows
     copies: list[PreallocatedKVCache] = []
 
-    def copy(cache: PreallocatedKVCache) -> None:
+    def copy(cache: PreallocatedKVCache, *_: int) -> None:
         copies.append(cache)
 
-    monkeypatch.setattr(PreallocatedKVCache, "_drop_spare", copy)
+    monkeypatch.setattr(PreallocatedKVCache, "_resize", copy)
     for _ in range(3):
         twins.join(1)
         twins.decode()
@@ -119,6 +119,25 @@ def test_a_row_joins_a_spare_slot_and_leaves_it_without_a_copy_of_the_others(
         twins.same_rows()
         assert twins.ours.keys.shape[0] == slots
     assert not copies
+
+
+def test_rows_that_leave_one_by_one_have_the_others_copied_now_and_then_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    twins = Twins(2)
+    while twins.ours.num_rows < MAX_ROWS:
+        twins.join(1)
+    resize, copies = PreallocatedKVCache._resize, list[int]()
+
+    def counted(cache: PreallocatedKVCache, *arguments: int) -> None:
+        copies.append(cache.num_rows)
+        resize(cache, *arguments)
+
+    monkeypatch.setattr(PreallocatedKVCache, "_resize", counted)
+    while twins.ours.num_rows > 1:
+        twins.leave(1)
+        twins.same_rows()
+    assert len(copies) <= 4
 
 
 def test_a_batch_that_shrinks_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,21 +155,21 @@ def test_a_batch_that_shrinks_gives_its_memory_back(monkeypatch: pytest.MonkeyPa
     assert before - mx.get_active_memory() > (rows - 2) * one_row
 
 
-def test_padding_on_the_right_goes_to_the_left_of_its_own_row() -> None:
-    twins = Twins(3)
-    while twins.ours.num_rows < 5:
-        twins.join()
-    twins.leave(twins.ours.num_rows - 3)
-    assert not twins.ours.batch_slots.is_in_order
-    padding = [2, 0, 1]
-    for cache in (twins.ours, twins.theirs):
-        cache.prepare(lengths=[2, 4, 3], right_padding=padding)
-    twins.decode(4)
-    for cache in (twins.ours, twins.theirs):
-        cache.finalize()
-    twins.same_rows()
-    twins.decode()
-    twins.same_rows()
+def test_layers_that_are_told_so_add_their_columns_in_different_steps() -> None:
+    twins = [Twins(4) for _ in range(3)]
+    for early, pair in enumerate(twins):
+        pair.ours.early = early
+    grown: list[list[int]] = []
+    widths = [pair.ours.keys.shape[2] for pair in twins]
+    for step in range(300):
+        for pair in twins:
+            pair.decode()
+        now = [pair.ours.keys.shape[2] for pair in twins]
+        grown += [[step, *(i for i in range(3) if now[i] != widths[i])]] if now != widths else []
+        widths = now
+    assert [layers for _, *layers in grown[1:]] == [[2], [1], [0]]
+    for pair in twins:
+        pair.same_rows()
 
 
 def test_a_kind_of_entry_that_it_cannot_replace_leaves_all_to_mlx_lm() -> None:

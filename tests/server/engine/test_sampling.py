@@ -411,7 +411,7 @@ def test_noted_logprobs_are_those_of_the_model_whatever_shapes_the_draw() -> Non
     assert not rows[1].noted
     for i in (0, 2):
         noted = rows[i].noted.popleft()
-        drawn = cast(float, noted.drawn[noted.position].item())
+        drawn = noted.step.on_host[0][noted.position]
         assert drawn == pytest.approx(expected[i, tokens[i]], abs=1e-4)
     top = noted_top(rows[0], mx.array(raw), params)
     assert top == np.argsort(-expected[0])[:4].tolist()
@@ -421,7 +421,7 @@ def noted_top(like: EngineSequence, logits: mx.array, params: SamplingParams) ->
     row = sequence(like.prompt, (), params, num_top_logprobs=4)
     sample(logits[:1], mx.array([1]), [row])
     noted = row.noted.popleft()
-    return cast(list[int], noted.top_ids[noted.position].tolist())
+    return noted.step.on_host[1][noted.position]
 
 
 class OnlyThese:

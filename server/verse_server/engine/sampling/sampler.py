@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from verse.base_model import runs_on_cpu
 from verse_server.engine.sampling import cpu
 from verse_server.engine.sampling.processors import processed
-from verse_server.engine.sequence import DrawnLogits, NotedLogprobs, Sequence
+from verse_server.engine.sequence import DrawnLogits, NotedLogprobs, Sequence, StepLogprobs
 from verse_server.engine.types import SamplingParams
 
 
@@ -99,8 +99,9 @@ def _note_logprobs(logits: mx.array, drawn: mx.array, rows: list[Sequence]) -> N
     top_ids = mx.take_along_axis(top_ids, order, axis=-1)
     top = mx.take_along_axis(top, order, axis=-1)
     mx.async_eval(of_drawn, top_ids, top)  # pyright: ignore[reportUnknownMemberType]
+    step = StepLogprobs(of_drawn, top_ids, top)
     for position, i in enumerate(asked):
-        rows[i].noted.append(NotedLogprobs(position, of_drawn, top_ids, top))
+        rows[i].noted.append(NotedLogprobs(step, position))
 
 
 def _draw(logits: mx.array, keys: list[list[int]]) -> mx.array:
