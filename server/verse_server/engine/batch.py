@@ -22,7 +22,7 @@ from verse_server.engine.decoding import DecodeBatch, DecodeRow, Drawn
 from verse_server.engine.forward import RoutedModel, merged
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.pacing import Pacing
-from verse_server.engine.prefill import PrefillQueue, PrefillWork, PromptGroup
+from verse_server.engine.prefill import ROW_TOKENS, PrefillQueue, PrefillWork, PromptGroup
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import BatchRows, Sequence
 
@@ -37,6 +37,7 @@ class _Prefilled:
     """Work that has begun."""
 
     num_tokens: int
+    """And what the rows cost, in tokens."""
     begun: float
     outputs: list[Any]
 
@@ -108,6 +109,8 @@ class Batch:
     def step(self) -> list[Drawn]:
         """Compute a part of what is queued, and one token of every row; finished rows leave."""
         is_decoding = self.num_decoding > 0
+        if is_decoding and not self._has_room():
+            return self._decoding.step()
         work = self._prompts.next(self._pacing.prefill_tokens if is_decoding else _MOST_TOKENS)
         if work is None:
             return self._decoding.step()
@@ -121,6 +124,21 @@ class Batch:
         """Take rows out at once, wherever they are; others are ignored."""
         self._prompts.remove(rows)
         self._decoding.remove(rows)
+
+    def _has_room(self) -> bool:
+        """Whether all who wait can join without a copy of all keys and values.
+
+        If not, layers are copied as long as the rows that run may be kept waiting.
+        """
+        num_rows = self.num_decoding + self._prompts.num_rows
+        if num_rows <= min(self._decoding.num_slots, self._max_rows) or not len(self._prompts):
+            return True
+        begun = self._wait_for_decoding()
+        # Twice as many: whoever comes next finds room.
+        wanted = min(max(num_rows, 2 * self.num_decoding), self._max_rows)
+        has_room = self._decoding.reserve(wanted, self._pacing.left_seconds)
+        self._pacing.spend(time.monotonic() - begun)
+        return has_room
 
     def _begin(self, work: PrefillWork) -> _Prefilled:
         """Start computing; rows whose prompts are done with it join those that decode."""
@@ -160,7 +178,8 @@ class Batch:
         self._keep_prefixes(groups, cache)
         joining = [DecodeRow(r, g.ends, g.max_tokens) for g in groups for r in g.rows]
         self._decoding.join(joining, cache, drawn)
-        return _Prefilled(width * len(groups), begun, [drawn])
+        num_tokens = (width + ROW_TOKENS) * len(groups) - ROW_TOKENS
+        return _Prefilled(num_tokens, begun, [drawn])
 
     def _wait_for_decoding(self) -> float:
         """Until the step before is done, so that what begins now is timed alone; the time then."""

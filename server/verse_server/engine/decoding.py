@@ -1,5 +1,7 @@
 """The rows that are being written: one forward for all of them gives each its next token."""
 
+import sys
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -8,6 +10,7 @@ import mlx.core as mx
 import msgspec
 
 from verse_server.engine.forward import RoutedModel
+from verse_server.engine.kv_cache import PreallocatedKVCache
 from verse_server.engine.sequence import Sequence
 
 Finish = Literal["stop", "length"] | None
@@ -68,6 +71,28 @@ class DecodeBatch:
                 ours.extend(theirs)
             self._tokens = mx.concatenate([self._tokens, tokens])
         self._rows += rows
+
+    @property
+    def num_slots(self) -> int:
+        """How many rows there is room for without a copy of all keys and values."""
+        slots = [e.num_slots for e in self._cache if isinstance(e, PreallocatedKVCache)]
+        return min(slots, default=sys.maxsize)
+
+    def reserve(self, num_rows: int, seconds: float) -> bool:
+        """Make room for so many rows, a layer after the other; whether all layers have it.
+
+        Args:
+            num_rows: Those here and those about to join.
+            seconds: To stop after; one layer is done in any case.
+        """
+        end = time.monotonic() + seconds
+        for entry in self._cache:
+            if isinstance(entry, PreallocatedKVCache) and entry.num_slots < num_rows:
+                entry.reserve(num_rows)
+                mx.eval(entry.keys, entry.values)
+                if time.monotonic() > end:
+                    break
+        return self.num_slots >= num_rows
 
     def wait(self) -> None:
         """Until the tokens in flight are drawn."""

@@ -74,6 +74,17 @@ class PreallocatedKVCache(BatchKVCache):
         """Without the spare ones."""
         return len(self.batch_slots.slots)
 
+    @property
+    def num_slots(self) -> int:
+        """How many rows there is room for without a copy."""
+        return self._max_rows if self.keys is None else int(self.keys.shape[0])
+
+    def reserve(self, num_rows: int) -> None:
+        """Make room for so many; everything is copied."""
+        num_rows = min(num_rows, self._max_rows)
+        if num_rows > self.num_slots:
+            self._resize(self.keys.shape[2], num_rows)
+
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append columns to all rows; what there is to attend to."""
         num_new = keys.shape[2]
@@ -108,7 +119,7 @@ class PreallocatedKVCache(BatchKVCache):
         if self.keys is not None:
             self._move([(old, new) for new, old in enumerate(before) if old != new])
             # Not at once: rows leave one after another, and each time all others would be copied.
-            if self.keys.shape[0] >= 2 * num_slots_for(self.num_rows):
+            if self.num_slots >= _SHRINKING * num_slots_for(self.num_rows):
                 self._resize(self.keys.shape[2])
 
     def extend(self, other: "PreallocatedKVCache") -> None:
@@ -193,6 +204,8 @@ class PreallocatedKVCache(BatchKVCache):
 
 
 _SPARE = 4
+_SHRINKING = 4
+"""Memory is given back when a batch needs no more than such a part of it."""
 
 
 def num_slots_for(num_rows: int) -> int:
@@ -259,6 +272,8 @@ class PrefixCache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._entries = cast(Any, LRUPromptCache(_MAX_ENTRIES, max_bytes))
+        self.num_stored = 0
+        """So far; if it is the same as before, so is what is found."""
 
     @property
     def num_bytes(self) -> int:
@@ -294,3 +309,4 @@ class PrefixCache:
         # Taken out of a batch they are not copied yet, and would keep all of that batch in memory.
         mx.eval([entry.state for entry in cache])  # pyright: ignore[reportUnknownMemberType]
         self._entries.insert_cache(version, list(tokens), cache)
+        self.num_stored += 1

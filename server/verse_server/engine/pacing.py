@@ -92,7 +92,7 @@ class Pacing:
     @property
     def loading_seconds(self) -> float:
         """What may go into loading."""
-        return min(_LOADING_SHARE * self.step_seconds, self._left)
+        return min(_LOADING_SHARE * self.step_seconds, self.left_seconds)
 
     @property
     def admission_seconds(self) -> float:
@@ -102,7 +102,7 @@ class Pacing:
     @property
     def prefill_tokens(self) -> int:
         """Tokens of prompts, padding included, that may be computed yet."""
-        within = self._prefill.units_within(self._left) if self._prefill.is_known else 0
+        within = self._prefill.units_within(self.left_seconds) if self._prefill.is_known else 0
         return max(_LEAST_TOKENS, within)
 
     def begin(self, num_rows: int) -> None:
@@ -124,5 +124,6 @@ class Pacing:
             self._steps.note(self._num_rows, max(0.0, seconds - self._spent))
 
     @property
-    def _left(self) -> float:
+    def left_seconds(self) -> float:
+        """What may yet go into anything but the step."""
         return max(0.0, _SHARE * self.step_seconds - self._spent)

@@ -18,6 +18,8 @@ from verse_server.engine.sequence import Sequence
 
 _SHARED_TOKENS = 16
 """If another prompt that is computed now leaves so many of a prompt's own, the latter waits."""
+ROW_TOKENS = 6
+"""A row that joins takes about as long as so many tokens: what is known of it is copied."""
 _WASTED_TOKENS = 4
 """Computed twice so that all in one forward have as many: no more than so many and the rest."""
 
@@ -35,6 +37,8 @@ class PromptGroup:
     """Tokens that were in the prefix cache."""
     num_done: int = 0
     """Tokens whose keys and values are in `entries`."""
+    num_stored: int = -1
+    """What had been stored in the prefix cache when it was last asked."""
     has_given_way: bool = False
 
     @property
@@ -107,6 +111,11 @@ class PrefillQueue:
     def __len__(self) -> int:
         return len(self._groups)
 
+    @property
+    def num_rows(self) -> int:
+        """Of all groups."""
+        return sum(len(group.rows) for group in self._groups)
+
     def add(self, group: PromptGroup) -> None:
         """Queue one."""
         self._groups.append(group)
@@ -123,29 +132,27 @@ class PrefillQueue:
         Groups leave the queue with their last work.
         """
         for group in self._groups:
-            if not group.entries:
-                self._look_up(group)
+            self._look_up(group)
         short = [g for g in self._groups if g.piece(max_tokens) == g.num_left]
         long = next((g for g in self._groups if g.piece(max_tokens) < g.num_left), None)
         if long is not None and not (short and self._was_piece):
             self._was_piece = True
-            return self._piece(long, max_tokens)
+            return PrefillWork([long], long.piece(max_tokens), False)
         self._was_piece = False
         return self._last(together(short, max_tokens)) if short else None
-
-    def _piece(self, group: PromptGroup, max_tokens: int) -> PrefillWork:
-        if group.num_done == group.num_known:
-            self._look_up(group)  # by now another prompt may have left more of it
-        width = group.piece(max_tokens)
-        return (
-            self._last([group]) if width == group.num_left else PrefillWork([group], width, False)
-        )
 
     def _last(self, groups: list[PromptGroup]) -> PrefillWork:
         self._groups = [group for group in self._groups if group not in groups]
         return PrefillWork(groups, max(group.num_left for group in groups), True)
 
     def _look_up(self, group: PromptGroup) -> None:
+        """Again, if by now another prompt may have left more of this one."""
+        has_begun = group.num_done > group.num_known
+        if has_begun or (group.entries and group.num_left <= _SHARED_TOKENS):
+            return
+        if group.num_stored == self._prefixes.num_stored:
+            return
+        group.num_stored = self._prefixes.num_stored
         entries, num_known = self._prefixes.fetch(group.version, group.head)
         group.entries = entries or make_prompt_cache(self._model)
         group.num_known = group.num_done = num_known if entries else 0
@@ -162,7 +169,7 @@ def together(groups: Iterable[PromptGroup], max_tokens: int) -> list[PromptGroup
         all_ = [*chosen, group]
         width = max(g.num_left for g in all_)
         fits = (
-            width * len(all_) <= max_tokens
+            (width + ROW_TOKENS) * len(all_) <= max_tokens + ROW_TOKENS
             and width <= min(len(g.prompt) for g in all_)
             and width <= 2 * min(g.num_left for g in all_) + _WASTED_TOKENS
         )
@@ -178,5 +185,5 @@ def _gives_way(group: PromptGroup, others: list[PromptGroup]) -> bool:
     wanted = group.prompt[: group.num_done + _SHARED_TOKENS]
     if not any(o.version == group.version and o.head[: len(wanted)] == [*wanted] for o in others):
         return False
-    group.has_given_way, group.entries = True, []  # to be looked up again
+    group.has_given_way = True
     return True

@@ -12,7 +12,7 @@ from verse.base_model import BaseModel, load_base_model
 from verse_server.engine import prefill
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.batch import Batch
-from verse_server.engine.kv_cache import PrefixCache
+from verse_server.engine.kv_cache import PreallocatedKVCache, PrefixCache
 from verse_server.engine.pacing import Pacing
 from verse_server.engine.prefill import PrefillQueue, PromptGroup, together
 from verse_server.engine.sequence import Sequence
@@ -35,7 +35,7 @@ def group(prompt: Iterable[int], num_done: int = 0) -> PromptGroup:
 
 def test_short_rests_go_together_as_far_as_they_fit() -> None:
     groups = [group(range(30 + n, 60 + n), 24) for n in range(5)]
-    assert together(groups, 18) == groups[:3]
+    assert together(groups, 30) == groups[:3]
     assert together(groups, 1) == groups[:1]
 
 
@@ -69,7 +69,7 @@ def test_a_long_prompt_is_cut_and_takes_turns_with_short_ones(base: BaseModel) -
         if not work.is_last:
             long.num_done += work.width
     assert turns[:2] == ["piece", "short"]
-    assert sorted(turns) == ["last", "piece", "piece", "piece", "short"]
+    assert sorted(turns) == ["last", "piece", "piece", "piece", "short", "short"]
 
 
 def run(batch: Batch, rows: list[Sequence]) -> dict[Sequence, list[int]]:
@@ -80,13 +80,19 @@ def run(batch: Batch, rows: list[Sequence]) -> dict[Sequence, list[int]]:
     return drawn
 
 
-def bound_batch(base: BaseModel, prefixes: PrefixCache, tokens: int) -> Batch:
+def bound_batch(
+    base: BaseModel, prefixes: PrefixCache, tokens: int, seconds: float = 60.0
+) -> Batch:
     """One in which so few tokens of prompts are computed between two steps."""
 
     class Tight(Pacing):
         @property
         def prefill_tokens(self) -> int:
             return tokens
+
+        @property
+        def left_seconds(self) -> float:
+            return seconds
 
     bank = LoraBank(base.model, base.dtype)
     return Batch(base, bank, 32, prefixes, pacing=Tight())
@@ -138,6 +144,49 @@ def test_entries_that_cannot_be_taken_back_serve_as_well(
 
     monkeypatch.setattr(prefill, "make_prompt_cache", rotating)
     assert of_both() == expected
+
+
+def test_what_one_prompt_has_left_serves_those_who_came_before_it_was_there(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    monkeypatch.setattr(Pacing, "note_prefill", lambda _, tokens, __: computed.append(tokens))
+    batch = bound_batch(base, PrefixCache(1 << 24), 20)
+    running = _added(batch, [5, 900, 77], 60)
+    while not running.tokens[6:]:
+        batch.step()
+    computed.clear()
+    rows = [_added(batch, [*SYSTEM, 7]) for _ in range(4)]
+    written = run(batch, [running, *rows])
+    assert len({tuple(written[row]) for row in rows}) == 1
+    assert sum(computed) < 2 * len(SYSTEM)
+    assert [row.num_cached for row in rows] == [0, *[len(SYSTEM)] * 3]
+
+
+def test_room_for_many_is_made_a_layer_at_a_time_while_rows_write_on(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = bound_batch(base, PrefixCache(0), 64, seconds=0.0)
+    running = _added(batch, [5, 900, 77], 60)
+    while not running.tokens[6:]:
+        batch.step()
+    resize, copied = PreallocatedKVCache._resize, list[PreallocatedKVCache]()
+
+    def counted(cache: PreallocatedKVCache, *arguments: int, **named: int) -> None:
+        if cache.num_rows and cache in batch._decoding._cache:
+            copied.append(cache)
+        resize(cache, *arguments, **named)
+
+    monkeypatch.setattr(PreallocatedKVCache, "_resize", counted)
+    rows = [_added(batch, [6, 901, n]) for n in range(7)]
+    num_layers = len(base.model.layers)
+    for number in range(num_layers - 1):
+        assert {one.sequence for one in batch.step()} == {running}
+        assert len(copied) == number + 1
+    assert {one.sequence for one in batch.step()} > {running}
+    assert len(copied) == len(set(copied)) == num_layers
+    written = run(batch, [running, *rows])
+    assert all(len(written[row]) >= 5 for row in rows)
 
 
 def test_the_first_token_of_a_known_prompt_comes_with_the_next_pass(base: BaseModel) -> None:

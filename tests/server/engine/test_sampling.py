@@ -409,6 +409,7 @@ def test_noted_logprobs_are_those_of_the_model_whatever_shapes_the_draw() -> Non
     tokens = cast(list[int], sample(mx.array(raw), mx.array([1, 1, 1]), rows).tolist())
     expected = raw - np.log(np.exp(raw).sum(axis=1, keepdims=True))
     assert not rows[1].noted
+    assert rows[0].noted[0].step is rows[2].noted[0].step  # read to the host once
     for i in (0, 2):
         noted = rows[i].noted.popleft()
         drawn = noted.step.on_host[0][noted.position]
