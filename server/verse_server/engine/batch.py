@@ -22,7 +22,7 @@ from verse_server.engine.decoding import DecodeBatch, DecodeRow, Drawn
 from verse_server.engine.forward import RoutedModel, merged
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.pacing import Pacing
-from verse_server.engine.prefill import ROW_TOKENS, PrefillQueue, PrefillWork, PromptGroup
+from verse_server.engine.prefill import PrefillQueue, PrefillWork, PromptGroup, prefill_tokens
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import BatchRows, Sequence
 
@@ -160,7 +160,7 @@ class Batch:
         for group in groups:
             group.trim_to(len(group.prompt) - width)
             for row in group.rows:
-                row.num_cached, row.tokens[:] = group.num_known, group.head
+                row.num_cached, row.tokens[:] = group.num_cached, group.head
         firsts = [group.rows[0] for group in groups]
         cache = merged([group.entries for group in groups], firsts, self._max_rows)
         tokens = mx.array([group.prompt[-width:] for group in groups])
@@ -178,8 +178,7 @@ class Batch:
         self._keep_prefixes(groups, cache)
         joining = [DecodeRow(r, g.ends, g.max_tokens) for g in groups for r in g.rows]
         self._decoding.join(joining, cache, drawn)
-        num_tokens = (width + ROW_TOKENS) * len(groups) - ROW_TOKENS
-        return _Prefilled(num_tokens, begun, [drawn])
+        return _Prefilled(prefill_tokens(groups, width), begun, [drawn])
 
     def _wait_for_decoding(self) -> float:
         """Until the step before is done, so that what begins now is timed alone; the time then."""

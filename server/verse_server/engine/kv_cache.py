@@ -83,7 +83,7 @@ class PreallocatedKVCache(BatchKVCache):
         """Make room for so many; everything is copied."""
         num_rows = min(num_rows, self._max_rows)
         if num_rows > self.num_slots:
-            self._resize(self.keys.shape[2], num_rows)
+            self.resize(self.keys.shape[2], num_rows)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append columns to all rows; what there is to attend to."""
@@ -120,14 +120,14 @@ class PreallocatedKVCache(BatchKVCache):
             self._move([(old, new) for new, old in enumerate(before) if old != new])
             # Not at once: rows leave one after another, and each time all others would be copied.
             if self.num_slots >= _SHRINKING * num_slots_for(self.num_rows):
-                self._resize(self.keys.shape[2])
+                self.resize(self.keys.shape[2])
 
     def extend(self, other: "PreallocatedKVCache") -> None:
         """The rows of another batch join at the end."""
         shift = max(0, other._idx - other._start - self._idx)
         num_rows = self.num_rows + other.num_rows
         if shift or num_rows > self.keys.shape[0]:
-            self._resize(self.keys.shape[2] + shift, num_rows, shift)
+            self.resize(self.keys.shape[2] + shift, num_rows, shift)
         self._write(other)
         self.batch_slots.join(other.batch_slots.slots)
 
@@ -174,9 +174,9 @@ class PreallocatedKVCache(BatchKVCache):
     def _add_columns(self, num_new: int) -> None:
         """Room for at least so many; the columns that nobody needs are left out."""
         blocks = -(-num_new // self.step)
-        self._resize(self._idx - self._start + blocks * self.step, shift=-self._start)
+        self.resize(self._idx - self._start + blocks * self.step, shift=-self._start)
 
-    def _resize(self, num_columns: int, num_rows: int = 0, shift: int = 0) -> None:
+    def resize(self, num_columns: int, num_rows: int = 0, shift: int = 0) -> None:
         """Copy everything, which is the dearest that can happen between two steps.
 
         Args:

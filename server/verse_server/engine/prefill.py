@@ -7,7 +7,7 @@ pieces come in turn with the short ones.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from mlx_lm.models.cache import KVCache, make_prompt_cache
@@ -40,6 +40,8 @@ class PromptGroup:
     num_stored: int = -1
     """What had been stored in the prefix cache when it was last asked."""
     has_given_way: bool = False
+    num_reported: int | None = None
+    """What its other rows, which are in already, were told to be known."""
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -66,6 +68,18 @@ class PromptGroup:
         if self.num_left <= max_tokens and (self.num_left == 1 or self.can_trim):
             return self.num_left
         return min(max_tokens, self.num_left - 1)
+
+    def split(self, num_rows: int) -> "PromptGroup":
+        """Take the first rows out, which have the same tokens done."""
+        taken = replace(self, rows=self.rows[:num_rows])
+        self.rows = self.rows[num_rows:]
+        self.num_reported = taken.num_reported = taken.num_cached
+        return taken
+
+    @property
+    def num_cached(self) -> int:
+        """What its rows are told to be known of the prompt."""
+        return self.num_known if self.num_reported is None else self.num_reported
 
     def trim_to(self, num_tokens: int) -> None:
         """Take back what is done beyond so many."""
@@ -139,9 +153,13 @@ class PrefillQueue:
             self._was_piece = True
             return PrefillWork([long], long.piece(max_tokens), False)
         self._was_piece = False
-        return self._last(together(short, max_tokens)) if short else None
+        return self._last(together(short, max_tokens), max_tokens) if short else None
 
-    def _last(self, groups: list[PromptGroup]) -> PrefillWork:
+    def _last(self, groups: list[PromptGroup], max_tokens: int) -> PrefillWork:
+        first = groups[0]
+        num_rows = 1 + max(0, max_tokens - first.num_left) // ROW_TOKENS
+        if num_rows < len(first.rows):
+            return PrefillWork([first.split(num_rows)], first.num_left, True)
         self._groups = [group for group in self._groups if group not in groups]
         return PrefillWork(groups, max(group.num_left for group in groups), True)
 
@@ -169,13 +187,19 @@ def together(groups: Iterable[PromptGroup], max_tokens: int) -> list[PromptGroup
         all_ = [*chosen, group]
         width = max(g.num_left for g in all_)
         fits = (
-            (width + ROW_TOKENS) * len(all_) <= max_tokens + ROW_TOKENS
+            prefill_tokens(all_, width) <= max_tokens
             and width <= min(len(g.prompt) for g in all_)
             and width <= 2 * min(g.num_left for g in all_) + _WASTED_TOKENS
         )
         if not chosen or (fits and not _gives_way(group, chosen)):
             chosen.append(group)
     return chosen
+
+
+def prefill_tokens(groups: list[PromptGroup], width: int) -> int:
+    """What it costs to compute the last tokens of prompts and let their rows join, in tokens."""
+    num_rows = sum(len(group.rows) for group in groups)
+    return width * len(groups) + ROW_TOKENS * (num_rows - 1)
 
 
 def _gives_way(group: PromptGroup, others: list[PromptGroup]) -> bool:

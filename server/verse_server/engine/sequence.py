@@ -252,10 +252,10 @@ class Sequence:
 
     def _logprob(self, token: int, noted: NotedLogprobs) -> TokenLogprob:
         position, num_top = noted.position, self.num_top_logprobs or 0
-        drawn, ids, values = (of_rows[position] for of_rows in noted.step.on_host)
-        likeliest = zip(ids[:num_top], values[:num_top], strict=True)
+        of_drawn, top_ids, top_logprobs = noted.step.on_host
+        likeliest = zip(top_ids[position][:num_top], top_logprobs[position][:num_top], strict=True)
         top = tuple(self._token_texts.logprob(i, v) for i, v in likeliest)
-        entry = self._token_texts.logprob(token, drawn, top)
+        entry = self._token_texts.logprob(token, of_drawn[position], top)
         # Put together, the bytes are the text.
         return entry if self._text.shows(token) else msgspec.structs.replace(entry, bytes=())
 

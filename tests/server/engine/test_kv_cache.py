@@ -111,7 +111,7 @@ def test_a_row_joins_a_spare_slot_and_leaves_it_without_a_copy_of_the_others(
     def copy(cache: PreallocatedKVCache, *_: int) -> None:
         copies.append(cache)
 
-    monkeypatch.setattr(PreallocatedKVCache, "_resize", copy)
+    monkeypatch.setattr(PreallocatedKVCache, "resize", copy)
     for _ in range(3):
         twins.join(1)
         twins.decode()
@@ -127,13 +127,13 @@ def test_rows_that_leave_one_by_one_have_the_others_copied_now_and_then_only(
     twins = Twins(2)
     while twins.ours.num_rows < MAX_ROWS:
         twins.join(1)
-    resize, copies = PreallocatedKVCache._resize, list[int]()
+    resize, copies = PreallocatedKVCache.resize, list[int]()
 
     def counted(cache: PreallocatedKVCache, *arguments: int) -> None:
         copies.append(cache.num_rows)
         resize(cache, *arguments)
 
-    monkeypatch.setattr(PreallocatedKVCache, "_resize", counted)
+    monkeypatch.setattr(PreallocatedKVCache, "resize", counted)
     while twins.ours.num_rows > 1:
         twins.leave(1)
         twins.same_rows()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mlx_lm.models.cache import RotatingKVCache
@@ -150,7 +150,11 @@ def test_what_one_prompt_has_left_serves_those_who_came_before_it_was_there(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
-    monkeypatch.setattr(Pacing, "note_prefill", lambda _, tokens, __: computed.append(tokens))
+
+    def note(_: Pacing, tokens: int, _seconds: float) -> None:
+        computed.append(tokens)
+
+    monkeypatch.setattr(Pacing, "note_prefill", note)
     batch = bound_batch(base, PrefixCache(1 << 24), 20)
     running = _added(batch, [5, 900, 77], 60)
     while not running.tokens[6:]:
@@ -163,6 +167,32 @@ def test_what_one_prompt_has_left_serves_those_who_came_before_it_was_there(
     assert [row.num_cached for row in rows] == [0, *[len(SYSTEM)] * 3]
 
 
+def test_many_answers_to_one_prompt_come_in_bit_by_bit(base: BaseModel) -> None:
+    batch = bound_batch(base, PrefixCache(0), 24)
+    running = _added(batch, [5, 900, 77], 60)
+    while not running.tokens[6:]:
+        batch.step()
+    seeded = SamplingParams(temperature=1, seed=4)
+    rows = [sequence([6, 901, 8, 9], (), seeded, index=index) for index in range(12)]
+    batch.add(rows, 4)
+    joined: list[int] = []
+    written: dict[Sequence, list[int]] = {row: [] for row in rows}
+    while not all(written.values()):
+        drawn = batch.step()
+        assert running in {one.sequence for one in drawn}
+        joined.append(sum(one.sequence in rows and not written[one.sequence] for one in drawn))
+        for one in drawn:
+            written.setdefault(one.sequence, []).append(one.token)
+    assert max(joined) <= 4
+    for row, tokens in run(batch, [running, *rows]).items():
+        written[row] += tokens
+    alone = bound_batch(base, PrefixCache(0), 2048)
+    again = [sequence([6, 901, 8, 9], (), seeded, index=index) for index in range(12)]
+    alone.add(again, 4)
+    assert list(run(alone, again).values()) == [written[row] for row in rows]
+    assert {row.num_cached for row in rows} == {0}
+
+
 def test_room_for_many_is_made_a_layer_at_a_time_while_rows_write_on(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,16 +200,16 @@ def test_room_for_many_is_made_a_layer_at_a_time_while_rows_write_on(
     running = _added(batch, [5, 900, 77], 60)
     while not running.tokens[6:]:
         batch.step()
-    resize, copied = PreallocatedKVCache._resize, list[PreallocatedKVCache]()
+    resize, copied = PreallocatedKVCache.resize, list[PreallocatedKVCache]()
 
     def counted(cache: PreallocatedKVCache, *arguments: int, **named: int) -> None:
-        if cache.num_rows and cache in batch._decoding._cache:
+        if cache.num_rows == 1:
             copied.append(cache)
         resize(cache, *arguments, **named)
 
-    monkeypatch.setattr(PreallocatedKVCache, "_resize", counted)
+    monkeypatch.setattr(PreallocatedKVCache, "resize", counted)
     rows = [_added(batch, [6, 901, n]) for n in range(7)]
-    num_layers = len(base.model.layers)
+    num_layers = len(cast(Any, base.model).layers)
     for number in range(num_layers - 1):
         assert {one.sequence for one in batch.step()} == {running}
         assert len(copied) == number + 1
