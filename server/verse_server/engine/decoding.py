@@ -89,7 +89,7 @@ class DecodeBatch:
         for entry in self._cache:
             if isinstance(entry, PreallocatedKVCache) and entry.num_slots < num_rows:
                 entry.reserve(num_rows)
-                mx.eval(entry.keys, entry.values)
+                mx.eval(entry.keys, entry.values)  # pyright: ignore[reportUnknownMemberType]
                 if time.monotonic() > end:
                     break
         return self.num_slots >= num_rows

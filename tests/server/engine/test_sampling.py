@@ -376,7 +376,7 @@ def test_in_the_batch_every_row_s_list_and_the_token_in_flight_are_all_it_has_wr
     params = SamplingParams(repetition_penalty=1.2, seed=3)
     rows = [sequence(prompt, (), params) for prompt in ([5], [6, 7, 8], list(range(40, 60)))]
     answers: dict[EngineSequence, list[int]] = {}
-    for step in range(12):
+    for step in range(40):
         if step in (0, 1, 4):
             row = rows[len(answers)]
             batch.add([row], 6)
