@@ -15,7 +15,7 @@ from verse_trainer.config import LoraConfig, TrainConfig
 from verse_trainer.dpo import DpoObjective, EncodedPair
 from verse_trainer.errors import DataSetError
 from verse_trainer.events import Evaluated, TrainReport
-from verse_trainer.objective import TokenLoss, collate
+from verse_trainer.objective import TokenLoss, WholeLoss, collate
 
 
 def dpo(runs: Runs, **changes: Any) -> TrainConfig:
@@ -62,7 +62,7 @@ def objective(runs: Runs, **keys: float) -> tuple[Any, DpoObjective, list[Encode
     found = list(prepared.material.pairs["train"])  # pyright: ignore[reportOptionalSubscript]
     model = fresh(runs.base).model
     settings = {"beta": 0.5, "sft_weight": 0.0, **keys}
-    return model, DpoObjective(model, {"train": found}, **settings), found
+    return model, DpoObjective(WholeLoss(model), {"train": found}, **settings), found
 
 
 def test_the_loss_is_that_of_the_paper(runs: Runs, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.trainer.runs import Runs, fresh
 from verse_trainer.evaluation import evaluate, ratio_mean
 from verse_trainer.material import read_material
-from verse_trainer.objective import SftObjective
+from verse_trainer.objective import SftObjective, WholeLoss
 
 
 def test_every_token_counts_the_same_whatever_its_poem() -> None:
@@ -34,7 +34,7 @@ def test_the_result_does_not_depend_on_the_batches(runs: Runs) -> None:
     prepared = runs.prepare()
     rows = read_material(prepared.config, prepared.base).rows
     model = fresh(runs.base).model
-    objective = SftObjective(model, rows)
+    objective = SftObjective(WholeLoss(model), rows)
     losses = [
         evaluate(model, objective, "train", batch_size=size).loss  # pyright: ignore[reportOptionalMemberAccess]
         for size in (1, 2, 3, 7, 50)
@@ -45,7 +45,7 @@ def test_the_result_does_not_depend_on_the_batches(runs: Runs) -> None:
 def test_a_limit_takes_the_first_rows_of_the_file(runs: Runs) -> None:
     prepared = runs.prepare()
     model, rows = fresh(runs.base).model, prepared.material.rows["train"]
-    objective = SftObjective(model, {"train": rows, "valid": rows[:2]})
+    objective = SftObjective(WholeLoss(model), {"train": rows, "valid": rows[:2]})
     limited = evaluate(model, objective, "train", batch_size=1, limit=2)
     first_two = evaluate(model, objective, "valid", batch_size=1)
     assert limited == first_two
@@ -56,4 +56,4 @@ def test_a_limit_takes_the_first_rows_of_the_file(runs: Runs) -> None:
 
 def test_an_empty_set_is_not_measured(runs: Runs) -> None:
     model = fresh(runs.base).model
-    assert evaluate(model, SftObjective(model, {}), "valid", batch_size=2) is None
+    assert evaluate(model, SftObjective(WholeLoss(model), {}), "valid", batch_size=2) is None

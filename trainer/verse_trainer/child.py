@@ -122,6 +122,7 @@ def _run(request: TrainRequest, send: Send, stop: StopRequest) -> None:
 
 def _load(request: TrainRequest, send: Send) -> "BaseModel":
     from verse.base_model import load_base_model
+    from verse_trainer.frozen_layers import load_for_training
 
     shown = -1.0
 
@@ -132,6 +133,8 @@ def _load(request: TrainRequest, send: Send) -> "BaseModel":
             send(Loading(share=share))
 
     config = request.config
+    if config.train:
+        return load_for_training(config, show)
     return load_base_model(config.model, show, trust_remote_code=config.trust_remote_code)
 
 

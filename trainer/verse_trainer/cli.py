@@ -57,6 +57,8 @@ HELP: Mapping[str, str] = MappingProxyType(
         "patience": "Validations without a better loss before it stops; 0 for never.",
         "resume": "Continue the run in adapter_path.",
         "resume_adapter_file": "Weights to start a new run from.",
+        "layer_cache": "Compute frozen layers once, not in every step.",
+        "layer_cache_folder": "Keep what they gave there, for other runs on the same rows.",
         "grad_checkpoint": "Recompute activations to save memory.",
         "clear_cache_threshold": "Memory cache to keep between steps, such as 2GB.",
         "sample_every": "Steps between poems for the sample themes.",

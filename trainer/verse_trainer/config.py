@@ -98,6 +98,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Go on where the run in `adapter_path` stopped."""
     resume_adapter_file: str | None = None
     """Weights to start from, with a fresh optimizer."""
+    layer_cache: bool = True
+    """Compute what the layers below `num_layers` make of each row once, not in every step."""
+    layer_cache_folder: str | None = None
+    """Where to keep that for other runs on the same rows; None: in memory, or beside the adapter
+    while the run lasts if it is large."""
     grad_checkpoint: bool = False
     clear_cache_threshold: Annotated[int, Meta(ge=0)] = 0
     """Bytes of mlx's cache above which it is emptied after a step."""

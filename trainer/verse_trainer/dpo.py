@@ -25,7 +25,7 @@ from verse.records import PreferencePair
 from verse_trainer.encoding import EncodedRow, Encoder
 from verse_trainer.errors import DataSetError
 from verse_trainer.events import PreferenceFigures
-from verse_trainer.objective import Batch, Part, TargetBatch, TokenLoss, collate
+from verse_trainer.objective import Batch, Part, RowLoss
 
 REFERENCES_FILE = "references.json"
 PAIRS_FILE = "pairs.jsonl"
@@ -72,7 +72,7 @@ class DpoObjective:
 
     def __init__(
         self,
-        model: nn.Module,
+        row_loss: RowLoss,
         parts: Mapping[Part, Sequence[EncodedPair]],
         *,
         beta: float,
@@ -81,7 +81,7 @@ class DpoObjective:
         self._parts = parts
         self._beta = beta
         self._sft_weight = sft_weight
-        self._token_loss = TokenLoss(model)
+        self.row_loss: RowLoss = row_loss
         # Zeros cost what numbers cost, so that one step can be measured before they are known.
         self._references: Mapping[Part, Sequence[LogProbabilities]] = {
             part: [(0.0, 0.0)] * len(pairs) for part, pairs in parts.items()
@@ -96,17 +96,20 @@ class DpoObjective:
         pairs = [self.examples(part)[index] for index in indices]
         rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
         references = [self._references[part][index] for index in indices]
-        return (*collate(rows), mx.array(references).T)
+        return (*self.row_loss.collate(rows), mx.array(references).T)
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[mx.array, mx.array]:
         """(pairs,) losses; (pairs, 4) margin, whether it is above 0, both log-probabilities."""
+        return self.of_rows(self.row_loss(model, batch[:-1]), batch)
+
+    def of_rows(self, losses: mx.array, batch: Batch) -> tuple[mx.array, mx.array]:
+        """The same from what the rows lose."""
         *rows, references = batch
-        losses = self._token_loss(model, TargetBatch(*rows))
         log_probabilities = -mx.reshape(losses, (2, -1))
         chosen, rejected = log_probabilities
         gain = log_probabilities - references
         margin = self._beta * (gain[0] - gain[1])
-        num_chosen = rows[2].sum(axis=1)[: chosen.shape[0]]
+        num_chosen = self.row_loss.num_targets(rows)[: chosen.shape[0]]
         pair_losses = mx.logaddexp(0.0, -margin) - self._sft_weight * chosen / num_chosen
         figures = [margin, (margin > 0).astype(mx.float32), chosen, rejected]
         return pair_losses, mx.stack(figures, axis=1)

@@ -28,7 +28,7 @@ from verse_trainer.encoding import EncodedRow
 from verse_trainer.errors import TrainingError
 from verse_trainer.events import Event, PreferenceFigures, Sampled, Tested
 from verse_trainer.material import read_test_rows
-from verse_trainer.objective import Objective, Part, SftObjective
+from verse_trainer.objective import Objective, Part, RowLoss, SftObjective
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,15 +116,22 @@ def measure_test_set(
         folder = Path(config.adapter_path).expanduser()
         prompt_format, step = _load(folder, base.model, prompt_format)
     material = read_test_rows(config, base, prompt_format)
-    tested = measure(base.model, material.rows["test"], config, step)
+    row_loss = material.row_loss(base, config)
+    tested = measure(base.model, row_loss, material.rows["test"], config, step)
     on_event(tested)
     return tested
 
 
-def measure(model: nn.Module, rows: Sequence[EncodedRow], config: TrainConfig, step: int) -> Tested:
+def measure(
+    model: nn.Module,
+    row_loss: RowLoss,
+    rows: Sequence[EncodedRow],
+    config: TrainConfig,
+    step: int,
+) -> Tested:
     """Measure some rows, at least one, with the weights the model has; also after DPO by token."""
     limit = None if config.test_batches < 0 else config.test_batches * config.batch_size
-    objective = SftObjective(model, {"test": rows})
+    objective = SftObjective(row_loss, {"test": rows})
     measured = evaluate(model, objective, "test", batch_size=2 * config.batch_size, limit=limit)
     assert measured is not None
     return Tested(

@@ -2,6 +2,7 @@
 
     Loading      the base is coming into memory
     Forecast     what the run will be, with one step measured
+    Caching      all rows are run through the frozen layers, once
     Started      once, before the first step
     Stepped      after every batch
     TrainReport  every `steps_per_report` batches and at the end -> metrics.jsonl
@@ -53,6 +54,13 @@ class Started(_Event, frozen=True, kw_only=True, tag="started"):
     """Optimizer updates of the whole run."""
     start_step: int
     """Batches that were done before; 0 unless the run was resumed."""
+
+
+class Caching(_Event, frozen=True, kw_only=True, tag="caching"):
+    """All rows are run through the frozen layers."""
+
+    share: float
+    """Of the layers, 0 to 1."""
 
 
 class Stepped(_Event, frozen=True, kw_only=True, tag="stepped"):
@@ -131,7 +139,7 @@ class Stopped(_Event, frozen=True, kw_only=True, tag="stopped"):
 
 Metric = TrainReport | Evaluated | Tested | Stopped
 """What `metrics.jsonl` holds."""
-Event = Started | Stepped | TrainReport | Evaluated | Saved | Sampled | Tested | Stopped
+Event = Caching | Started | Stepped | TrainReport | Evaluated | Saved | Sampled | Tested | Stopped
 
 
 class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,6 +212,7 @@ class Failed(_Event, frozen=True, kw_only=True, tag="failed"):
 TrainMessage = (
     Loading
     | Forecast
+    | Caching
     | Started
     | Stepped
     | TrainReport

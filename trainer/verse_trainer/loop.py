@@ -25,8 +25,17 @@ from verse_trainer.checkpoint import Arrays, CheckpointWriter, SavedState
 from verse_trainer.dpo import DpoObjective
 from verse_trainer.errors import TrainingError
 from verse_trainer.evaluation import Measured, PoemSampler, clear_cache, evaluate, measure
-from verse_trainer.events import Evaluated, Event, Started, Stepped, StopReason, TrainReport
+from verse_trainer.events import (
+    Caching,
+    Evaluated,
+    Event,
+    Started,
+    Stepped,
+    StopReason,
+    TrainReport,
+)
 from verse_trainer.material import hash_of
+from verse_trainer.objective import WholeLoss
 from verse_trainer.step import Stepper, gradient_checkpoints, make_optimizer
 from verse_trainer.train_state import Throughput, TrainState, Window
 
@@ -84,7 +93,8 @@ class TrainingLoop:
         """
         maybe_set_recommended_wired_limit()
         try:
-            with gradient_checkpoints(self._model, on=self._config.grad_checkpoint):
+            is_patched = self._config.grad_checkpoint and isinstance(self._run.row_loss, WholeLoss)
+            with gradient_checkpoints(self._model, on=is_patched):
                 self._begin()
                 reason = self._train(stop)
                 return self._end(reason)
@@ -95,9 +105,13 @@ class TrainingLoop:
                     "Free some space and continue with the same command and --resume."
                 ) from error
             raise
+        finally:
+            if (cache := self._run.layer_cache) is not None:
+                cache.close()
 
     def _begin(self) -> None:
         self._writer.open()
+        self._run.fill_cache(lambda share: self._writer.report(Caching(share=share)))
         self._refer_to_start()
         self._stepper = self._restored_stepper()
         self._writer.report(
@@ -309,6 +323,7 @@ class TrainingLoop:
         state = self._state
         if reason in ("finished", "early_stop"):
             self._test()
+            self._run.discard_cache()
         self._writer.close(state, reason)
         if reason == "nan":
             raise TrainingError(
@@ -330,4 +345,5 @@ class TrainingLoop:
             weights = self._writer.published_weights()
             self._model.load_weights(list(weights.items()), strict=False)
             step = self._state.best_step or self._state.step
-            self._writer.report(measure(self._model, rows, self._config, step))
+            tested = measure(self._model, self._run.row_loss, rows, self._config, step)
+            self._writer.report(tested)

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlx.nn as nn
 import msgspec
 
 from verse.adapter_folder import PROMPT_FILE
@@ -14,6 +13,7 @@ from verse.poem_files import doubts
 from verse.prompt import POEM_SYSTEM, PromptFormat
 from verse_trainer.config import TrainConfig
 from verse_trainer.data_set.rows import DataRow, read_rows
+from verse_trainer.decoder import is_known, trains_head
 from verse_trainer.dpo import PAIRS_FILE, DpoObjective, EncodedPair, read_pairs
 from verse_trainer.encoding import (
     EncodedRow,
@@ -25,7 +25,14 @@ from verse_trainer.encoding import (
     rows_hash,
 )
 from verse_trainer.errors import DataSetError
-from verse_trainer.objective import Objective, Part, SftObjective
+from verse_trainer.objective import (
+    Objective,
+    PackedLoss,
+    Part,
+    RowLoss,
+    SftObjective,
+    WholeLoss,
+)
 
 _FILES: Mapping[Part, str] = {"train": "train.jsonl", "valid": "valid.jsonl", "test": "test.jsonl"}
 
@@ -52,11 +59,23 @@ class Material:
             learned = [pair.chosen for pair in self.pairs["train"]]
         return [(row.source or row.place, row.poem) for row in learned]
 
-    def objective(self, model: nn.Module, config: TrainConfig) -> Objective:
-        """Bind the examples to the model that learns them."""
+    def row_loss(self, base: BaseModel, config: TrainConfig, num_frozen: int = 0) -> RowLoss:
+        """The loss of any of the rows; the first `num_frozen` layers are run once for all."""
+        if not is_known(base.model) or trains_head(base.model):
+            return WholeLoss(base.model)
+        return PackedLoss(
+            base.model,
+            (row for part in self.rows.values() for row in part),
+            base.dtype,
+            num_frozen=num_frozen,
+            checkpoint=config.grad_checkpoint,
+        )
+
+    def objective(self, row_loss: RowLoss, config: TrainConfig) -> Objective:
+        """Bind the examples to their loss."""
         if self.pairs is None:
-            return SftObjective(model, self.rows)
-        return DpoObjective(model, self.pairs, beta=config.beta, sft_weight=config.sft_weight)
+            return SftObjective(row_loss, self.rows)
+        return DpoObjective(row_loss, self.pairs, beta=config.beta, sft_weight=config.sft_weight)
 
     def hash(self, part: Part) -> str:
         """SHA-256 of the encoded rows of one part."""

@@ -8,18 +8,25 @@ An objective holds its examples in up to three parts and turns some of them into
 into losses. The loop, the evaluation and the checkpoints know nothing else of it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from verse.base_model import runs_on_cpu
+from verse_trainer.decoder import Decoder
 from verse_trainer.encoding import EncodedRow
 from verse_trainer.events import PreferenceFigures
+from verse_trainer.layer_cache import LayerCache
+from verse_trainer.packing import EXACT, ROUNDED, PackedBatch, common_prefix, pack
 from verse_trainer.plan import PAD_MULTIPLE, padded
+from verse_trainer.vocabulary import host_losses, token_losses
 
 _PROBE = ((1, 2, 3),)
+_NUM_ARRAYS = len(PackedBatch._fields)
+"""Of a batch; what an objective adds comes behind."""
 
 
 class TargetBatch(NamedTuple):
@@ -67,6 +74,177 @@ class TokenLoss:
         # Narrow floats lose digits over a large vocabulary.
         losses = nn.losses.cross_entropy(logits.astype(mx.float32), batch.targets)
         return (losses * batch.is_target).sum(axis=1)
+
+
+class RowLoss(Protocol):
+    """Turns rows into arrays and those into what each row loses."""
+
+    @property
+    def is_traceable(self) -> bool:
+        """Whether its arithmetic is mlx's alone, so that mlx can compile it."""
+        ...
+
+    def collate(self, rows: Sequence[EncodedRow]) -> tuple[mx.array, ...]:
+        """Some rows as arrays."""
+        ...
+
+    def __call__(self, model: nn.Module, batch: Sequence[mx.array]) -> mx.array:
+        """(rows,) float32, the sum over each row's targets."""
+        ...
+
+    def num_targets(self, batch: Sequence[mx.array]) -> mx.array:
+        """(rows,) float32, how many targets each row has."""
+        ...
+
+
+class WholeLoss:
+    """Of any model: rows padded side by side, the model run as it is."""
+
+    is_traceable = True
+
+    def __init__(self, model: nn.Module) -> None:
+        self._token_loss = TokenLoss(model)
+
+    def collate(self, rows: Sequence[EncodedRow]) -> tuple[mx.array, ...]:
+        """As wide as the longest row."""
+        return collate(rows)
+
+    def __call__(self, model: nn.Module, batch: Sequence[mx.array]) -> mx.array:
+        """(rows,) float32, the sum over each row's targets."""
+        return self._token_loss(model, TargetBatch(*batch))
+
+    def num_targets(self, batch: Sequence[mx.array]) -> mx.array:
+        """(rows,) float32."""
+        return TargetBatch(*batch).is_target.sum(axis=1)
+
+
+class HiddenLoss(Protocol):
+    """A loss whose last part, from hidden states on, is computed at once and not in a graph."""
+
+    def hidden(self, batch: Sequence[mx.array]) -> mx.array:
+        """(targets, hidden) what the head reads; differentiable in the weights."""
+        ...
+
+    def shape_of_hidden(self, batch: Sequence[mx.array]) -> tuple[int, int]:
+        """Of what `hidden` gives."""
+        ...
+
+    def of_hidden(
+        self, hidden: mx.array, batch: Sequence[mx.array], *, with_gradient: bool
+    ) -> tuple[mx.array, mx.array | None]:
+        """(targets,) losses, and (targets, hidden) their gradients if they are asked for."""
+        ...
+
+    def of_rows(self, losses: mx.array, batch: Sequence[mx.array]) -> mx.array:
+        """(targets,) losses summed to (rows,)."""
+        ...
+
+
+class PackedLoss:
+    """Of a model whose blocks are known: rows packed, the common prefix once, the head in pieces.
+
+    With a cache of what the frozen layers make of the rows, only the layers above are run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: Iterable[EncodedRow],
+        dtype: mx.Dtype,
+        *,
+        num_frozen: int = 0,
+        checkpoint: bool = False,
+    ) -> None:
+        """Prepare for these rows.
+
+        Args:
+            model: Whose head is not trained.
+            rows: All that will ever be asked for.
+            dtype: Of the hidden states.
+            num_frozen: Layers whose output is taken from the cache; 0 for none.
+            checkpoint: Compute the activations of a block again for its gradients.
+        """
+        rows = list(rows)
+        self._decoder, self._dtype, self._checkpoint = Decoder(model), dtype, checkpoint
+        self._prefix, self._num_frozen = common_prefix(rows), num_frozen
+        self._hidden_size = cast(Any, model).model.norm.weight.shape[0]
+        self.cache = (
+            LayerCache(
+                rows,
+                prefix=self._prefix,
+                num_layers=num_frozen,
+                hidden_size=self._hidden_size,
+                dtype=dtype,
+            )
+            if num_frozen
+            else None
+        )
+
+    @property
+    def is_traceable(self) -> bool:
+        """Not where numpy computes the exponentials."""
+        return not runs_on_cpu()
+
+    def collate(self, rows: Sequence[EncodedRow]) -> tuple[mx.array, ...]:
+        """One behind the other."""
+        multiples = EXACT if runs_on_cpu() else ROUNDED
+        states = None if self.cache is None else self.cache.states
+        return pack(rows, self._prefix, multiples, states)
+
+    def __call__(
+        self,
+        model: nn.Module,  # noqa: ARG002  its parts are looked up at each call
+        batch: Sequence[mx.array],
+    ) -> mx.array:
+        """(rows,) float32, the sum over each row's targets; without gradient on a CPU."""
+        hidden = self.hidden(batch)
+        if runs_on_cpu():
+            losses, _ = self.of_hidden(hidden, batch, with_gradient=False)
+        else:
+            losses = token_losses(
+                self._decoder.head, hidden, PackedBatch(*batch[:_NUM_ARRAYS]).targets
+            )
+        return self.of_rows(losses, batch)
+
+    def hidden(self, batch: Sequence[mx.array]) -> mx.array:
+        """(targets, hidden) what the head reads."""
+        packed = PackedBatch(*batch[:_NUM_ARRAYS])
+        states = packed.inputs
+        if self.cache is None:
+            states = self._decoder.embed(states, self._dtype)
+        states = self._decoder.run(
+            states,
+            packed.layout,
+            self._prefix,
+            self._decoder.blocks[self._num_frozen :],
+            checkpoint=self._checkpoint,
+        )
+        return self._decoder.norm(states[packed.places])
+
+    def shape_of_hidden(self, batch: Sequence[mx.array]) -> tuple[int, int]:
+        """Of what `hidden` gives."""
+        return batch[3].shape[0], self._hidden_size
+
+    def of_hidden(
+        self, hidden: mx.array, batch: Sequence[mx.array], *, with_gradient: bool
+    ) -> tuple[mx.array, mx.array | None]:
+        """(targets,) losses, and (targets, hidden) their gradients if they are asked for."""
+        targets = PackedBatch(*batch[:_NUM_ARRAYS]).targets
+        return host_losses(self._decoder.head, hidden, targets, with_gradient=with_gradient)
+
+    def of_rows(self, losses: mx.array, batch: Sequence[mx.array]) -> mx.array:
+        """(targets,) losses summed to (rows,)."""
+        return (losses[:, None] * _is_owner(PackedBatch(*batch[:_NUM_ARRAYS]))).sum(axis=0)
+
+    def num_targets(self, batch: Sequence[mx.array]) -> mx.array:
+        """(rows,) float32."""
+        return _is_owner(PackedBatch(*batch[:_NUM_ARRAYS])).sum(axis=0)
+
+
+def _is_owner(packed: PackedBatch) -> mx.array:
+    """(targets, rows) float32, 1 where the target is the row's."""
+    rows = mx.arange(packed.gather.shape[0])
+    return (packed.owners[:, None] == rows).astype(mx.float32)
 
 
 Head = Callable[[nn.Module], Callable[[mx.array], mx.array]]
@@ -136,8 +314,17 @@ class Objective(Protocol):
         """Some examples as arrays."""
         ...
 
+    @property
+    def row_loss(self) -> RowLoss:
+        """What the rows lose."""
+        ...
+
     def losses(self, model: nn.Module, batch: Batch) -> tuple[mx.array, mx.array]:
         """(rows,) what each example loses, over its whole weight; (rows, n) figures beside it."""
+        ...
+
+    def of_rows(self, losses: mx.array, batch: Batch) -> tuple[mx.array, mx.array]:
+        """The same from what the rows lose."""
         ...
 
     def preference(self, means: Sequence[float]) -> PreferenceFigures | None:
@@ -150,9 +337,9 @@ class SftObjective:
 
     has_dropout = True
 
-    def __init__(self, model: nn.Module, parts: Mapping[Part, Sequence[EncodedRow]]) -> None:
+    def __init__(self, row_loss: RowLoss, parts: Mapping[Part, Sequence[EncodedRow]]) -> None:
         self._parts = parts
-        self._token_loss = TokenLoss(model)
+        self.row_loss: RowLoss = row_loss
 
     def examples(self, part: Part) -> Sequence[EncodedRow]:
         """The rows of one part."""
@@ -161,11 +348,14 @@ class SftObjective:
     def batch(self, part: Part, indices: Sequence[int]) -> Batch:
         """Some rows as arrays."""
         rows = self.examples(part)
-        return collate([rows[index] for index in indices])
+        return self.row_loss.collate([rows[index] for index in indices])
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[mx.array, mx.array]:
         """Sums over the targets of each row; no figures."""
-        losses = self._token_loss(model, TargetBatch(*batch))
+        return self.of_rows(self.row_loss(model, batch), batch)
+
+    def of_rows(self, losses: mx.array, batch: Batch) -> tuple[mx.array, mx.array]:  # noqa: ARG002
+        """The same from what the rows lose."""
         return losses, mx.zeros((losses.shape[0], 0))
 
     def preference(self, means: Sequence[float]) -> None:  # noqa: ARG002  nothing is preferred

@@ -17,6 +17,7 @@ from rich.table import Table
 from verse.terminal import show_line
 from verse_trainer.config import TrainConfig
 from verse_trainer.events import (
+    Caching,
     Evaluated,
     Finished,
     Forecast,
@@ -32,6 +33,7 @@ from verse_trainer.events import (
 from verse_trainer.preflight import describe, duration, gigabytes
 
 _BARS = "▁▂▃▄▅▆▇█"
+_PREPARING = {Loading: "loading the base model", Caching: "computing the frozen layers"}
 
 
 class ProgressView:
@@ -69,8 +71,8 @@ class ProgressView:
     def __call__(self, message: TrainMessage) -> None:
         """Show one message."""
         match message:
-            case Loading():
-                self._count("loading the base model", round(100 * message.share), 100)
+            case Loading() | Caching():
+                self._count(_PREPARING[type(message)], round(100 * message.share), 100)
             case Forecast():
                 self._show_forecast(message)
             case Started():

@@ -5,6 +5,7 @@ prepared = prepare(config, base)
 outcome = train(prepared, on_event, stop)
 """
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,16 @@ from verse_trainer.config import TrainConfig, complete_schedule
 from verse_trainer.encoding import EncodedRow
 from verse_trainer.errors import TrainingError
 from verse_trainer.events import Event
+from verse_trainer.frozen_layers import ModelLayers, is_small, num_frozen
+from verse_trainer.layer_cache import LayerCache, weights_digest
 from verse_trainer.loop import Outcome, TrainingLoop
 from verse_trainer.material import Material, check_files, read_material
-from verse_trainer.objective import Example, Objective
+from verse_trainer.objective import Example, Objective, PackedLoss, RowLoss
 from verse_trainer.plan import BatchPlan, Cadence, make_cadence
 from verse_trainer.run_record import Identity, RunRecord
 from verse_trainer.step import Stepper, make_optimizer
+
+CACHE_FOLDER = "layer_cache"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,10 @@ class PreparedRun:
     config: TrainConfig
     base: BaseModel
     material: Material
+    row_loss: RowLoss
     objective: Objective
+    num_frozen: int
+    """Layers that are run once over all rows."""
     batches: BatchPlan
     cadence: Cadence
     adapter_config: Mapping[str, Any]
@@ -61,6 +69,8 @@ class PreparedRun:
     trainable_parameters: int
     total_parameters: int
     """Of the model without the adapter."""
+    why_no_cache: str = ""
+    """Why there is no layer cache, in a sentence."""
     notes: tuple[str, ...] = ()
     """What the poet should know before it starts, a sentence each, such as a missing valid set."""
 
@@ -68,6 +78,42 @@ class PreparedRun:
     def folder(self) -> Path:
         """Of the adapter."""
         return Path(self.config.adapter_path).expanduser()
+
+    @property
+    def layer_cache(self) -> LayerCache | None:
+        """Of the frozen layers' output; None where there are none or nothing is kept."""
+        return self.row_loss.cache if isinstance(self.row_loss, PackedLoss) else None
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """Where the layer cache is, if it is a file."""
+        cache = self.layer_cache
+        if self.config.layer_cache_folder is not None:
+            return Path(self.config.layer_cache_folder).expanduser()
+        return None if cache is None or is_small(cache.num_bytes) else self._own_cache_folder
+
+    @property
+    def _own_cache_folder(self) -> Path:
+        return self.folder / CACHE_FOLDER
+
+    def fill_cache(self, on_progress: Callable[[float], None]) -> None:
+        """Run all rows through the frozen layers, and let those go.
+
+        Raises:
+            TrainingError: the disk is full, or a file of the cache's name holds something else.
+        """
+        cache, folder = self.layer_cache, self.cache_folder
+        if cache is None or cache.is_filled:
+            return
+        # Poems on the way are written by the whole model.
+        layers = ModelLayers(self.base, self.num_frozen, keep=self.config.sample_every is not None)
+        layers.on_progress = on_progress
+        cache.fill(layers, folder, "" if folder is None else weights_digest(self.base.path))
+        layers.release()
+
+    def discard_cache(self) -> None:
+        """The run is over: what lay beside the adapter for it alone goes."""
+        shutil.rmtree(self._own_cache_folder, ignore_errors=True)
 
     @property
     def num_rows(self) -> int:
@@ -204,10 +250,12 @@ def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
     check(config)
     material = read_material(config, base)
     total_parameters = lora.count_base_parameters(base.model)
+    frozen, why_none = num_frozen(base.model, config)
     keys = lora.adapt(base.model, config)
     if (start := _start_file(config)) is not None:
         lora.load_start(base.model, start)
-    objective = material.objective(base.model, config)
+    row_loss = material.row_loss(base, config, frozen)
+    objective = material.objective(row_loss, config)
     lengths = [example.length for example in objective.examples("train")]
     batches = BatchPlan(lengths, config.batch_size, config.seed)
     cadence = make_cadence(config, batches.steps_per_epoch)
@@ -226,7 +274,9 @@ def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
         config=config,
         base=base,
         material=material,
+        row_loss=row_loss,
         objective=objective,
+        num_frozen=frozen,
         batches=batches,
         cadence=cadence,
         adapter_config=_adapter_config(config, keys, num_layers),
@@ -235,6 +285,7 @@ def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
         is_resumed=config.resume,
         trainable_parameters=lora.count_parameters(lora.trainable(base.model)),
         total_parameters=total_parameters,
+        why_no_cache=why_none,
         notes=tuple(_notes(config, material, cadence, saved)),
     )
 

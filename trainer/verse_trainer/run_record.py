@@ -22,7 +22,7 @@ from verse_trainer.events import StopReason
 
 RECORD_FILE = "run.json"
 
-_PATHS = ("model", "data", "adapter_path", "resume_adapter_file")
+_PATHS = ("model", "data", "adapter_path", "resume_adapter_file", "layer_cache_folder")
 # These may change while a run goes on: none of them changes what a step does to the weights. The
 # base, the data and the start are compared by their content.
 _FREE = frozenset(
@@ -39,6 +39,7 @@ _FREE = frozenset(
         "patience",
         "resume",
         "grad_checkpoint",
+        "layer_cache",
         "clear_cache_threshold",
         "sample_every",
         "sample_themes",

@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import msgspec
+import numpy as np
 from mlx.utils import (
     tree_flatten,  # pyright: ignore[reportUnknownVariableType]
     tree_unflatten,
@@ -25,7 +26,7 @@ from mlx_lm.tuner import utils as mlx_lm_tuner
 from verse.base_model import runs_on_cpu
 from verse_trainer.config import TrainConfig, complete_schedule
 from verse_trainer.errors import ConfigError
-from verse_trainer.objective import Batch, Objective
+from verse_trainer.objective import Batch, HiddenLoss, Objective
 
 
 @contextmanager
@@ -121,6 +122,8 @@ class Stepper:
         changing = [model.state, optimizer.state]
         self._compute = partial(mx.compile, inputs=drawing, outputs=drawing)(self._differentiate)
         self._update = partial(mx.compile, inputs=changing, outputs=changing)(self._apply)
+        if not objective.row_loss.is_traceable:
+            self._compute = self._differentiate_at_once
         if runs_on_cpu():
             # There mlx calls a C++ compiler for each kernel: more seconds than updates ever take.
             self._update = self._apply
@@ -172,6 +175,34 @@ class Stepper:
     def _differentiate(self, *batch: mx.array) -> tuple[mx.array, mx.array, Arrays]:
         differentiate = cast(Any, nn).value_and_grad(self._model, self._loss)
         (loss, figures), gradients = differentiate(*batch)
+        return loss, figures, _flat(gradients)
+
+    def _differentiate_at_once(self, *batch: mx.array) -> tuple[mx.array, mx.array, Arrays]:
+        """The same where the loss of hidden states is not a part of the graph.
+
+        The graph of the gradients is made with room for the gradient of the hidden states, the
+        hidden states are evaluated, and what follows from them is written into that room. To
+        evaluate them while a gradient is traced would keep every array there ever was.
+        """
+        row_loss = cast(HiddenLoss, self._objective.row_loss)
+        room = mx.array(np.zeros(row_loss.shape_of_hidden(batch), np.float32))
+
+        def weighted(*_: mx.array) -> tuple[mx.array, mx.array]:
+            hidden = row_loss.hidden(batch)
+            return (hidden * room).sum(), hidden
+
+        (_, hidden), gradients = cast(Any, nn).value_and_grad(self._model, weighted)()
+        cast(Any, mx).eval(hidden)
+        losses, directions = row_loss.of_hidden(hidden, batch, with_gradient=True)
+
+        def summed(of_targets: mx.array) -> tuple[mx.array, mx.array]:
+            of_examples, figures = self._objective.of_rows(
+                row_loss.of_rows(of_targets, batch), batch
+            )
+            return of_examples.sum(), figures.sum(axis=0)
+
+        (loss, figures), shares = cast(Any, mx).value_and_grad(summed)(losses)
+        np.array(room, copy=False)[:] = np.array(directions * shares[:, None])
         return loss, figures, _flat(gradients)
 
     def _loss(self, *batch: mx.array) -> tuple[mx.array, mx.array]:
