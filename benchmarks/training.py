@@ -1,14 +1,19 @@
 """Verse against mlx_lm.lora: speed, memory, and what is learned, on the same poems and machine.
 
     uv run python -m benchmarks.training [--epochs 6] [--rounds 3] [--batch-size 4] [--output FILE]
+    uv run python -m benchmarks.training --model QWEN --layers 8 --iters 6 [--before OLD_PYTHON]
 
-Both train an adapter on a float32 copy of the base, OpenBLAS loaded before mlx in both, each in a
+All train an adapter on a float32 copy of the base, OpenBLAS loaded before mlx in all, each in a
 process of its own, in turn. Same rows (the sample poems, split once), rank, scale, rate, optimizer,
-bias correction, masked prompt, number of batches. Dropout is off, since both draw it differently.
+bias correction, masked prompt, number of batches. Dropout is off, since each draws it differently.
 
 Tokens per second counts the tokens of the rows, prompt included, padding not, over the time each
-trainer itself takes for its steps: no loading, validating or saving. The first epoch is left out
-of it, in which both compile. Losses are measured by this file alone, one row at a time.
+trainer itself takes for its steps: no loading, validating or saving. What comes before the first
+report is left out of it, since there all compile: an epoch, or with --iters a step. Where frozen
+layers are computed once, that pass is added as the share of it that falls to these steps in a run
+of ten epochs. The peak is that of the whole process as the system counts it, loading included.
+Losses are measured by this file alone, one row at a time. `--before` lets another build of Verse
+take part, by its Python.
 """
 
 import argparse
@@ -18,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +75,11 @@ model, tokenizer = lora.load(args.model)
 train_set, valid_set, _ = lora.load_dataset(args, tokenizer)
 lora.train_model(args, model, train_set, valid_set, Callback())
 print()
+import resource
 print(json.dumps({
     "tokens": counts[: args.iters],
+    "process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "caching_seconds": 0.0,
     "seconds": [args.steps_per_report / report["iterations_per_second"] for report in reports],
     "peak_bytes": max(report["peak_memory"] for report in reports) * 1e9,
     "never_seen": len(train_set) - len(seen),
@@ -78,27 +87,38 @@ print(json.dumps({
 """
 
 VERSE = """
-import json, sys
+import json, resource, sys, time
 import msgspec
 from verse.base_model import load_base_model
 from verse_trainer import run
 from verse_trainer.config import TrainConfig
-from verse_trainer.events import Stepped, TrainReport
+from verse_trainer.events import Started, Stepped, TrainReport
 
 config = msgspec.json.decode(sys.argv[1], type=TrainConfig)
-tokens, reports = [], []
+tokens, reports, begun = [], [], []
 
 def listen(event):
-    if isinstance(event, Stepped):
+    if isinstance(event, Started):
+        begun.append(time.perf_counter())
+    elif isinstance(event, Stepped):
         tokens.append(event.tokens)
     elif isinstance(event, TrainReport):
         reports.append(event)
 
-prepared = run.prepare(config, load_base_model(config.model))
+try:
+    from verse_trainer.frozen_layers import load_for_training
+except ImportError:  # a build from before there was one
+    base = load_base_model(config.model)
+else:
+    base = load_for_training(config)
+prepared = run.prepare(config, base)
 seen = {row for step in range(1, config.iters + 1) for row in prepared.batches.batch(step)}
+start = time.perf_counter()
 run.train(prepared, listen)
 print(json.dumps({
     "tokens": tokens,
+    "process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "caching_seconds": begun[0] - start,
     "seconds": [config.steps_per_report / report.iterations_per_second for report in reports],
     "peak_bytes": max(report.peak_memory_bytes for report in reports),
     "never_seen": prepared.num_rows - len(seen),
@@ -137,12 +157,20 @@ for file in sorted(Path(settings["adapter_path"]).glob("0*_adapters.safetensors"
 print(json.dumps(found))
 """
 
-PROGRAMS = {"mlx_lm.lora": MLX_LM, "Verse": VERSE}
+LORA, BEFORE, NOW = "mlx_lm.lora", "Verse before", "Verse"
+_CACHED_EPOCHS = 10
+"""Over which the pass through frozen layers is spread, whatever is measured."""
 
 
-def run_program(program: str, settings: dict[str, Any]) -> Any:
+def parties(before: str | None) -> dict[str, tuple[str, str]]:
+    """Who trains: a Python and a program, by name."""
+    found = {LORA: (sys.executable, MLX_LM), NOW: (sys.executable, VERSE)}
+    return found if before is None else {**found, BEFORE: (before, VERSE)}
+
+
+def run_program(python: str, program: str, settings: dict[str, Any]) -> Any:
     """Run one program in a process of its own; returns what its last line says."""
-    command = [sys.executable, "-c", program, json.dumps(settings)]
+    command = [python, "-c", program, json.dumps(settings)]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise SystemExit(finished.stderr)
@@ -160,63 +188,104 @@ def prepare_files(folder: Path, base: str) -> dict[str, Any]:
     return {"model": str(model), "data": str(data)}
 
 
-def tokens_per_second(figures: dict[str, Any], steps_per_epoch: int) -> float:
-    """Of the rows, without padding, after the first epoch."""
-    # Reports come once an epoch.
-    return sum(figures["tokens"][steps_per_epoch:]) / sum(figures["seconds"][1:])
+def tokens_per_second(figures: dict[str, Any], every: int, steps_per_epoch: int) -> float:
+    """Of the rows, without padding, after the first report; the pass through frozen layers counts.
+
+    Args:
+        figures: Of one process.
+        every: Steps between reports.
+        steps_per_epoch: Of the data.
+    """
+    tokens, seconds = sum(figures["tokens"][every:]), sum(figures["seconds"][1:])
+    steps = len(figures["tokens"]) - every
+    caching = figures["caching_seconds"] * steps / (_CACHED_EPOCHS * steps_per_epoch)
+    return tokens / (seconds + caching)
 
 
-def measure(model: str, epochs: int, rounds: int, batch_size: int) -> dict[str, Any]:
-    """Train with both in turn, then measure every checkpoint of the first round."""
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train with all in turn, then measure every checkpoint of the first round."""
+    rivals = parties(arguments.before)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = prepare_files(folder, model)
+        files = prepare_files(folder, arguments.model)
         num_rows = len(Path(files["data"], "train.jsonl").read_text("utf-8").splitlines())
-        steps_per_epoch = -(-num_rows // batch_size)
-        length = {"iters": epochs * steps_per_epoch, "batch_size": batch_size, "val_batches": -1}
-        every = dict.fromkeys(("save_every", "steps_per_eval", "steps_per_report"), steps_per_epoch)
+        steps_per_epoch = -(-num_rows // arguments.batch_size)
+        iters = arguments.iters or arguments.epochs * steps_per_epoch
+        every = 1 if arguments.iters else steps_per_epoch
+        checkpoints = arguments.iters or steps_per_epoch
+        settings = {
+            **SETTINGS,
+            **files,
+            "iters": iters,
+            "batch_size": arguments.batch_size,
+            "num_layers": arguments.layers,
+            "learning_rate": arguments.learning_rate,
+            "val_batches": 1 if arguments.iters else -1,
+            "save_every": checkpoints,
+            "steps_per_eval": checkpoints,
+            "steps_per_report": every,
+        }
         result: dict[str, Any] = {"num_rows": num_rows, "steps_per_epoch": steps_per_epoch}
-        result |= {rival: {"rounds": []} for rival in PROGRAMS}
-        for number in range(rounds):
-            for rival, program in PROGRAMS.items():
-                place = folder / f"{rival}-{number}"
-                settings = {**SETTINGS, **files, **length, **every, "adapter_path": str(place)}
-                extra = {"patience": None} if rival == "Verse" else {}
-                figures = run_program(program, {**settings, **extra})
+        result |= {"every": every, "rivals": list(rivals)}
+        result |= {rival: {"rounds": []} for rival in rivals}
+        for number in range(arguments.rounds):
+            for rival, (python, program) in rivals.items():
+                own = {**settings, "adapter_path": str(folder / f"{rival}-{number}")}
+                if program is VERSE:
+                    own["patience"] = None
+                figures = run_program(python, program, own)
                 result[rival]["rounds"].append(figures)
-                rate = tokens_per_second(figures, steps_per_epoch)
-                print(f"round {number + 1}  {rival:12s} {rate:7.0f} tokens/s")
-                if number == 0:
-                    result[rival]["valid_loss"] = run_program(EVALUATE, settings)
+                rate = tokens_per_second(figures, every, steps_per_epoch)
+                peak = figures["process_bytes"] / 1e6
+                print(
+                    f"round {number + 1}  {rival:12s} {rate:7.1f} tokens/s, process {peak:.0f} MB, "
+                    f"caching pass {figures['caching_seconds']:.1f} s",
+                    flush=True,
+                )
+                if number == 0 and not arguments.no_losses:
+                    result[rival]["valid_loss"] = run_program(sys.executable, EVALUATE, own)
     return result
 
 
 def report(result: dict[str, Any]) -> str:
-    """The figures side by side."""
-    steps_per_epoch = result["steps_per_epoch"]
-    rivals = tuple(PROGRAMS)
-    rate = {
-        rival: statistics.median(
-            tokens_per_second(figures, steps_per_epoch) for figures in result[rival]["rounds"]
-        )
+    """The figures side by side, medians over the rounds; ratios are taken within a round."""
+    rivals: list[str] = result["rivals"]
+    of = {rival: result[rival]["rounds"] for rival in rivals}
+    rates = {
+        rival: [
+            tokens_per_second(figures, result["every"], result["steps_per_epoch"])
+            for figures in of[rival]
+        ]
         for rival in rivals
     }
-    first = {rival: result[rival]["rounds"][0] for rival in rivals}
+    peaks = {rival: [figures["process_bytes"] for figures in of[rival]] for rival in rivals}
+
+    def row(what: str, cells: Iterable[str]) -> str:
+        return f"| {what} | " + " | ".join(cells) + " |"
+
+    def ratio(figures: dict[str, list[float]], rival: str) -> str:
+        pairs = zip(figures[NOW], figures[rival], strict=True)
+        return f"{statistics.median(now / other for now, other in pairs):.2f}"
+
+    median = statistics.median
     lines = [
-        "| | mlx_lm.lora | Verse |",
-        "|---|---|---|",
-        "| tokens/s | " + " | ".join(f"{rate[rival]:.0f}" for rival in rivals) + " |",
-        "| peak memory, MB | "
-        + " | ".join(f"{first[rival]['peak_bytes'] / 1e6:.0f}" for rival in rivals)
-        + " |",
-        "| rows never seen | "
-        + " | ".join(f"{first[rival]['never_seen']} of {result['num_rows']}" for rival in rivals)
-        + " |",
+        row("", rivals),
+        "|---|" + "---|" * len(rivals),
+        row("tokens/s", (f"{median(rates[rival]):.1f}" for rival in rivals)),
+        row("Verse is so many times as fast", (ratio(rates, rival) for rival in rivals)),
+        row("peak of the process, MB", (f"{median(peaks[rival]) / 1e6:.0f}" for rival in rivals)),
+        row("Verse takes so many times that", (ratio(peaks, rival) for rival in rivals)),
+        row("mlx's peak, MB", (f"{of[rival][0]['peak_bytes'] / 1e6:.0f}" for rival in rivals)),
+        row("caching pass, s", (f"{of[rival][0]['caching_seconds']:.1f}" for rival in rivals)),
+        row(
+            f"rows never seen of {result['num_rows']}",
+            (str(of[rival][0]["never_seen"]) for rival in rivals),
+        ),
     ]
-    for step in result["Verse"]["valid_loss"]:
+    for step in result[NOW].get("valid_loss", {}):
         losses = (f"{result[rival]['valid_loss'][step]:.4f}" for rival in rivals)
-        lines.append(f"| valid loss at step {step} | " + " | ".join(losses) + " |")
-    return "\n".join([*lines, "", f"{rate['Verse'] / rate['mlx_lm.lora']:.2f} x the tokens/s"])
+        lines.append(row(f"valid loss at step {step}", losses))
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -226,11 +295,16 @@ def main() -> None:
     )
     add_model_option(parser)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--iters", type=int, help="so few steps instead, each reported by itself")
+    parser.add_argument("--layers", type=int, default=SETTINGS["num_layers"])
+    parser.add_argument("--learning-rate", type=float, default=SETTINGS["learning_rate"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--before", help="Python of another build of Verse, to take part")
+    parser.add_argument("--no-losses", action="store_true", help="measure no losses")
     parser.add_argument("--output", type=Path, help="write the raw numbers to this JSON file")
     arguments = parser.parse_args()
-    result = measure(arguments.model, arguments.epochs, arguments.rounds, arguments.batch_size)
+    result = measure(arguments)
     result["machine"] = machine()
     print("\n" + report(result))
     if arguments.output:

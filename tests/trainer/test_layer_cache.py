@@ -15,6 +15,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import qwen2
 
+from tests.trainer.architectures import arrays_of
 from tests.trainer.runs import (
     POEMS,
     Runs,
@@ -61,8 +62,8 @@ def losses(runs: Runs, name: str, **keys: Any) -> tuple[list[float], int | None]
 def unknown_model() -> Generator[None]:
     """Models are run whole, as those of unknown kinds are."""
     with (
-        patch.object(material, "is_known", lambda _model: False),
-        patch.object(frozen_layers, "is_known", lambda _model: False),
+        patch.object(material, "is_known", return_value=False),
+        patch.object(frozen_layers, "is_known", return_value=False),
     ):
         yield
 
@@ -112,7 +113,8 @@ def test_the_layers_below_are_let_go_and_never_asked_for_again(runs: Runs) -> No
 def test_poems_on_the_way_keep_the_whole_model(runs: Runs) -> None:
     prepared = runs.prepare(runs.config(num_layers=1, sample_every=4, sample_themes=("河",)))
     run.train(prepared, runs.events.append)
-    assert all(layer.parameters() for layer in prepared.base.model.layers)
+    model: Any = prepared.base.model
+    assert all(layer.parameters() for layer in model.layers)
 
 
 def test_a_run_goes_on_bit_for_bit_whether_the_file_is_there_or_not(runs: Runs) -> None:
@@ -135,10 +137,14 @@ def test_a_run_goes_on_bit_for_bit_whether_the_file_is_there_or_not(runs: Runs) 
         assert list(folder.iterdir()) == [file]
 
 
+def never(_num_bytes: int) -> bool:
+    return False
+
+
 def test_large_states_lie_beside_the_adapter_until_the_run_is_over(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "is_small", lambda _bytes: False)
+    monkeypatch.setattr(run, "is_small", never)
     seen: list[int] = []
     folder = runs.folder / "layer_cache"
     runs.train(
@@ -269,11 +275,9 @@ def test_only_what_is_trained_comes_into_memory(
         before = mx.get_active_memory()
         prepared = run.prepare(config, load_for_training(config))
         if has_cache:
-            layer = sum(
-                array.nbytes
-                for _, array in tree_flatten(prepared.base.model.layers[3].parameters())
-            )
-            head = prepared.base.model.model.embed_tokens.weight.nbytes
+            model: Any = prepared.base.model
+            layer = sum(array.nbytes for array in arrays_of(model.layers[3].parameters()))
+            head = model.model.embed_tokens.weight.nbytes
             assert mx.get_active_memory() - before < 1.5 * (layer + head)
         run.train(
             prepared,

@@ -15,11 +15,12 @@ from tests.trainer.architectures import (
 from verse_trainer.command import read_config
 from verse_trainer.config import TrainConfig, find_config, preset_names, presets_folder
 from verse_trainer.errors import ConfigError
-from verse_trainer.memory import Architecture, Quantization, estimate
+from verse_trainer.memory import Architecture, Quantization, caches_layers, estimate
 from verse_trainer.preflight import describe, gigabytes
 
 PROJECT = Path(__file__).parents[2]
 NAMES = [
+    "qwen-32b",
     "qwen2.5-14b-8bit",
     "qwen2.5-32b-4bit",
     "qwen2.5-32b-8bit",
@@ -79,7 +80,9 @@ def test_the_expected_memory_is_what_the_estimate_says(name: str) -> None:
     assert reported is not None
     assert int(reported[2]) == ROW_TOKENS
     config = config_of(name)
-    expected = estimate(architecture_of(config.model), config, ROW_TOKENS)
+    architecture = architecture_of(config.model)
+    has_cache = caches_layers(architecture, config)
+    expected = estimate(architecture, config, ROW_TOKENS, has_cache=has_cache)
     assert reported[1] == gigabytes(expected.total_bytes)
 
 
@@ -122,5 +125,5 @@ def test_c_takes_a_path_before_a_name(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_name_that_is_none_gets_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no preset 'qwen2.5-7b-8b'; did you mean qwen2.5-7b-8"):
         find_config("qwen2.5-7b-8b")
-    with pytest.raises(ConfigError, match=r"the presets are qwen2\.5-14b-8bit, "):
+    with pytest.raises(ConfigError, match=r"the presets are qwen-32b, qwen2\.5-14b-8bit, "):
         find_config("/nowhere/x.yaml")

@@ -11,13 +11,25 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from verse import UserError
-from verse_trainer.events import Failed, Finished, Forecast, Loading, TrainMessage, TrainRequest
-from verse_trainer.preflight import forecast
+from verse_trainer.events import (
+    Estimated,
+    Event,
+    Failed,
+    Finished,
+    Forecast,
+    Loading,
+    Started,
+    TrainMessage,
+    TrainRequest,
+)
+from verse_trainer.model_shapes import is_here, known_shape, shape_of
+from verse_trainer.preflight import check_memory, estimate_by_shape, forecast
 
 if TYPE_CHECKING:
     from verse.base_model import BaseModel
@@ -96,7 +108,12 @@ def _ask_at_end_of_input(stop: StopRequest) -> None:
 def _run(request: TrainRequest, send: Send, stop: StopRequest) -> None:
     from verse_trainer import evaluation, run
 
+    if request.dry_run and (estimated := _estimate_without_weights(request)) is not None:
+        send(estimated)
+        return
     run.check(request.config)
+    if request.config.train and not request.dry_run:
+        check_memory(shape_of(request.config.model), request.config, _machine_memory())
     base = _load(request, send)
     if not request.config.train:
         if not request.dry_run:
@@ -106,8 +123,13 @@ def _run(request: TrainRequest, send: Send, stop: StopRequest) -> None:
     send(_forecast(prepared))
     if request.dry_run:
         return
-    stop.training_begins()
-    outcome = run.train(prepared, send, stop)
+
+    def pass_on(event: Event) -> None:
+        if isinstance(event, Started):  # what comes before it begins anew at no loss
+            stop.training_begins()
+        send(event)
+
+    outcome = run.train(prepared, pass_on, stop)
     send(
         Finished(
             step=outcome.step,
@@ -120,8 +142,20 @@ def _run(request: TrainRequest, send: Send, stop: StopRequest) -> None:
     )
 
 
+def _estimate_without_weights(request: TrainRequest) -> Estimated | None:
+    """What a dry run says of a base whose shapes are known and whose weights are not here."""
+    config = request.config
+    architecture = known_shape(config.model)
+    if architecture is None or is_here(config.model):
+        return None
+    rows = Path(config.data).expanduser() / "train.jsonl"
+    num_rows = len(rows.read_bytes().splitlines()) if rows.is_file() else 0
+    return estimate_by_shape(architecture, config, num_rows, _machine_memory())
+
+
 def _load(request: TrainRequest, send: Send) -> "BaseModel":
     from verse.base_model import load_base_model
+    from verse_trainer import run
     from verse_trainer.frozen_layers import load_for_training
 
     shown = -1.0
@@ -134,7 +168,7 @@ def _load(request: TrainRequest, send: Send) -> "BaseModel":
 
     config = request.config
     if config.train:
-        return load_for_training(config, show)
+        return load_for_training(config, show, is_whole=run.began_unpacked(config))
     return load_base_model(config.model, show, trust_remote_code=config.trust_remote_code)
 
 

@@ -19,6 +19,8 @@ from verse_trainer.packing import Layout
 _FAMILIES = frozenset(f"mlx_lm.models.{name}" for name in ("qwen2", "qwen3", "llama"))
 _ROPES = frozenset({"RoPE", "Llama3RoPE", "YarnRoPE"})
 """Positions that do not depend on the length of what is read."""
+_HEADS_FIRST = (0, 2, 1, 3)
+"""Swaps the axes of heads and tokens."""
 
 
 class Decoder:
@@ -121,13 +123,15 @@ def _attend(attention: Any, states: mx.array, layout: Layout, prefix: int) -> mx
     rope, scale, num_rows = attention.rope, attention.scale, layout.gather.shape[0]
 
     def rows_of(heads: mx.array) -> mx.array:
-        return heads[layout.gather].transpose(0, 2, 1, 3)
+        return mx.transpose(heads[layout.gather], _HEADS_FIRST)
 
     row_queries = rope(rows_of(queries), offset=prefix)
     row_keys, row_values = rope(rows_of(keys), offset=prefix), rows_of(values)
     outputs: list[mx.array] = []
     if prefix:
-        first = [heads[None, :prefix].transpose(0, 2, 1, 3) for heads in (queries, keys, values)]
+        first = [
+            mx.transpose(heads[None, :prefix], _HEADS_FIRST) for heads in (queries, keys, values)
+        ]
         first_keys, first_values = rope(first[1]), first[2]
         outputs.append(_attention(rope(first[0]), first_keys, first_values, scale))
         row_keys = mx.concatenate([_repeated(first_keys, num_rows), row_keys], axis=2)
@@ -138,7 +142,7 @@ def _attend(attention: Any, states: mx.array, layout: Layout, prefix: int) -> mx
 
 def _heads(projected: mx.array, num_heads: int, norm: Any) -> mx.array:
     """(tokens, heads, dimensions)."""
-    heads = projected.reshape(projected.shape[0], num_heads, -1)
+    heads = mx.reshape(projected, (projected.shape[0], num_heads, -1))
     return heads if norm is None else norm(heads)
 
 
@@ -151,12 +155,12 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float
     mask = None if queries.shape[2] == 1 else "causal"
     mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
     rows, heads, width, size = mixed.shape
-    return mixed.transpose(0, 2, 1, 3).reshape(rows * width, heads * size)
+    return mx.reshape(mx.transpose(mixed, _HEADS_FIRST), (rows * width, heads * size))
 
 
 def _silu(gate: mx.array) -> mx.array:
     if runs_on_cpu() and gate.dtype == mx.float32:
-        return gate * cast(Any, _sigmoid)(gate)
+        return gate * _sigmoid(gate)
     return gate * mx.sigmoid(gate)
 
 
@@ -187,11 +191,13 @@ def _exp(x: mx.array) -> mx.array:
     return (sum_ * (rest * rest) + rest + 1) * exponent.view(mx.float32)
 
 
-@mx.custom_function
-def _sigmoid(x: mx.array) -> mx.array:
+def _plain_sigmoid(x: mx.array) -> mx.array:
     return 1 / (1 + _exp(-x))
 
 
-@_sigmoid.vjp  # pyright: ignore[reportFunctionMemberAccess]
-def _gradient_of_sigmoid(_x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:  # pyright: ignore[reportUnusedFunction]
+def _gradient_of_sigmoid(_x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
     return cotangent * output * (1 - output)
+
+
+_sigmoid: Any = cast(Any, mx).custom_function(_plain_sigmoid)
+_sigmoid.vjp(_gradient_of_sigmoid)

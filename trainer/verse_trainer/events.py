@@ -1,5 +1,6 @@
 """What the training process reports to the one that started it: a line of JSON each.
 
+    Estimated    what a run would take whose base is not on this machine; then nothing else
     Loading      the base is coming into memory
     Forecast     what the run will be, with one step measured
     Caching      all rows are run through the frozen layers, once
@@ -157,6 +158,22 @@ class Loading(_Event, frozen=True, kw_only=True, tag="loading"):
     """Of its bytes, 0 to 1."""
 
 
+class LayerCacheForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What computing frozen layers once brings and takes."""
+
+    num_layers: int
+    """Computed once; 0 for none."""
+    why_none: str = ""
+    """A sentence."""
+    states_bytes: int = 0
+    """Of what is kept of the rows."""
+    is_file: bool = False
+    """Kept in a file, not in memory."""
+    peak_bytes: int | None = None
+    """With it; None where no shapes are known."""
+    peak_without_bytes: int | None = None
+
+
 class Forecast(_Event, frozen=True, kw_only=True, tag="forecast"):
     """What the run will be. Times in seconds, sizes in bytes."""
 
@@ -188,8 +205,23 @@ class Forecast(_Event, frozen=True, kw_only=True, tag="forecast"):
     """The peak by its parts; None for models whose parts are not known."""
     alternatives: dict[str, int]
     """What the peak would be with one flag changed."""
+    layer_cache: LayerCacheForecast | None = None
     notes: tuple[str, ...] = ()
     """What the poet should know before it starts."""
+
+
+class Estimated(_Event, frozen=True, kw_only=True, tag="estimated"):
+    """What a run would take, from shapes alone: the weights are not on this machine."""
+
+    model: str
+    num_rows: int
+    row_tokens: int
+    """Of a row, assumed."""
+    memory_estimate: MemoryEstimate
+    layer_cache: LayerCacheForecast
+    machine_memory_bytes: int
+    total_parameters: int
+    trainable_parameters: int
 
 
 class Finished(_Event, frozen=True, kw_only=True, tag="finished"):
@@ -211,6 +243,7 @@ class Failed(_Event, frozen=True, kw_only=True, tag="failed"):
 
 TrainMessage = (
     Loading
+    | Estimated
     | Forecast
     | Caching
     | Started

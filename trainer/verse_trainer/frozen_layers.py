@@ -8,7 +8,7 @@ becomes float32 for as long as it is used, whatever the base is stored as.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,6 +18,7 @@ from mlx_lm import utils as mlx_lm_utils
 from verse.base_model import BaseModel, load_base_model, runs_on_cpu
 from verse_trainer.config import TrainConfig
 from verse_trainer.decoder import Decoder, is_known
+from verse_trainer.lora import count_base_parameters
 from verse_trainer.packing import EXACT, lay_out
 
 _FLOAT32_BYTES = 4
@@ -51,9 +52,17 @@ def _outside(model: nn.Module) -> set[str]:
 
 
 def load_for_training(
-    config: TrainConfig, on_progress: Callable[[float], None] = lambda _share: None
+    config: TrainConfig,
+    on_progress: Callable[[float], None] = lambda _share: None,
+    *,
+    is_whole: bool = False,
 ) -> BaseModel:
     """Load the base; of layers that are needed once, nothing comes into memory yet.
+
+    Args:
+        config: Of the run.
+        on_progress: Told the share of bytes in memory.
+        is_whole: Bring in every layer all the same.
 
     Raises:
         BaseModelError: there is no such model, or mlx-lm cannot read it.
@@ -61,7 +70,9 @@ def load_for_training(
     trust = config.trust_remote_code
     base = load_base_model(config.model, as_stored=True, trust_remote_code=trust)
     cut, _ = num_frozen(base.model, config)
-    if not cut or config.sample_every is not None:  # poems are written with the whole model
+    if (
+        is_whole or not cut or config.sample_every is not None
+    ):  # poems are written with the whole model
         return load_base_model(config.model, on_progress, trust_remote_code=trust)
     decoder, dtype = Decoder(base.model), base.dtype
     if runs_on_cpu() and _fit_as_float32(decoder.blocks[cut:]):
@@ -70,7 +81,9 @@ def load_for_training(
             _widen(block)
     resident = [*decoder.blocks[cut:], decoder.head]
     _bring_in([array for module in resident for array in _arrays(module)], on_progress)
-    return replace(base, dtype=dtype)
+    share = _FLOAT32_BYTES if dtype == mx.float32 else 0
+    whole = share * count_base_parameters(base.model) or base.bytes
+    return replace(base, dtype=dtype, bytes=whole)
 
 
 class ModelLayers:
@@ -90,8 +103,10 @@ class ModelLayers:
             if self._dtype == mx.float32:
                 _widen(block)
             mx.eval(block.parameters())  # pyright: ignore[reportUnknownMemberType]
-            yield self._runner(block)
+            running = [block]
             del block
+            yield self._runner(running)
+            running.clear()  # who ran it still holds the function
             self.on_progress((number + 1) / self._num_layers)
             if not self._keep:
                 self._decoder.blocks[number] = nn.Module()
@@ -106,10 +121,10 @@ class ModelLayers:
         self._decoder.release_embedding()
         mx.clear_cache()
 
-    def _runner(self, block: nn.Module) -> Run:
+    def _runner(self, blocks: list[nn.Module]) -> Run:
         def run(states: mx.array, lengths: Sequence[int], prefix: int) -> mx.array:
             layout = lay_out(lengths, prefix, EXACT)
-            return self._decoder.run(states, layout, prefix, [block])
+            return self._decoder.run(states, layout, prefix, blocks)
 
         return run
 
@@ -117,6 +132,13 @@ class ModelLayers:
 def is_small(num_bytes: int) -> bool:
     """Whether so much may stay in this machine's memory for a whole run."""
     return num_bytes * _FILE_SHARE <= _machine_bytes()
+
+
+def resident_bytes(model: nn.Module, num_frozen: int) -> int:
+    """Of the weights that stay once the frozen layers were let go."""
+    decoder = Decoder(model)
+    kept = [*decoder.blocks[num_frozen:], decoder.head]
+    return sum(array.nbytes for module in kept for array in _arrays(module))
 
 
 def _machine_bytes() -> int:
@@ -130,11 +152,7 @@ def _widen(block: nn.Module) -> None:
 
 
 def _fit_as_float32(blocks: Sequence[nn.Module]) -> bool:
-    numbers = 0
-    for block in blocks:
-        modules = cast(list[Any], block.modules())
-        packed = sum(m.weight.size * 32 // m.bits - m.weight.size for m in modules if "scales" in m)
-        numbers += packed + sum(array.size for array in _arrays(block))
+    numbers = sum(count_base_parameters(block) for block in blocks)
     return numbers * _FLOAT32_BYTES <= _MEMORY_SHARE * _machine_bytes()
 
 

@@ -25,11 +25,11 @@ import numpy as np
 from verse.atomic_file import sync_folder
 from verse_trainer.encoding import EncodedRow
 from verse_trainer.errors import TrainingError
+from verse_trainer.memory import CACHED_TOKENS
 
 _MAGIC = b"VERSELC1"
 _DATA_START = 4096
 _SAMPLES, _SAMPLE_BYTES = 256, 4096
-_GROUP_TOKENS = 1024
 _NUMPY: dict[mx.Dtype, Any] = {mx.float32: np.float32, mx.float16: np.float16}
 
 States = np.ndarray[Any, Any]
@@ -262,7 +262,7 @@ class LayerCache:
         count = 0
         for ids in self._ids:
             length = len(ids) - self._prefix
-            if group and count + length > _GROUP_TOKENS:
+            if group and count + length > CACHED_TOKENS:
                 yield group
                 group, count = [], 0
             group.append(ids)

@@ -59,9 +59,23 @@ class Material:
             learned = [pair.chosen for pair in self.pairs["train"]]
         return [(row.source or row.place, row.poem) for row in learned]
 
-    def row_loss(self, base: BaseModel, config: TrainConfig, num_frozen: int = 0) -> RowLoss:
-        """The loss of any of the rows; the first `num_frozen` layers are run once for all."""
-        if not is_known(base.model) or trains_head(base.model):
+    def row_loss(
+        self,
+        base: BaseModel,
+        config: TrainConfig,
+        num_frozen: int = 0,
+        *,
+        is_packed: bool = True,
+    ) -> RowLoss:
+        """The loss of any of the rows.
+
+        Args:
+            base: Adapted.
+            config: Of the run.
+            num_frozen: Layers that are run once for all.
+            is_packed: Pack the rows if the model's blocks are known.
+        """
+        if not is_packed or not is_known(base.model) or trains_head(base.model):
             return WholeLoss(base.model)
         return PackedLoss(
             base.model,

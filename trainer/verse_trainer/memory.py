@@ -20,7 +20,13 @@ from verse_trainer.config import TrainConfig
 _HIDDEN, _INTERMEDIATE = 11, 4
 _HIDDEN_WITH_DROPOUT, _INTERMEDIATE_WITH_DROPOUT = 16, 6
 _LOGITS_COPIES = 4
-"""Logits, their exponentials and gradients."""
+"""Logits, their exponentials and gradients; of models whose vocabulary is not taken in pieces."""
+_PIECE_LOGITS, _LEAST_PIECE, _LARGEST_PIECE = 4 << 20, 1024, 16384
+"""As in `vocabulary.py`; a test compares."""
+CACHED_TOKENS = 1024
+"""Of the rows that go through a frozen layer together."""
+_IN_PIECES = frozenset({"qwen2", "qwen3", "llama", "mistral"})
+"""Whose blocks are known; see `decoder.py`."""
 _MIXED_BYTES = 2.6
 """Of an element where the base computes in 16 bits: the adapter beside it is float32."""
 _ADAPTER_BYTES = 16
@@ -76,9 +82,16 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 
     def num_weights(self) -> int:
         """Of all matrices; norms and biases are too few to count."""
-        block = sum(inputs * outputs for inputs, outputs in self.projections().values())
-        embeddings = (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
-        return block * self.num_hidden_layers + embeddings
+        embeddings = (1 if self.tie_word_embeddings else 2) * self.num_head_weights()
+        return self.num_block_weights() * self.num_hidden_layers + embeddings
+
+    def num_block_weights(self) -> int:
+        """Of the matrices of one block."""
+        return sum(inputs * outputs for inputs, outputs in self.projections().values())
+
+    def num_head_weights(self) -> int:
+        """Of the output head, which may be the embedding too."""
+        return self.vocab_size * self.hidden_size
 
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,11 +102,14 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """Gradient and the optimizer's moments included."""
     activations_bytes: int
     logits_bytes: int
+    caching_bytes: int = 0
+    """Of the pass through frozen layers before the first step: what a step does not need."""
 
     @property
     def total_bytes(self) -> int:
         """At the peak."""
-        return self.fixed_bytes + self.activations_bytes + self.logits_bytes
+        moving = self.activations_bytes + self.logits_bytes
+        return self.fixed_bytes + max(moving, self.caching_bytes)
 
     @property
     def fixed_bytes(self) -> int:
@@ -132,6 +148,7 @@ def estimate(
     row_tokens: int,
     *,
     bytes_per_weight: float | None = None,
+    has_cache: bool = False,
 ) -> MemoryEstimate:
     """The peak of a LoRA run.
 
@@ -141,19 +158,56 @@ def estimate(
         row_tokens: Of the longest row.
         bytes_per_weight: 4 where the base is loaded as float32, as on a CPU; None for what its
             config.json says, with 16 bits where it is not quantized.
+        has_cache: The layers below those that are trained were computed once and let go. Their
+            states are not counted: where they are not small they lie in a file.
     """
     is_float32 = bytes_per_weight == _FLOAT32
     lora = config.lora_parameters
     parameters = num_adapter_parameters(architecture, lora.rank, config.num_layers, lora.keys)
     packed = architecture.quantization.bytes_per_weight if architecture.quantization else 2
-    logits = _LOGITS_COPIES * architecture.vocab_size * (_FLOAT32 if is_float32 else 2)
+    per_weight = bytes_per_weight or packed
+    weights = architecture.num_weights() * per_weight
+    if has_cache:
+        blocks = _num_adapted(architecture, config.num_layers) * architecture.num_block_weights()
+        weights = blocks * per_weight + architecture.num_head_weights() * packed
     tokens = config.batch_size * row_tokens
     return MemoryEstimate(
-        weights_bytes=round(architecture.num_weights() * (bytes_per_weight or packed)),
+        weights_bytes=round(weights),
         adapter_bytes=parameters * _ADAPTER_BYTES,
         activations_bytes=round(tokens * _kept(architecture, config, row_tokens, is_float32)),
-        logits_bytes=tokens * logits,
+        logits_bytes=_logits_bytes(architecture, tokens, _FLOAT32 if is_float32 else 2),
+        caching_bytes=round(_caching_bytes(architecture, per_weight, packed)) if has_cache else 0,
     )
+
+
+def _caching_bytes(architecture: Architecture, per_weight: float, packed: float) -> float:
+    """Of one layer, as it is used and as it is stored, the embedding, and the rows that run."""
+    block = architecture.num_block_weights() * (per_weight + (packed if per_weight > packed else 0))
+    apart = 0 if architecture.tie_word_embeddings else architecture.num_head_weights() * packed
+    width = _FLOAT32 if per_weight == _FLOAT32 else 2
+    inner = _HIDDEN * architecture.hidden_size + 3 * architecture.intermediate_size
+    return block + apart + CACHED_TOKENS * inner * width
+
+
+def _logits_bytes(architecture: Architecture, tokens: int, width: int) -> int:
+    """Of what stands between the hidden states and their losses."""
+    if architecture.model_type not in _IN_PIECES:
+        return _LOGITS_COPIES * tokens * architecture.vocab_size * width
+    piece = max(_LEAST_PIECE, min(_LARGEST_PIECE, _PIECE_LOGITS // tokens))
+    piece = min(piece, architecture.vocab_size)
+    logits, sums = 3 * tokens * piece, 4 * tokens * architecture.hidden_size
+    return (logits + sums) * _FLOAT32 + piece * architecture.hidden_size * width
+
+
+def caches_layers(architecture: Architecture, config: TrainConfig) -> bool:
+    """Whether a run computes its frozen layers once, as far as numbers tell."""
+    is_partial = 0 < config.num_layers < architecture.num_hidden_layers
+    return config.layer_cache and is_partial and architecture.model_type in _IN_PIECES
+
+
+def states_bytes(architecture: Architecture, num_tokens: int, *, is_float32: bool = False) -> int:
+    """Of what a layer cache keeps for so many tokens."""
+    return num_tokens * architecture.hidden_size * (_FLOAT32 if is_float32 else 2)
 
 
 def calibrated(estimated: MemoryEstimate, measured: MemoryEstimate, peak_bytes: int) -> int:
@@ -196,9 +250,21 @@ def _num_adapted(architecture: Architecture, num_layers: int) -> int:
 
 
 def memory_of(
-    architecture: Architecture | None, config: TrainConfig, row_tokens: int, base_bytes: int
+    architecture: Architecture | None,
+    config: TrainConfig,
+    row_tokens: int,
+    base_bytes: int,
+    resident_bytes: int = 0,
 ) -> MemoryEstimate | None:
-    """The estimate for a base that is in memory; None where it is not known."""
+    """The estimate for a base that was loaded; None where it is not known.
+
+    Args:
+        architecture: The base.
+        config: Of the run.
+        row_tokens: Of the longest row.
+        base_bytes: Of all weights, as they would lie in memory.
+        resident_bytes: Of those that stay beside a layer cache.
+    """
     if architecture is None or config.fine_tune_type == "full":
         return None
     per_weight = base_bytes / architecture.num_weights()
@@ -206,7 +272,12 @@ def memory_of(
     estimated = estimate(
         architecture, config, row_tokens, bytes_per_weight=4 if is_float32 else None
     )
+    if caches_layers(architecture, config):
+        base_bytes = resident_bytes
     return msgspec.structs.replace(estimated, weights_bytes=base_bytes)
+
+
+WITHOUT_CACHE = "--no-layer-cache"
 
 
 def alternatives(
@@ -214,19 +285,22 @@ def alternatives(
     config: TrainConfig,
     row_tokens: int,
     base_bytes: int,
+    resident_bytes: int,
     peak_bytes: int,
 ) -> dict[str, int]:
     """The peak with one flag changed, corrected by the peak that was measured."""
-    now = memory_of(architecture, config, row_tokens, base_bytes)
+    now = memory_of(architecture, config, row_tokens, base_bytes, resident_bytes)
     changes: dict[str, TrainConfig] = {}
     if config.batch_size > 1:
         half = config.batch_size // 2
         changes[f"--batch-size {half}"] = msgspec.structs.replace(config, batch_size=half)
+    if architecture is not None and caches_layers(architecture, config):
+        changes[WITHOUT_CACHE] = msgspec.structs.replace(config, layer_cache=False)
     if not config.grad_checkpoint:
         changes["--grad-checkpoint"] = msgspec.structs.replace(config, grad_checkpoint=True)
     peaks: dict[str, int] = {}
     for flag, changed in changes.items():
-        other = memory_of(architecture, changed, row_tokens, base_bytes)
+        other = memory_of(architecture, changed, row_tokens, base_bytes, resident_bytes)
         if now is not None and other is not None:
             peaks[flag] = calibrated(other, now, peak_bytes)
     return peaks

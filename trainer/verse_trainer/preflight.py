@@ -7,12 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from verse.terminal import are, counted
 from verse_trainer.config import TrainConfig, complete_schedule, num_decay_updates
-from verse_trainer.events import Forecast
-from verse_trainer.memory import alternatives, memory_of, read_architecture
+from verse_trainer.errors import TrainingError
+from verse_trainer.events import Estimated, Forecast, LayerCacheForecast
+from verse_trainer.memory import (
+    WITHOUT_CACHE,
+    Architecture,
+    alternatives,
+    caches_layers,
+    estimate,
+    memory_of,
+    num_adapter_parameters,
+    read_architecture,
+    states_bytes,
+)
 
 if TYPE_CHECKING:
     from verse_trainer.run import MeasuredStep, PreparedRun
 
+ASSUMED_ROW_TOKENS = 256
+"""Of the longest row, where it cannot be counted: a poem of two hundred characters."""
 _FORWARD_SHARE = 1 / 3
 """Of a training step: the backward pass takes about twice as long as the forward pass."""
 
@@ -27,6 +40,10 @@ def forecast(prepared: "PreparedRun", measured: "MeasuredStep", machine_bytes: i
     """
     config, base = prepared.config, prepared.base
     architecture, row_tokens = read_architecture(base.config), prepared.longest.num_tokens
+    resident = prepared.resident_bytes
+    others = alternatives(
+        architecture, config, row_tokens, base.bytes, resident, measured.peak_bytes
+    )
     return Forecast(
         num_rows=prepared.num_rows,
         num_valid_rows=prepared.num_valid_rows,
@@ -49,12 +66,125 @@ def forecast(prepared: "PreparedRun", measured: "MeasuredStep", machine_bytes: i
         peak_memory_bytes=measured.peak_bytes,
         machine_memory_bytes=machine_bytes,
         estimated_seconds=_estimated_seconds(prepared, measured),
-        memory_estimate=memory_of(architecture, config, row_tokens, base.bytes),
-        alternatives=alternatives(
-            architecture, config, row_tokens, base.bytes, measured.peak_bytes
-        ),
+        memory_estimate=memory_of(architecture, config, row_tokens, base.bytes, resident),
+        alternatives=others,
+        layer_cache=_layer_cache(prepared, measured.peak_bytes, others.get(WITHOUT_CACHE)),
         notes=prepared.notes,
     )
+
+
+def _layer_cache(
+    prepared: "PreparedRun", peak_bytes: int, without_bytes: int | None
+) -> LayerCacheForecast:
+    cache = prepared.layer_cache
+    if cache is None:
+        return LayerCacheForecast(num_layers=0, why_none=prepared.why_no_cache)
+    return LayerCacheForecast(
+        num_layers=cache.num_layers,
+        states_bytes=cache.num_bytes,
+        is_file=prepared.cache_folder is not None,
+        peak_bytes=peak_bytes,
+        peak_without_bytes=without_bytes,
+    )
+
+
+def estimate_by_shape(
+    architecture: Architecture, config: TrainConfig, num_rows: int, machine_bytes: int
+) -> Estimated:
+    """What a run would take whose base is not here.
+
+    Args:
+        architecture: The base's.
+        config: Of the run.
+        num_rows: Rows of the data folder, or 0 where it has none yet.
+        machine_bytes: Memory there is.
+    """
+    has_cache = caches_layers(architecture, config)
+    whole = estimate(architecture, config, ASSUMED_ROW_TOKENS)
+    found = estimate(architecture, config, ASSUMED_ROW_TOKENS, has_cache=has_cache)
+    lora = config.lora_parameters
+    tokens = num_rows * ASSUMED_ROW_TOKENS
+    frozen = architecture.num_hidden_layers - config.num_layers if has_cache else 0
+    return Estimated(
+        model=config.model,
+        num_rows=num_rows,
+        row_tokens=ASSUMED_ROW_TOKENS,
+        memory_estimate=found,
+        layer_cache=LayerCacheForecast(
+            num_layers=frozen,
+            why_none="" if has_cache else "All layers are trained, or the cache is switched off.",
+            states_bytes=states_bytes(architecture, tokens),
+            peak_bytes=found.total_bytes if has_cache else None,
+            peak_without_bytes=whole.total_bytes,
+        ),
+        machine_memory_bytes=machine_bytes,
+        total_parameters=architecture.num_weights(),
+        trainable_parameters=num_adapter_parameters(
+            architecture, lora.rank, config.num_layers, lora.keys
+        ),
+    )
+
+
+def check_memory(
+    architecture: Architecture | None, config: TrainConfig, machine_bytes: int
+) -> None:
+    """Refuse what this machine cannot hold, with a layer cache or without, before it is loaded.
+
+    Raises:
+        TrainingError: the weights and the adapter alone are larger than its memory.
+    """
+    if architecture is None or config.fine_tune_type == "full":
+        return
+    without = estimate(architecture, config, 1)
+    has_cache = caches_layers(architecture, config)
+    least = estimate(architecture, config, 1, has_cache=has_cache).fixed_bytes
+    if least <= machine_bytes:
+        return
+    figures = gigabytes(without.fixed_bytes)
+    if has_cache:
+        figures = f"{gigabytes(least)} with a layer cache and {figures} without"
+    raise TrainingError(
+        f"{config.model} does not fit: its weights and the adapter take {figures}, and this "
+        f"machine has {gigabytes(machine_bytes)}; use fewer --num-layers, or a base that is "
+        "smaller or of 4 bits."
+    )
+
+
+def describe_estimate(estimated: Estimated) -> list[tuple[str, str]]:
+    """Rows of (what, in words) for a table."""
+    parts, machine = estimated.memory_estimate, estimated.machine_memory_bytes
+    share = estimated.trainable_parameters / estimated.total_parameters
+    memory = (
+        f"{gigabytes(parts.total_bytes)} at the peak (weights {gigabytes(parts.weights_bytes)}, "
+        f"adapter and optimizer {gigabytes(parts.adapter_bytes)}, the batch "
+        f"{gigabytes(parts.activations_bytes + parts.logits_bytes)}), for rows of up to "
+        f"{estimated.row_tokens} tokens; this machine has {gigabytes(machine)}"
+    )
+    if parts.total_bytes > machine:
+        memory += "; it does not fit"
+    return [
+        ("base", f"{estimated.model}: not on this machine, so nothing was measured"),
+        ("trained", f"{estimated.trainable_parameters:,} parameters, {share:.2%} of the base"),
+        ("memory", f"{memory}; computed from the shapes of the model"),
+        ("layer cache", _cache_in_words(estimated.layer_cache, "computed")),
+    ]
+
+
+def _cache_in_words(cache: LayerCacheForecast | None, how: str) -> str:
+    if cache is None:
+        return "unknown"
+    if not cache.num_layers:
+        return cache.why_none
+    words = f"{cache.num_layers} frozen layers run once"
+    if cache.states_bytes:
+        place = "in a file" if cache.is_file else "in memory"
+        words += f" and keep {gigabytes(cache.states_bytes)} {place}"
+    if cache.peak_bytes is not None and cache.peak_without_bytes is not None:
+        words += (
+            f"; the peak is {gigabytes(cache.peak_bytes)} with it ({how}) and "
+            f"{gigabytes(cache.peak_without_bytes)} without (computed)"
+        )
+    return words
 
 
 def _estimated_seconds(prepared: "PreparedRun", measured: "MeasuredStep") -> float:
@@ -67,7 +197,18 @@ def _estimated_seconds(prepared: "PreparedRun", measured: "MeasuredStep") -> flo
         valid_tokens=prepared.num_valid_rows * tokens_per_row,
         step_seconds=measured.seconds,
         step_tokens=measured.tokens,
-    )
+    ) + caching_seconds(prepared, measured)
+
+
+def caching_seconds(prepared: "PreparedRun", measured: "MeasuredStep") -> float:
+    """The one pass through the frozen layers, by how many weights work for each token."""
+    cache, architecture = prepared.layer_cache, read_architecture(prepared.base.config)
+    if cache is None or architecture is None:
+        return 0.0
+    block = architecture.num_block_weights()
+    trained = block * prepared.config.num_layers + architecture.num_head_weights()
+    share = block * cache.num_layers / trained * _FORWARD_SHARE
+    return cache.num_tokens * share * measured.seconds / max(1, measured.tokens)
 
 
 def never_seen_by_mlx_lm(num_rows: int, batch_size: int, num_steps: int) -> int:
@@ -119,6 +260,7 @@ def describe(forecast: Forecast, config: TrainConfig) -> list[tuple[str, str]]:
         ("schedule", _schedule(forecast, config)),
         ("optimizer", _optimizer(config)),
         ("memory", _memory(forecast)),
+        ("layer cache", _cache_in_words(forecast.layer_cache, "measured")),
         ("time", _time(forecast)),
     ]
 
@@ -257,7 +399,11 @@ def _memory(forecast: Forecast) -> str:
     if forecast.memory_estimate is not None:
         words += f" ({_parts(forecast)})"
     if forecast.peak_memory_bytes > _TIGHT * forecast.machine_memory_bytes:
-        smaller = [f"{flag}: {gigabytes(size)}" for flag, size in forecast.alternatives.items()]
+        smaller = [
+            f"{flag}: {gigabytes(size)}"
+            for flag, size in forecast.alternatives.items()
+            if flag != WITHOUT_CACHE
+        ]
         words += "; that is tight" + (f", try {', '.join(smaller)}" if smaller else "")
     return words
 

@@ -18,6 +18,7 @@ from verse.terminal import show_line
 from verse_trainer.config import TrainConfig
 from verse_trainer.events import (
     Caching,
+    Estimated,
     Evaluated,
     Finished,
     Forecast,
@@ -30,7 +31,7 @@ from verse_trainer.events import (
     TrainMessage,
     TrainReport,
 )
-from verse_trainer.preflight import describe, duration, gigabytes
+from verse_trainer.preflight import describe, describe_estimate, duration, gigabytes
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PREPARING = {Loading: "loading the base model", Caching: "computing the frozen layers"}
@@ -73,7 +74,7 @@ class ProgressView:
         match message:
             case Loading() | Caching():
                 self._count(_PREPARING[type(message)], round(100 * message.share), 100)
-            case Forecast():
+            case Forecast() | Estimated():
                 self._show_forecast(message)
             case Started():
                 self._count("training", message.start_step, message.steps)
@@ -102,12 +103,13 @@ class ProgressView:
         if self._task is not None:
             self._bar.update(self._task, completed=step)
 
-    def _show_forecast(self, forecast: Forecast) -> None:
+    def _show_forecast(self, forecast: Forecast | Estimated) -> None:
+        rows, notes = _foretold(forecast, self._config)
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        for what, words in describe(forecast, self._config):
+        for what, words in rows:
             table.add_row(what, words)
         self._bar.console.print(table)
-        for note in forecast.notes:
+        for note in notes:
             self._line(note)
 
     def _show_report(self, report: TrainReport) -> None:
@@ -138,6 +140,15 @@ class ProgressView:
 
     def _line(self, text: str) -> None:
         show_line(self._bar.console, text)
+
+
+def _foretold(
+    forecast: Forecast | Estimated, config: TrainConfig
+) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """Rows of a table, and sentences below it."""
+    if isinstance(forecast, Estimated):
+        return describe_estimate(forecast), ()
+    return describe(forecast, config), forecast.notes
 
 
 def _in_words(message: TrainMessage) -> str | None:

@@ -23,7 +23,7 @@ from verse_trainer.config import TrainConfig, complete_schedule
 from verse_trainer.encoding import EncodedRow
 from verse_trainer.errors import TrainingError
 from verse_trainer.events import Event
-from verse_trainer.frozen_layers import ModelLayers, is_small, num_frozen
+from verse_trainer.frozen_layers import ModelLayers, is_small, num_frozen, resident_bytes
 from verse_trainer.layer_cache import LayerCache, weights_digest
 from verse_trainer.loop import Outcome, TrainingLoop
 from verse_trainer.material import Material, check_files, read_material
@@ -83,6 +83,13 @@ class PreparedRun:
     def layer_cache(self) -> LayerCache | None:
         """Of the frozen layers' output; None where there are none or nothing is kept."""
         return self.row_loss.cache if isinstance(self.row_loss, PackedLoss) else None
+
+    @property
+    def resident_bytes(self) -> int:
+        """Of the base's weights while it trains."""
+        if self.layer_cache is None:
+            return self.base.bytes
+        return resident_bytes(self.base.model, self.num_frozen)
 
     @property
     def cache_folder(self) -> Path | None:
@@ -250,17 +257,18 @@ def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
     check(config)
     material = read_material(config, base)
     total_parameters = lora.count_base_parameters(base.model)
-    frozen, why_none = num_frozen(base.model, config)
+    is_packed = not began_unpacked(config)
+    frozen, why_none = num_frozen(base.model, config) if is_packed else (0, _BEGAN_UNPACKED)
     keys = lora.adapt(base.model, config)
     if (start := _start_file(config)) is not None:
         lora.load_start(base.model, start)
-    row_loss = material.row_loss(base, config, frozen)
+    row_loss = material.row_loss(base, config, frozen, is_packed=is_packed)
     objective = material.objective(row_loss, config)
     lengths = [example.length for example in objective.examples("train")]
     batches = BatchPlan(lengths, config.batch_size, config.seed)
     cadence = make_cadence(config, batches.steps_per_epoch)
     folder = _folder(config)
-    record = _record(config, base, material, cadence)
+    record = _record(config, base, material, cadence, isinstance(row_loss, PackedLoss))
     before = run_record.read_record(folder) if config.resume else None
     saved = read_state(folder) if config.resume else None
     if saved is not None:  # a run cannot be made shorter than it is
@@ -290,6 +298,17 @@ def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
     )
 
 
+_BEGAN_UNPACKED = (
+    "An earlier version of Verse began this run, and it goes on as it began: without a layer cache."
+)
+
+
+def began_unpacked(config: TrainConfig) -> bool:
+    """Whether this goes on with a run of a version that did not pack its rows."""
+    record = run_record.read_record(_folder(config)) if config.resume else None
+    return record is not None and not record.packs_rows
+
+
 def train(
     prepared: PreparedRun,
     on_event: Callable[[Event], None],
@@ -312,7 +331,7 @@ def _check_folder(config: TrainConfig) -> None:
 
 
 def _record(
-    config: TrainConfig, base: BaseModel, material: Material, cadence: Cadence
+    config: TrainConfig, base: BaseModel, material: Material, cadence: Cadence, packs_rows: bool
 ) -> RunRecord:
     start = _start_file(config)
     identity = Identity(
@@ -333,6 +352,7 @@ def _record(
         config=run_record.public_config(config),
         versions=run_record.versions(),
         started=run_record.now(),
+        packs_rows=packs_rows,
     )
 
 

@@ -84,6 +84,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
     versions: dict[str, str]
     started: datetime
+    packs_rows: bool = False
+    """Whether rows are packed (`packing.py`): dropout then draws other numbers. Earlier versions
+    did not, and what they began goes on as it began."""
     resumed: tuple[int, ...] = ()
     """Steps at which it went on after a stop."""
     finished: datetime | None = None

@@ -26,6 +26,9 @@ _PIECE_LOGITS = 4 << 20
 _LEAST_PIECE, _LARGEST_PIECE = 1024, 16384
 
 
+_Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
 class _Piece(NamedTuple):
     """Some rows of the head."""
 
@@ -44,15 +47,15 @@ def token_losses(head: nn.Module, hidden: mx.array, targets: mx.array) -> mx.arr
         targets: (tokens,) ids.
     """
 
-    @mx.custom_function
     def losses(states: mx.array) -> list[mx.array]:
         return _with_directions(cast(Any, head), states, targets)
 
-    @losses.vjp  # pyright: ignore[reportFunctionMemberAccess]
-    def _gradient(states: mx.array, cotangents: Any, outputs: Any) -> mx.array:  # pyright: ignore[reportUnusedFunction]
+    def gradient(states: mx.array, cotangents: Any, outputs: Any) -> mx.array:
         return (cotangents[0][:, None] * outputs[1]).astype(states.dtype)
 
-    return cast(Any, losses)(hidden)[0]
+    differentiable: Any = cast(Any, mx).custom_function(losses)
+    differentiable.vjp(gradient)
+    return differentiable(hidden)[0]
 
 
 def _with_directions(head: Any, states: mx.array, targets: mx.array) -> list[mx.array]:
@@ -89,7 +92,8 @@ def host_losses(
     mixed = np.zeros(hidden.shape, np.float32)
     for piece in _pieces(cast(Any, head), num_tokens, hidden.dtype):
         logits = piece.logits(hidden).astype(mx.float32)
-        weights = np.array(logits, copy=False)  # the memory of `logits`, and so what `mix` reads
+        # The memory of `logits`, and so what `mix` reads.
+        weights = cast(_Floats, np.array(logits, copy=False))
         now = np.maximum(largest, weights.max(axis=1, keepdims=True))
         np.subtract(weights, now, out=weights)
         np.exp(weights, out=weights)
@@ -139,7 +143,10 @@ def _piece(head: Any, part: slice, dtype: mx.Dtype) -> _Piece:
         plain = product(states, True)
         return plain if bias is None else plain + bias[part]
 
-    return _Piece(logits, lambda weights: product(weights, False))
+    def mix(weights: mx.array) -> mx.array:
+        return product(weights, False)
+
+    return _Piece(logits, mix)
 
 
 def _rows_of(head: Any, ids: mx.array | slice) -> mx.array:
