@@ -16,6 +16,7 @@ from typing import cast
 
 from verse_server.turns import Pace
 
+_ACCEPTED_AT_ONCE = 64
 _CONNECTION_SECONDS = 0.001
 """From one connection to the next, when there are many."""
 _AT_ONCE_SECONDS = 64 * _CONNECTION_SECONDS
@@ -87,10 +88,10 @@ class Acceptor:
             self._is_listening = False
 
     def _accept(self) -> None:
-        """Take all that the system has."""
-        while len(self._waiting) < self._max_waiting:
+        """Take what the system has, in parts: streams get their turn between two."""
+        for _ in range(min(_ACCEPTED_AT_ONCE, self._max_waiting - len(self._waiting))):
             try:
-                connection, _ = self._sock.accept()
+                connection, _address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
             except OSError as error:  # no files are left
@@ -101,8 +102,6 @@ class Acceptor:
             connection.setblocking(False)
             self._waiting[connection] = None
             self._silent.register(connection, selectors.EVENT_READ)
-        else:
-            self._pause()
         self._look()
 
     def _look(self) -> None:
@@ -123,6 +122,8 @@ class Acceptor:
             self._timer = self._loop.call_later(_PAUSE_SECONDS, self._look)
         if len(self._waiting) < self._max_waiting:
             self._resume()
+        else:
+            self._pause()
 
     def _look_at(self, connection: socket.socket, now: float) -> None:
         """Begin one from which something has come, if it is a probe."""
