@@ -9,12 +9,13 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,6 +31,8 @@ THEMES = tuple((ROOT / "data" / "themes.txt").read_text("utf-8").split())
 _NO_UTF8 = "À"
 """The vocabulary's name of the byte C0, which no text holds and no model writes."""
 _START_SECONDS = 120
+_SLOT_TOKENS = 512
+"""Prompt and answer together, in a slot of llama-server."""
 
 # Runs the module that its first argument names, as `python -m` does. Five connections are all that
 # Python's HTTP server, and so mlx_lm.server, lets wait; the rest of a burst of 32 would be reset.
@@ -80,6 +83,27 @@ def mlx_lm_server(model: Path) -> Generator[Server]:
     """`mlx_lm.server` with as many concurrent rows as Verse has, until the block ends."""
     rows = ["--decode-concurrency", "32", "--prompt-concurrency", "32"]
     with served(with_openblas("mlx_lm.server", "--model", str(model), *rows)) as server:
+        yield server
+
+
+@contextmanager
+def llama_server(
+    binary: Path, gguf: Path, loras: Sequence[Path], *, slots: int, threads: int
+) -> Generator[Server]:
+    """llama.cpp's server with a slot for every stream, until the block ends.
+
+    Args:
+        binary: `llama-server`.
+        gguf: The model.
+        loras: Adapters in its format; a request names them by their number.
+        slots: Requests at a time.
+        threads: Of a decode step and of a prefill.
+    """
+    options = ["-m", gguf, "-np", slots, "-c", slots * _SLOT_TOKENS, "--no-webui"]
+    options += ["-t", threads, "-tb", threads]
+    if loras:
+        options += ["--lora", ",".join(map(str, loras)), "--lora-init-without-apply"]
+    with served([str(binary), *map(str, options)]) as server:
         yield server
 
 
@@ -174,6 +198,12 @@ def resident_bytes(pid: int) -> int:
         return int(statm.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     printed = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=True)
     return int(printed.stdout) * 1024
+
+
+def peak_bytes(pid: int) -> int:
+    """The most that a process ever held in memory; on Linux."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text("utf-8"))
+    return int(found[1]) * 1024 if found else 0
 
 
 def machine() -> str:

@@ -21,7 +21,7 @@ TRAIN = '["--model", "MODEL", "--iters", "2", "--batch-size", "2", "--save-every
 pytestmark = pytest.mark.slow
 
 
-def verse(folder: Path, *words: str) -> str:
+def verse(folder: Path, *words: str, timeout: float = 600) -> str:
     ran = subprocess.run(
         [VERSE, *words],
         cwd=folder,
@@ -29,7 +29,7 @@ def verse(folder: Path, *words: str) -> str:
         text=True,
         encoding="utf-8",
         check=False,
-        timeout=600,
+        timeout=timeout,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
