@@ -8,7 +8,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +59,7 @@ class Workshop:
     figures: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
+    def timed(self, name: str) -> Generator[None]:
         begun = time.perf_counter()
         yield
         self.figures[name] = round(time.perf_counter() - begun, 1)
