@@ -91,7 +91,7 @@ def read_adapter_folder(path: Path) -> AdapterFolder:
     """
     config = _read_config(path)
     published = path / (PEFT_WEIGHTS_FILE if isinstance(config, PeftConfig) else MLX_WEIGHTS_FILE)
-    checkpoints = _checkpoints(path) if isinstance(config, MlxConfig) else {}
+    checkpoints = checkpoints_in(path) if isinstance(config, MlxConfig) else {}
     if not published.is_file() and not checkpoints:
         raise AdapterFolderError(_no_weights(path, published.name))
     prompt_format, unread_keys = _read_prompt_format(path)
@@ -157,7 +157,8 @@ def _read_prompt_format(path: Path) -> tuple[PromptFormat | None, tuple[str, ...
     return recorded, tuple(sorted(keys.keys() - set(PromptFormat.__struct_fields__)))
 
 
-def _checkpoints(path: Path) -> dict[int, Path]:
+def checkpoints_in(path: Path) -> dict[int, Path]:
+    """The numbered checkpoints of a folder, by their step."""
     matches = ((_CHECKPOINT.fullmatch(file.name), file) for file in path.iterdir())
     return dict(
         sorted((int(match[1]), file) for match, file in matches if match and file.is_file())

@@ -85,9 +85,13 @@ class BaseModel:
 class BaseTokenizer:
     """What a base model makes of text, without its weights."""
 
-    tokenizer: Tokenizer
-    context_length: int
-    """As of `BaseModel`."""
+    hf_tokenizer: Tokenizer
+    config: dict[str, Any]
+
+    @property
+    def context_length(self) -> int:
+        """As of `BaseModel`."""
+        return _recorded_context(self.config)
 
 
 def load_base_tokenizer(path_or_id: str) -> BaseTokenizer:
@@ -105,7 +109,7 @@ def load_base_tokenizer(path_or_id: str) -> BaseTokenizer:
             f"The tokenizer in {path} cannot be loaded: {_short(error)}"
         ) from error
     _refuse_without_tokens(wrapper, path)
-    return BaseTokenizer(tokenizer=_hf_tokenizer(wrapper), context_length=_recorded_context(config))
+    return BaseTokenizer(hf_tokenizer=_hf_tokenizer(wrapper), config=config)
 
 
 def load_base_model(

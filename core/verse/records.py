@@ -269,6 +269,8 @@ class TrainingExample(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     """Id of the poem or candidate."""
     origin: Origin = "poet"
+    not_learned: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Indices of assistant's turns that are only read: OpenAI's `"weight": 0`."""
 
 
 class PreferencePair(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from verse_server.api.completions import ChatController, CompletionsController
 from verse_server.api.decisions import DecisionsController, DecisionWriter
 from verse_server.api.errors import RequestError, bare_error_response, error_response, handle_error
 from verse_server.api.files import FilesController
+from verse_server.api.fine_tuning import FineTuningController
 from verse_server.api.models import AdaptersController, ModelsController
 from verse_server.api.monitoring import HTTP_METRICS, HealthController, MetricsController
 from verse_server.api.openapi import API_KEY, openapi_config
@@ -36,6 +37,7 @@ from verse_server.api.tokenization import TokenizerController, VersionController
 from verse_server.api.uploads import UPLOAD_PATH
 from verse_server.config import ServerConfig
 from verse_server.engine.interface import Engine
+from verse_server.jobs.runner import JobRunner
 from verse_server.state.folder import ServerState
 from verse_server.state.responses import ResponseStore
 from verse_server.turns import RequestTurns
@@ -118,13 +120,19 @@ def _batch_runner(
     )
 
 
-def create_app(engine: Engine, config: ServerConfig, state: ServerState | None = None) -> VerseApp:
+def create_app(
+    engine: Engine,
+    config: ServerConfig,
+    state: ServerState | None = None,
+    runner: JobRunner | None = None,
+) -> VerseApp:
     """Build the application.
 
     Args:
         engine: Started by the caller, who also closes it.
         config: What concerns the engine is not read.
         state: What is kept, of a server with `--jobs`; opened and closed by the caller.
+        runner: Of the same server; started and stopped by the caller.
     """
     guards = [] if config.api_key is None else [ApiKeyGuard(config.api_key)]
     controllers = [
@@ -137,7 +145,7 @@ def create_app(engine: Engine, config: ServerConfig, state: ServerState | None =
     v1 = Router("/v1", route_handlers=controllers, guards=guards, security=security)
     kept = Router(
         "/v1",
-        route_handlers=[FilesController, BatchesController],
+        route_handlers=[FilesController, BatchesController, FineTuningController],
         guards=[*guards, require_jobs],
         security=security,
     )
@@ -153,6 +161,7 @@ def create_app(engine: Engine, config: ServerConfig, state: ServerState | None =
             "archive": _provided(archive),
             "batches": _provided(batches),
             "decisions": _provided(DecisionWriter(config.decisions)),
+            "runner": _provided(runner),
         },
         exception_handlers={Exception: handle_error},
         after_request=_never_html,

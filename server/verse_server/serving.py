@@ -29,6 +29,7 @@ from verse_server.config import ServerConfig
 from verse_server.engine.errors import StartupError
 from verse_server.engine.interface import Engine
 from verse_server.http_protocol import ConnectionLimits, LimitedProtocol
+from verse_server.jobs.runner import JobBase, JobRunner
 from verse_server.state.folder import ServerState
 
 BACKLOG = 2048
@@ -180,13 +181,28 @@ class _Server(uvicorn.Server):
         yield
 
 
+def make_runner(engine: Engine, config: ServerConfig, state: ServerState) -> JobRunner:
+    """What trains for the clients of a server."""
+    info = engine.base
+    bytes_per_weight = 4 if info.dtype == "float32" else 2
+    base = JobBase(
+        model=config.engine.model,
+        id=info.id,
+        bytes=info.bytes,
+        num_parameters=info.bytes // bytes_per_weight,
+        adapters=config.engine.adapters,
+    )
+    return JobRunner(state, base)
+
+
 class _Serving:
     def __init__(
         self, engine: ServedEngine, config: ServerConfig, state: ServerState | None
     ) -> None:
         self._engine = engine
         self._drain_seconds = config.drain_seconds
-        self._app = create_app(engine, config, state)
+        self._runner = None if state is None else make_runner(engine, config, state)
+        self._app = create_app(engine, config, state, self._runner)
         self._server = make_server(self._app, config)
         self._draining: asyncio.Task[None] | None = None
         self._exit_code = 0
@@ -202,10 +218,14 @@ class _Serving:
         if batches is not None:
             batches.start()
         try:
+            if self._runner is not None:
+                await self._runner.start()
             await self._server.serve(sockets=[sock])
         finally:
             if batches is not None:
                 await batches.stop()
+            if self._runner is not None:
+                await self._runner.stop()
             await asyncio.to_thread(self._app.archive.close)
         return self._exit_code
 
@@ -219,6 +239,8 @@ class _Serving:
         self._engine.drain()
         if self._app.batches is not None:
             await self._app.batches.stop()  # the next start goes on with them
+        if self._runner is not None:
+            self._runner.interrupt()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._drain_seconds):
                 while self._is_busy():  # noqa: ASYNC110  (the engine's thread has no event for it)

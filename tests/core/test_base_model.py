@@ -304,7 +304,7 @@ def test_the_tokenizer_alone_is_that_of_the_model_and_knows_the_context() -> Non
     base = load_base_tokenizer(str(VERSE_TINY))
     whole = load_base_model(str(VERSE_TINY))
     assert base.context_length == whole.context_length
-    encode = base.tokenizer.encode
+    encode = base.hf_tokenizer.encode
     assert encode("河水", add_special_tokens=False) == whole.hf_tokenizer.encode(
         "河水", add_special_tokens=False
     )

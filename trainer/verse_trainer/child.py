@@ -12,12 +12,16 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import msgspec
 
 from verse import UserError
+from verse_trainer.config import TrainConfig
+from verse_trainer.config_load import resolve_config
+from verse_trainer.errors import ConfigError, DataSetError
 from verse_trainer.events import (
+    Checked,
     Estimated,
     Event,
     Failed,
@@ -28,6 +32,7 @@ from verse_trainer.events import (
     TrainMessage,
     TrainRequest,
 )
+from verse_trainer.memory import MemoryEstimate, estimate, read_architecture
 from verse_trainer.model_shapes import is_here, known_shape, shape_of
 from verse_trainer.preflight import check_memory, estimate_by_shape, forecast
 
@@ -79,9 +84,12 @@ def main() -> int:
             stop.ask()
 
     try:
-        _run(request, send, stop)
+        if request.check:
+            send(check_only(_settled(request).config))
+        else:
+            _run(_settled(request), send, stop)
     except UserError as error:
-        send(Failed(sentence=str(error)))
+        send(Failed(sentence=str(error), about=_culprit(error)))
         return _MISTAKE
     except OSError as error:
         if error.filename is None:
@@ -89,6 +97,53 @@ def main() -> int:
         send(Failed(sentence=f"{error.filename}: {error.strerror}."))
         return _MISTAKE
     return 0
+
+
+def _settled(request: TrainRequest) -> TrainRequest:
+    if request.keys is None:
+        return request
+    return msgspec.structs.replace(request, config=resolve_config(request.keys, {}).config)
+
+
+def check_only(config: TrainConfig) -> Checked:
+    """Read and encode every row, and estimate the memory, from files and a tokenizer alone.
+
+    Raises:
+        UserError: the run could not begin.
+    """
+    from verse.base_model import load_base_tokenizer
+    from verse_trainer import material, run
+
+    run.check(config)
+    base = load_base_tokenizer(config.model)
+    found = material.read_material(config, base)
+    parts = found.rows if found.pairs is None else found.pairs
+    longest = max(row.num_tokens for row in found.rows["train"])
+    return Checked(
+        num_rows=len(parts["train"]),
+        num_valid_rows=len(parts.get("valid", ())),
+        longest_row_tokens=longest,
+        memory_estimate=_estimate(base.config, config, longest),
+        notes=found.doubts,
+    )
+
+
+def _estimate(
+    base_config: dict[str, Any], config: TrainConfig, row_tokens: int
+) -> MemoryEstimate | None:
+    from verse.base_model import runs_on_cpu
+
+    architecture = read_architecture(base_config)
+    if architecture is None or config.fine_tune_type == "full":
+        return None
+    bytes_per_weight = 4.0 if runs_on_cpu() else None
+    return estimate(architecture, config, row_tokens, bytes_per_weight=bytes_per_weight)
+
+
+def _culprit(error: UserError) -> Literal["data", "config", "run"]:
+    if isinstance(error, DataSetError):
+        return "data"
+    return "config" if isinstance(error, ConfigError) else "run"
 
 
 def _own_output() -> BinaryIO:

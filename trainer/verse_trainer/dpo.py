@@ -20,6 +20,7 @@ import msgspec
 
 from verse import jsonl, verdicts
 from verse.atomic_file import replace_file
+from verse.poem_files.conversations import ShapeError
 from verse.prompt import Message
 from verse.records import PreferencePair
 from verse_trainer.encoding import EncodedRow, Encoder
@@ -29,7 +30,7 @@ from verse_trainer.objective import Batch, Part, RowLoss
 
 REFERENCES_FILE = "references.json"
 PAIRS_FILE = "pairs.jsonl"
-_PAIR = msgspec.json.Decoder(PreferencePair)
+_RAW = msgspec.json.Decoder(msgspec.Raw)
 
 LogProbabilities = tuple[float, float]
 """Of the chosen and the rejected poem."""
@@ -164,29 +165,72 @@ def read_pairs(file: Path, encoder: Encoder) -> tuple[EncodedPair, ...]:
         DataSetError: the file is missing, or a line is no pair that can be learned; names it.
     """
     try:
-        scanned = list(verdicts.scan(file, _PAIR))
+        scanned = list(verdicts.scan(file, _RAW))
     except OSError as error:
         raise DataSetError(f"{file} cannot be read: {error.strerror}.") from error
     encoded = (_encode(pair, f"{file}:{line}", encoder) for line, pair in scanned)
     return tuple(pair for pair in encoded if pair is not None)
 
 
+class _Input(msgspec.Struct, frozen=True):
+    messages: tuple[Message, ...]
+    tools: tuple[msgspec.Raw, ...] = ()
+
+
+class _OpenAiPair(msgspec.Struct, frozen=True):
+    """A row of OpenAI's preference files."""
+
+    input: _Input
+    preferred_output: tuple[Message, ...]
+    non_preferred_output: tuple[Message, ...]
+
+
+def _decode_pair(row: msgspec.Raw) -> tuple[list[Message], PreferencePair]:
+    """The turns before the answer, and the two answers.
+
+    Raises:
+        ShapeError, msgspec.DecodeError: the row is no pair.
+    """
+    if "input" not in msgspec.json.decode(row, type=dict[str, msgspec.Raw]):
+        pair = msgspec.json.decode(row, type=PreferencePair)
+        return [Message("user", pair.prompt)], pair
+    given = msgspec.json.decode(row, type=_OpenAiPair)
+    if given.input.tools:
+        raise ShapeError("it uses tools, which a poem has no use for")
+    turns = list(given.input.messages)
+    if not turns or turns[-1].role != "user":
+        raise ShapeError("the last message of its input is not the user's")
+    chosen, rejected = map(_answer, (given.preferred_output, given.non_preferred_output))
+    return turns, PreferencePair(prompt=turns[-1].content, chosen=chosen, rejected=rejected)
+
+
+def _answer(turns: Sequence[Message]) -> str:
+    if len(turns) != 1 or turns[0].role != "assistant":
+        raise ShapeError("each of its outputs must be one message of the assistant")
+    return turns[0].content
+
+
 def _encode(
-    pair: PreferencePair | jsonl.JsonlError, place: str, encoder: Encoder
+    row_or_error: msgspec.Raw | jsonl.JsonlError, place: str, encoder: Encoder
 ) -> EncodedPair | None:
     """A pair; None if one of its poems is left out for its length."""
-    if isinstance(pair, verdicts.LeftOutError):
-        raise DataSetError(str(pair))
-    if isinstance(pair, jsonl.JsonlError):
+    if isinstance(row_or_error, verdicts.LeftOutError):
+        raise DataSetError(str(row_or_error))
+    try:
+        if isinstance(row_or_error, jsonl.JsonlError):
+            raise ShapeError(row_or_error.problem)
+        turns, pair = _decode_pair(row_or_error)
+    except (ShapeError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        problem = str(error).rstrip(".")
         raise DataSetError(
-            f"{place}: this is not a pair of prompt, chosen and rejected: {pair.problem}"
-        )
+            f"{place}: this is not a pair of prompt, chosen and rejected: {problem}."
+        ) from error
     if pair.chosen == pair.rejected:
         raise DataSetError(f"{place}: chosen and rejected are the same; take the pair out.")
 
     def row(text: str, source: str) -> EncodedRow | None:
-        turns = [Message("user", pair.prompt), Message("assistant", text)]
-        return encoder.fit(encoder.prompt_format.with_system(turns), place, source)
+        whole = [*turns, Message("assistant", text)]
+        return encoder.fit(encoder.prompt_format.with_system(whole), place, source)
 
     chosen = row(pair.chosen, pair.chosen_source)
     rejected = row(pair.rejected, pair.rejected_source)

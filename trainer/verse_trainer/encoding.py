@@ -3,7 +3,8 @@
 import hashlib
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
 from typing import Any, cast
 
 import msgspec
@@ -86,7 +87,13 @@ class Encoder:
         """What a row may have: `max_seq_length allows 512 tokens`."""
         return f"{self._limit_name} allows {counted(self._limit, 'token')}"
 
-    def fit(self, messages: Sequence[Message], place: str, source: str = "") -> EncodedRow | None:
+    def fit(
+        self,
+        messages: Sequence[Message],
+        place: str,
+        source: str = "",
+        not_learned: Collection[int] = (),
+    ) -> EncodedRow | None:
         """Encode one conversation, cut if it has to be; None if it is left out.
 
         Raises:
@@ -95,11 +102,15 @@ class Encoder:
         """
         num_tokens = len(self._rendered(messages, place).token_ids)
         if num_tokens <= self._limit or self._long_rows == "stop":
-            return self.encode(messages, place, source)
+            return self.encode(messages, place, source, not_learned)
         shorter = self._cut(messages, place) if self._long_rows == "cut" else None
         was_cut = shorter is not None
         self.long_rows.append(LongRow(place=place, num_tokens=num_tokens, was_cut=was_cut))
-        return None if shorter is None else _without_end(self.encode(shorter, place, source))
+        return (
+            None
+            if shorter is None
+            else _without_end(self.encode(shorter, place, source, not_learned))
+        )
 
     def _cut(self, messages: Sequence[Message], place: str) -> list[Message] | None:
         """With as many lines of the last answer as fit; None if none does."""
@@ -124,20 +135,33 @@ class Encoder:
         except PromptError as error:
             raise DataSetError(f"{place}: {error}") from error
 
-    def encode(self, messages: Sequence[Message], place: str, source: str = "") -> EncodedRow:
+    def encode(
+        self,
+        messages: Sequence[Message],
+        place: str,
+        source: str = "",
+        not_learned: Collection[int] = (),
+    ) -> EncodedRow:
         """Encode one conversation whole.
+
+        Args:
+            messages: Its turns.
+            place: For errors.
+            source: Id of its poem.
+            not_learned: Indices of assistant's turns that are only read.
 
         Raises:
             DataSetError: it is too long, has no answer, or does not fit the format.
         """
         rendered = self._rendered(messages, place)
         self._check_length(len(rendered.token_ids), place)
-        learned = rendered.mask if self._mask_prompt else [True] * len(rendered.mask)
+        answers = _learned_answers(rendered.mask, messages, not_learned)
+        learned = answers if self._mask_prompt else [True] * len(answers)
         targets = tuple(i for i, is_target in enumerate(learned) if is_target and i > 0)
-        if not targets or not any(rendered.mask):
+        if not targets or not any(answers):
             raise DataSetError(f"{place}: it has no answer to learn; add an assistant message.")
         ids = rendered.token_ids
-        end_token = ids[max(i for i, is_answer in enumerate(rendered.mask) if is_answer)]
+        end_token = ids[max(i for i, is_answer in enumerate(answers) if is_answer)]
         return EncodedRow(
             token_ids=ids[: targets[-1] + 1],
             targets=targets,
@@ -155,6 +179,20 @@ class Encoder:
             )
 
 
+def _learned_answers(
+    mask: Sequence[bool], messages: Sequence[Message], not_learned: Collection[int]
+) -> Sequence[bool]:
+    """The mask without the answers that are only read: each answer is one run of it, in order."""
+    if not not_learned:
+        return mask
+    indices = (i for i, message in enumerate(messages) if message.role == "assistant")
+    kept: list[bool] = []
+    for is_answer, run in groupby(mask):
+        is_learned = is_answer and next(indices) not in not_learned
+        kept += [is_learned for _ in run]
+    return kept
+
+
 def _without_end(row: EncodedRow) -> EncodedRow:
     """A row whose last answer goes on: what ends an answer is not learned of it."""
     targets = row.targets[:-1]
@@ -167,7 +205,12 @@ def encode_rows(rows: Sequence[DataRow], encoder: Encoder) -> tuple[EncodedRow, 
     Raises:
         DataSetError: the first row that cannot be learned, with file and line; or all are too long.
     """
-    fitting = (encoder.fit(row.example.messages, row.place, row.example.source) for row in rows)
+    fitting = (
+        encoder.fit(
+            row.example.messages, row.place, row.example.source, row.example.not_learned or ()
+        )
+        for row in rows
+    )
     encoded = tuple(row for row in fitting if row is not None)
     if rows and not encoded:
         raise DataSetError(f"{rows[0].path}: all rows are too long; {encoder.limit}.")

@@ -14,12 +14,13 @@
     Stopped      once, when everything is on the disk            -> metrics.jsonl
     Finished     how it ended; the last message of a run that trained
     Failed       a mistake of the user's, in one sentence; the last message instead
+    Checked      the rows and the configuration are right; the last message of a check
 
 Each carries its kind in `event`. Times are in seconds, sizes in bytes, losses in nats per token
 (for DPO: per pair, but for the test set).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -146,9 +147,13 @@ Event = Caching | Started | Stepped | TrainReport | Evaluated | Saved | Sampled 
 class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The only thing the training process is asked: the first line of its input."""
 
-    config: TrainConfig
+    config: TrainConfig = TrainConfig()
+    keys: dict[str, Any] | None = None
+    """What a configuration file would hold; resolved in the process, instead of `config`."""
     dry_run: bool = False
     """Stop after the forecast."""
+    check: bool = False
+    """Read all rows, load no weights, and stop: `Checked`, or `Failed`."""
 
 
 class Loading(_Event, frozen=True, kw_only=True, tag="loading"):
@@ -239,6 +244,19 @@ class Failed(_Event, frozen=True, kw_only=True, tag="failed"):
     """A mistake of the user's."""
 
     sentence: str
+    about: Literal["data", "config", "run"] = "run"
+    """What is at fault: the rows, the keys, or what else a run needs."""
+
+
+class Checked(_Event, frozen=True, kw_only=True, tag="checked"):
+    """All rows can be learned. Sizes in bytes."""
+
+    num_rows: int
+    num_valid_rows: int
+    longest_row_tokens: int
+    memory_estimate: MemoryEstimate | None
+    """Of the run; None for models whose parts are not known."""
+    notes: tuple[str, ...] = ()
 
 
 TrainMessage = (
@@ -256,6 +274,7 @@ TrainMessage = (
     | Stopped
     | Finished
     | Failed
+    | Checked
 )
 
 decode_message = msgspec.json.Decoder(TrainMessage).decode

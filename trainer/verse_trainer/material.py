@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from verse.adapter_folder import PROMPT_FILE
-from verse.base_model import BaseModel
+from verse.base_model import BaseModel, BaseTokenizer
 from verse.poem_files import doubts
 from verse.prompt import POEM_SYSTEM, PromptFormat
 from verse_trainer.config import TrainConfig
@@ -111,7 +111,7 @@ def check_files(config: TrainConfig) -> None:
         _read(folder, "test")
 
 
-def read_material(config: TrainConfig, base: BaseModel) -> Material:
+def read_material(config: TrainConfig, base: BaseModel | BaseTokenizer) -> Material:
     """Read and encode all parts.
 
     Raises:
@@ -147,7 +147,9 @@ def read_test_rows(config: TrainConfig, base: BaseModel, prompt_format: PromptFo
     )
 
 
-def _read_conversations(folder: Path, config: TrainConfig, base: BaseModel) -> Material:
+def _read_conversations(
+    folder: Path, config: TrainConfig, base: BaseModel | BaseTokenizer
+) -> Material:
     parts = _sft_rows(folder, config)
     system = common_system(parts["train"])
     encoder = Encoder(config, base.hf_tokenizer, base.context_length, system)
@@ -170,7 +172,9 @@ def _doubts(rows: Sequence[DataRow]) -> Iterator[str]:
         yield f"{rows[0].path}:{line}: {doubt}."
 
 
-def _read_preferences(folder: Path, config: TrainConfig, base: BaseModel) -> Material:
+def _read_preferences(
+    folder: Path, config: TrainConfig, base: BaseModel | BaseTokenizer
+) -> Material:
     # The tokens of the poems alone, whatever mask_prompt says: the prompt is the same in both.
     masked = msgspec.structs.replace(config, mask_prompt=True)
     encoder = Encoder(masked, base.hf_tokenizer, base.context_length, _system_of_start(config))

@@ -2,7 +2,8 @@ r"""Rows of conversations to learn from, as mlx-lm has them: a question and its 
 
 A row is in one of four shapes, told apart as mlx-lm does it, by their keys:
 
-{"messages": [{"role": ..., "content": ...}, ...]}      several turns allowed
+{"messages": [{"role": ..., "content": ...}, ...]}      several turns allowed; with `weight` 0, as
+                                                         OpenAI has it, one is read, not learned
 {"prompt": ..., "completion": ...}                       a question and an answer; texts or turns
 {"text": "<|im_start|>system ...<|im_end|> ..."}         ChatML
 {"text": "TITLE\n<|end|>\nPOEM"}                          a title above its poem
@@ -46,6 +47,15 @@ class _Completion(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin = "poet"
 
 
+class _Turn(msgspec.Struct, frozen=True):
+    role: str
+    weight: float | None = None
+
+
+class _Turns(msgspec.Struct, frozen=True):
+    messages: tuple[_Turn, ...]
+
+
 class _Text(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     source: str = ""
@@ -78,12 +88,26 @@ def decode_conversation(row: bytes | msgspec.Raw) -> Conversation:
         raise ShapeError("it uses tools, which a poem has no use for")
     if "messages" in keys:
         example = msgspec.json.decode(row, type=TrainingExample)
+        if unlearned := _not_learned(msgspec.json.decode(row, type=_Turns).messages):
+            example = msgspec.structs.replace(example, not_learned=unlearned)
         return _checked(Conversation(example, "messages"))
     if {"prompt", "completion"} <= keys.keys():
         return _from_completion(msgspec.json.decode(row, type=_Completion))
     if "text" in keys:
         return _from_text(msgspec.json.decode(row, type=_Text))
     raise ShapeError(f"its keys are {', '.join(keys) or 'none'}")
+
+
+def _not_learned(turns: tuple[_Turn, ...]) -> tuple[int, ...]:
+    """Indices of the turns of weight 0.
+
+    Raises:
+        ShapeError: a weight is neither 0 nor 1, or stands at another turn than an assistant's.
+    """
+    for number, turn in enumerate(turns, start=1):
+        if turn.weight is not None and (turn.role != "assistant" or turn.weight not in (0, 1)):
+            raise ShapeError(f"turn {number}: only an assistant's turn has a weight, 0 or 1")
+    return tuple(index for index, turn in enumerate(turns) if turn.weight == 0)
 
 
 def _from_completion(row: _Completion) -> Conversation:

@@ -32,11 +32,13 @@ from litestar.params import SkipValidation
 
 from verse_server.api.admission import DEADLINE_HEADER, PRIORITIES, PRIORITY_HEADER
 from verse_server.engine.interface import Engine
+from verse_server.jobs.runner import JobRunner
 from verse_server.protocol import (
     batches,
     chat,
     completions,
     files,
+    fine_tuning,
     models,
     page,
     response_events,
@@ -48,6 +50,9 @@ from verse_server.state.folder import ServerState
 
 StateDependency = NamedDependency[SkipValidation[ServerState]]
 """What is kept; only behind `admission.require_jobs`."""
+
+RunnerDependency = NamedDependency[SkipValidation[JobRunner]]
+"""What trains; only behind the same guard."""
 
 EngineDependency = NamedDependency[SkipValidation[Engine]]
 """The engine. It is a Protocol, so there is nothing for Litestar to validate."""
@@ -92,6 +97,11 @@ _STRUCTS = (
     page.ColumnEvent,
     page.DecisionRequest,
     page.DecisionRecord,
+    fine_tuning.FineTuningJobRequest,
+    fine_tuning.FineTuningJob,
+    fine_tuning.FineTuningJobList,
+    fine_tuning.FineTuningJobEventList,
+    fine_tuning.FineTuningJobCheckpointList,
     shared.ErrorResponse,
 )
 _RULES = {

@@ -15,6 +15,7 @@ from verse_server.state.batches import BatchStore
 from verse_server.state.database import Database
 from verse_server.state.errors import StateFolderError
 from verse_server.state.files import FileStore
+from verse_server.state.jobs import JobStore
 
 
 class ServerState:
@@ -32,6 +33,7 @@ class ServerState:
             self.database = Database(folder / "state.sqlite")
             self.files = FileStore(self.database, folder / "files")
             self.batches = BatchStore(self.database, self.files, folder / "batches")
+            self.jobs = JobStore(self.database)
         except BaseException:
             self._lock.release()
             raise

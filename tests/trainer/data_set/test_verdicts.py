@@ -207,7 +207,6 @@ def test_a_file_of_poems_with_a_rejected_one_is_not_split(tmp_path: Path) -> Non
         ({"prompt": "河", "completion": "水", "label": False}, "it was rejected (label: false)"),
         ({"messages": chat("水", weight=0)}, "it was rejected (weight: 0)"),
         ({"messages": chat("水"), "answer": "ignore"}, "it was not decided on (answer: ignore)"),
-        ({"messages": [*chat("水"), *chat("冰", weight=0)]}, "some of its answers have weight 0"),
         ({"text": seed_text("河", "水"), "label": 0}, "label: 0 may be a verdict or a class"),
     ],
 )

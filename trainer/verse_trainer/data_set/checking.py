@@ -186,8 +186,8 @@ class TokenizerMeasure:
     """A `Measure`; the frame is the model's own chat template."""
 
     def __init__(self, base: BaseTokenizer) -> None:
-        self._tokenizer = base.tokenizer
-        tokenizer = cast(Any, base.tokenizer)
+        self._tokenizer = base.hf_tokenizer
+        tokenizer = cast(Any, base.hf_tokenizer)
         # It would warn of long texts; here their length is what is asked for.
         tokenizer.model_max_length = sys.maxsize
         self._unknown = tokenizer.unk_token_id

@@ -6,6 +6,7 @@ A row is a conversation (`verse.poem_files.conversations`), or any other row tha
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -90,12 +91,25 @@ def scan_rows(path: Path) -> Iterator[DataRow | RowError]:
 def _row(path: Path, line: int, raw: msgspec.Raw) -> DataRow | RowError:
     try:
         example = _example(path, line, raw)
-        reading = refuse_left_out(raw)
+        reading = refuse_left_out(_without_weights(raw) if _is_learned_in_part(example) else raw)
     except VerdictError as error:
         return RowError(path, line, f"this row is not learned: {error}", is_verdict=True)
     except (ShapeError, msgspec.DecodeError, UnicodeDecodeError) as error:
         return RowError(path, line, f"this is not a training row: {error}")
     return DataRow(example=example, path=path, line=line, unknown=reading.unknown)
+
+
+def _is_learned_in_part(example: TrainingExample) -> bool:
+    num_answers = sum(message.role == "assistant" for message in example.messages)
+    return 0 < len(example.not_learned or ()) < num_answers
+
+
+def _without_weights(raw: msgspec.Raw) -> msgspec.Raw:
+    """The row as one whose answers are all learned: what else it says of itself still counts."""
+    row = msgspec.json.decode(raw, type=dict[str, Any])
+    for turn in row["messages"]:
+        turn.pop("weight", None)
+    return msgspec.Raw(msgspec.json.encode(row))
 
 
 def _example(path: Path, line: int, raw: msgspec.Raw) -> TrainingExample:
