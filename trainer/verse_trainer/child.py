@@ -32,7 +32,12 @@ from verse_trainer.events import (
     TrainMessage,
     TrainRequest,
 )
-from verse_trainer.memory import MemoryEstimate, estimate, read_architecture
+from verse_trainer.memory import (
+    MemoryEstimate,
+    caches_layers,
+    estimate,
+    read_architecture,
+)
 from verse_trainer.model_shapes import is_here, known_shape, shape_of
 from verse_trainer.preflight import check_memory, estimate_by_shape, forecast
 
@@ -137,7 +142,13 @@ def _estimate(
     if architecture is None or config.fine_tune_type == "full":
         return None
     bytes_per_weight = 4.0 if runs_on_cpu() else None
-    return estimate(architecture, config, row_tokens, bytes_per_weight=bytes_per_weight)
+    return estimate(
+        architecture,
+        config,
+        row_tokens,
+        bytes_per_weight=bytes_per_weight,
+        has_cache=caches_layers(architecture, config),
+    )
 
 
 def _culprit(error: UserError) -> Literal["data", "config", "run"]:
