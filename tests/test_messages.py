@@ -15,7 +15,18 @@ _NOUN = re.compile(r" (?:(?:new|more|other|different|accepted) )?([a-z]+s)(?![a-
 _NO_NOUNS = frozenset(
     {
         *("is", "was", "has", "does", "as", "its", "this", "across", "always", "perhaps", "us"),
-        *("allows", "answers", "copies", "computes", "exists", "gives", "holds", "knows", "leads"),
+        *(
+            "allows",
+            "answers",
+            "copies",
+            "computes",
+            "exists",
+            "gives",
+            "holds",
+            "knows",
+            "lacks",
+            "leads",
+        ),
         *(
             "makes",
             "means",

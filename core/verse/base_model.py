@@ -133,6 +133,7 @@ def load_base_model(
         BaseModelError: there is no such model, or mlx-lm cannot read it.
     """
     path, id_ = _find(path_or_id)
+    _refuse_missing_files(path)
     try:
         model, tokenizer, config = cast(
             tuple[nn.Module, TokenizerWrapper, dict[str, Any]],
@@ -185,6 +186,24 @@ def _shape_of(linear: nn.Module) -> ModuleShape:
     if isinstance(linear, nn.QuantizedLinear):
         in_dims = in_dims * 32 // linear.bits
     return ModuleShape(in_dims, out_dims)
+
+
+def _refuse_missing_files(path: Path) -> None:
+    """Name the weights files that an index names and the folder lacks: mlx-lm counts parameters."""
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        listed = cast(dict[str, Any], json.loads(index.read_text("utf-8"))).get("weight_map") or {}
+        missing = sorted({str(name) for name in listed.values() if not (path / name).is_file()})
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise BaseModelError(f"{index} cannot be read: {_short(error)}") from error
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BaseModelError(
+            f"The model in {path} lacks {missing[0]}{more}, named in its index; copy or download "
+            "what is missing."
+        )
 
 
 def _refuse_without_tokens(tokenizer: TokenizerWrapper, path: Path) -> None:

@@ -22,6 +22,10 @@ import msgspec
 
 from verse.tool_calls import ToolCall, ToolCallReader, write_call, write_result
 
+_NO_TEMPLATE = (
+    "The model's tokenizer has no chat template: copy chat_template.jinja into its folder, or "
+    "continue plain texts with /v1/completions."
+)
 POEM_SYSTEM = "用户会给出一个主题，请按照给定的主题，切实准确简洁且情感丰富地写一首现代诗"
 QWEN_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 THEME_SLOT = "{theme}"
@@ -371,6 +375,8 @@ def _apply_template(
             **({"tools": list(tools)} if tools else {}),
         )
     except Exception as error:  # jinja's own errors, and ValueError for a missing template
+        if not getattr(tokenizer, "chat_template", True):
+            raise PromptError(_NO_TEMPLATE) from error
         raise PromptError(f"The model's chat template refuses these messages: {error}") from error
     if not isinstance(text, str):
         raise PromptError("The model's chat template gave no text.")

@@ -216,7 +216,7 @@ def complaint_about(folder: Path) -> str:
         ("config.json", "[]", "cannot be loaded: "),
         ("config.json", {"model_type": "poet"}, "Model type poet not supported."),
         ("config.json", {"hidden_size": 32}, "cannot be loaded: Expected shape"),
-        ("model.safetensors", None, "cannot be loaded: No safetensors found"),
+        ("model.safetensors", None, "lacks model.safetensors, named in its index"),
         ("model.safetensors", "", "cannot be loaded: [read] Unable to read"),
         ("model.safetensors", "no tensors here", "cannot be loaded: [load_safetensors]"),
         ("tokenizer.json", "{", "cannot be loaded: "),
@@ -239,6 +239,22 @@ def test_a_download_that_stopped_halfway_is_one_sentence(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     assert "exceeding the size of the file" in complaint_about(copy)
+
+
+def test_a_missing_shard_is_named_before_anything_is_loaded(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "model-00001-of-00003.safetensors")
+    files = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+    index = {"weight_map": {f"weight{number}": file for number, file in enumerate(files)}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(BaseModelError) as raised:
+        load_base_model(str(copy))
+    assert str(raised.value) == (
+        f"The model in {copy} lacks model-00002-of-00003.safetensors and 1 more, named in its "
+        "index; copy or download what is missing."
+    )
+    (copy / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(BaseModelError, match=r"index\.json cannot be read"):
+        load_base_model(str(copy))
 
 
 def test_a_model_with_a_weight_missing_is_one_sentence(copy: Path) -> None:

@@ -209,6 +209,17 @@ def test_a_template_that_refuses_is_an_error_that_says_why(template: str) -> Non
         render([SYSTEM], PromptFormat(), make(template))
 
 
+def test_a_tokenizer_without_a_template_is_one_sentence_that_says_what_to_do() -> None:
+    without = make("{{ messages }}")
+    without.chat_template = None
+    with pytest.raises(PromptError) as raised:
+        render([SYSTEM], PromptFormat(), without)
+    assert str(raised.value) == (
+        "The model's tokenizer has no chat template: copy chat_template.jinja into its folder, or "
+        "continue plain texts with /v1/completions."
+    )
+
+
 def test_the_seed_form_needs_no_template() -> None:
     bare = make("{{ raise_exception('never called') }}")
     assert frame("seed-chatml", RIVER, tokenizer=bare, answer=True) == f"{U} 河{END} {A}"

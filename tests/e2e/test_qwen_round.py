@@ -73,6 +73,7 @@ def training(model: str, seed: int = 0) -> list[str]:
     """A short run on a third of the layers."""
     layers = json.loads((model_folder(model) / "config.json").read_text("utf-8"))
     length = ["--epochs", str(EPOCHS), "--batch-size", "4", "--learning-rate", "2e-4"]
+    length += ["--save-every", str(max(1, EPOCHS * 5 // 2))]
     upper = ["--num-layers", str(layers["num_hidden_layers"] // 3)]
     return ["--model", model, *upper, *length, "--seed", str(seed)]
 

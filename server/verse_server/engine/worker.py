@@ -203,10 +203,12 @@ class Worker:
             self._state = EngineState.of(self._config, resources)
             limit_memory(self._config)
         except BaseModelError as error:
+            mx.clear_streams()  # as below
             self._started.put(error)
             return
         except BaseException as error:  # noqa: BLE001  (raised where `start` waits)
             _log.exception("the engine could not start")
+            mx.clear_streams()
             self._started.put(error)
             return
         self._started.put(base)
