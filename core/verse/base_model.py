@@ -194,8 +194,9 @@ def _refuse_missing_files(path: Path) -> None:
     if not index.is_file():
         return
     try:
-        listed = cast(dict[str, Any], json.loads(index.read_text("utf-8"))).get("weight_map") or {}
-        missing = sorted({str(name) for name in listed.values() if not (path / name).is_file()})
+        listed = cast(dict[str, dict[str, str]], json.loads(index.read_text("utf-8")))
+        names = {str(name) for name in listed.get("weight_map", {}).values()}
+        missing = sorted(name for name in names if not (path / name).is_file())
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise BaseModelError(f"{index} cannot be read: {_short(error)}") from error
     if missing:
