@@ -44,7 +44,7 @@ PYTHON_CLIENTS = (
         "openai for Python, responses",
         ("openai==3.57.0",),
         "responses_checks.py",
-        "`responses.create`, `stream`, `parse`, tools, stored responses and their items",
+        "`responses.create`, `stream`, `parse`, tools, stored responses and their items, batches",
     ),
     Client(
         "openai-agents",
@@ -135,7 +135,7 @@ NODE_CLIENTS = (
         "openai for Node",
         ("openai@7.59.0",),
         "openai_node_checks.mjs",
-        "`create`, streams, `parse`, tools, errors, the same of `responses`",
+        "`create`, streams, `parse`, tools, errors, the same of `responses`, batches",
     ),
     Client(
         "Vercel's AI SDK",

@@ -1,5 +1,7 @@
 """A server that is killed over and over while it answers a batch: nothing is lost, nothing twice.
 
+Nor is a stored response.
+
 `VERSE_KILLS=50 pytest tests/e2e/test_batch_kills.py` kills it more often; the moments are random.
 """
 
@@ -50,6 +52,7 @@ def test_each_row_of_a_batch_has_one_answer_however_often_its_server_is_killed(
     id_ = served.client.batches.create(
         input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
     ).id
+    stored = served.client.responses.create(model="xuzhimo", input="河", max_output_tokens=12)
     counts: list[int] = []
     for _ in range(NUM_KILLS):
         time.sleep(chance.uniform(0.0, 1.5))
@@ -59,6 +62,11 @@ def test_each_row_of_a_batch_has_one_answer_however_often_its_server_is_killed(
         counts.append(completed(served.client.batches.retrieve(id_)))
     try:
         check_results(served, id_, counts)
+        assert served.client.responses.retrieve(stored.id) == stored
+        again = served.client.responses.create(
+            model="xuzhimo", input="月", previous_response_id=stored.id, max_output_tokens=12
+        )
+        assert again.output_text
     finally:
         served.stop()
 

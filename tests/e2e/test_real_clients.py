@@ -65,7 +65,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def keyed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Served]:
     """A server that asks for a key, so that every client has to send it."""
     folder = copy_of_examples(tmp_path_factory.mktemp("keyed") / "adapters")
-    running = start(folder, "--api-key", KEY, "--model", str(model))
+    running = start(folder, "--api-key", KEY, "--model", str(model), "--jobs")
     running.model = model
     yield running
     running.stop()

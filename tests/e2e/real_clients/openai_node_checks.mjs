@@ -1,7 +1,7 @@
 // The openai SDK for Node; `OPENAI_BASE_URL` and `OPENAI_API_KEY` name the server.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 
 const client = new OpenAI({ maxRetries: 0 });
 const create = (options) => client.chat.completions.create(options);
@@ -166,4 +166,35 @@ test("a response follows a schema and calls a function", async () => {
   const result = { type: "function_call_output", call_id: call.call_id, output: "四行" };
   const told = { ...asked, input: [result], previous_response_id: called.id };
   assert.ok((await client.responses.create(told)).output_text);
+});
+
+test("a batch answers the lines of a file, and is listed and cancelled", async () => {
+  const row = (number) => ({
+    custom_id: `poem-${number}`,
+    method: "POST",
+    url: "/v1/chat/completions",
+    body: { ...POEM, seed: number },
+  });
+  const lines = [0, 1, 2].map((number) => JSON.stringify(row(number))).join("\n");
+  const file = await client.files.create({
+    file: await toFile(Buffer.from(lines), "rows.jsonl"),
+    purpose: "batch",
+  });
+  const asked = { input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" };
+  let batch = await client.batches.create(asked);
+  while (["validating", "in_progress", "finalizing"].includes(batch.status)) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    batch = await client.batches.retrieve(batch.id);
+  }
+  assert.equal(batch.status, "completed");
+  assert.deepEqual(batch.request_counts, { total: 3, completed: 3, failed: 0 });
+  const output = await (await client.files.content(batch.output_file_id)).text();
+  const results = output.trim().split("\n").map((line) => JSON.parse(line));
+  assert.deepEqual(results.map((result) => result.custom_id), ["poem-0", "poem-1", "poem-2"]);
+  const [first] = results[0].response.body.choices;
+  assert.equal(first.message.content, await write("xuzhimo", { seed: 0 }));
+  const ids = [];
+  for await (const listed of client.batches.list()) ids.push(listed.id);
+  assert.ok(ids.includes(batch.id));
+  await assert.rejects(client.batches.cancel(batch.id), OpenAI.ConflictError);
 });

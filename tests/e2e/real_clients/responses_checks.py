@@ -5,6 +5,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any, Literal
 
 import openai
@@ -123,3 +124,35 @@ def test_what_is_not_supported_is_named() -> None:
             with pytest.raises(openai.BadRequestError) as caught:
                 client.responses.create(**poem(**fields))
             assert caught.value.param in ("background", "tools[0].type")
+
+
+def test_a_batch_of_responses_is_answered_and_another_one_cancelled() -> None:
+    rows = [
+        {
+            "custom_id": f"poem-{number}",
+            "method": "POST",
+            "url": "/v1/responses",
+            "body": {"model": "xuzhimo", "input": "河", "seed": number, "max_output_tokens": 400},
+        }
+        for number in range(40)
+    ]
+    lines = "\n".join(json.dumps(row) for row in rows).encode()
+    with OpenAI(max_retries=0) as client:
+        file = client.files.create(file=("rows.jsonl", lines), purpose="batch")
+        first, second = (
+            client.batches.create(
+                input_file_id=file.id, endpoint="/v1/responses", completion_window="24h"
+            )
+            for _ in range(2)
+        )
+        assert client.batches.cancel(second.id).status == "cancelling"
+        for id_, status in ((first.id, "completed"), (second.id, "cancelled")):
+            while (batch := client.batches.retrieve(id_)).status not in (status, "failed"):
+                time.sleep(0.1)
+            assert batch.status == status
+        assert {first.id, second.id} <= {batch.id for batch in client.batches.list(limit=1)}
+        output = client.batches.retrieve(first.id).output_file_id
+        assert output is not None
+        results = [json.loads(line) for line in client.files.content(output).text.splitlines()]
+        assert [result["custom_id"] for result in results] == [row["custom_id"] for row in rows]
+        assert all(result["response"]["body"]["output"] for result in results)
