@@ -105,7 +105,8 @@ class BatchRunner:
                 else:
                     await self._take_step(batch)
             except EngineClosedError:
-                return  # shutting down: the next start goes on
+                # Shutting down, and then this is stopped; or the base is away for a while.
+                await asyncio.sleep(_AGAIN_SECONDS)
             except RecordInUseError:
                 continue  # cancelled meanwhile
             except (StateError, sqlite3.Error, OSError) as error:

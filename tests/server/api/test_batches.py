@@ -17,7 +17,11 @@ from wire import ADDRESS
 
 from verse_server.app import create_app
 from verse_server.config import EngineConfig, ServerConfig
-from verse_server.engine.errors import DeadlineExceededError, GenerationFailedError
+from verse_server.engine.errors import (
+    DeadlineExceededError,
+    EngineClosedError,
+    GenerationFailedError,
+)
 from verse_server.state.folder import ServerState
 
 CHAT = "/v1/chat/completions"
@@ -306,3 +310,17 @@ def test_output_expires_as_asked(client: Client) -> None:
 def test_without_jobs_there_are_no_batches(engine: FakeEngine) -> None:
     with TestClient(create_app(engine, ServerConfig()), base_url=ADDRESS) as client:
         assert client.get("/v1/batches").status_code == 403
+
+
+def test_a_base_that_is_away_for_a_while_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verse_server.api.batches._AGAIN_SECONDS", 0.01)
+    engine = FakeEngine(first_error=EngineClosedError("The base is away; come back."))
+    with serving(engine, tmp_path) as client:
+        id_ = begin(client, [row(n) for n in range(10)])["id"]
+        waiting = wait(client, id_, lambda batch: batch["status"] == "in_progress")
+        time.sleep(0.1)
+        assert waiting["request_counts"]["failed"] == 0
+        engine.first_error = None
+        assert ended(client, id_)["request_counts"] == {"total": 10, "completed": 10, "failed": 0}
