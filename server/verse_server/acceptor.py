@@ -12,11 +12,14 @@ import selectors
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from typing import cast
 
 from verse_server.turns import Pace
 
 _ACCEPTED_AT_ONCE = 64
+_BEGUN_AT_ONCE = 8
+"""In one turn of the event loop, also when it is late: whoever else is ready comes between."""
 _CONNECTION_SECONDS = 0.001
 """From one connection to the next, when there are many."""
 _AT_ONCE_SECONDS = 64 * _CONNECTION_SECONDS
@@ -113,17 +116,23 @@ class Acceptor:
             self._timer.cancel()
             self._timer = None
         now = self._loop.time()
-        while self._waiting and self._pace.wait_seconds(now, _AT_ONCE_SECONDS) <= 0:
+        for connection in list(islice(self._waiting, _BEGUN_AT_ONCE)):
+            if not self._may_begin(now):
+                break
             self._pace.plan(now, _CONNECTION_SECONDS)
-            self._begin(next(iter(self._waiting)))
+            self._begin(connection)
         for key, _ in self._silent.select(0) if self._waiting else ():
             self._look_at(cast(socket.socket, key.fileobj), now)
         if self._waiting:
-            self._timer = self._loop.call_later(_PAUSE_SECONDS, self._look)
+            pause = 0.0 if self._may_begin(now) else _PAUSE_SECONDS
+            self._timer = self._loop.call_later(pause, self._look)
         if len(self._waiting) < self._max_waiting:
             self._resume()
         else:
             self._pause()
+
+    def _may_begin(self, now: float) -> bool:
+        return self._pace.wait_seconds(now, _AT_ONCE_SECONDS) <= 0
 
     def _look_at(self, connection: socket.socket, now: float) -> None:
         """Begin one from which something has come, if it is a probe."""

@@ -45,6 +45,7 @@ class RequestTurns:
 
     def __init__(self) -> None:
         self._pace = Pace()
+        self._door = asyncio.Lock()
 
     async def begin(self) -> None:
         """Wait until one more request may be answered."""
@@ -72,3 +73,6 @@ class RequestTurns:
         self._pace.plan(now, seconds)
         if wait > 0:
             await asyncio.sleep(wait)
+            # One in each turn of the loop: when it is late, many have waited long enough.
+            async with self._door:
+                await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """Requests that come together are answered one after another, with time for others between."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -17,7 +18,7 @@ def delays_of(
     delays: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        delays.append(seconds)
+        delays.extend([seconds] if seconds else [])
 
     async def all_at_once() -> None:
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1000.0)
@@ -64,3 +65,25 @@ def test_hundreds_of_requests_begin_one_after_another(monkeypatch: pytest.Monkey
 
 def test_requests_begin_beside_one_large_body(monkeypatch: pytest.MonkeyPatch) -> None:
     assert delays_of(monkeypatch, body(LARGE), *[request] * 9) == []
+
+
+def test_when_the_loop_is_late_others_still_come_between_two_requests() -> None:
+    order: list[str] = []
+
+    async def late(turns: RequestTurns) -> None:
+        await turns.begin()
+        order.append("request")
+
+    async def all_late() -> None:
+        turns, loop = RequestTurns(), asyncio.get_running_loop()
+        tasks = [loop.create_task(late(turns)) for _ in range(100)]
+        await asyncio.sleep(0.01)
+        time.sleep(0.2)  # noqa: ASYNC251  (the loop stands still)
+        while not all(task.done() for task in tasks):
+            order.append("other")
+            await asyncio.sleep(0)
+
+    asyncio.run(all_late())
+    waited = "".join(name[0] for name in order[order.index("other") :])
+    assert waited.count("r") > 20
+    assert "rrr" not in waited
