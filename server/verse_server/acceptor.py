@@ -25,6 +25,9 @@ _CONNECTION_SECONDS = 0.001
 _AT_ONCE_SECONDS = 64 * _CONNECTION_SECONDS
 _PAUSE_SECONDS = 0.004
 """Between two looks at those that wait."""
+_TURNS_UNTIL_READ = 3
+"""Of the event loop, from a new connection to its first bytes."""
+_MAX_HELD = 16
 _PAUSE_WITHOUT_FILES_SECONDS = 1.0
 _PROBES_AT_ONCE_SECONDS = 16 * _CONNECTION_SECONDS
 _HEALTH = (b"GET /health ", b"GET /health?")
@@ -55,6 +58,8 @@ class Acceptor:
         """The longest-waiting first."""
         self._silent = selectors.DefaultSelector()
         """Those of them from which nothing has come yet."""
+        self._probing, self._num_held = 0, 0
+        """Probes that are not read yet, and how often others have waited for that in a row."""
         self._beginning: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -110,21 +115,21 @@ class Acceptor:
     def _look(self) -> None:
         """Begin those whose turn it is, and then the probes.
 
-        They come last because the longest-waiting connection gives way when there are too many.
+        Those come last because the longest-waiting connection gives way when there are too many.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         now = self._loop.time()
         for connection in list(islice(self._waiting, _BEGUN_AT_ONCE)):
-            if not self._may_begin(now):
+            if not self._may_begin(now) or self._lets_probes_go_first():
                 break
             self._pace.plan(now, _CONNECTION_SECONDS)
             self._begin(connection)
         for key, _ in self._silent.select(0) if self._waiting else ():
             self._look_at(cast(socket.socket, key.fileobj), now)
         if self._waiting:
-            pause = 0.0 if self._may_begin(now) else _PAUSE_SECONDS
+            pause = 0.0 if self._may_begin(now) and not self._probing else _PAUSE_SECONDS
             self._timer = self._loop.call_later(pause, self._look)
         if len(self._waiting) < self._max_waiting:
             self._resume()
@@ -134,27 +139,38 @@ class Acceptor:
     def _may_begin(self, now: float) -> bool:
         return self._pace.wait_seconds(now, _AT_ONCE_SECONDS) <= 0
 
+    def _lets_probes_go_first(self) -> bool:
+        """Whether some have just begun: until they are read, others could take their room."""
+        self._num_held = self._num_held + 1 if self._probing else 0
+        return 0 < self._num_held <= _MAX_HELD
+
     def _look_at(self, connection: socket.socket, now: float) -> None:
         """Begin one from which something has come, if it is a probe."""
         self._silent.unregister(connection)
         wait = self._pace_of_probes.wait_seconds(now, _PROBES_AT_ONCE_SECONDS)
         if wait <= 0 and _asks_for_health(connection):
             self._pace_of_probes.plan(now, _CONNECTION_SECONDS)
-            self._begin(connection)
+            self._probing += 1
+            self._begin(connection, is_probe=True)
 
-    def _begin(self, connection: socket.socket) -> None:
+    def _begin(self, connection: socket.socket, *, is_probe: bool = False) -> None:
         del self._waiting[connection]
         with suppress(KeyError):
             self._silent.unregister(connection)
-        task = self._loop.create_task(self._connect(connection))
+        task = self._loop.create_task(self._connect(connection, is_probe))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
 
-    async def _connect(self, connection: socket.socket) -> None:
+    async def _connect(self, connection: socket.socket, is_probe: bool) -> None:
         try:
             await self._loop.connect_accepted_socket(self._make_protocol, connection)
+            if is_probe:
+                for _ in range(_TURNS_UNTIL_READ):
+                    await asyncio.sleep(0)
         except OSError:  # it has gone meanwhile
             connection.close()
+        finally:
+            self._probing -= is_probe
 
 
 def _asks_for_health(connection: socket.socket) -> bool:
