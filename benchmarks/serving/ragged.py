@@ -57,7 +57,7 @@ def measure(bench: Bench) -> dict[str, Any]:
             ("Verse, ragged", verse, ragged),
             ("mlx_lm.server, ragged", mlx_lm, theirs),
         ]
-        rows = {
+        rows: dict[str, tuple[Server, Body, Sequence[str]]] = {
             f"{name}, {kind}": (server, body, bench.names[:count])
             for kind, count in _KINDS.items()
             for name, server, body in loads
