@@ -4,10 +4,11 @@ Nothing heavy is imported before the command runs: `verse --help` loads this mod
 """
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -183,6 +184,14 @@ def serve(
             help="Take files, train adapters and run batches for clients.",
         ),
     ] = _SERVER.jobs,
+    release_base_while_training: Annotated[
+        bool,
+        typer.Option(
+            "--release-base-while-training",
+            envvar="VERSE_RELEASE_BASE_WHILE_TRAINING",
+            help="Free the base model while a job trains; poems have to wait.",
+        ),
+    ] = _SERVER.release_base_while_training,
     state: Annotated[
         Path | None,
         typer.Option(
@@ -225,6 +234,7 @@ def serve(
         allowed_hosts=tuple(allowed_host or ()),
         jobs=jobs,
         state=state,
+        release_base_while_training=release_base_while_training,
         decisions=None if no_decisions else decisions or _beside_adapters(adapters),
     )
     raise typer.Exit(_start_and_run(config))
@@ -250,10 +260,19 @@ def _start_and_run(config: ServerConfig) -> int:
         from verse_server.engine.engine import MlxEngine  # after bind: mlx takes its time
 
         with loading(console, config.engine.model) as on_progress:
-            engine = MlxEngine.start(config.engine, on_progress)
+            engine = _started(config, partial(MlxEngine.start, config.engine), on_progress)
         port = sock.getsockname()[1]
         show_ready(console, config, port, engine.base, engine.models(), engine.warnings)
         return run(engine, config, sock, state)
+
+
+def _started(config: ServerConfig, start: Any, on_progress: Callable[[float], None]) -> Any:
+    """An engine; one that can let go of its base where it is to."""
+    if not config.release_base_while_training:
+        return start(on_progress)
+    from verse_server.base_release import ReleasableEngine
+
+    return ReleasableEngine(start, config.drain_seconds)
 
 
 @contextmanager

@@ -72,6 +72,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Take files, train adapters and run batches."""
     store: bool = True
     """Keep responses, so that conversations can go on from them."""
+    release_base_while_training: bool = False
+    """Let go of the base while a job trains; requests get a 503 meanwhile."""
     state: Path | None = None
     """Where files, jobs and responses are kept; None is `state` beside the adapters folder."""
     upload_seconds: float = 3600.0

@@ -25,6 +25,7 @@ import uvicorn
 
 from verse_server.acceptor import Acceptor
 from verse_server.app import create_app
+from verse_server.base_release import ReleasableEngine
 from verse_server.config import ServerConfig
 from verse_server.engine.errors import StartupError
 from verse_server.engine.interface import Engine
@@ -192,7 +193,8 @@ def make_runner(engine: Engine, config: ServerConfig, state: ServerState) -> Job
         num_parameters=info.bytes // bytes_per_weight,
         adapters=config.engine.adapters,
     )
-    return JobRunner(state, base)
+    release = engine.released if isinstance(engine, ReleasableEngine) else None
+    return JobRunner(state, base, release_base=release)
 
 
 class _Serving:

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from verse.terminal import counted
 from verse_server.jobs.preflight import free_memory_bytes, memory_problem
 from verse_server.jobs.trainer_process import (
     STOP_SECONDS,
@@ -273,7 +274,7 @@ class JobRunner:
             await self._fail(job, "The loss is no number any more; use a smaller learning rate.")
         else:
             best = f"; step {last.best_step} is the best" if last.best_step else ""
-            text = f"The job succeeded after {last.step} steps{best}: ask for {job.adapter!r}."
+            text = f"The job succeeded after {counted(last.step, 'step')}{best}: ask for {job.adapter!r}."
             await self._move(job, "running", "succeeded", text)
 
     async def _recover(self, job: Job) -> None:
@@ -286,7 +287,7 @@ class JobRunner:
         step = message.step
         match message.event:
             case "started":
-                text = f"Training: {message.steps} steps, {message.epochs:.3g} epochs."
+                text = f"Training: {counted(message.steps, 'step')}."
                 if message.start_step:
                     text = f"Going on from step {message.start_step} of {message.steps}."
                 data = {"steps": message.steps, "start_step": message.start_step}

@@ -288,7 +288,8 @@ def test_memory_is_counted_beside_the_base_or_without_it() -> None:
 def asked(**fields: Any) -> AskedFor:
     names = ("num_epochs", "batch_size", "learning_rate_multiplier", "beta")
     values: dict[str, Any] = dict.fromkeys(names)
-    return AskedFor(**{"method": "supervised", "seed": 1, "settings": {}} | values | fields)
+    values |= {"method": "supervised", "seed": 1, "settings": {}}
+    return AskedFor(**values | fields)
 
 
 def test_auto_is_what_suits_the_base() -> None:

@@ -1,0 +1,87 @@
+"""Jobs on the real server with the real trainer and the real SDK."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.e2e.conftest import ROOT, Serve
+from tests.e2e.guide import block
+
+pytestmark = pytest.mark.slow
+
+README = (ROOT / "README.md").read_text("utf-8")
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+def few_poems(folder: Path, number: int = 8) -> Path:
+    lines = (ROOT / "data" / "poems.jsonl").read_text("utf-8").splitlines(keepends=True)
+    file = folder / "poems.jsonl"
+    file.write_text("".join(lines[:number]), "utf-8")
+    return file
+
+
+def test_the_script_in_the_readme_trains_and_asks_for_what_it_trained(
+    serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    served = serve("--jobs", adapters=tmp_path / "mine" / "adapters")
+    example = block(README, "python", "fine_tuning").replace(
+        "http://127.0.0.1:8000/v1", served.base_url
+    )
+    example = example.replace("data/poems.jsonl", str(few_poems(tmp_path)))
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", example],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "The job succeeded" in ran.stdout
+    assert "\nmine@2 " in ran.stdout
+    assert "\nmine " in ran.stdout
+    assert (tmp_path / "mine" / "state" / "state.sqlite").exists()
+
+
+@pytest.mark.network  # all endpoints in a minute; tests/server/jobs has them without a model
+def test_the_sdk_manages_files_and_jobs(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    client = serve("--jobs", adapters=tmp_path / "mine" / "adapters").client
+    bad = client.files.create(file=("bad.jsonl", b'{"messages": []}\n'), purpose="fine-tune")
+    good = client.files.create(file=few_poems(tmp_path), purpose="fine-tune")
+    assert [file.id for file in client.files.list(purpose="fine-tune")] == [good.id, bad.id]
+    assert client.files.content(bad.id).read() == b'{"messages": []}\n'
+    extra: Any = {"verse": {"save_every": 1, "iters": 500, "num_layers": 1}}
+    long = client.fine_tuning.jobs.create(
+        training_file=good.id, model="verse-tiny", extra_body=extra
+    )
+    failing = client.fine_tuning.jobs.create(training_file=bad.id, model="verse-tiny")
+    until(client, failing.id)
+    error = client.fine_tuning.jobs.retrieve(failing.id).error
+    assert error is not None
+    assert (error.code, error.param) == ("invalid_training_file", "training_file")
+    assert (error.message or "").startswith("bad.jsonl:1: ")
+    while not client.fine_tuning.jobs.checkpoints.list(long.id).data:
+        time.sleep(0.1)
+    paused: Any = client.fine_tuning.jobs.pause(long.id)
+    assert paused.status == "paused"
+    assert client.fine_tuning.jobs.resume(long.id).status == "queued"
+    assert client.fine_tuning.jobs.cancel(long.id).status == "cancelled"
+    assert [job.id for job in client.fine_tuning.jobs.list()] == [failing.id, long.id]
+    assert client.files.delete(bad.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(bad.id)
+    with pytest.raises(openai.BadRequestError):
+        client.fine_tuning.jobs.create(training_file=bad.id, model="verse-tiny")
+
+
+def until(client: openai.OpenAI, id_: str) -> None:
+    deadline = time.monotonic() + 120
+    while client.fine_tuning.jobs.retrieve(id_).status not in ENDED:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
