@@ -274,7 +274,8 @@ class JobRunner:
             await self._fail(job, "The loss is no number any more; use a smaller learning rate.")
         else:
             best = f"; step {last.best_step} is the best" if last.best_step else ""
-            text = f"The job succeeded after {counted(last.step, 'step')}{best}: ask for {job.adapter!r}."
+            done = f"The job succeeded after {counted(last.step, 'step')}{best}"
+            text = f"{done}: ask for {job.adapter!r}."
             await self._move(job, "running", "succeeded", text)
 
     async def _recover(self, job: Job) -> None:
