@@ -226,8 +226,8 @@ def _expiry(fields: dict[str, str]) -> int | None:
     is_number = seconds is not None and seconds.isascii() and seconds.isdigit()
     if anchor != "created_at" or not is_number or not least <= int(seconds or 0) <= most:
         raise RequestError(
-            f"'{_EXPIRES_AFTER}' needs the anchor 'created_at' and a number of seconds from {least} "
-            f"to {most}.",
+            f"'{_EXPIRES_AFTER}' needs the anchor 'created_at' and a number of seconds "
+            f"from {least} to {most}.",
             param=_EXPIRES_AFTER,
         )
     return int(seconds or 0)
