@@ -106,7 +106,7 @@ def test_a_round_on_a_real_model_makes_an_adapter_that_is_compared(
     folder, figures = workshop.folder, workshop.figures
     listed = {m.id: m.to_dict() for m in workshop.served.client.models.list()}
     steps: list[int] = [c["step"] for c in listed["first"]["checkpoints"]]  # type: ignore[index]
-    who = ("--adapters", "first,second", "--checkpoints", f"{min(steps)},last", "-n", "1")
+    who = ("--adapters", "first,second", "--checkpoints", f"{min(steps)},{max(steps)}", "-n", "1")
     verse(folder, "refine", "start", *who, "--base-url", workshop.served.base_url)
     plan = folder / "rounds" / "01" / "plan.toml"
     text = plan.read_text("utf-8")
@@ -122,7 +122,7 @@ def test_a_round_on_a_real_model_makes_an_adapter_that_is_compared(
     written = read_items([made / "poems.jsonl"])
     assert len(written) == 60
     assert {(item.candidate.adapter, item.candidate.checkpoint) for item in written} == {
-        (name, step) for name in ("first", "second") for step in (min(steps), "last")
+        (name, step) for name in ("first", "second") for step in (min(steps), max(steps))
     }
     with workshop.timed("filter and judge, s"):
         verse(folder, "refine")

@@ -1,8 +1,8 @@
 """The judge that is not asked: a server computes how likely its base and adapters find the poems.
 
 A poem's prompts are the tokens of the frame around a theme, then those of the poem, the same ones
-whatever the theme. They go in one request for each model, so the server finds what they begin with
-computed already. What comes back is kept like any judge's answer, and never computed twice.
+whatever the theme. All of one model go in one request. What comes back is kept like any judge's
+answer, and never computed twice.
 """
 
 import asyncio
