@@ -117,7 +117,9 @@ class LikelihoodJudge:
         except (BadRequestError, NoCompletionError, UnknownModelError) as error:
             raise self._cannot() from error
         except ServerError as error:
-            raise self._cannot() if error.status == 404 else error from error
+            if error.status != 404:
+                raise
+            raise self._cannot() from error
 
     def known(self, contrast: Contrast) -> Judgment | None:
         """What was computed before."""
