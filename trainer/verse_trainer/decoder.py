@@ -104,7 +104,7 @@ def trains_head(model: nn.Module) -> bool:
 def _run_block(block: Any, states: mx.array, layout: Layout, prefix: int) -> mx.array:
     states = states + _attend(block.self_attn, block.input_layernorm(states), layout, prefix)
     mlp, inner = block.mlp, block.post_attention_layernorm(states)
-    return states + mlp.down_proj(_silu(mlp.gate_proj(inner)) * mlp.up_proj(inner))
+    return states + mlp.down_proj(_gated(mlp.gate_proj(inner), mlp.up_proj(inner)))
 
 
 def _checkpointed(block: Any, states: mx.array, layout: Layout, prefix: int) -> mx.array:
@@ -158,10 +158,11 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float
     return mx.reshape(mx.transpose(mixed, _HEADS_FIRST), (rows * width, heads * size))
 
 
-def _silu(gate: mx.array) -> mx.array:
+def _gated(gate: mx.array, up: mx.array) -> mx.array:
+    """silu(gate) * up."""
     if runs_on_cpu() and gate.dtype == mx.float32:
-        return gate * _sigmoid(gate)
-    return gate * mx.sigmoid(gate)
+        return _swiglu(gate, up)
+    return gate * mx.sigmoid(gate) * up
 
 
 # exp(x) = 2^n exp(f) with f = x - n ln 2, whose two parts keep it exact; the polynomial is that of
@@ -191,13 +192,23 @@ def _exp(x: mx.array) -> mx.array:
     return (sum_ * (rest * rest) + rest + 1) * exponent.view(mx.float32)
 
 
-def _plain_sigmoid(x: mx.array) -> mx.array:
+def _sigmoid(x: mx.array) -> mx.array:
     return 1 / (1 + _exp(-x))
 
 
-def _gradient_of_sigmoid(_x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
-    return cotangent * output * (1 - output)
+def _forward_swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    return gate * _sigmoid(gate) * up
 
 
-_sigmoid: Any = cast(Any, mx).custom_function(_plain_sigmoid)
-_sigmoid.vjp(_gradient_of_sigmoid)
+def _backward_swiglu(
+    inputs: Sequence[mx.array], cotangent: mx.array, _output: mx.array
+) -> tuple[mx.array, mx.array]:
+    """Computed anew from the inputs, which are kept anyway: the widest arrays of a block."""
+    gate, up = inputs
+    sigmoid = _sigmoid(gate)
+    silu = gate * sigmoid
+    return cotangent * up * (sigmoid + silu * (1 - sigmoid)), cotangent * silu
+
+
+_swiglu: Any = cast(Any, mx).custom_function(_forward_swiglu)
+_swiglu.vjp(_backward_swiglu)
