@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,15 @@ from tests.trainer.runs import (
     write_data,
     write_rows,
 )
-from verse_trainer import frozen_layers, layer_cache, material, run
+from verse_trainer import (
+    decoder,
+    frozen_layers,
+    layer_cache,
+    material,
+    objective,
+    run,
+    vocabulary,
+)
 from verse_trainer.config import LoraConfig
 from verse_trainer.errors import TrainingError
 from verse_trainer.events import Caching, Evaluated, Stepped
@@ -90,6 +99,21 @@ def test_losses_and_best_checkpoint_are_those_of_the_whole_model(
     assert cached == pytest.approx(without, rel=1e-6)
     assert cached == pytest.approx(whole, rel=1e-5)
     assert best == best_without == best_whole
+
+
+@pytest.mark.parametrize("keys", [{}, {"method": "dpo"}, {"grad_checkpoint": True}], ids=str)
+def test_the_way_of_a_gpu_gives_the_same(
+    runs: Runs, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One graph that mlx compiles, with sizes rounded up; computed on this machine's CPU."""
+    expected, best = losses(runs, "cpu", iters=3, **keys)
+    for module in (decoder, objective, vocabulary):
+        monkeypatch.setattr(module, "runs_on_cpu", lambda: False)
+    if not keys:
+        mx.enable_compile()
+    found, its_best = losses(runs, "gpu", iters=3, **keys)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert best == its_best
 
 
 def test_dropout_drops_the_same_with_and_without_a_cache(runs: Runs) -> None:
@@ -155,6 +179,17 @@ def test_large_states_lie_beside_the_adapter_until_the_run_is_over(
     )
     assert set(seen) == {1}
     assert not folder.exists()
+
+
+def test_what_a_killed_pass_left_is_cleared_away(runs: Runs) -> None:
+    file, config = kept_file(runs)
+    old, young = (file.with_name(f".{file.name}.{name}") for name in ("old", "young"))
+    for left in (old, young):
+        left.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    file.unlink()
+    again(runs, config)
+    assert set(file.parent.iterdir()) == {file, young}
 
 
 def kept_file(runs: Runs) -> tuple[Path, Any]:

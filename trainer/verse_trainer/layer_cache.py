@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from verse_trainer.memory import CACHED_TOKENS
 
 _MAGIC = b"VERSELC1"
 _DATA_START = 4096
+_LEFTOVER_SECONDS = 3600
 _SAMPLES, _SAMPLE_BYTES = 256, 4096
 _NUMPY: dict[mx.Dtype, Any] = {mx.float32: np.float32, mx.float16: np.float16}
 
@@ -76,6 +78,7 @@ class _FileStore:
             self._stream: BinaryIO = file.open("rb")
             return
         file.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(file)
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         self._temporary = Path(temporary)
         self._stream = os.fdopen(handle, "w+b")
@@ -113,6 +116,14 @@ class _FileStore:
 
     def _place(self, start: int) -> int:
         return _DATA_START + start * self._width * self._kind.itemsize
+
+
+def _clear_leftovers(file: Path) -> None:
+    """Of passes that were killed; what is being written now is younger."""
+    for left in file.parent.glob(f".{file.name}.*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFTOVER_SECONDS:
+                left.unlink()
 
 
 class LayerCache:
