@@ -245,8 +245,8 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
-        ({"num_layers": -1}, "All 4 layers are trained"),
-        ({"num_layers": 4}, "All 4 layers are trained"),
+        ({"num_layers": -1}, r"All layers (4) are trained"),
+        ({"num_layers": 4}, r"All layers (4) are trained"),
         ({"num_layers": 2, "layer_cache": False}, "switched off"),
         (
             {

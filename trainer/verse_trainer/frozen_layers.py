@@ -38,7 +38,7 @@ def num_frozen(model: nn.Module, config: TrainConfig) -> tuple[int, str]:
         return 0, "This kind of model has no layer cache: all its layers run in every step."
     total = len(Decoder(model).blocks)
     if not 0 < config.num_layers < total:
-        return 0, f"All {total} layers are trained, so there is no layer cache; see --num-layers."
+        return 0, f"All layers ({total}) are trained, so there is no layer cache; see --num-layers."
     outside = set(config.lora_parameters.keys or ()) & _outside(model)
     if outside and config.fine_tune_type != "full":
         name = min(outside)

@@ -158,13 +158,13 @@ def describe_estimate(estimated: Estimated) -> list[tuple[str, str]]:
         f"{gigabytes(parts.total_bytes)} at the peak (weights {gigabytes(parts.weights_bytes)}, "
         f"adapter and optimizer {gigabytes(parts.adapter_bytes)}, the batch "
         f"{gigabytes(parts.activations_bytes + parts.logits_bytes)}), for rows of up to "
-        f"{estimated.row_tokens} tokens; this machine has {gigabytes(machine)}"
+        f"{counted(estimated.row_tokens, 'token')}; this machine has {gigabytes(machine)}"
     )
     if parts.total_bytes > machine:
         memory += "; it does not fit"
     return [
         ("base", f"{estimated.model}: not on this machine, so nothing was measured"),
-        ("trained", f"{estimated.trainable_parameters:,} parameters, {share:.2%} of the base"),
+        ("trained", f"parameters: {estimated.trainable_parameters:,}, {share:.2%} of the base"),
         ("memory", f"{memory}; computed from the shapes of the model"),
         ("layer cache", _cache_in_words(estimated.layer_cache, "computed")),
     ]
@@ -175,7 +175,7 @@ def _cache_in_words(cache: LayerCacheForecast | None, how: str) -> str:
         return "unknown"
     if not cache.num_layers:
         return cache.why_none
-    words = f"{cache.num_layers} frozen layers run once"
+    words = f"{counted(cache.num_layers, 'frozen layer')} run once"
     if cache.states_bytes:
         place = "in a file" if cache.is_file else "in memory"
         words += f" and keep {gigabytes(cache.states_bytes)} {place}"
