@@ -214,8 +214,8 @@ class LayerCache:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise TrainingError(
-                f"The disk of {folder} is full: the layer cache takes {self.num_bytes / 1e6:.1f} MB. "
-                "Free some space, give another --layer-cache-folder, or train with "
+                f"The disk of {folder} is full: the layer cache takes {self.num_bytes / 1e6:.1f} "
+                "MB. Free some space, give another --layer-cache-folder, or train with "
                 "--no-layer-cache."
             ) from error
 
