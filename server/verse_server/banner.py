@@ -59,6 +59,7 @@ def show_ready(
 def _facts(config: ServerConfig, port: int, base: BaseInfo, adapters: list[str]) -> dict[str, str]:
     return {
         "address": f"{_address(config.host, port)}/v1",
+        "page": f"{_address(_local(config.host), port)}/",
         "base": base.id,
         "dtype": base.dtype,
         "weights": f"{base.bytes / 1e6:,.0f} MB",
@@ -81,7 +82,7 @@ def _address(host: str, port: int) -> str:
 
 
 def _curl_line(config: ServerConfig, port: int, model: str) -> str:
-    host = "127.0.0.1" if config.host in _ANYWHERE else config.host
+    host = _local(config.host)
     key = "" if config.api_key is None else ' -H "Authorization: Bearer $VERSE_API_KEY"'
     body = {"model": model, "messages": [{"role": "user", "content": "河"}]}
     # A quote would end the shell's string.
@@ -90,6 +91,11 @@ def _curl_line(config: ServerConfig, port: int, model: str) -> str:
         f"curl {_address(host, port)}/v1/chat/completions{key} "
         f"-H 'Content-Type: application/json' -d '{text}'"
     )
+
+
+def _local(host: str) -> str:
+    """What to ask for on this machine."""
+    return "127.0.0.1" if host in _ANYWHERE else host
 
 
 def _plain(console: Console, line: str, style: str | None = None) -> None:

@@ -88,6 +88,8 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path: Path) -> N
     top_level = {name.split("/")[0] for name in names}
     assert {name for name in top_level if not name.endswith(".dist-info")} == PACKAGES
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    page = {path.name for path in (PROJECT / "server" / "verse_server" / "page").iterdir()}
+    assert {f"verse_server/page/{name}" for name in page | {"index.html"}} <= set(names)
     presets = {path.name for path in (PROJECT / "trainer" / "presets").iterdir()}
     assert presets
     assert {f"verse_trainer/presets/{name}" for name in presets} <= set(names)

@@ -35,9 +35,10 @@ def test_it_shows_where_the_server_is_and_what_it_serves(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = printed(capsys, ServerConfig(), BASE, ADAPTER)
-    facts = {name: rest.strip() for name, _, rest in (line.partition(" ") for line in lines[:7])}
+    facts = {name: rest.strip() for name, _, rest in (line.partition(" ") for line in lines[:8])}
     assert facts == {
         "address": "http://127.0.0.1:8001/v1",
+        "page": "http://127.0.0.1:8001/",
         "base": "verse-tiny",
         "dtype": "bfloat16",
         "weights": "1,235 MB",
@@ -45,7 +46,7 @@ def test_it_shows_where_the_server_is_and_what_it_serves(
         "sampling": "temperature 0.7, top_k 20",
         "adapters": "xuzhimo",
     }
-    assert lines[7] == "warning: broken: the weights are truncated"
+    assert lines[8] == "warning: broken: the weights are truncated"
 
 
 def test_the_line_to_try_asks_the_first_adapter_or_the_base(
