@@ -1,8 +1,10 @@
 """The page in a real browser, on the real server and on one whose poems are known."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +37,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     shutil.copytree(adapters / "hushi", adapters / "broken")
     weights = adapters / "broken" / "adapters.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    running = start(adapters)
+    running = start(adapters, "--jobs")
     yield running
     running.stop()
 
@@ -268,3 +270,38 @@ def test_it_fits_a_phone_and_a_wide_screen(browser: Browser, served: Served, wid
         page.get_by_role("tab", name="Try").click()
         tops = page.locator(".column").evaluate_all("all => all.map(e => e.offsetTop)")
         assert len(set(tops)) == (8 if width == 320 else 2)
+
+
+def test_a_file_of_poems_becomes_an_adapter_that_is_served(
+    page: Page, served: Served, tmp_path: Path
+) -> None:
+    page.goto(set_up("base", theme="河", max=20))
+    page.get_by_role("tab", name="Jobs").click()
+    file, train = page.get_by_label("Poems"), page.get_by_role("button", name="Train")
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_text('{"theme": "雨", "text": "雨来了"}\nnot json\n', "utf-8")
+    file.set_input_files(wrong)
+    expect(page.locator(".drop")).to_contain_text("Line 2 of wrong.jsonl is no poem")
+    expect(train).to_be_disabled()
+    poem = {"theme": "雨", "text": "雨来了，\n树叶说，我听见了。"}
+    lines = [json.dumps({**poem, "text": f"{poem['text']}{n}"}) for n in range(12)]
+    rows = tmp_path / "mine.jsonl"
+    rows.write_text("\n".join(lines), "utf-8")
+    file.set_input_files(rows)
+    expect(page.locator(".drop")).to_contain_text("mine.jsonl: 12 poems")
+    page.get_by_label("Name of the adapter").fill("mine")
+    page.get_by_label("Epochs").fill("1")
+    train.click()
+    job = page.locator(".job")
+    expect(job.locator(".state")).to_have_text("succeeded", timeout=240_000)
+    expect(job.locator(".log")).to_contain_text("The job was created.")
+    assert serious_faults(page) == []
+    job.get_by_role("button", name=re.compile("^Try ")).first.click()
+    expect(page.get_by_role("tabpanel", name="Try")).to_be_visible()
+    expect(page.locator(".column")).to_have_count(1)
+    model = page.locator(".column h2").inner_text().partition(" · ")[2]
+    assert model in served.client.models.retrieve(model).id
+    page.get_by_label("Most tokens").fill("20")
+    page.get_by_label("Seed", exact=True).first.fill("7")
+    write(page)
+    assert poems(page) == [answer(served, model, max_tokens=20)]

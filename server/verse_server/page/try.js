@@ -182,6 +182,12 @@ export class Try {
     (next?.view.box ?? this._theme).focus();
   }
 
+  /** Show columns in an order; to move two hundred for nothing would be felt. */
+  _arrange(columns) {
+    const isMoved = columns.some(({ node }, index) => this._grid.children[index] !== node);
+    if (isMoved) this._grid.append(...columns.map((column) => column.node));
+  }
+
   _shownOrder() {
     const order = new Map([...this._grid.children].map((node, index) => [node, index]));
     return [...this._columns].sort((a, b) => order.get(a.node) - order.get(b.node));
@@ -217,7 +223,7 @@ export class Try {
     const controller = (this._writing = new AbortController());
     this._write.disabled = true;
     this._stop.disabled = false;
-    this._grid.append(...this._run.ordered(this._columns).map((column) => column.node));
+    this._arrange(this._run.ordered(this._columns));
     const columns = [...this._columns];
     columns.forEach((column) => column.view.clear(this._run.made(column)));
     this._label();
@@ -390,7 +396,7 @@ export class Try {
     const kept = Run.restored(toHash(this._setup));
     if (kept === null || kept.poems.length !== this._columns.length) return;
     this._run = kept.run;
-    this._grid.append(...kept.order.map((index) => this._columns[index].node));
+    this._arrange(kept.order.map((index) => this._columns[index]));
     this._columns.forEach(({ view }, index) => {
       view.restore(kept.poems[index]);
       if (view.decision !== null) view.decision.number ??= this._decisions.numberOf(view.decision.id);
