@@ -34,8 +34,8 @@ T = TypeVar("T")
 CHAT = "/v1/chat/completions"
 _ID_DIGITS = 32
 _PLAN = "verse_plan"
-_FIRST_LOOK_SECONDS = 0.25
-_MOST_BETWEEN_LOOKS_SECONDS = 5.0
+_FIRST_LOOK_SECONDS = 0.1
+_MOST_BETWEEN_LOOKS_SECONDS = 1.0
 
 
 class BatchServer(Protocol):
@@ -237,7 +237,7 @@ class BatchedRun:
         while state.is_running:
             self._tally.on_server = state.done
             await self._sleep(pause)
-            pause = min(pause * 1.5, _MOST_BETWEEN_LOOKS_SECONDS)
+            pause = min(pause * 1.25, _MOST_BETWEEN_LOOKS_SECONDS)
             state = await self._retries.ask(lambda id_=state.id: self._state(id_))
         self._tally.on_server = 0
         return state

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from verse_server.engine.errors import (
     EngineClosedError,
     GenerationFailedError,
 )
+from verse_server.state.batches import BatchStore, RowResult
+from verse_server.state.errors import StorageFullError
 from verse_server.state.folder import ServerState
 
 CHAT = "/v1/chat/completions"
@@ -324,3 +326,21 @@ def test_a_base_that_is_away_for_a_while_is_waited_for(
         assert waiting["request_counts"]["failed"] == 0
         engine.first_error = None
         assert ended(client, id_)["request_counts"] == {"total": 10, "completed": 10, "failed": 0}
+
+
+def test_results_wait_for_a_disk_that_is_full(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verse_server.api.batches._AGAIN_SECONDS", 0.01)
+    refusals = iter([StorageFullError("No space left on device")] * 3)
+    add = BatchStore.add
+
+    async def full(store: BatchStore, number: int, results: Sequence[RowResult]) -> None:
+        if (error := next(refusals, None)) is not None:
+            raise error
+        await add(store, number, results)
+
+    monkeypatch.setattr(BatchStore, "add", full)
+    with serving(engine, tmp_path) as client:
+        batch = ended(client, begin(client, [row(n) for n in range(10)])["id"])
+    assert batch["request_counts"]["completed"] == len(engine.requests) == 10
