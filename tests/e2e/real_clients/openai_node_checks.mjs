@@ -198,3 +198,39 @@ test("a batch answers the lines of a file, and is listed and cancelled", async (
   assert.ok(ids.includes(batch.id));
   await assert.rejects(client.batches.cancel(batch.id), OpenAI.ConflictError);
 });
+
+test("a job is trained from a file, watched, and its checkpoint asked for", async () => {
+  const rows = ["河", "灯", "雨", "山"].map((theme) =>
+    JSON.stringify({ messages: [
+      { role: "user", content: theme },
+      { role: "assistant", content: `${theme}在夜里\n轻轻地走` },
+    ] }));
+  const file = await client.files.create({
+    file: await toFile(Buffer.from(rows.join("\n")), "poems.jsonl"),
+    purpose: "fine-tune",
+  });
+  const base = (await client.models.retrieve("base")).id;
+  let job = await client.fineTuning.jobs.create({
+    model: base, training_file: file.id, suffix: "node", seed: 7, verse: { iters: 2 },
+  });
+  while (!["succeeded", "failed"].includes(job.status)) {
+    await new Promise((done) => setTimeout(done, 500));
+    job = await client.fineTuning.jobs.retrieve(job.id);
+  }
+  assert.equal(job.status, "succeeded", JSON.stringify(job.error));
+  assert.equal(job.fine_tuned_model, "node");
+  const messages = [];
+  for await (const event of client.fineTuning.jobs.listEvents(job.id)) messages.push(event.message);
+  assert.equal(messages.at(-1), "The job was created.");
+  const steps = [];
+  for await (const saved of client.fineTuning.jobs.checkpoints.list(job.id)) {
+    steps.push(saved.step_number);
+    assert.ok(await write(saved.fine_tuned_model_checkpoint));
+  }
+  assert.ok(steps.includes(2));
+  const listed = [];
+  for await (const other of client.fineTuning.jobs.list()) listed.push(other.id);
+  assert.ok(listed.includes(job.id));
+  await assert.rejects(client.fineTuning.jobs.cancel(job.id), OpenAI.ConflictError);
+  assert.ok((await client.files.delete(file.id)).deleted);
+});
