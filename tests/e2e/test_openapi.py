@@ -41,7 +41,10 @@ OPERATIONS = (
     "GET /health",
     "HEAD /health",
 )
-KEPT = ("/v1/batches", "/v1/files", "/v1/responses")
+KEPT = (
+    *("/v1/batches", "/v1/columns", "/v1/decisions", "/v1/files", "/v1/fine_tuning"),
+    "/v1/responses",
+)
 """What begins so goes on from what was sent before, so tests of its own ask it, call after call."""
 TAKES_INPUT = [label for label in OPERATIONS if label.startswith("POST") or "{" in label]
 TAKES_A_BODY = [label for label in OPERATIONS if label.startswith("POST")]
