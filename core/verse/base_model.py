@@ -23,12 +23,18 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper  # noqa: E402
 
 from verse import UserError  # noqa: E402
 from verse.adapter_files import ModuleShape  # noqa: E402
+from verse.cpu_weights.layers import PackedLinear  # noqa: E402
+from verse.cpu_weights.packing import (  # noqa: E402
+    MEMORY_SHARE,
+    CpuWeights,
+    CpuWeightsError,
+    choose,
+    pack_model,
+)
 from verse.folders import located_model  # noqa: E402
 from verse.prompt import Tokenizer  # noqa: E402
 
 _FLOAT32_BYTES = 4
-_MEMORY_SHARE = 0.6
-"""Of the machine's memory, for float32 weights; the rest is for the KV cache and the system."""
 _EVAL_BYTES = 256 << 20
 _UNRECORDED_CONTEXT = 4096
 _TOKENIZER_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
@@ -53,6 +59,10 @@ class BaseModel:
     dtype: mx.Dtype
     """Of the activations."""
     bytes: int
+    weights: str = ""
+    """How a CPU keeps them, in words; empty elsewhere."""
+    is_packed: bool = False
+    """Whether the host multiplies them, and at once: see `verse.cpu_weights`."""
 
     @property
     def vocab_size(self) -> int:
@@ -118,22 +128,26 @@ def load_base_model(
     *,
     trust_remote_code: bool = False,
     as_stored: bool = False,
+    cpu_weights: CpuWeights = "float32",
 ) -> BaseModel:
     """Load weights and tokenizer, and bring every weight into memory.
 
-    On a CPU the weights become float32 while they fit: the other types have no fast products there.
+    On a CPU the weights are packed for it, or become float32 while they fit: mlx has no fast
+    products of other types there.
 
     Args:
         path_or_id: A folder in mlx-lm's layout, or a Hugging Face id, which mlx-lm downloads.
         on_progress: Told the share of bytes in memory, 0 to 1, from this thread.
         trust_remote_code: Run Python that lies in the model folder. The server never does.
         as_stored: Keep the weights' own type, and leave them on the disk until they are used.
+        cpu_weights: On a CPU, what becomes of them; elsewhere it says nothing.
 
     Raises:
         BaseModelError: there is no such model, or mlx-lm cannot read it.
     """
     path, id_ = _find(path_or_id)
     _refuse_missing_files(path)
+    packed_bytes = 0
     try:
         model, tokenizer, config = cast(
             tuple[nn.Module, TokenizerWrapper, dict[str, Any]],
@@ -145,13 +159,21 @@ def load_base_model(
                 trust_remote_code=trust_remote_code,
             ),
         )
+        _refuse_without_tokens(tokenizer, path)
+        choice = None
         if not as_stored:
-            if runs_on_cpu() and _fits_as_float32(model):
-                model = _as_float32(model)
-            _bring_in(model, on_progress)
+            if runs_on_cpu():
+                choice = choose(model, path, cpu_weights, _memory_bytes())
+            if choice is not None and choice.kind is not None:
+                packed_bytes = pack_model(model, path, choice.kind, choice.threads, on_progress)
+            else:
+                if runs_on_cpu() and _fits_as_float32(model):
+                    model = _as_float32(model)
+                _bring_in(model, on_progress)
+    except (BaseModelError, CpuWeightsError) as error:
+        raise BaseModelError(str(error)) from error
     except Exception as error:
         raise BaseModelError(f"The model in {path} cannot be loaded: {_short(error)}") from error
-    _refuse_without_tokens(tokenizer, path)
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -160,7 +182,9 @@ def load_base_model(
         config=config,
         generation_config=_read_generation_config(path),
         dtype=_activation_dtype(model),
-        bytes=sum(array.nbytes for _, array in _arrays(model)),
+        bytes=packed_bytes + sum(array.nbytes for _, array in _arrays(model)),
+        weights="" if choice is None else choice.words,
+        is_packed=packed_bytes > 0,
     )
 
 
@@ -171,7 +195,7 @@ def runs_on_cpu() -> bool:
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers an adapter may change, by path: Linear, plain or quantized."""
-    kinds = (nn.Linear, nn.QuantizedLinear)
+    kinds = (nn.Linear, nn.QuantizedLinear, PackedLinear)
     named = cast(list[tuple[str, nn.Module]], model.named_modules())
     return {path: module for path, module in named if isinstance(module, kinds)}
 
@@ -182,6 +206,8 @@ def linear_shapes(linears: dict[str, nn.Module]) -> dict[str, ModuleShape]:
 
 
 def _shape_of(linear: nn.Module) -> ModuleShape:
+    if isinstance(linear, PackedLinear):
+        return ModuleShape(linear.matrix.in_dims, linear.matrix.out_dims)
     out_dims, in_dims = cast(mx.array, linear["weight"]).shape
     if isinstance(linear, nn.QuantizedLinear):
         in_dims = in_dims * 32 // linear.bits
@@ -261,11 +287,14 @@ def _short(error: Exception) -> str:
 
 
 def _fits_as_float32(model: nn.Module) -> bool:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     floats = (a.size for _, a in _arrays(model) if mx.issubdtype(a.dtype, mx.floating))
     modules = cast(list[Any], model.modules())
     packed = (m.weight.size * 32 // m.bits for m in modules if "scales" in m and hasattr(m, "bits"))
-    return (sum(floats) + sum(packed)) * _FLOAT32_BYTES <= _MEMORY_SHARE * memory
+    return (sum(floats) + sum(packed)) * _FLOAT32_BYTES <= MEMORY_SHARE * _memory_bytes()
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _as_float32(model: nn.Module) -> nn.Module:

@@ -62,7 +62,7 @@ def _facts(config: ServerConfig, port: int, base: BaseInfo, adapters: list[str])
         "page": f"{_address(_local(config.host), port)}/",
         "base": base.id,
         "dtype": base.dtype,
-        "weights": f"{base.bytes / 1e6:,.0f} MB",
+        "weights": ", ".join(filter(None, [f"{base.bytes / 1e6:,.0f} MB", base.weights])),
         "context": f"{base.context_length} tokens",
         "sampling": _sampling(base.sampling),
         "adapters": ", ".join(adapters) or f"none in {config.engine.adapters}",

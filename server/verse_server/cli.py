@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -116,6 +116,13 @@ def serve(
             help="Longest a client may read nothing of a stream; then it is ended.",
         ),
     ] = _ENGINE.slow_client_seconds,
+    cpu_weights: Annotated[
+        Literal["auto", "bf16", "int8", "float32"],
+        typer.Option(
+            envvar="VERSE_CPU_WEIGHTS",
+            help="On a CPU, how the weights are kept; auto takes the fastest that fits.",
+        ),
+    ] = _ENGINE.cpu_weights,
     no_wired_limit: Annotated[
         bool,
         typer.Option(
@@ -223,6 +230,7 @@ def serve(
             max_tokens=max_tokens,
             deadline_seconds=deadline_seconds,
             slow_client_seconds=slow_client_seconds,
+            cpu_weights=cpu_weights,
             wired_limit=not no_wired_limit,
             poem_prompt=not no_poem_prompt,
         ),

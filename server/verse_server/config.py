@@ -2,6 +2,7 @@
 
 import ipaddress
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -36,6 +37,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How long an answer may lie unread while it is written; then it is ended."""
     kv_cache_bytes: int | None = None
     """For keys and values of the running rows; None takes what the memory leaves."""
+    cpu_weights: Literal["auto", "bf16", "int8", "float32"] = "auto"
+    """How a CPU keeps the weights; `auto` goes by memory and speed. Elsewhere it says nothing."""
     wired_limit: bool = True
     """Keep the model in memory on macOS, as mlx-lm does."""
     poem_prompt: bool = True

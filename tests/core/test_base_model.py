@@ -131,7 +131,7 @@ def test_a_base_is_named_after_its_folder_however_it_is_spelled(
 def test_what_does_not_fit_as_float32_keeps_its_type(
     half: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("verse.base_model._MEMORY_SHARE", 0.0)
+    monkeypatch.setattr("verse.base_model.MEMORY_SHARE", 0.0)
     base = load_base_model(str(half))
     assert base.dtype == mx.float16
     assert base.bytes == sum(array.nbytes for array in arrays(base.model).values())
@@ -157,7 +157,7 @@ def test_a_quantized_base_becomes_float32_while_it_fits(
 def test_a_quantized_base_that_does_not_fit_stays_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("verse.base_model._MEMORY_SHARE", 0.0)
+    monkeypatch.setattr("verse.base_model.MEMORY_SHARE", 0.0)
     base = load_base_model(str(save(tmp_path / "quantized", *quantized())))
     assert len(quantized_layers(base.model)) == 15
     assert base.dtype == mx.float16  # of the norms, not of the packed weights

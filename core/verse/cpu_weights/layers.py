@@ -4,16 +4,20 @@ They take and give arrays of mlx or of numpy, whichever they are given; what is 
 first. Nothing is differentiated through them.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from numpy.typing import NDArray
 
 from verse.cpu_weights.packed import Activations, Host, PackedKind, PackedWeight
-from verse.cpu_weights.stored import on_host, rows_of, shape_of
+from verse.cpu_weights.stored import Layer, is_quantized, on_host, rows_of, shape_of
 from verse.cpu_weights.threads import Piece, Threads
+from verse.safetensors_header import SafetensorsHeaderError, read_header
 
 
 class HostLinear(Protocol):
@@ -201,3 +205,70 @@ def host_array(x: Any) -> Host:
 
 def _given_back(x: Any, y: Host) -> Any:
     return mx.array(y) if isinstance(x, mx.array) else y
+
+
+_FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+_WORDS: dict[Any, Any] = {mx.float32: np.float32, mx.float16: np.float16, mx.bfloat16: np.uint16}
+
+
+class EmbeddingFile:
+    """A plain table inside a safetensors file, which stays open: replacing it changes nothing."""
+
+    def __init__(self, file: Path, start: int, shape: tuple[int, int], dtype: Any) -> None:
+        self._file = os.open(file, os.O_RDONLY)
+        self._start = start
+        self._shape = shape
+        self._dtype = dtype
+
+    @classmethod
+    def find(cls, folder: Path, embedding: Layer) -> "EmbeddingFile | None":
+        """The table of a model folder; None if none is clearly that one."""
+        if is_quantized(embedding):
+            return None
+        try:
+            return cls._found(folder, embedding)
+        except SafetensorsHeaderError:  # larger than what is read so
+            return None
+
+    @classmethod
+    def _found(cls, folder: Path, embedding: Layer) -> "EmbeddingFile | None":
+        shape = tuple(embedding["weight"].shape)
+        found: list[EmbeddingFile] = []
+        for file in sorted(folder.glob("model*.safetensors")):
+            header = read_header(file)
+            for name, tensor in header.tensors.items():
+                is_it = name.endswith("embed_tokens.weight") and tensor.shape == shape
+                if is_it and tensor.dtype in _FLOATS:
+                    start = header.data_start + tensor.data_offsets[0]
+                    found.append(cls(file, start, shape, _FLOATS[tensor.dtype]))
+        return found[0] if len(found) == 1 else None
+
+    def __call__(self, tokens: NDArray[Any]) -> Host:
+        """Ids of any shape -> one axis more, float32."""
+        flat = tokens.reshape(-1)
+        words = _WORDS[self._dtype]
+        row_bytes = self._shape[1] * np.dtype(words).itemsize
+        known, where = np.unique(flat, return_inverse=True)
+        parts = [os.pread(self._file, row_bytes, self._start + int(t) * row_bytes) for t in known]
+        if any(len(part) != row_bytes for part in parts):
+            raise OSError("The model's file has been cut short; start the server again.")
+        rows = np.frombuffer(b"".join(parts), words).reshape(len(known), -1)
+        return _as_float32(rows, self._dtype)[where].reshape(*tokens.shape, -1)
+
+
+class EmbeddingTable:
+    """A table in memory, in the form the folder has it, quantized or not."""
+
+    def __init__(self, embedding: Layer) -> None:
+        self._embedding = embedding
+
+    def __call__(self, tokens: NDArray[Any]) -> Host:
+        """Ids of any shape -> one axis more, float32."""
+        rows = self._embedding(mx.array(tokens))
+        return cast(Host, np.array(rows.astype(mx.float32)))
+
+
+def _as_float32(rows: NDArray[Any], dtype: Any) -> Host:
+    if dtype == mx.bfloat16:
+        return (rows.astype(np.uint32) << 16).view(np.float32)
+    return rows.astype(np.float32)

@@ -14,11 +14,15 @@ in company, the same bits.
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
 
-import numkong as _numkong
 import numpy as np
 from numpy.typing import NDArray
 
 from verse.cpu_weights.threads import Piece, Threads
+
+try:
+    import numkong as _numkong
+except ImportError:  # `packing` says so before anything is packed
+    _numkong = None
 
 numkong = cast(Any, _numkong)
 """Its types know neither `dots_pack` nor what a Tensor may be given to."""
@@ -100,6 +104,11 @@ class PackedWeight:
         """What it takes."""
         packed = sum(int(block.nbytes) for _, _, block in self._blocks)
         return packed + sum(steps.nbytes for steps in self._steps)
+
+    @property
+    def spans(self) -> list[slice]:
+        """Which rows each of the `pieces` is about."""
+        return [slice(first, last) for first, last, _ in self._blocks]
 
     def pieces(self, x: Activations, out: Host) -> list[Piece]:
         """The work of out[:] = x @ self.T, where out is (rows, out_dims)."""

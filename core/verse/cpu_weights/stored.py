@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import mlx.core as mx
-import numkong
 import numpy as np
 from numpy.typing import NDArray
+
+from verse.cpu_weights.packed import numkong
 
 Layer = Any
 """A Linear or an Embedding of mlx, plain or quantized; mlx.nn has no types."""
@@ -67,7 +68,7 @@ def on_host(array: mx.array) -> Any:
         return cast(Any, np.array(array.astype(mx.float32), copy=False))
     bits = cast(NDArray[np.uint16], np.array(array.view(mx.uint16), copy=False))
     bits = np.ascontiguousarray(bits)
-    return cast(Any, numkong).from_pointer(bits.ctypes.data, bits.shape, "bf16", owner=bits)
+    return numkong.from_pointer(bits.ctypes.data, bits.shape, "bf16", owner=bits)
 
 
 def _chunk(layer: Layer, rows: slice) -> mx.array:

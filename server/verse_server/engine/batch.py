@@ -72,7 +72,7 @@ class Batch:
         self._pacing = pacing or Pacing()
         # As mlx_lm.server: XTC must neither join lines nor make an answer endless.
         newline = base.hf_tokenizer.encode("\n", add_special_tokens=False)
-        sampler = Sampler({*newline, *base.end_tokens})
+        sampler = Sampler({*newline, *base.end_tokens}, at_once=base.is_packed)
         self._routed = RoutedModel(base.model, bank, sampler, on_wait)
         self._prompts = PrefillQueue(base, prefixes)
         self._decoding = DecodeBatch(self._routed)

@@ -82,6 +82,7 @@ class MlxEngine:
             vocab_size=base.vocab_size,
             dtype=str(base.dtype).removeprefix("mlx.core."),
             bytes=base.bytes,
+            weights=base.weights,
             created=int(max(file.stat().st_mtime for file in base.path.glob("model*.safetensors"))),
             sampling=_sampling_defaults(base.generation_config),
             max_tokens=config.max_tokens,

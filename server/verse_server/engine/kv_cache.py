@@ -102,8 +102,13 @@ class PreallocatedKVCache(BatchKVCache):
 
     def keys_and_values(self) -> tuple[mx.array, mx.array]:
         """(rows, heads, columns, head size) each, without columns that no row needs."""
-        columns = slice(self._start, self._idx)
-        return self.keys[: self.num_rows, :, columns], self.values[: self.num_rows, :, columns]
+        rows, columns = self.used
+        return self.keys[rows, :, columns], self.values[rows, :, columns]
+
+    @property
+    def used(self) -> tuple[slice, slice]:
+        """Rows and columns of the arrays that hold something."""
+        return slice(0, self.num_rows), slice(self._start, self._idx)
 
     def make_mask(self, N: int, return_array: bool = True, **options: Any) -> mx.array:  # noqa: N803  (mlx-lm's name)
         """Which of the columns of `keys_and_values`, and of N new ones, each row may look at."""

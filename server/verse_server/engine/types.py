@@ -149,6 +149,8 @@ class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults of this base, from its generation_config.json."""
     max_tokens: int = 2048
     """Of an answer in a chat whose request names no limit."""
+    weights: str = ""
+    """How a CPU keeps the weights, and why; empty elsewhere."""
     knows_tools: bool = False
     """Whether its chat template shows tools, and calls of them in Qwen's form."""
 

@@ -195,7 +195,7 @@ class Worker:
         make_residency: Callable[[LoraBank, BaseModel], AdapterResidency],
     ) -> None:
         try:
-            base = load_base_model(model, on_progress)
+            base = load_base_model(model, on_progress, cpu_weights=self._config.cpu_weights)
             bank = LoraBank(base.model, base.dtype)
             residency = make_residency(bank, base)
             residency.on_read = lambda: self._inbox.put(_Wake())

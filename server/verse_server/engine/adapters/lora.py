@@ -24,10 +24,13 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_unflatten
 
 from verse.adapter_files import ModuleShape
 from verse.base_model import linear_layers, linear_shapes, runs_on_cpu
+from verse.cpu_weights.layers import PackedLinear, host_array
+from verse.cpu_weights.packed import Host
 from verse_server.engine.adapters.limits import rank_class
 from verse_server.engine.adapters.weights import AdapterWeights, ModuleUpdate
 
@@ -90,11 +93,13 @@ class Products:
         whole: The one place that every row uses in full, if so.
         pairs: Otherwise what the rows use, by rank class; empty when every row is base.
         gain_rows: (batch,) uint32, which of DoRA's gains each row has; None for no gain at all.
+        mix: What it was made of, for products on the host; empty when every row is base.
     """
 
     whole: Location | None = None
     pairs: "tuple[tuple[int, Pairs], ...]" = ()
     gain_rows: mx.array | None = None
+    mix: Mix = ()
 
     @classmethod
     def of(cls, mix: Mix, dtype: mx.Dtype, gain_rows: mx.array | None = None) -> "Products":
@@ -103,13 +108,14 @@ class Products:
         if not used:
             return cls()
         if all(row == ((used[0], 1.0),) for row in mix):
-            return cls(whole=used[0], gain_rows=gain_rows)
+            return cls(whole=used[0], gain_rows=gain_rows, mix=mix)
         classes = sorted({location.rank for location in used})
         if len(classes) == 1:
             rows = [tuple((location.at, weight) for location, weight in row) for row in mix]
-            return cls(pairs=((classes[0], Pairs.of(rows, dtype)),), gain_rows=gain_rows)
+            pairs = ((classes[0], Pairs.of(rows, dtype)),)
+            return cls(pairs=pairs, gain_rows=gain_rows, mix=mix)
         pairs = tuple((rank, _pairs_of_class(mix, rank, dtype)) for rank in classes)
-        return cls(pairs=pairs, gain_rows=gain_rows)
+        return cls(pairs=pairs, gain_rows=gain_rows, mix=mix)
 
 
 def _pairs_of_class(mix: Mix, rank: int, dtype: mx.Dtype) -> "Pairs":
@@ -196,6 +202,14 @@ class FactorStack:
     a: mx.array
     b: mx.array
     taken: set[int] = field(default_factory=set[int])
+    _host: "tuple[Host, Host] | None" = None
+
+    @property
+    def on_host(self) -> "tuple[Host, Host]":
+        """Both, as numpy sees the same memory; until the next `write`."""
+        if self._host is None:
+            self._host = host_array(self.a), host_array(self.b)
+        return self._host
 
     @property
     def num_bytes(self) -> int:
@@ -204,6 +218,7 @@ class FactorStack:
 
     def write(self, update: ModuleUpdate) -> int:
         """Put factors into a free index, in place while there is one; returns it."""
+        self._host = None  # mlx writes in place only what nobody else looks at
         index = next(i for i in range(len(self.taken) + 1) if i not in self.taken)
         if index == self.a.shape[0]:
             num_new = _growth(index, self.a.shape[1])
@@ -258,6 +273,30 @@ class RoutedLinear(nn.Module):
             stack = store.stacks[rank]
             y = pairs.add(y, x, stack.a, stack.b)
         return y
+
+    @property
+    def packed(self) -> PackedLinear:
+        """See `HostLinear`: of a base whose weights are packed."""
+        return cast(PackedLinear, self.linear)
+
+    @property
+    def has_update(self) -> bool:
+        """See `HostLinear`."""
+        return bool(self.products.mix) or self.products.gain_rows is not None
+
+    def add_update(self, x: Host, y: Host) -> None:
+        """See `HostLinear`. Row by row, so that each has the same bits in any company."""
+        store, products = self._store, self.products
+        if products.gain_rows is not None and store.gain is not None:
+            rows = cast(Any, np.array(products.gain_rows))
+            y *= np.array(store.gain)[rows][:, None]
+            if store.shift is not None:
+                y += np.array(store.shift)[rows][:, None]
+        for number, row in enumerate(products.mix):
+            for (rank, index), weight in row:
+                if weight:
+                    a, b = store.stacks[rank].on_host
+                    y[number] += ((x[number] @ a[index].T) * np.float32(weight)) @ b[index]
 
     @property
     def locations(self) -> dict[int, Location]:

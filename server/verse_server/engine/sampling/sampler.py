@@ -175,8 +175,16 @@ def _without_top_choices(
 class Sampler:
     """Of one batch."""
 
-    def __init__(self, never_excluded: Collection[int] = ()) -> None:
+    def __init__(self, never_excluded: Collection[int] = (), *, at_once: bool = False) -> None:
+        """Make one.
+
+        Args:
+            never_excluded: Tokens that XTC leaves alone.
+            at_once: Draw in numpy and at once: the forward has been computed already, and the next
+                one needs the tokens when it is built.
+        """
         self._never_excluded = tuple(never_excluded)
+        self._at_once = at_once
         self._late: _LateDraw | None = None
 
     @property
@@ -187,11 +195,14 @@ class Sampler:
     def sample(self, logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
         """As `sampling.sample`; the numbers in the array are only there after `settle`."""
         self.settle()
-        if not runs_on_cpu() or all(row.sampling.is_greedy for row in rows):
+        if not runs_on_cpu() or (not self._at_once and all(row.sampling.is_greedy for row in rows)):
             return sample(logits, inputs, rows, self._never_excluded)
         mx.eval(inputs)  # pyright: ignore[reportUnknownMemberType]  (nobody shall wait for it later)
         self._late = _LateDraw.begin(logits, processed(logits, inputs, rows), rows)
-        return self._late.tokens
+        tokens = self._late.tokens
+        if self._at_once:
+            self.settle()
+        return tokens
 
     def settle(self) -> None:
         """Draw what was left to be drawn."""

@@ -1,0 +1,137 @@
+"""A whole model with packed weights: the same answers as mlx's, whoever else is in the batch."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from mlx_lm.models import llama, qwen2, qwen3
+from mlx_lm.models.cache import BatchKVCache, make_prompt_cache
+
+from verse.cpu_weights.layers import EmbeddingFile
+from verse.cpu_weights.packed import PackedKind
+from verse.cpu_weights.packing import (
+    CpuWeightsError,
+    check_weights,
+    choose,
+    num_weights,
+    pack_model,
+    reason_against,
+)
+from verse.cpu_weights.stored import CannotRepackError
+from verse.cpu_weights.threads import Threads
+
+VOCAB = 300
+SIZES: dict[str, Any] = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "intermediate_size": 192,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 512,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
+KINDS: list[PackedKind] = ["bf16", "int8"]
+
+
+def model_of(module: Any, **changes: Any) -> Any:
+    mx.random.seed(1)
+    config = {**SIZES, "model_type": module.__name__.rpartition(".")[2], "head_dim": 32, **changes}
+    return module.Model(module.ModelArgs.from_dict(config))
+
+
+@pytest.fixture(scope="module")
+def threads() -> Threads:
+    return Threads(2)
+
+
+def logits_of(model: Any, tokens: Any, cache: Any = None) -> Any:
+    return np.array(model(mx.array(tokens), cache=cache)[:, :])
+
+
+def worst(got: Any, expected: Any) -> float:
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("module", [qwen2, qwen3, llama])
+def test_it_gives_what_mlx_gives(
+    module: Any, tied: bool, kind: PackedKind, threads: Threads, tmp_path: Path
+) -> None:
+    model = model_of(module, tie_word_embeddings=tied)
+    prompt, rest = [[5, 9, 2, 77, 200, 31]], [[8], [250]]
+    cache = make_prompt_cache(model)
+    expected = [logits_of(model, tokens, cache) for tokens in (prompt, *([t] for t in rest))]
+    assert reason_against(model) is None
+    pack_model(model, tmp_path, kind, threads)
+    assert not [name for name, _ in cast(Any, tree_flatten(model.parameters()))]
+    cache = make_prompt_cache(model)
+    got = [logits_of(model, tokens, cache) for tokens in (prompt, *([t] for t in rest))]
+    for ours, theirs in zip(got, expected, strict=True):
+        assert worst(ours, theirs) < 0.03
+
+
+def test_rows_are_the_same_alone_and_in_company(threads: Threads, tmp_path: Path) -> None:
+    model = model_of(qwen2)
+    pack_model(model, tmp_path, "bf16", threads)
+    prompts = [[5, 9, 2, 77], [8, 250, 31, 4], [1, 2, 3, 299]]
+
+    def written(rows: list[list[int]]) -> Any:
+        cache = [BatchKVCache([0] * len(rows)) for _ in model.layers]
+        inputs = [rows, *([[token]] * len(rows) for token in (11, 12, 13))]
+        steps = [logits_of(model, tokens, cache)[:, -1] for tokens in inputs]
+        return np.stack(steps, axis=1)
+
+    together = written(prompts)
+    for index, prompt in enumerate(prompts):
+        assert np.array_equal(written([prompt])[0], together[index])
+
+
+def test_rows_of_the_table_come_from_the_file(tmp_path: Path) -> None:
+    table = mx.random.normal((VOCAB, 16)).astype(mx.bfloat16)
+    file = tmp_path / "model.safetensors"
+    mx.save_safetensors(str(file), {"model.embed_tokens.weight": table, "x": mx.zeros((3,))})
+    embedding = nn.Embedding(VOCAB, 16)
+    embedding.weight = table
+    found = EmbeddingFile.find(tmp_path, embedding)
+    assert found is not None
+    ids = np.array([[7, 299, 7], [0, 1, 2]])
+    expected = np.array(table.astype(mx.float32))[ids]
+    assert np.array_equal(found(ids), expected)
+    file.unlink()
+    assert np.array_equal(found(ids), expected)
+    assert EmbeddingFile.find(tmp_path, embedding) is None
+
+
+def test_quantized_weights_are_repacked_or_named(threads: Threads, tmp_path: Path) -> None:
+    model = model_of(qwen2)
+    nn.quantize(model, group_size=64, bits=4)
+    tokens = [[5, 9, 2, 77]]
+    expected = logits_of(model, tokens)
+    check_weights(model)
+    pack_model(model, tmp_path, "bf16", threads)
+    assert worst(logits_of(model, tokens), expected) < 0.03
+    model = model_of(qwen2)
+    nn.quantize(model, group_size=32, bits=4, mode="mxfp4")
+    with pytest.raises(CannotRepackError, match="mxfp4"):
+        check_weights(model)
+
+
+def test_the_choice_goes_by_memory_and_says_why(tmp_path: Path) -> None:
+    model = model_of(qwen2)
+    assert choose(model, tmp_path, "float32", 1 << 34).words == "float32"
+    assert "small model" in choose(model, tmp_path, "auto", 1 << 34).words
+    assert choose(model, tmp_path, "int8", 1 << 34).kind == "int8"
+    with pytest.raises(CpuWeightsError, match="take a smaller model"):
+        choose(model, tmp_path, "bf16", num_weights(model))
+    nn.quantize(model, group_size=32, bits=4, mode="mxfp4")
+    with pytest.raises(CpuWeightsError, match="mxfp4 weights cannot be repacked"):
+        choose(model, tmp_path, "bf16", 1 << 34)
+    assert "mxfp4" in choose(model, tmp_path, "auto", 1 << 34).words
