@@ -9,14 +9,17 @@
 import asyncio
 from typing import Any, Literal
 
+import pytest
 from agents import (
     Agent,
     ModelSettings,
     Runner,
     SQLiteSession,
     function_tool,
+    set_default_openai_client,
     set_tracing_disabled,
 )
+from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 
 set_tracing_disabled(True)
@@ -36,9 +39,15 @@ def count(mood: Literal["静", "悲", "喜"]) -> str:
     return "四行"
 
 
+@pytest.fixture(autouse=True)
+def client() -> None:
+    """One for each test: connections belong to the event loop that opened them."""
+    set_default_openai_client(AsyncOpenAI(), use_for_tracing=False)
+
+
 def poet(**fields: Any) -> Any:
     settings = ModelSettings(**SETTINGS, **fields.pop("settings", {}))
-    return Agent(name="poet", model="xuzhimo", model_settings=settings, **fields)
+    return Agent(**{"name": "poet", "model": "xuzhimo", "model_settings": settings, **fields})
 
 
 def test_a_run_writes_a_poem() -> None:
