@@ -96,7 +96,7 @@ class PackedWeight:
         for chunk in chunks:
             weight._add(list(_pieces_of(chunk, rows_each)), threads)
         if weight.out_dims != shape[0]:
-            raise ValueError(f"{weight.out_dims} rows came where {shape[0]} were to come")
+            raise ValueError(f"chunks end at row {weight.out_dims} of {shape[0]}")
         return weight
 
     @property

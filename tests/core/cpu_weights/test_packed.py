@@ -60,7 +60,7 @@ def test_outliers_zeros_and_infinities_stay_in_their_row(
 
 
 def test_rows_that_do_not_come_are_missed(threads: Threads) -> None:
-    with pytest.raises(ValueError, match="64 rows came where 200"):
+    with pytest.raises(ValueError, match="end at row 64 of 200"):
         PackedWeight.pack("bf16", (OUT, IN), [numbers(64, IN)], threads)
 
 
