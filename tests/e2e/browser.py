@@ -1,5 +1,6 @@
 """A real Chromium, the distribution's own, and what tests say to the page in it."""
 
+import json
 import os
 import shutil
 from collections.abc import Generator, Iterator
@@ -58,8 +59,10 @@ def tab(browser: Browser, *, expected: str = "", **options: Any) -> Generator[Pa
 
     page.on("console", note)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    yield page
-    context.close()
+    try:
+        yield page
+    finally:
+        context.close()
     assert faults == []
 
 
@@ -71,14 +74,65 @@ def set_up(*columns: str, theme: str = "河", **fields: object) -> str:
 
 def write(page: Page) -> None:
     """Let all columns be written."""
-    page.get_by_role("button", name="Write", exact=True).click()
+    button(page, "Write").click()
     finished(page)
 
 
 def finished(page: Page) -> None:
     """Wait until nothing is being written."""
-    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+    expect(button(page, "Stop")).to_be_disabled()
     expect(page.locator("[data-state=writing]")).to_have_count(0)
+
+
+def button(page: Page, name: str) -> Locator:
+    """One of the buttons above the columns.
+
+    To look for it in the whole page, Playwright works out the name of every control in it, for
+    which the browser lays out what is out of view: with 200 columns that takes seconds, in which
+    the page itself stands still.
+    """
+    return page.locator("#panel-try form").get_by_role("button", name=name, exact=True)
+
+
+class FrameWork:
+    """What the page's main thread did between two frames: at most, in time on the processor.
+
+    Unlike the time on the clock it says nothing of what else the machine had to do.
+    """
+
+    most_ms = 0.0
+
+
+@contextmanager
+def frame_work(browser: Browser, page: Page) -> Generator[FrameWork, None, None]:
+    """Watch a page that marks each frame as "frame", by the browser's own trace."""
+    work = FrameWork()
+    browser.start_tracing(page=page, categories=["toplevel", "blink.user_timing"])
+    try:
+        yield work
+        page.evaluate("() => { performance.mark('end'); }")
+    finally:
+        trace = browser.stop_tracing()
+    work.most_ms = _most_work(json.loads(trace)["traceEvents"])
+
+
+def _most_work(events: list[dict[str, Any]]) -> float:
+    """Of the thread that draws: the longest sum of its tasks that no frame divides."""
+    [thread] = {(event["pid"], event["tid"]) for event in events if event["name"] == "frame"}
+    most = since = end = 0.0
+    is_whole = False
+    for event in sorted(events, key=lambda event: event.get("ts", 0)):
+        if (event["pid"], event["tid"]) != thread:
+            continue
+        if event["name"] == "frame":
+            since = 0.0
+        elif "tdur" in event and event["ts"] >= end:  # and so no part of another
+            since += event["tdur"] / 1000
+            most = max(most, since)
+            end = event["ts"] + event["dur"]
+        is_whole = is_whole or event["name"] == "end"
+    assert is_whole, "the trace ends too early"
+    return most
 
 
 def poems(page: Page) -> list[str]:

@@ -14,7 +14,17 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.browser import browser, column, finished, poems, set_up, tab, write
+from tests.e2e.browser import (
+    browser,
+    button,
+    column,
+    finished,
+    frame_work,
+    poems,
+    set_up,
+    tab,
+    write,
+)
 from verse.decision_journal import read_journal
 from verse.records import Decision
 
@@ -67,7 +77,7 @@ def decisions(folder: Path) -> list[Decision]:
 def test_a_server_that_dies_takes_nothing_with_it(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, texts=LINES, seconds_per_chunk=0.05) as (page, process, address):
         page.goto(set_up("xuzhimo", "base"))
-        page.get_by_role("button", name="Write", exact=True).click()
+        button(page, "Write").click()
         expect(column(page, 2).locator(".poem")).to_contain_text("第2行")
         process.kill()
         process.wait()
@@ -159,9 +169,9 @@ def test_a_column_that_is_refused_says_why_and_the_others_are_written(
 def test_writing_can_be_stopped(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, texts=LINES, seconds_per_chunk=0.05) as (page, _, address):
         page.goto(set_up("xuzhimo"))
-        page.get_by_role("button", name="Write", exact=True).click()
+        button(page, "Write").click()
         expect(column(page, 1).locator(".poem")).to_contain_text("第1行")
-        page.get_by_role("button", name="Stop").click()
+        button(page, "Stop").click()
         expect(column(page, 1).locator(".note")).to_have_text("Stopped.")
         assert "第99行" not in poems(page)[0]
         deadline = time.monotonic() + 60
@@ -178,10 +188,15 @@ WATCH = """() => {
   const tick = now => {
     window.gap = Math.max(window.gap, now - last);
     last = now;
+    performance.mark("frame");
     requestAnimationFrame(tick);
   };
   requestAnimationFrame(now => { last = now; tick(now); });
 }"""
+
+
+STALL_MS = 250
+"""What people would feel."""
 
 
 @contextmanager
@@ -193,27 +208,40 @@ def many_columns(browser: Browser, folder: Path, texts: list[str]) -> Generator[
         yield page
 
 
+def write_and_compare(page: Page) -> None:
+    """Let all be written, and the last compared with the first."""
+    button(page, "Write").focus()
+    page.keyboard.press("Enter")
+    finished(page)
+    expect(page.locator(".column:last-child .note")).to_contain_text("same as the first")
+
+
 def test_two_hundred_columns_of_two_thousand_characters_do_not_move(
     browser: Browser, tmp_path: Path
 ) -> None:
     texts = ["".join(LINES[begin : begin + 10]) for begin in range(0, 100, 10)] * 2
     with many_columns(browser, tmp_path, texts) as page:
         before = page.locator(".columns").bounding_box()
-        page.get_by_role("button", name="Write", exact=True).focus()
-        page.keyboard.press("Enter")
-        finished(page)
+        with frame_work(browser, page) as work:
+            write_and_compare(page)
         shown = poems(page)
         assert len(shown) == 200
         assert set(shown) == {"".join(texts)}
         assert len(shown[0]) > 2000
         assert page.locator(".columns").bounding_box() == before
         assert page.evaluate("window.shift") == 0
+        assert work.most_ms < STALL_MS
 
 
 @pytest.mark.perf
 def test_they_stay_smooth(browser: Browser, tmp_path: Path) -> None:
     with many_columns(browser, tmp_path, LINES * 2) as page:
-        page.get_by_role("button", name="Write", exact=True).click()
-        finished(page)
+        with frame_work(browser, page) as work:
+            write_and_compare(page)
         widest = page.evaluate("window.gap")
-        assert widest < 250, f"{widest:.0f} ms between two frames"
+        assert set(poems(page)) == {"".join(LINES * 2)}
+        assert work.most_ms < STALL_MS, "the page itself stalls"
+        assert widest < STALL_MS, (
+            f"{widest:.0f} ms between two frames, though the page worked for at most"
+            f" {work.most_ms:.0f} ms of them: the rest is the machine's, try a quiet one"
+        )

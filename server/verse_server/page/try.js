@@ -8,6 +8,7 @@ import { BASE, MAX_COLUMNS, emptyColumn, fromHash, toHash, whole } from "./setup
 
 const SESSION = "verse-session";
 const SLICE_MS = 8;
+const DRAWN_AT_ONCE = 50;
 
 export class Try {
   /**
@@ -242,8 +243,12 @@ export class Try {
   async _stream(columns, signal) {
     const views = columns.map((column) => column.view);
     let problem = "";
+    // A long poem is laid out anew for each change: of many, each frame draws its share.
+    const turns = Math.ceil(views.length / DRAWN_AT_ONCE);
+    let turn = 0;
     const flush = () => {
-      views.forEach((view) => view.flush());
+      views.forEach((view, index) => index % turns === turn && view.flush());
+      turn = (turn + 1) % turns;
       frame = requestAnimationFrame(flush);
     };
     let frame = requestAnimationFrame(flush);
