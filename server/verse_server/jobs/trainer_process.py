@@ -21,7 +21,8 @@ import msgspec
 from verse.adapter_folder import checkpoints_in
 
 _COMMAND = (sys.executable, "-m", "verse_trainer.child")
-_NICE = 19
+_NICE = 10
+"""At 19 a job beside two busy programs would get a sixtieth of a core, and not end in a day."""
 _LINE_BYTES = 4 << 20
 STOP_SECONDS = 60.0
 """How long saving may take after it was asked to stop; a step of a large base comes before."""
