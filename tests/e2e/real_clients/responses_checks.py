@@ -37,7 +37,10 @@ def test_a_response_is_what_a_chat_writes() -> None:
     with OpenAI(max_retries=0) as client:
         response = client.responses.create(**poem(max_output_tokens=16))
         chat = client.chat.completions.create(
-            model="xuzhimo", messages=[{"role": "user", "content": "河"}], max_tokens=16, **SEED
+            model="xuzhimo",
+            messages=[{"role": "user", "content": "河"}],
+            max_tokens=16,
+            extra_body=SEED,
         )
         assert response.output_text == chat.choices[0].message.content
         assert response.usage is not None

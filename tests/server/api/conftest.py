@@ -32,7 +32,7 @@ def connect() -> Iterator[Connect]:
             engine: FakeEngine, config: ServerConfig | None = None
         ) -> TestClient[Litestar]:
             app = create_app(engine, config or ServerConfig())
-            return stack.enter_context(TestClient(app, base_url=ADDRESS))
+            return stack.enter_context(TestClient[Litestar](app, base_url=ADDRESS))
 
         yield connect_to
 

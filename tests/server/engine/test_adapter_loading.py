@@ -16,7 +16,8 @@ from verse_server.engine.adapters.listing import AdapterVersion
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.adapters.residency import AdapterLoad
 from verse_server.engine.adapters.version_reading import read_weights
-from verse_server.engine.batch import Batch, Drawn
+from verse_server.engine.batch import Batch
+from verse_server.engine.decoding import Drawn
 from verse_server.engine.errors import AdapterIncompatibleError, InvalidRequestError
 
 pytestmark = pytest.mark.anyio

@@ -54,7 +54,8 @@ def client(
     folder = tmp_path_factory.mktemp("streamed")
     make_adapter(folder / "a", seed=0)
     engine = MlxEngine.start(EngineConfig(model=str(tiny_base), adapters=folder))
-    with TestClient(create_app(engine, ServerConfig()), base_url="http://127.0.0.1") as client:
+    app = create_app(engine, ServerConfig())
+    with TestClient[Litestar](app, base_url="http://127.0.0.1") as client:
         yield client
     engine.close()
 
