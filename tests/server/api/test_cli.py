@@ -163,3 +163,12 @@ def test_the_printed_curl_line_can_be_pasted(tmp_path: Path) -> None:
         assert url == server.address + CHAT
         assert header == "Content-Type: application/json"
         assert json.loads(body) == chat_body()
+
+
+def test_nobody_else_may_train_without_a_key(started: list[ServerConfig]) -> None:
+    refused = runner.invoke(app, ["--jobs", "--host", "0.0.0.0"])
+    assert refused.exit_code == 2
+    assert "set --api-key too" in refused.output
+    assert started == []
+    assert runner.invoke(app, ["--jobs", "--host", "0.0.0.0", "--api-key", "k"]).exit_code == 0
+    assert runner.invoke(app, ["--jobs", "--host", "127.0.0.1"]).exit_code == 0
