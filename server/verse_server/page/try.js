@@ -64,7 +64,7 @@ export class Try {
     this._seed = el("input", { type: "number", min: 0, step: 1, inputmode: "numeric", oninput: () => this._changed() });
     this._max = el("input", { type: "number", min: 1, step: 1, inputmode: "numeric", oninput: () => this._changed() });
     this._blind = el("input", { type: "checkbox", onchange: () => this._onBlind() });
-    this._write = el("button", { class: "main" }, "Write");
+    this._write = el("button", { class: "main", disabled: true }, "Write"); // until there are columns
     this._stop = el("button", { type: "button", disabled: true, onclick: () => this._writing?.abort() }, "Stop");
     const theme = field("Theme", this._theme);
     theme.classList.add("theme");
@@ -116,6 +116,7 @@ export class Try {
     this._run = null;
     this._columns = setup.columns.map((column) => this._made(column));
     this._grid.replaceChildren(...this._columns.map((column) => column.node));
+    this._write.disabled = this._writing !== null;
     this._label();
     this._changed();
   }
@@ -213,7 +214,7 @@ export class Try {
 
   /** Write all columns. */
   async write() {
-    if (this._writing !== null) return;
+    if (this._write.disabled) return; // it writes, or does not know its columns yet
     if (!this._setup.theme.trim()) {
       this._say("Give a theme first.");
       this._theme.focus();
