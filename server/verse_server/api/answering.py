@@ -4,12 +4,12 @@ The chunks of one request, or of several run together, become the records that a
 for an answer as a whole, one for each piece of a stream.
 """
 
-import asyncio
 import codecs
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import msgspec
@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from verse_server.api.monitoring import metered
 from verse_server.api.request_log import random_digits
+from verse_server.api.streaming import merged
 from verse_server.engine.errors import GenerationFailedError
 from verse_server.engine.interface import Engine
 from verse_server.engine.types import (
@@ -48,7 +49,6 @@ from verse_server.protocol.shared import (
     SamplingRequest,
 )
 
-_MAX_WAITING = 256
 _FINGERPRINT_CHARS = 8
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What a tokenizer decodes bytes to that are no character; a text may hold it as well."""
@@ -141,7 +141,7 @@ class _Answers(ABC):
         chunks = self._engine.generate(self._rows[0]) if only else self._together()
         return _finished(metered(self._rows, chunks), self._num_answers)
 
-    async def _together(self) -> AsyncGenerator[GenerationChunk, None]:
+    def _together(self) -> AsyncGenerator[GenerationChunk, None]:
         """The chunks of all requests as they come; closing this closes them all.
 
         `index` counts through: the answers of the first request, then those of the second.
@@ -149,27 +149,11 @@ class _Answers(ABC):
         Raises:
             EngineError: as `Engine.generate`; the other requests are closed.
         """
-        # Bounded, so that a slow reader is as slow for the engine as with one request.
-        events: asyncio.Queue[GenerationChunk | Exception | None] = asyncio.Queue(_MAX_WAITING)
-        tasks: list[asyncio.Task[None]] = []
-        first = 0
-        for row in self._rows:
-            tasks.append(asyncio.create_task(_forward(row, self._engine, first, events)))
-            first += row.n
-        try:
-            num_left = len(tasks)
-            while num_left:
-                event = await events.get()
-                if isinstance(event, Exception):
-                    raise event
-                if event is None:
-                    num_left -= 1
-                else:
-                    yield event
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        firsts = accumulate((row.n for row in self._rows), initial=0)
+        return merged(
+            _counted_from(first, self._engine.generate(row))
+            for first, row in zip(firsts, self._rows, strict=False)
+        )
 
     def _usage(self) -> CompletionUsage:
         """Each prompt counts once, however many answers it has; all `n` have the same."""
@@ -424,17 +408,10 @@ async def _finished(
         )
 
 
-async def _forward(
-    row: GenerationRequest,
-    engine: Engine,
-    first: int,
-    events: "asyncio.Queue[GenerationChunk | Exception | None]",
-) -> None:
-    """Put one request's chunks into a queue, then None, or what went wrong."""
-    try:
-        async with aclosing(engine.generate(row)) as chunks:
-            async for chunk in chunks:
-                await events.put(msgspec.structs.replace(chunk, index=first + chunk.index))
-        await events.put(None)
-    except Exception as error:  # noqa: BLE001  (raised where the queue is read)
-        await events.put(error)
+async def _counted_from(
+    first: int, chunks: AsyncGenerator[GenerationChunk, None]
+) -> AsyncGenerator[GenerationChunk, None]:
+    """One request's chunks, its first answer being so many in the list of all."""
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield msgspec.structs.replace(chunk, index=first + chunk.index)

@@ -4,7 +4,6 @@ A browser opens six connections to a server at most, so a page cannot ask for a 
 one. What goes wrong with one column ends that column alone.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
@@ -19,14 +18,12 @@ from verse_server.api.convert import chat_rows
 from verse_server.api.decoding import StrictColumnsBody
 from verse_server.api.errors import translate
 from verse_server.api.openapi import ColumnsOperation, EngineDependency, error_responses
-from verse_server.api.streaming import Reply
+from verse_server.api.streaming import Reply, merged
 from verse_server.api.tool_answers import ToolAnswers
 from verse_server.api.tools import tool_use
 from verse_server.engine.interface import Engine
 from verse_server.protocol.chat import ChatCompletionChunk, ChatCompletionRequest
 from verse_server.protocol.page import ColumnEvent, ColumnsRequest
-
-_MAX_WAITING = 256
 
 
 class ColumnStreams:
@@ -39,31 +36,14 @@ class ColumnStreams:
         self._engine = engine
         self._admission = admission
 
-    async def events(self) -> AsyncGenerator[msgspec.Struct, None]:
+    def events(self) -> AsyncGenerator[ColumnEvent, None]:
         """What to send; closing this closes what runs."""
-        # Bounded, so that a slow reader is as slow for the engine as with one stream.
-        queue: asyncio.Queue[ColumnEvent | None] = asyncio.Queue(_MAX_WAITING)
-        tasks = [
-            asyncio.create_task(self._forward(number, column, queue))
-            for number, column in enumerate(self._columns)
-        ]
-        try:
-            num_left = len(tasks)
-            while num_left:
-                event = await queue.get()
-                if event is None:
-                    num_left -= 1
-                else:
-                    yield event
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return merged(self._column(number, each) for number, each in enumerate(self._columns))
 
-    async def _forward(
-        self, number: int, column: ChatCompletionRequest, queue: asyncio.Queue[ColumnEvent | None]
-    ) -> None:
-        """Put the chunks of one column into the queue, then None."""
+    async def _column(
+        self, number: int, column: ChatCompletionRequest
+    ) -> AsyncGenerator[ColumnEvent, None]:
+        """The chunks of one column."""
         try:
             rows = await chat_rows(column, self._engine, self._admission)
             use = tool_use(column)
@@ -76,10 +56,9 @@ class ColumnStreams:
             async with aclosing(answers.records(request)) as records:
                 async for record in records:
                     chunk = cast(ChatCompletionChunk, record)
-                    await queue.put(ColumnEvent(column=number, chunk=chunk))
+                    yield ColumnEvent(column=number, chunk=chunk)
         except Exception as error:  # noqa: BLE001  (the status is sent: this is its only way out)
-            await queue.put(ColumnEvent(column=number, error=translate(error).body.error))
-        await queue.put(None)
+            yield ColumnEvent(column=number, error=translate(error).body.error)
 
 
 class ColumnsController(Controller):

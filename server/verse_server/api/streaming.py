@@ -1,9 +1,9 @@
 """Answers to clients that may go away: in one body, or as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from litestar.enums import MediaType
@@ -20,7 +20,11 @@ _HEADERS = {
     # nginx would hold the text back otherwise.
     "x-accel-buffering": "no",
 }
+_MAX_WAITING = 256
+"""Items of `merged`. Bounded, so that a slow reader is as slow for all sources as for one."""
 _encode = msgspec.json.Encoder().encode
+
+Item = TypeVar("Item", bound=msgspec.Struct)
 
 
 class Reply(Response[Any]):
@@ -121,3 +125,40 @@ def _event(record: msgspec.Struct) -> bytes:
 
 def _body(data: bytes, *, more_body: bool = True) -> HTTPResponseBodyEvent:
     return {"type": "http.response.body", "body": data, "more_body": more_body}
+
+
+async def merged(sources: Iterable[AsyncGenerator[Item, None]]) -> AsyncGenerator[Item, None]:
+    """What several sources give, in the order it comes; closing this closes them all.
+
+    Raises:
+        Exception: the first that one of them raised; the others are closed.
+    """
+    queue: asyncio.Queue[Item | Exception | None] = asyncio.Queue(_MAX_WAITING)
+    tasks = [asyncio.create_task(_forward(source, queue)) for source in sources]
+    try:
+        num_left = len(tasks)
+        while num_left:
+            item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                num_left -= 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _forward(
+    source: AsyncGenerator[Item, None], queue: "asyncio.Queue[Item | Exception | None]"
+) -> None:
+    """Put what a source gives into a queue, then None, or what went wrong."""
+    try:
+        async with aclosing(source) as items:
+            async for item in items:
+                await queue.put(item)
+        await queue.put(None)
+    except Exception as error:  # noqa: BLE001  (raised where the queue is read)
+        await queue.put(error)
