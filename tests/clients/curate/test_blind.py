@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clients.curate.blindness import Hidden, hidden, ranked_file
@@ -125,22 +125,20 @@ def test_the_same_poems_with_attributes_exchanged_look_the_same(
     assert said[0] == said[1]
 
 
-@given(
-    st.lists(hidden(), min_size=4, max_size=14),
-    st.sampled_from(ALL_ORDERS),
-    st.randoms(),
-    st.integers(0, 99),
-)
+@given(st.lists(hidden(), min_size=4, max_size=14), st.randoms(), st.integers(0, 99))
 def test_an_order_that_is_called_blind_does_not_follow_from_what_is_hidden(
-    attributes: list[Hidden], order: OrderName, rng: random.Random, seed: int
+    attributes: list[Hidden], rng: random.Random, seed: int
 ) -> None:
     exchanged = rng.sample(attributes, len(attributes))
     files = [ranked_file(attributes), ranked_file(exchanged)]
-    assume(is_blind_order(order, files[0]))
-    first, second = (
-        make_session(items, state=WindowState(order=order, seed=seed)).visible for items in files
-    )
-    assert [slot.item.id for slot in first] == [slot.item.id for slot in second]
+    blind = [order for order in ALL_ORDERS if is_blind_order(order, files[0])]
+    assert "shuffle" in blind
+    for order in blind:
+        first, second = (
+            make_session(items, state=WindowState(order=order, seed=seed)).visible
+            for items in files
+        )
+        assert [slot.item.id for slot in first] == [slot.item.id for slot in second], order
 
 
 def test_files_that_tell_something_are_shuffled_and_others_are_not() -> None:
