@@ -116,18 +116,31 @@ def test_nothing_is_loaded_where_it_is_not_needed(
     assert loader.loaded == []
 
 
+PRODUCT = """
+import mlx.core as mx
+product = mx.ones((8, 16)) @ mx.ones((16, 8))
+assert mx.all(product == 16)
+"""
+
+
 @needs_the_wheel
-def test_mlx_takes_its_products_from_openblas(tmp_path: Path) -> None:
-    code = (
-        "from verse import openblas\n"
-        "assert openblas.preload() and openblas.preload()\n"
-        "import mlx.core as mx\n"
-        "product = mx.ones((8, 16)) @ mx.ones((16, 8))\n"
-        "assert mx.all(product == 16)\n"
-    )
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from verse import openblas; assert openblas.preload() and openblas.preload()",
+        "import verse_trainer.child; from verse_trainer import evaluation, run",
+        "from verse_trainer.adapters import cli; cli.prepare(); import mlx.core",
+        "import verse_server.engine.engine",
+        "import verse.base_model",
+        "import verse.cpu_weights.layers",
+    ],
+)
+def test_mlx_takes_its_products_from_openblas(imports: str, tmp_path: Path) -> None:
+    """In every process of ours, whichever of its modules imports mlx first."""
     # The loader itself tells which library a name was found in.
     log = {"LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": str(tmp_path / "log")}
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, **log}, check=True)
+    command = [sys.executable, "-c", imports + PRODUCT]
+    subprocess.run(command, env={**os.environ, **log}, check=True)
     lines = "".join(file.read_text("utf-8") for file in tmp_path.iterdir()).splitlines()
     found = [line for line in lines if "libmlx" in line and "`cblas_sgemm'" in line]
     assert found

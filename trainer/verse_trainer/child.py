@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import msgspec
 
-from verse import UserError
+from verse import UserError, openblas
 from verse_trainer.config import TrainConfig
 from verse_trainer.config_load import resolve_config
 from verse_trainer.errors import ConfigError, DataSetError
@@ -44,6 +44,8 @@ from verse_trainer.preflight import check_memory, estimate_by_shape, forecast
 if TYPE_CHECKING:
     from verse.base_model import BaseModel
     from verse_trainer.run import PreparedRun
+
+openblas.preload()  # whichever module imports mlx first
 
 Send = Callable[[TrainMessage], None]
 _MISTAKE = 2
