@@ -40,7 +40,7 @@ class LoraParameters(msgspec.Struct, frozen=True, kw_only=True):
     """Modules by their path inside a block, or in full outside of the blocks; None means all."""
 
 
-class MlxConfig(msgspec.Struct, frozen=True, kw_only=True):
+class MlxConfig(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What mlx-lm writes beside `adapters.safetensors`; keys not needed here are left out."""
 
     lora_parameters: LoraParameters | None = None

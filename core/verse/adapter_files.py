@@ -64,7 +64,7 @@ class ModuleFactors(msgspec.Struct, frozen=True, kw_only=True):
     """Stored as PEFT does, (rank, in) and (out, rank)."""
 
 
-class AdapterPlan(msgspec.Struct, frozen=True, kw_only=True):
+class AdapterPlan(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How to read a file whose every tensor fits the base."""
 
     modules: dict[str, ModuleFactors]

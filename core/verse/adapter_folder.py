@@ -9,6 +9,7 @@
 Nothing here reads a tensor, and no pickle is ever opened.
 """
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +33,7 @@ class AdapterFolderError(Exception):
     """The folder is not an adapter that can be served; the text says why."""
 
 
-class AdapterFolder(msgspec.Struct, frozen=True, kw_only=True):
+class AdapterFolder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An adapter's files, read once; `signature` tells whether they are still the same."""
 
     name: str
@@ -115,11 +116,13 @@ def signature(path: Path) -> tuple[tuple[str, int, int, int], ...]:
         OSError: the folder cannot be listed.
     """
     found: list[tuple[str, int, int, int]] = []
-    for entry in path.iterdir():
-        if entry.name in (CONFIG_FILE, PROMPT_FILE) or entry.suffix in _WEIGHTS_SUFFIXES:
-            with suppress(FileNotFoundError):  # just now moved away, or a link to nothing
-                stat = entry.stat()
-                found.append((entry.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    with os.scandir(path) as entries:
+        for entry in entries:
+            name = entry.name
+            if name in (CONFIG_FILE, PROMPT_FILE) or name.endswith(_WEIGHTS_SUFFIXES):
+                with suppress(FileNotFoundError):  # just now moved away, or a link to nothing
+                    stat = entry.stat()
+                    found.append((name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(found))
 
 

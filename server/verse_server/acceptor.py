@@ -15,6 +15,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import cast
 
+from verse_server.crowd_selector import CrowdSelector
 from verse_server.turns import Pace
 
 _ACCEPTED_AT_ONCE = 64
@@ -39,7 +40,11 @@ class Acceptor:
     """A listening socket. For uvicorn it stands where one of asyncio's servers would."""
 
     def __init__(
-        self, sock: socket.socket, make_protocol: Callable[[], asyncio.Protocol], max_waiting: int
+        self,
+        sock: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        max_waiting: int,
+        crowd: CrowdSelector | None = None,
     ) -> None:
         """Begin to accept on the running event loop.
 
@@ -47,11 +52,13 @@ class Acceptor:
             sock: Listens already.
             make_protocol: Called for each connection, when it is begun.
             max_waiting: Connections that may wait here; more wait with the system.
+            crowd: The event loop's selector, if it knows one: all but probes belong to it.
         """
         sock.setblocking(False)
         self._sock = sock
         self._make_protocol = make_protocol
         self._max_waiting = max_waiting
+        self._crowd = crowd
         self._loop = asyncio.get_running_loop()
         self._pace, self._pace_of_probes = Pace(), Pace()
         self._waiting: dict[socket.socket, None] = {}
@@ -157,6 +164,8 @@ class Acceptor:
         del self._waiting[connection]
         with suppress(KeyError):
             self._silent.unregister(connection)
+        if self._crowd is not None:
+            self._crowd.expect(connection.fileno(), in_crowd=not is_probe)
         task = self._loop.create_task(self._connect(connection, is_probe))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)

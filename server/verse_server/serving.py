@@ -12,6 +12,7 @@ import asyncio
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -27,6 +28,7 @@ from verse_server.acceptor import Acceptor
 from verse_server.app import create_app
 from verse_server.base_release import ReleasableEngine
 from verse_server.config import ServerConfig
+from verse_server.crowd_selector import CrowdSelector
 from verse_server.engine.errors import StartupError
 from verse_server.engine.interface import Engine
 from verse_server.http_protocol import ConnectionLimits, LimitedProtocol
@@ -97,9 +99,11 @@ def run(
     Returns:
         The exit code of the process.
     """
-    serving = _Serving(engine, config, state)
+    crowd = CrowdSelector() if hasattr(select, "epoll") else None
+    serving = _Serving(engine, config, state, crowd)
     _share_interpreter()
-    return asyncio.run(serving.run(sock))
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(crowd)) as runner:
+        return runner.run(serving.run(sock))
 
 
 def _share_interpreter() -> None:
@@ -112,7 +116,9 @@ def _share_interpreter() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
-def make_server(app: Any, config: ServerConfig) -> uvicorn.Server:
+def make_server(
+    app: Any, config: ServerConfig, crowd: CrowdSelector | None = None
+) -> uvicorn.Server:
     """A uvicorn that leaves signals alone, logs no requests of its own, and has limits."""
     max_connections, max_waiting = _allowed_connections(config.max_connections)
     limits = ConnectionLimits(
@@ -123,7 +129,7 @@ def make_server(app: Any, config: ServerConfig) -> uvicorn.Server:
         max_connections=max_connections,
     )
     return _Server(
-        max_waiting,
+        (max_waiting, crowd),
         uvicorn.Config(
             app,
             http=cast(Any, partial(LimitedProtocol, limits=limits, idle={})),
@@ -159,15 +165,15 @@ def _allowed_connections(wanted: int) -> tuple[int, int]:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, max_waiting: int, config: uvicorn.Config) -> None:
+    def __init__(self, waiting: tuple[int, CrowdSelector | None], config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._max_waiting = max_waiting
+        self._waiting = waiting
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does, but that an `Acceptor` stands before each socket."""
         await super().startup(sockets=[])
         self.servers = cast(
-            Any, [Acceptor(sock, self._protocol, self._max_waiting) for sock in sockets or ()]
+            Any, [Acceptor(sock, self._protocol, *self._waiting) for sock in sockets or ()]
         )
 
     def _protocol(self) -> asyncio.Protocol:
@@ -199,13 +205,17 @@ def make_runner(engine: Engine, config: ServerConfig, state: ServerState) -> Job
 
 class _Serving:
     def __init__(
-        self, engine: ServedEngine, config: ServerConfig, state: ServerState | None
+        self,
+        engine: ServedEngine,
+        config: ServerConfig,
+        state: ServerState | None,
+        crowd: CrowdSelector | None,
     ) -> None:
         self._engine = engine
         self._drain_seconds = config.drain_seconds
         self._runner = None if state is None else make_runner(engine, config, state)
         self._app = create_app(engine, config, state, self._runner)
-        self._server = make_server(self._app, config)
+        self._server = make_server(self._app, config, crowd)
         self._draining: asyncio.Task[None] | None = None
         self._exit_code = 0
 

@@ -147,6 +147,7 @@ _ERRORS = {
     504: "The answer was not finished in time.",
     507: "The server's disk is full; nothing was kept.",
 }
+_ENVELOPE = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
 _REQUEST_ID = {"x-request-id": {"description": "Names the request in the log.", "required": True}}
 _HEADERS = {
     "401": {"WWW-Authenticate": {"description": "`Bearer`.", "required": True}},
@@ -198,6 +199,9 @@ def _operation(method: str, operation: dict[str, Any]) -> dict[str, Any]:
         status: {**response, "headers": _headers(status)}
         for status, response in operation["responses"].items()
     }
+    if "400" in responses:
+        # Litestar adds one of its own wherever there is a parameter.
+        responses["400"] |= {"description": _ERRORS[400], "content": _ENVELOPE}
     if method == "head":
         for response in responses.values():
             response.pop("content", None)

@@ -6,6 +6,7 @@ real folders right below are opened, and nothing that a link leads out to.
 
 import logging
 import os
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from verse.prompt import PromptFormat
 from verse_server.engine.types import CheckpointInfo, LoadReport, ModelInfo
 
 
-class AdapterVersion(msgspec.Struct, frozen=True, kw_only=True):
+class AdapterVersion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One file of adapter weights that fits the base."""
 
     name: str
@@ -129,7 +130,7 @@ _WRITING_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
-class KnownFolder(msgspec.Struct):
+class KnownFolder(msgspec.Struct, gc=False):
     """What was seen of one folder: the adapter or the reason it cannot be served."""
 
     signature: object
@@ -201,7 +202,7 @@ class AdapterListing:
         path = self._root / name
         known = self.known.get(name)
         try:
-            if not self._is_inside(path) or not path.is_dir():
+            if not stat.S_ISDIR(path.lstat().st_mode):  # a link, perhaps
                 raise FileNotFoundError
             seen = signature(path)
             if known is not None and known.signature == seen:
@@ -218,10 +219,6 @@ class AdapterListing:
             fresh.previous = {**known.previous, **known.versions}
         self.known[name] = fresh
         return fresh
-
-    def _is_inside(self, path: Path) -> bool:
-        """Whether the folder is no link."""
-        return _real(path) == _real(self._root) / path.name
 
     def _read(self, path: Path, seen: object) -> KnownFolder:
         if any(file.is_symlink() and not self._stays_in(file) for file in path.iterdir()):

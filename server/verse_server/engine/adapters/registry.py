@@ -12,7 +12,7 @@ import asyncio
 import difflib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +47,9 @@ _HIDDEN = "It was unloaded; POST /v1/load_lora_adapter brings it back."
 
 _MAX_LOOKUPS = 4
 """Questions that look at the disk at once."""
+_WORK_SECONDS = 0.002
+_PAUSE_SECONDS = 0.002
+"""Of a listing, in turn."""
 
 T = TypeVar("T")
 
@@ -81,6 +84,8 @@ class AdapterRegistry:
         self._hidden: set[str] = set()
         # Held while one folder is looked at.
         self._lock = threading.RLock()
+        # Held while all are, one after another.
+        self._listings = threading.Lock()
         # For what the engine thread asks: it never waits for a disk.
         self._memory_lock = threading.Lock()
 
@@ -144,14 +149,19 @@ class AdapterRegistry:
 
     def folders(self) -> list[AdapterInfo]:
         """Every adapter folder, also those that are hidden or cannot be served, by name."""
-        return [self.folder(name) for name in _Pauses().between(self._scan())]
+        return [self._info(name, known) for name, known in self._all()]
 
     def folder(self, name: str) -> AdapterInfo:
         """One adapter folder, also if it is hidden or cannot be served."""
+        with self._lock:
+            known = self._listing.find(name)
+        return self._info(name, known)
+
+    def _info(self, name: str, known: KnownFolder | None) -> AdapterInfo:
         if name in self._hidden:
             return AdapterInfo(id=name, state="unloaded")
         try:
-            info = self.model(AdapterPart(name, self._first_step(name)))
+            info = self._model(self._found(AdapterPart(name, _first_step(known)), known))
         except (AdapterIncompatibleError, ModelNotFoundError) as error:
             unmatched = error.unmatched if isinstance(error, AdapterIncompatibleError) else ()
             return AdapterInfo(id=name, state="refused", error=str(error), unmatched=unmatched)
@@ -176,19 +186,20 @@ class AdapterRegistry:
         """Every adapter that can be served, by name."""
         return [
             info
-            for name in _Pauses().between(self._scan())
+            for name, known in self._all()
             if name not in self._hidden
-            for info in self._served(name)
+            for info in self._served(name, known)
         ]
 
     def warnings(self) -> list[str]:
         """One line for each folder that cannot be served, or is served with a doubt."""
-        names = self._scan()
+        folders = list(self._all())
         with self._lock:
             lines = self._listing.overlooked()
-        for name in names:
+        for name, known in folders:
             try:
-                version = self.version(AdapterPart(name, self._first_step(name)))
+                found = self._found(AdapterPart(name, _first_step(known)), known)
+                version = self._version(found)
                 if doubt := base_doubt(version, self._base_id):
                     lines.append(f"The adapter {name!r} was {doubt}.")
             except (AdapterIncompatibleError, ModelNotFoundError) as error:
@@ -197,44 +208,47 @@ class AdapterRegistry:
 
     def model(self, part: AdapterPart) -> ModelInfo:
         """One adapter or checkpoint; raises as `version` does."""
-        found = self._find(part)
+        return self._model(self._find(part))
+
+    def _model(self, found: _Found) -> ModelInfo:
         version = self._version(found)
         return model_info(
             version,
             self._base_id,
-            found.known.folder if part.checkpoint is None else None,
+            found.known.folder if found.part.checkpoint is None else None,
             self._delta_norms.get(version.digest),
         )
 
-    def _scan(self) -> list[str]:
-        """Look at all folders; the names of those that are adapters or want to be."""
-        with self._lock:
-            names = self._listing.list_names()
-        for name in _Pauses().between(names):
-            with self._lock:
-                self._listing.look(name)
-        with self._lock:
-            return sorted(self._listing.known)
+    def _all(self) -> Iterator[tuple[str, KnownFolder]]:
+        """The folders that are adapters or want to be, each looked at once, by name.
 
-    def _served(self, name: str) -> list[ModelInfo]:
+        Thousands take seconds, and the engine's thread needs Python, too. So there is a rest after
+        each bit of work, and whoever asks for the same meanwhile waits instead of working beside.
+        """
+        with self._listings:
+            with self._lock:
+                names = sorted(self._listing.list_names())
+            since = time.monotonic()
+            for name in names:
+                with self._lock:
+                    known = self._listing.look(name)
+                if known is not None:
+                    yield name, known
+                if time.monotonic() - since > _WORK_SECONDS:
+                    time.sleep(_PAUSE_SECONDS)
+                    since = time.monotonic()
+
+    def _served(self, name: str, known: KnownFolder) -> list[ModelInfo]:
         """The adapter; while it has no published weights, each of its checkpoints."""
-        known = self._listing.known.get(name)  # it may have gone since it was listed
-        if known is None or known.folder is None:
+        if known.folder is None:
             return []
         folder = known.folder
         steps = [None] if folder.published else list(folder.checkpoints)
         infos: list[ModelInfo] = []
         for step in steps:
             with suppress(AdapterIncompatibleError, ModelNotFoundError):
-                infos.append(self.model(AdapterPart(name, step)))
+                infos.append(self._model(self._found(AdapterPart(name, step), known)))
         return infos
-
-    def _first_step(self, name: str) -> int | None:
-        """None for the published weights; a folder that has none yet is judged by its newest."""
-        known = self._listing.known.get(name)
-        if known is None or known.folder is None or known.folder.published:
-            return None
-        return known.folder.last_step
 
     def _step(self, folder: AdapterFolder, part: AdapterPart) -> int | None:
         """The step of a checkpoint; None for the published weights."""
@@ -260,12 +274,15 @@ class AdapterRegistry:
         with self._lock:
             if part.name in self._hidden:
                 raise ModelNotFoundError(part.spelling, reason=_HIDDEN)
-            known = self._listing.find(part.name)
-            if known is None:
-                raise ModelNotFoundError(part.spelling, self._nearest(part.name))
-            if known.folder is None:
-                raise AdapterIncompatibleError(part.name, known.reason)
-            step = self._step(known.folder, part)
+            return self._found(part, self._listing.find(part.name))
+
+    def _found(self, part: AdapterPart, known: KnownFolder | None) -> _Found:
+        """What a part means of a folder that has been looked at."""
+        if known is None:
+            raise ModelNotFoundError(part.spelling, self._nearest(part.name))
+        if known.folder is None:
+            raise AdapterIncompatibleError(part.name, known.reason)
+        step = self._step(known.folder, part)
         is_read = step in known.versions
         return _Found(part, known, step, None if is_read else self._reader.read(known, step))
 
@@ -300,23 +317,11 @@ class AdapterRegistry:
         return [names[n] for n in difflib.get_close_matches(name.lower(), names, cutoff=0.5)]
 
 
-_WORK_SECONDS = 0.002
-_PAUSE_SECONDS = 0.002
-
-
-class _Pauses:
-    """Thousands of folders are looked at in pieces: the engine's thread needs Python, too."""
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-
-    def between(self, names: Iterable[str]) -> Iterator[str]:
-        """The names, with a rest after so much work with those before."""
-        for name in names:
-            yield name
-            if time.monotonic() - self._since > _WORK_SECONDS:
-                time.sleep(_PAUSE_SECONDS)
-                self._since = time.monotonic()
+def _first_step(known: KnownFolder | None) -> int | None:
+    """None for the published weights; a folder that has none yet is judged by its newest."""
+    if known is None or known.folder is None or known.folder.published:
+        return None
+    return known.folder.last_step
 
 
 async def _done(reading: "Future[AdapterVersion]") -> None:
