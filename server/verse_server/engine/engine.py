@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
+from verse.base_digest import base_digest
 from verse.base_model import BaseModel, BaseModelError
 from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
 from verse.prompt import (
@@ -87,6 +88,7 @@ class MlxEngine:
             sampling=_sampling_defaults(base.generation_config),
             max_tokens=config.max_tokens,
             knows_tools=template_knows_tools(base.hf_tokenizer),
+            digest=base_digest(base.path),
         )
 
     @classmethod
@@ -327,6 +329,7 @@ class MlxEngine:
             id=self._info.id,
             created=self._info.created,
             root=self._info.id,
+            digest=self._info.digest,
             prompt_format=recorded.format,
             system=recorded.system,
         )

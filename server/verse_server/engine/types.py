@@ -153,6 +153,8 @@ class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How a CPU keeps the weights, and why; empty elsewhere."""
     knows_tools: bool = False
     """Whether its chat template shows tools, and calls of them in Qwen's form."""
+    digest: str | None = None
+    """Of what its folder holds; see `verse.base_digest`."""
 
 
 class TokenizerInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,7 +64,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """The base at the root of the line."""
     checkpoints: tuple[Checkpoint, ...]
     digest: str | None
-    """Version of the weights, their config and their prompt format; null for a blend."""
+    """Version of the weights, their config and their prompt format; null for a blend.
+    Of a base: over configuration, tokenizer and both ends of each tensor."""
     prompt_format: str | None
     system: str | None
     """The system message used when a request brings none."""

@@ -19,6 +19,7 @@ from tests.server.engine.engine_requests import (
     until,
     write,
 )
+from verse.base_digest import base_digest
 from verse.prompt import Message
 from verse_server.config import EngineConfig
 from verse_server.engine.batch import Batch
@@ -110,6 +111,13 @@ async def test_the_base_is_as_old_as_its_weights(
     os.utime(tiny_base / "model.safetensors", (0, 1_500_000_000))
     engine = start_engine()
     assert engine.base.created == engine.models()[0].created == 1_500_000_000
+
+
+async def test_the_base_tells_which_weights_it_has(
+    start_engine: StartEngine, tiny_base: Path
+) -> None:
+    engine = start_engine()
+    assert engine.base.digest == engine.model("base").digest == base_digest(tiny_base)
 
 
 async def test_max_tokens_ends_a_row_with_length(start_engine: StartEngine) -> None:
