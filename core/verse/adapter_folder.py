@@ -13,6 +13,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -52,6 +53,28 @@ class AdapterFolder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def last_step(self) -> int | None:
         """Step of the newest numbered checkpoint."""
         return max(self.checkpoints, default=None)
+
+    def step_of(self, checkpoint: "int | Literal['best', 'last'] | None") -> int | None:
+        """The step that stands behind `@` in a spelling; None for the published weights.
+
+        Raises:
+            LookupError: there is no such checkpoint.
+        """
+        match checkpoint:
+            case None:
+                return None
+            case "last":
+                return self.last_step
+            case "best":
+                step = self.config.best_step if isinstance(self.config, MlxConfig) else None
+                if step is None:
+                    raise LookupError
+                # The published weights are the best ones; the file may have been cleaned away.
+                return step if step in self.checkpoints else None
+            case _ if checkpoint in self.checkpoints:
+                return checkpoint
+            case _:
+                raise LookupError
 
     def weights(self, step: int | None) -> Path | None:
         """The file of a checkpoint, or of the published weights for None."""

@@ -59,6 +59,8 @@ class BaseModel:
     dtype: mx.Dtype
     """Of the activations."""
     bytes: int
+    """As they lie in memory."""
+    num_parameters: int
     weights: str = ""
     """How a CPU keeps them, in words; empty elsewhere."""
     is_packed: bool = False
@@ -160,7 +162,7 @@ def load_base_model(
             ),
         )
         _refuse_without_tokens(tokenizer, path)
-        choice = None
+        choice, num_parameters = None, _num_parameters(model)  # before the host takes them
         if not as_stored:
             if runs_on_cpu():
                 choice = choose(model, path, cpu_weights, _memory_bytes())
@@ -183,6 +185,7 @@ def load_base_model(
         generation_config=_read_generation_config(path),
         dtype=_activation_dtype(model),
         bytes=packed_bytes + sum(array.nbytes for _, array in _arrays(model)),
+        num_parameters=num_parameters,
         weights="" if choice is None else choice.words,
         is_packed=packed_bytes > 0,
     )
@@ -287,10 +290,15 @@ def _short(error: Exception) -> str:
 
 
 def _fits_as_float32(model: nn.Module) -> bool:
+    return _num_parameters(model) * _FLOAT32_BYTES <= MEMORY_SHARE * _memory_bytes()
+
+
+def _num_parameters(model: nn.Module) -> int:
+    """Numbers in the model, packed ones counted as what they stand for."""
     floats = (a.size for _, a in _arrays(model) if mx.issubdtype(a.dtype, mx.floating))
     modules = cast(list[Any], model.modules())
     packed = (m.weight.size * 32 // m.bits for m in modules if "scales" in m and hasattr(m, "bits"))
-    return (sum(floats) + sum(packed)) * _FLOAT32_BYTES <= MEMORY_SHARE * _memory_bytes()
+    return sum(floats) + sum(packed)
 
 
 def _memory_bytes() -> int:

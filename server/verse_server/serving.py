@@ -191,12 +191,11 @@ class _Server(uvicorn.Server):
 def make_runner(engine: Engine, config: ServerConfig, state: ServerState) -> JobRunner:
     """What trains for the clients of a server."""
     info = engine.base
-    bytes_per_weight = 4 if info.dtype == "float32" else 2
     base = JobBase(
         model=config.engine.model,
         id=info.id,
         bytes=info.bytes,
-        num_parameters=info.bytes // bytes_per_weight,
+        num_parameters=info.num_parameters,
         adapters=config.engine.adapters,
     )
     release = engine.released if isinstance(engine, ReleasableEngine) else None

@@ -96,6 +96,7 @@ def test_verse_tiny_says_what_it_is(tiny: tuple[BaseModel, list[float]]) -> None
     assert base.context_length == 512
     assert base.end_tokens == {0, 2}
     assert base.bytes == sum(array.nbytes for array in arrays(base.model).values())
+    assert base.num_parameters == sum(array.size for array in arrays(base.model).values())
     assert base.generation_config["temperature"] == 0.8
     assert base.hf_tokenizer.encode("河", add_special_tokens=False)
 
@@ -135,6 +136,7 @@ def test_what_does_not_fit_as_float32_keeps_its_type(
     base = load_base_model(str(half))
     assert base.dtype == mx.float16
     assert base.bytes == sum(array.nbytes for array in arrays(base.model).values())
+    assert base.num_parameters == sum(array.size for array in arrays(base.model).values())
 
 
 @on_cpu

@@ -1,5 +1,7 @@
 """Jobs on the real server with the real trainer and the real SDK."""
 
+import json
+import shutil
 import subprocess
 import sys
 import time
@@ -78,6 +80,46 @@ def test_the_sdk_manages_files_and_jobs(serve: Serve, tmp_path: Path) -> None:
         client.files.retrieve(bad.id)
     with pytest.raises(openai.BadRequestError):
         client.fine_tuning.jobs.create(training_file=bad.id, model="verse-tiny")
+
+
+@pytest.mark.network  # half a minute
+def test_preferences_are_learned_on_top_of_a_checkpoint(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / "adapters"
+    shutil.copytree(ROOT / "adapters" / "xuzhimo", folder / "xuzhimo")
+    client = serve("--jobs", adapters=folder).client
+    pairs = client.files.create(file=("pairs.jsonl", pairs_of_poems()), purpose="fine-tune")
+    extra: Any = {"verse": {"iters": 6, "steps_per_report": 1}}
+    job = client.fine_tuning.jobs.create(
+        training_file=pairs.id,
+        model="xuzhimo@best",
+        suffix="better",
+        method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}},
+        extra_body=extra,
+    )
+    assert job.model == "xuzhimo@64"
+    until(client, job.id)
+    job = client.fine_tuning.jobs.retrieve(job.id)
+    assert (job.status, job.error, job.fine_tuned_model) == ("succeeded", None, "better")
+    [result] = job.result_files
+    assert client.files.retrieve(result).purpose == "fine-tune-results"
+    head, *rows = client.files.content(result).text.splitlines()
+    assert head == "step,train_loss,valid_loss"
+    assert [int(row.split(",")[0]) for row in rows] == list(range(1, 7))
+    began, ended = (client.models.retrieve(name) for name in ("xuzhimo@64", "better"))
+    assert began.model_extra != ended.model_extra
+
+
+def pairs_of_poems() -> bytes:
+    poems = (ROOT / "data" / "poems.jsonl").read_text("utf-8").splitlines()[:8]
+    rows: list[dict[str, Any]] = []
+    for poem in map(json.loads, poems):
+        asked = {"messages": [{"role": "user", "content": poem["theme"]}]}
+        answers = {"preferred_output": poem["text"], "non_preferred_output": poem["text"][::-1]}
+        rows.append(
+            {"input": asked}
+            | {name: [{"role": "assistant", "content": text}] for name, text in answers.items()}
+        )
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def until(client: openai.OpenAI, id_: str) -> None:

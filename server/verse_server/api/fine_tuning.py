@@ -1,5 +1,6 @@
 """`/v1/fine_tuning/jobs`: trainings as OpenAI has them."""
 
+import asyncio
 import secrets
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from verse_server.api.decoding import StrictBody, decode_json
 from verse_server.api.errors import RequestError
 from verse_server.api.openapi import READ, RunnerDependency, StateDependency, error_responses
 from verse_server.api.paging import AfterQuery, LimitQuery, read_page
+from verse_server.jobs.adapter_start import AdapterStart, AdapterStartError, find_start
 from verse_server.jobs.runner import JobRunner
 from verse_server.jobs.training_keys import AskedFor, adapter_names, training_keys
 from verse_server.protocol.fine_tuning import (
@@ -65,15 +67,11 @@ class FineTuningController(Controller):
         store: StateDependency,
         runner: RunnerDependency,
     ) -> FineTuningJob:
-        """Train an adapter of the base on an uploaded file."""
+        """Train an adapter of the base, or one that is there further, on an uploaded file."""
         asked, settings = _asked(data), _settings(data)
-        if data.model not in (runner.base.id, BASE):
-            raise RequestError(
-                f"Only the base model {runner.base.id!r} can be trained here, not "
-                f"{data.model[:100]!r}.",
-                param="model",
-                code="model_not_available",
-            )
+        start = await _start(runner, data.model)
+        if start is not None:
+            settings = _beside(start, settings, data)
         if data.suffix is not None and (problem := name_problem(data.suffix)):
             raise RequestError(f"'suffix' becomes the adapter's name: {problem}", param="suffix")
         training = await _file(store.files, data.training_file, "training_file")
@@ -81,7 +79,8 @@ class FineTuningController(Controller):
         if data.validation_file is not None:
             validation = await _file(store.files, data.validation_file, "validation_file")
         plan = JobPlan(
-            model=runner.base.id,
+            model=runner.base.id if start is None else start.model,
+            goes_on=start is not None,
             training_file=training.id,
             training_name=training.filename,
             validation_file=validation and validation.id,
@@ -94,7 +93,7 @@ class FineTuningController(Controller):
                 msgspec.structs.replace(asked, settings=settings), runner.base.num_parameters
             ),
         )
-        return await _created(runner, plan, data.suffix, training, validation)
+        return await _created(runner, plan, data.suffix, training, validation, start=start)
 
     @route(http_method=READ, responses=error_responses(400, 401, 403, 404))
     async def list(
@@ -204,22 +203,60 @@ def wire_job(job: Job) -> FineTuningJob:
         method={"type": plan.method, plan.method: {"hyperparameters": plan.hyperparameters}},
         seed=plan.seed,
         trained_tokens=job.trained_tokens,
+        result_files=[] if job.result_file is None else [job.result_file],
         metadata=plan.metadata,
     )
 
 
 async def _created(
-    runner: JobRunner, plan: JobPlan, suffix: str | None, *files: StoredFile | None
+    runner: JobRunner,
+    plan: JobPlan,
+    suffix: str | None,
+    *files: StoredFile | None,
+    start: AdapterStart | None,
 ) -> FineTuningJob:
+    name = runner.base.id if start is None else start.adapter
     try:
         job = await runner.create(
-            plan, lambda id_: adapter_names(runner.base.id, suffix, id_), *files
+            plan, lambda id_: adapter_names(name, suffix, id_), *files, start=start
         )
     except FileNotFoundError as error:
         raise RequestError(
             "A file of this job was deleted just now; upload it again.", code="file_not_found"
         ) from error
     return wire_job(job)
+
+
+async def _start(runner: JobRunner, model: str) -> AdapterStart | None:
+    """The adapter that a job goes on from; None for one of the base itself."""
+    if model in (runner.base.id, BASE):
+        return None
+    try:
+        start = await asyncio.to_thread(find_start, runner.base.adapters, model)
+    except AdapterStartError as error:
+        raise RequestError(str(error), param="model", code="model_not_available") from error
+    if start is None:
+        raise RequestError(
+            f"Only the base model {runner.base.id!r} and its adapters can be trained here, not "
+            f"{model[:100]!r}.",
+            param="model",
+            code="model_not_available",
+        )
+    return start
+
+
+def _beside(
+    start: AdapterStart, settings: dict[str, Any], data: FineTuningJobRequest
+) -> dict[str, Any]:
+    """Settings with those that an adapter brings, which nobody can choose any more."""
+    for name in start.keys.keys() & settings.keys():
+        is_of_verse = data.verse is not None and name in _given(data.verse)
+        raise RequestError(
+            f"{name!r} is that of the adapter {start.adapter!r}, which this job goes on from; "
+            "leave it out.",
+            param=f"verse.{name}" if is_of_verse else "metadata",
+        )
+    return {**settings, **start.keys}
 
 
 async def _file(files: FileStore, id_: str, param: str) -> StoredFile:

@@ -83,6 +83,7 @@ class MlxEngine:
             vocab_size=base.vocab_size,
             dtype=str(base.dtype).removeprefix("mlx.core."),
             bytes=base.bytes,
+            num_parameters=base.num_parameters,
             weights=base.weights,
             created=int(max(file.stat().st_mtime for file in base.path.glob("model*.safetensors"))),
             sampling=_sampling_defaults(base.generation_config),

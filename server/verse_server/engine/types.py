@@ -144,7 +144,9 @@ class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     dtype: str
     bytes: int
+    """As it lies in memory, packed or not."""
     created: int
+    num_parameters: int = 0
     sampling: SamplingParams
     """Defaults of this base, from its generation_config.json."""
     max_tokens: int = 2048

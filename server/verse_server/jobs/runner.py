@@ -19,7 +19,9 @@ from typing import Any
 
 import msgspec
 
+from verse.adapter_folder import MLX_WEIGHTS_FILE
 from verse.terminal import counted
+from verse_server.jobs.adapter_start import AdapterStart
 from verse_server.jobs.preflight import free_memory_bytes, memory_problem
 from verse_server.jobs.trainer_process import (
     STOP_SECONDS,
@@ -32,12 +34,22 @@ from verse_server.jobs.training_keys import training_request
 from verse_server.state.errors import RecordInUseError, StateError
 from verse_server.state.files import StoredFile
 from verse_server.state.folder import ServerState
-from verse_server.state.jobs import UNFINISHED, Job, JobError, JobPlan, JobStatus, new_id
+from verse_server.state.jobs import (
+    UNFINISHED,
+    Job,
+    JobError,
+    JobPlan,
+    JobStatus,
+    StepLosses,
+    new_id,
+)
 
 _RETRY_SECONDS = 5.0
+_START = "start"
 _TRAIN, _VALID = "train.jsonl", "valid.jsonl"
 _UNCHECKED = "The files could not be validated; the log of the job in the state folder says why."
 _STATE_OF_A_RUN = "run.json"
+_RESULTS = "fine-tune-results"
 _log = logging.getLogger(__name__)
 
 Work = Callable[[Job], Awaitable[None]]
@@ -118,7 +130,11 @@ class JobRunner:
             self._running[1].stop()
 
     async def create(
-        self, plan: JobPlan, names: Callable[[str], list[str]], *files: StoredFile | None
+        self,
+        plan: JobPlan,
+        names: Callable[[str], list[str]],
+        *files: StoredFile | None,
+        start: AdapterStart | None = None,
     ) -> Job:
         """Keep a new job with a copy of its rows, so that its files may be deleted.
 
@@ -126,9 +142,10 @@ class JobRunner:
             plan: What it shall do.
             names: Of its adapter, given the job's id; the first one that is free is taken.
             files: The training file, and one to validate with or None.
+            start: The adapter that a plan which goes on from one names.
         """
         id_ = new_id("ftjob")
-        await asyncio.to_thread(self._copy, id_, files)
+        await asyncio.to_thread(self._copy, id_, files, start)
         free = [name for name in names(id_) if not (self.base.adapters / name).exists()]
         job = await self.jobs.create(id_, plan, free)
         self._changed.set()
@@ -161,7 +178,9 @@ class JobRunner:
         if self._running is not None and self._running[0] == id_:
             self._running[1].stop()
 
-    def _copy(self, id_: str, files: tuple[StoredFile | None, ...]) -> None:
+    def _copy(
+        self, id_: str, files: tuple[StoredFile | None, ...], start: AdapterStart | None
+    ) -> None:
         data = self._folder / id_ / "data"
         data.mkdir(parents=True)
         for file, name in zip(files, (_TRAIN, _VALID), strict=False):
@@ -171,6 +190,8 @@ class JobRunner:
                     (data / name).hardlink_to(source)
                 except OSError:  # a file system that has no links
                     shutil.copyfile(source, data / name)
+        if start is not None:
+            start.copy(self._folder / id_ / _START)
 
     async def _train_all(self) -> None:
         await wait_for_orphan(self._lock)
@@ -276,7 +297,25 @@ class JobRunner:
             best = f"; step {last.best_step} is the best" if last.best_step else ""
             done = f"The job succeeded after {counted(last.step, 'step')}{best}"
             text = f"{done}: ask for {job.adapter!r}."
-            await self._move(job, "running", "succeeded", text)
+            result = await self._write_losses(job)
+            if not await self._move(job, "running", "succeeded", text, result_file=result):
+                await self.files.delete(result)
+
+    async def _write_losses(self, job: Job) -> str:
+        """The losses as a table, for `result_files`; the id of the file."""
+        name = f"{job.id}_step_metrics.csv"
+        await self.files.forget_named(name, _RESULTS)  # of a server that was killed just here
+        rows = [",".join(StepLosses.__struct_fields__)]
+        for losses in await self.jobs.losses(job.id):
+            values = msgspec.structs.astuple(losses)
+            rows.append(",".join("" if value is None else str(value) for value in values))
+        file = await self.files.write_lines(
+            (f"{row}\n".encode() for row in rows),
+            filename=name,
+            purpose=_RESULTS,
+            expires_seconds=None,
+        )
+        return file.id
 
     async def _recover(self, job: Job) -> None:
         """Catch up with what a trainer wrote while nobody listened, because its server was dead."""
@@ -322,6 +361,7 @@ class JobRunner:
             model=self.base.model,
             data=str(folder / "data"),
             adapter_path=str(adapter.absolute()),
+            start=str(folder / _START / MLX_WEIGHTS_FILE) if job.plan.goes_on else None,
             resume=not check and (adapter / _STATE_OF_A_RUN).exists(),
             check=check,
         )
@@ -345,6 +385,7 @@ class JobRunner:
             str(data / _TRAIN): job.plan.training_name,
             str(data / _VALID): job.plan.validation_name or _VALID,
             str(data): "The data",
+            str(self._folder / job.id / _START / MLX_WEIGHTS_FILE): job.plan.model,
             str(self.base.adapters.absolute() / job.adapter): job.adapter,
         }
         for path, name in names.items():
@@ -362,10 +403,14 @@ class JobRunner:
         status: JobStatus,
         message: str,
         error: JobError | None = None,
+        *,
+        result_file: str | None = None,
     ) -> bool:
         """As the runner sees it; False if a client was faster."""
         try:
-            await self.jobs.move(job.id, (before,), status, message, error=error)
+            await self.jobs.move(
+                job.id, (before,), status, message, error=error, result_file=result_file
+            )
         except RecordInUseError:
             return False
         return True

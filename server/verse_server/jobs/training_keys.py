@@ -53,7 +53,14 @@ def training_keys(asked: AskedFor, num_base_parameters: int) -> dict[str, Any]:
 
 
 def training_request(
-    plan: JobPlan, *, model: str, data: str, adapter_path: str, resume: bool, check: bool
+    plan: JobPlan,
+    *,
+    model: str,
+    data: str,
+    adapter_path: str,
+    start: str | None,
+    resume: bool,
+    check: bool,
 ) -> dict[str, Any]:
     """The trainer's `TrainRequest`.
 
@@ -62,10 +69,13 @@ def training_request(
         model: The base's folder or id.
         data: The folder with the rows.
         adapter_path: The folder to write.
+        start: The file with the weights to begin with; None begins anew.
         resume: Go on with what is in it.
         check: Only read the rows.
     """
     places = {"model": model, "data": data, "adapter_path": adapter_path, "resume": resume}
+    if start is not None:
+        places["resume_adapter_file"] = start
     return {"keys": {**plan.keys, **places}, "check": check}
 
 

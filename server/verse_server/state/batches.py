@@ -24,6 +24,7 @@ from verse_server.state.pages import RecordPage, known_text, select_page
 BatchStatus = Literal[
     "validating", "failed", "in_progress", "finalizing", "completed", "cancelling", "cancelled"
 ]
+_OUTPUT = "batch_output"
 UNFINISHED: tuple[BatchStatus, ...] = ("validating", "in_progress", "finalizing", "cancelling")
 
 _TABLES = """
@@ -260,12 +261,12 @@ class BatchStore:
         """
         if not (batch.failed if is_failed else batch.completed):
             return None
-        await self._files.forget_named(filename)
+        await self._files.forget_named(filename, _OUTPUT)
         expires = batch.asked.output_expires_seconds
         return await self._files.write_lines(
             self._results(batch.number, is_failed=is_failed),
             filename=filename,
-            purpose="batch_output",
+            purpose=_OUTPUT,
             expires_seconds=expires,
         )
 

@@ -180,12 +180,12 @@ class FileStore:
 
         return await asyncio.to_thread(write)
 
-    async def forget_named(self, filename: str) -> None:
-        """Forget files that the server itself has made under a name."""
+    async def forget_named(self, filename: str, purpose: str) -> None:
+        """Forget files that the server itself has made under a name, for a purpose of its own."""
 
         def forget(connection: sqlite3.Connection) -> list[str]:
-            query = "SELECT id FROM files WHERE filename = ? AND purpose = 'batch_output'"
-            ids = [row["id"] for row in connection.execute(query, (filename,))]
+            query = "SELECT id FROM files WHERE filename = ? AND purpose = ?"
+            ids = [row["id"] for row in connection.execute(query, (filename, purpose))]
             connection.executemany("DELETE FROM files WHERE id = ?", [(id_,) for id_ in ids])
             return ids
 

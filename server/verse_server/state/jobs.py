@@ -57,6 +57,7 @@ CREATE TABLE job_checkpoints (
     UNIQUE (job, step)
 )
 """
+_RESULTS = "CREATE TABLE job_results (job TEXT PRIMARY KEY, file TEXT NOT NULL)"
 
 
 class JobError(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +72,8 @@ class JobPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a job was asked; it never changes."""
 
     model: str
+    """The base, or the adapter that it goes on from."""
+    goes_on: bool = False
     training_file: str
     training_name: str
     """What its client called the file, for errors."""
@@ -100,6 +103,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     error: JobError | None
     trained_tokens: int | None
     estimated_finish: int | None
+    result_file: str | None
+    """Id of its losses as a table, once it has succeeded."""
+
+
+class StepLosses(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured after a step."""
+
+    step: int
+    train_loss: float | None = None
+    valid_loss: float | None = None
 
 
 class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +141,7 @@ class JobStore:
         self._database = database
         self._clock = clock
         database.define("jobs", 1, _TABLES)
+        database.define("job_results", 1, _RESULTS)
 
     def now(self) -> int:
         """Unix seconds."""
@@ -171,7 +185,7 @@ class JobStore:
             for status in statuses:
                 query = "SELECT * FROM jobs WHERE status = ? ORDER BY number LIMIT 1"
                 if row := connection.execute(query, (status,)).fetchone():
-                    return _job(row)
+                    return _job(connection, row)
             return None
 
         return await self._database.run(find)
@@ -192,10 +206,12 @@ class JobStore:
                 f"WHERE entry.key = :key{index} AND entry.value = :value{index})"
             )
             values |= {f"key{index}": key, f"value{index}": value}
-        found = await self._database.run(
-            lambda c: select_page(c, "jobs", where, values, after=after, limit=limit)
-        )
-        return RecordPage(tuple(map(_job, found.items)), found.has_more)
+
+        def find(connection: sqlite3.Connection) -> RecordPage[Job]:
+            page = select_page(connection, "jobs", where, values, after=after, limit=limit)
+            return RecordPage(tuple(_job(connection, row) for row in page.items), page.has_more)
+
+        return await self._database.run(find)
 
     async def move(
         self,
@@ -205,6 +221,7 @@ class JobStore:
         message: str,
         *,
         error: JobError | None = None,
+        result_file: str | None = None,
     ) -> Job:
         """Change a job's status, and say so in an event.
 
@@ -214,6 +231,7 @@ class JobStore:
             status: The one it gets.
             message: What happened.
             error: Of a job that failed.
+            result_file: Id of the one that a job leaves which succeeded.
 
         Raises:
             RecordNotFoundError: there is no such job.
@@ -233,6 +251,9 @@ class JobStore:
                 "WHERE id = ?",
                 (status, None if error is None else _encoded(error), finished, id_),
             )
+            if result_file is not None:
+                query = "INSERT OR REPLACE INTO job_results VALUES (?, ?)"
+                connection.execute(query, (id_, result_file))
             self._note(connection, id_, message, level="info" if error is None else "error")
             return _get(connection, id_)
 
@@ -312,6 +333,22 @@ class JobStore:
         )
         return RecordPage(tuple(checkpoints), found.has_more)
 
+    async def losses(self, id_: str) -> Sequence[StepLosses]:
+        """All that the events of a job tell, by step."""
+
+        def find(connection: sqlite3.Connection) -> Sequence[StepLosses]:
+            query = (
+                "SELECT data FROM job_events WHERE job = ? "
+                "AND (key LIKE 'train:%' OR key LIKE 'valid:%')"
+            )
+            of_step: dict[int, dict[str, Any]] = {}
+            for row in connection.execute(query, (id_,)):
+                data = msgspec.json.decode(row["data"], type=dict[str, Any])
+                of_step.setdefault(data["step"], {}).update(data)
+            return [msgspec.convert(of_step[step], StepLosses) for step in sorted(of_step)]
+
+        return await self._database.run(find)
+
     async def ids(self) -> set[str]:
         """Of all jobs."""
         return await self._database.run(
@@ -359,12 +396,14 @@ def _get(connection: sqlite3.Connection, id_: str) -> Job:
     query = "SELECT * FROM jobs WHERE id = ?"
     if (row := connection.execute(query, (known_text(id_),)).fetchone()) is None:
         raise RecordNotFoundError("fine-tuning job", id_, "fine_tuning_job_id")
-    return _job(row)
+    return _job(connection, row)
 
 
-def _job(row: sqlite3.Row) -> Job:
+def _job(connection: sqlite3.Connection, row: sqlite3.Row) -> Job:
     plain = {name: row[name] for name in row.keys()}  # noqa: SIM118  (iterating a Row gives values)
     plan = msgspec.json.decode(plain.pop("plan"), type=JobPlan)
     error = plain.pop("error")
     found = None if error is None else msgspec.json.decode(error, type=JobError)
-    return Job(plan=plan, error=found, **plain)
+    query = "SELECT file FROM job_results WHERE job = ?"
+    result = connection.execute(query, (plain["id"],)).fetchone()
+    return Job(plan=plan, error=found, result_file=result and result["file"], **plain)

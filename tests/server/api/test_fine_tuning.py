@@ -1,6 +1,8 @@
 """`/v1/fine_tuning/jobs` over a runner that trains nothing: what is taken, refused and shown."""
 
 import asyncio
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,111 @@ def test_what_was_asked_reaches_the_trainer(client: Client, state: ServerState) 
     assert (found["method"], found["epochs"], found["batch_size"]) == ("dpo", 2, 8)
     assert (found["beta"], found["seed"], found["num_layers"]) == (0.3, 3, 4)
     assert found["lora_parameters"] == {"rank": 4}
+
+
+@pytest.mark.parametrize(
+    ("num_parameters", "rate"), [(90_000_000, 1e-3), (110_000_000, 1e-4), (500_000_000, 1e-4)]
+)
+def test_the_rate_suits_the_size_of_the_base_however_it_is_packed(
+    state: ServerState, tmp_path: Path, num_parameters: int, rate: float
+) -> None:
+    """Its activations are float32 and its weights take a byte each, or two."""
+    engine = FakeEngine()
+    base = {"num_parameters": num_parameters, "bytes": num_parameters, "dtype": "float32"}
+    engine.base = msgspec.structs.replace(engine.base, **base)
+    config = ServerConfig(engine=EngineConfig(adapters=tmp_path / "adapters"), jobs=True)
+    runner = make_runner(engine, config, state)
+    assert runner.base.bytes == num_parameters
+    app = create_app(engine, config, state, runner)
+    with TestClient[Litestar](app, base_url=ADDRESS) as client:
+        assert keys(state, made(client)["id"])["learning_rate"] == rate
+
+
+def adapter(folder: Path, **config: Any) -> Path:
+    """As the trainer writes one, but for the weights."""
+    lora = {"rank": 4, "scale": 3.0, "dropout": 0.1, "keys": ["self_attn.q_proj"]}
+    shown = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": lora, "best_step": 7}
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text(json.dumps(shown | config), "utf-8")
+    (folder / "prompt.json").write_text('{"format": "seed-chatml", "system": "写"}', "utf-8")
+    for name in ("adapters", "0000007_adapters", "0000009_adapters"):
+        (folder / f"{name}.safetensors").write_text(name, "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "shown", "weights"),
+    [
+        ("hers", "hers", "adapters"),
+        ("hers@best", "hers@7", "0000007_adapters"),
+        ("hers@last", "hers@9", "0000009_adapters"),
+    ],
+)
+def test_a_job_may_go_on_from_an_adapter(
+    client: Client, state: ServerState, tmp_path: Path, model: str, shown: str, weights: str
+) -> None:
+    folder = adapter(tmp_path / "adapters" / "hers")
+    job = made(client, model=model, method={"type": "dpo"})
+    shutil.rmtree(folder)  # the job has what it needs
+    assert job["model"] == shown
+    found = asyncio.run(state.jobs.get(job["id"]))
+    assert found.adapter.startswith("hers-")
+    assert found.plan.keys["lora_parameters"] == {
+        "rank": 4,
+        "scale": 3.0,
+        "dropout": 0.1,
+        "keys": ["self_attn.q_proj"],
+    }
+    told = {name: found.plan.keys[name] for name in ("method", "num_layers", "prompt_format")}
+    assert told == {"method": "dpo", "num_layers": 2, "prompt_format": "seed-chatml"}
+    start = state.folder / "jobs" / job["id"] / "start"
+    assert (start / "adapters.safetensors").read_text() == weights
+    assert (start / "prompt.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("hers:0.5", "without a strength"),
+        ("hers+hers", "without a strength"),
+        ("hers@8", "no checkpoint"),
+        ("full", "full fine-tune"),
+        ("peft", "verse adapters import"),
+        ("taken", "adapter_config.json is missing"),
+        ("link", "and its adapters"),
+        ("nobody", "and its adapters"),
+        ("../hers", "and its adapters"),
+    ],
+)
+def test_an_adapter_that_cannot_be_trained_on_is_refused_with_the_reason(
+    client: Client, tmp_path: Path, model: str, reason: str
+) -> None:
+    adapters = tmp_path / "adapters"
+    hers = adapter(adapters / "hers")
+    adapter(adapters / "full", fine_tune_type="full")
+    peft = adapter(adapters / "peft", peft_type="LORA", r=4, target_modules=["q_proj"])
+    (peft / "adapter_model.safetensors").write_text("")
+    (adapters / "link").symlink_to(hers)
+    error = create(client, model=model).json()["error"]
+    assert (error["param"], error["code"]) == ("model", "model_not_available")
+    assert reason in error["message"]
+    assert client.get(JOBS).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"verse": {"num_layers": 1}}, "verse.num_layers"),
+        ({"verse": {"lora_parameters": {"rank": 9}}}, "verse.lora_parameters"),
+        ({"metadata": {"fine_tune_type": "dora"}}, "metadata"),
+    ],
+)
+def test_what_an_adapter_is_cannot_be_chosen_again(
+    client: Client, tmp_path: Path, fields: dict[str, Any], param: str
+) -> None:
+    adapter(tmp_path / "adapters" / "hers")
+    answer = create(client, model="hers", **fields)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
 def test_settings_may_come_as_metadata_too(client: Client, state: ServerState) -> None:

@@ -40,3 +40,10 @@ def test_each_row_has_its_own_adapter_and_the_same_bits_in_any_company() -> None
     assert np.abs(got[0][0] - got[0][1]).max() > 0.1
     assert np.array_equal(got[0][1], got[1][0])
     assert np.array_equal(got[0][0], got[2][0])
+
+
+def test_the_size_of_a_base_does_not_depend_on_how_it_is_packed() -> None:
+    kinds: tuple[CpuWeights, ...] = ("float32", "bf16", "int8")
+    bases = [load_base_model("models/verse-tiny", cpu_weights=kind) for kind in kinds]
+    assert len({base.num_parameters for base in bases}) == 1
+    assert bases[0].bytes > bases[1].bytes > bases[2].bytes > bases[0].num_parameters

@@ -126,6 +126,32 @@ def test_a_job_goes_from_its_file_to_an_adapter(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_job_that_succeeded_leaves_its_losses_as_a_table(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path) as runner:
+            job = await submit(runner)
+            # As if a server had been killed between the file and the end of its job.
+            name = f"{job.id}_step_metrics.csv"
+            writer = runner.files.writer()
+            runner.files.add(writer, filename=name, purpose="fine-tune-results")
+            job = await until(runner, job.id, "succeeded")
+            assert job.result_file is not None
+            file = await runner.files.get(job.result_file)
+            assert (file.filename, file.purpose) == (name, "fine-tune-results")
+            assert runner.files.path(file.id).read_text().splitlines() == [
+                *("step,train_loss,valid_loss", "1,8.0,", "2,7.0,4.8", "3,6.0,", "4,5.0,4.6"),
+                *("5,4.0,", "6,3.0,4.4"),
+            ]
+            listed = await runner.files.list(
+                purpose="fine-tune-results", after=None, limit=9, order="desc"
+            )
+            assert [one.id for one in listed.items] == [file.id]
+            [shown] = (await runner.jobs.list(after=None, limit=9, metadata={})).items
+            assert shown == job
+
+    run(test)
+
+
 def test_jobs_run_one_at_a_time_in_the_order_they_came(tmp_path: Path) -> None:
     async def test() -> None:
         async with running(tmp_path) as runner:

@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from verse.adapter_config import MlxConfig
 from verse.adapter_files import AdapterFileError, ModuleShape, UnmatchedModulesError
 from verse.adapter_folder import AdapterFolder
 from verse.model_spelling import AdapterPart
@@ -250,25 +249,6 @@ class AdapterRegistry:
                 infos.append(self._model(self._found(AdapterPart(name, step), known)))
         return infos
 
-    def _step(self, folder: AdapterFolder, part: AdapterPart) -> int | None:
-        """The step of a checkpoint; None for the published weights."""
-        if part.checkpoint is None:
-            return None
-        if part.checkpoint == "last":
-            return folder.last_step
-        if part.checkpoint == "best":
-            return self._best_step(folder, part)
-        if part.checkpoint not in folder.checkpoints:
-            raise ModelNotFoundError(part.spelling, _checkpoint_ids(folder))
-        return part.checkpoint
-
-    def _best_step(self, folder: AdapterFolder, part: AdapterPart) -> int | None:
-        step = folder.config.best_step if isinstance(folder.config, MlxConfig) else None
-        if step is None:
-            raise ModelNotFoundError(part.spelling, _checkpoint_ids(folder))
-        # The published weights are the best ones; the numbered file may have been cleaned away.
-        return step if step in folder.checkpoints else None
-
     def _find(self, part: AdapterPart) -> _Found:
         """Look at the folder that a part names."""
         with self._lock:
@@ -282,7 +262,11 @@ class AdapterRegistry:
             raise ModelNotFoundError(part.spelling, self._nearest(part.name))
         if known.folder is None:
             raise AdapterIncompatibleError(part.name, known.reason)
-        step = self._step(known.folder, part)
+        try:
+            step = known.folder.step_of(part.checkpoint)
+        except LookupError:
+            ids = _checkpoint_ids(known.folder)
+            raise ModelNotFoundError(part.spelling, ids) from None
         is_read = step in known.versions
         return _Found(part, known, step, None if is_read else self._reader.read(known, step))
 
