@@ -23,7 +23,7 @@ from litestar.params import JSONBody, PathParameter, SkipValidation
 from msgspec import UNSET
 
 from verse_server.api.batch_rows import BatchCheck, Line, RowAnswerer, checked, lines
-from verse_server.api.decoding import StrictBatchBody
+from verse_server.api.decoding import StrictBatchBody, check_unread_body
 from verse_server.api.errors import RequestError, translate
 from verse_server.api.openapi import READ, StateDependency, error_responses
 from verse_server.api.paging import AfterQuery, LimitQuery, read_page
@@ -316,6 +316,7 @@ class BatchesController(Controller):
     @post(
         "/{batch_id:str}/cancel",
         status_code=200,
+        guards=[check_unread_body],
         responses=error_responses(401, 403, 404, 409, 507),
     )
     async def cancel(

@@ -8,7 +8,9 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
+from litestar.connection import ASGIConnection
 from litestar.dto import AbstractDTO, DTOFieldDefinition
+from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
@@ -295,6 +297,19 @@ class StrictUnloadBody(StrictBody[UnloadLoRAAdapterRequest]):
     """A request to unload one."""
 
     decode = staticmethod(_decoding(UnloadLoRAAdapterRequest))
+
+
+def check_unread_body(
+    connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler
+) -> None:
+    """A guard for what needs no body: one that comes all the same is JSON, or a page's own.
+
+    Raises:
+        RequestError: 400, there is a body that a web page can send unasked.
+    """
+    headers = connection.headers
+    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        _check_content_type(headers.get("content-type", ""))
 
 
 def _check_content_type(given: str) -> None:

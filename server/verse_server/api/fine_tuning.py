@@ -9,7 +9,7 @@ from litestar import Controller, Request, post, route
 from litestar.params import JSONBody, PathParameter
 
 from verse.model_spelling import BASE, name_problem
-from verse_server.api.decoding import StrictBody, decode_json
+from verse_server.api.decoding import StrictBody, check_unread_body, decode_json
 from verse_server.api.errors import RequestError
 from verse_server.api.openapi import READ, RunnerDependency, StateDependency, error_responses
 from verse_server.api.paging import AfterQuery, LimitQuery, read_page
@@ -34,7 +34,11 @@ from verse_server.state.jobs import Job, JobPlan
 
 JobId = Annotated[str, PathParameter(schema_extra={"min_length": 1})]
 _ERRORS = error_responses(400, 401, 403, 404)
-_CHANGE_ERRORS = error_responses(401, 403, 404, 409, 507)
+_CHANGE: dict[str, Any] = {
+    "status_code": 200,
+    "guards": [check_unread_body],
+    "responses": error_responses(400, 401, 403, 404, 409, 507),
+}
 _MAX_LIMIT = 100
 _SETTINGS = {field.name: field for field in msgspec.structs.fields(TrainSettings)}
 _decoder = msgspec.json.Decoder(FineTuningJobRequest)
@@ -115,17 +119,17 @@ class FineTuningController(Controller):
         """One job, as far as it is."""
         return wire_job(await store.jobs.get(fine_tuning_job_id))
 
-    @post("/{fine_tuning_job_id:str}/cancel", status_code=200, responses=_CHANGE_ERRORS)
+    @post("/{fine_tuning_job_id:str}/cancel", **_CHANGE)
     async def cancel(self, runner: RunnerDependency, fine_tuning_job_id: JobId) -> FineTuningJob:
         """End a job for good. Its checkpoints stay."""
         return wire_job(await runner.cancel(fine_tuning_job_id))
 
-    @post("/{fine_tuning_job_id:str}/pause", status_code=200, responses=_CHANGE_ERRORS)
+    @post("/{fine_tuning_job_id:str}/pause", **_CHANGE)
     async def pause(self, runner: RunnerDependency, fine_tuning_job_id: JobId) -> FineTuningJob:
         """Hold a job that waits or runs; what it has trained is saved."""
         return wire_job(await runner.pause(fine_tuning_job_id))
 
-    @post("/{fine_tuning_job_id:str}/resume", status_code=200, responses=_CHANGE_ERRORS)
+    @post("/{fine_tuning_job_id:str}/resume", **_CHANGE)
     async def resume(self, runner: RunnerDependency, fine_tuning_job_id: JobId) -> FineTuningJob:
         """Let a paused job go on, exactly from where it was, when its turn comes."""
         return wire_job(await runner.resume(fine_tuning_job_id))

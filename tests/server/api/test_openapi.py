@@ -6,19 +6,25 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
-from wire import Client, Connect
+from litestar import Litestar
+from litestar.testing import TestClient
+from wire import ADDRESS, Client, Connect
 
+from verse_server.app import create_app
 from verse_server.config import ServerConfig
 
 
-@pytest.fixture
-def document(client: Client) -> Any:
-    response = client.get("/schema/openapi.json")
+@pytest.fixture(scope="module")
+def document() -> Any:
+    """Made once: Litestar takes a second or two for it."""
+    app = create_app(FakeEngine(), ServerConfig())
+    with TestClient[Litestar](app, base_url=ADDRESS) as client:
+        response = client.get("/schema/openapi.json")
     assert response.status_code == 200
     return response.json()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def schemas(document: Any) -> Any:
     return document["components"]["schemas"]
 
