@@ -35,6 +35,13 @@ class ServedCheckpoint(msgspec.Struct, frozen=True):
     step: int
 
 
+class ServedPart(msgspec.Struct, frozen=True):
+    """An adapter in a blend, or one with a strength of its own, as our own server lists it."""
+
+    id: str
+    digest: str | None = None
+
+
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model as the server lists it; a foreign server tells no more than the id."""
 
@@ -45,6 +52,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """The base at the root of the line; None where the server does not know adapters."""
     checkpoints: tuple[ServedCheckpoint, ...] = ()
     digest: str | None = None
+    parts: tuple[ServedPart, ...] = ()
+    """Of a blend, or of an adapter with a strength."""
 
 
 class Tokenized(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import httpx2
 import msgspec
 import openai
 from openai.types import Completion
@@ -399,13 +400,18 @@ def _translating(base_url: str, expected: str) -> Generator[None]:
 
 def _translated(error: openai.OpenAIError, base_url: str) -> ServerError:
     """The SDK's error as one of ours, with a sentence that names the server."""
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, openai.APITimeoutError) and not _is_unreached(error):
         return ServerTimeoutError(f"{base_url} did not answer in time.")
     if isinstance(error, openai.APIConnectionError):
         return ServerDownError(f"No server answers at {base_url}.")
     if isinstance(error, openai.APIStatusError):
         return _refusal(error, base_url)
     return NoCompletionError(f"{base_url} failed: {error}")
+
+
+def _is_unreached(error: openai.APITimeoutError) -> bool:
+    """Whether nobody even took the connection: a machine that is off or asleep."""
+    return isinstance(error.__cause__, httpx2.ConnectTimeout)
 
 
 def _refusal(error: openai.APIStatusError, base_url: str) -> ServerError:

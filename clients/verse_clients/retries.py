@@ -87,7 +87,7 @@ class RetryPolicy:
         """
         tries = 0
         while True:
-            await self._turn()
+            await self.turn()
             begun = self._now()
             try:
                 answer = await request()
@@ -100,17 +100,27 @@ class RetryPolicy:
                     await self._sleep(_BETWEEN_TRIES_SECONDS)
                 else:
                     tries -= 1
-                    self._pause(error, begun)
+                    self.pause(error, begun)
             else:
-                self._answered()
+                self.answered()
                 return answer
 
-    async def _turn(self) -> None:
+    @property
+    def rest_seconds(self) -> float:
+        """How long the pause still is; nothing or less if none is on."""
+        return self._resume - self._now()
+
+    async def turn(self) -> None:
         """Wait until no pause is on; another request may lengthen it meanwhile."""
-        while (rest := self._resume - self._now()) > 0:
+        while (rest := self.rest_seconds) > 0:
             await self._sleep(rest)
 
-    def _pause(self, error: ServerError, begun: float) -> None:
+    def pause(self, error: ServerError, begun: float) -> None:
+        """Begin a pause, or lengthen it, after what a request ended in that was sent at `begun`.
+
+        Raises:
+            ServerError: it has lasted too long, or would.
+        """
         now, asked = self._now(), error.retry_after_seconds
         if begun < self._resume and asked is None:
             return  # sent before the pause began: the same trouble, seen once more
@@ -137,7 +147,8 @@ class RetryPolicy:
             return
         self._is_reported = True
 
-    def _answered(self) -> None:
+    def answered(self) -> None:
+        """The server is well."""
         if self._is_reported and self._now() >= self._resume:
             self._report("The server answers again.")
             self._is_reported = False

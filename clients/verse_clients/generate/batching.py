@@ -247,7 +247,7 @@ class BatchedRun:
         if answer is None:
             self._writer.note_failure(cell, BadRequestError(result.problem))
         else:
-            await self._writer.keep(cell, answer)
+            await self._writer.keep(cell, answer, self._server.base_url)
 
     def _forget(self) -> None:
         with suppress(OSError):

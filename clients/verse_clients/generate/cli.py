@@ -161,9 +161,14 @@ class ServerFlags(WaitOptions):
         bool,
         flag("Give the server, one with --jobs, all requests in one file and fetch the poems."),
     ] = False
-    base_url: Annotated[
-        str | None,
-        flag("The server's address.", envvar="OPENAI_BASE_URL", shown="http://127.0.0.1:8000/v1"),
+    base_urls: Annotated[
+        list[str] | None,
+        flag(
+            "The server's address; again for another one that shares the work.",
+            "--base-url",
+            envvar="OPENAI_BASE_URL",
+            shown="http://127.0.0.1:8000/v1",
+        ),
     ] = None
     api_key: Annotated[
         str | None, flag("Its API key, if it needs one.", envvar="OPENAI_API_KEY")
@@ -215,8 +220,8 @@ def generate(
         check_made(kind, made)
     how = _generation_options(poems, marking, server, extend=files.extend)
     asked = _plan_options(plan, sampling)
-    with _address(plan, server) as base_url:
-        run = GenerationRun(asked, how, base_url, server.api_key)
+    with _addresses(plan, server) as base_urls:
+        run = GenerationRun(asked, how, base_urls, server.api_key)
         if dry_run:
             show("\n".join(asyncio.run(run.describe())))
             return
@@ -255,7 +260,7 @@ def convert(
 
 
 @contextmanager
-def _address(plan: PlanFlags, server: ServerFlags) -> Generator[str | None]:
+def _addresses(plan: PlanFlags, server: ServerFlags) -> Generator[list[str | None]]:
     """Where to ask. Like the original's script, `-a` loads the base itself if no server runs here.
 
     Yields:
@@ -267,14 +272,14 @@ def _address(plan: PlanFlags, server: ServerFlags) -> Generator[str | None]:
     from verse_clients.openai_client import DEFAULT_BASE_URL
 
     adapters = _names(plan.original_adapters)
-    if server.base_url is not None or not adapters or is_listening(DEFAULT_BASE_URL):
-        yield server.base_url
+    if server.base_urls or not adapters or is_listening(DEFAULT_BASE_URL):
+        yield [*(server.base_urls or [None])]
         return
     show(f"No server runs on this machine: loading {plan.model or EMBEDDED_BASE}.", stderr=True)
     folder = next(filter(None, map(folder_at, adapters)), None)
     flags = () if folder is None else ("--adapters", str(folder.parent))
     with local_server(*flags, *(() if plan.model is None else ("--model", plan.model))) as address:
-        yield address
+        yield [address]
 
 
 def _plan_options(plan: PlanFlags, sampling: SamplingFlags) -> "PlanOptions":

@@ -15,7 +15,7 @@ from verse.similarity import NEAR
 from verse.terminal import are, counted
 from verse_clients.answers import ServedModel
 from verse_clients.chat_prompts import Prompt
-from verse_clients.errors import OutputError, ServerError, UnfinishedError
+from verse_clients.errors import InputError, OutputError, ServerError, UnfinishedError
 from verse_clients.generate import inputs
 from verse_clients.generate.batching import BatchedRun
 from verse_clients.generate.catalogue import (
@@ -36,6 +36,7 @@ from verse_clients.options import GENERATE_CONCURRENCY
 from verse_clients.progress import LiveLine
 from verse_clients.retries import RetryPolicy
 from verse_clients.screening import CopyLimits, Limits, PoemMarker
+from verse_clients.server_pool import ServerPool
 
 
 class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +71,7 @@ class GenerationOptions(msgspec.Struct, frozen=True, kw_only=True):
     near: float = NEAR
     limits: CopyLimits = CopyLimits()
     concurrency: int | None = None
-    """None for as many as suits the server."""
+    """Requests at a time to each server; None for as many as suits it."""
     as_batch: bool = False
     """Whether the server is given all requests in one file."""
     wait_seconds: float = 3600.0
@@ -84,7 +85,7 @@ class GenerationRun:
         self,
         plan: PlanOptions,
         options: GenerationOptions,
-        base_url: str | None = None,
+        base_urls: Sequence[str | None] = (None,),
         api_key: str | None = None,
     ) -> None:
         """Read what a run needs to know; nothing is sent or written yet.
@@ -92,26 +93,40 @@ class GenerationRun:
         Args:
             plan: What to write.
             options: How.
-            base_url: The server; see `AsyncServer`.
-            api_key: Its key.
+            base_urls: The servers; see `AsyncServer`.
+            api_key: Their key.
 
         Raises:
-            InputError: training or accepted poems cannot be read.
+            InputError: training or accepted poems cannot be read, or servers and options do not
+                fit together.
+            ServerError: an address is none.
         """
+        if options.as_batch and len(base_urls) > 1:
+            raise InputError(
+                "--batch gives the whole plan to one server; name one --base-url, or no --batch."
+            )
         self._plan_options = plan
         self._options = options
         self._console = terminal.console(stderr=True)
         self._marker = _marker(options)
-        self._retries = RetryPolicy(
-            options.wait_seconds, now=time.monotonic, sleep=asyncio.sleep, report=self._report
-        )
-        # The SDK's own retries are off: `RetryPolicy` waits, and knows the plan.
-        self._server = AsyncServer(
-            base_url,
-            api_key,
-            timeout_seconds=options.timeout_seconds,
-            max_retries=0,
-            headers=BATCH,
+        # The SDK's own retries are off: the pool's policies wait, and know the plan.
+        servers = [
+            AsyncServer(
+                base_url,
+                api_key,
+                timeout_seconds=options.timeout_seconds,
+                max_retries=0,
+                headers=BATCH,
+            )
+            for base_url in base_urls
+        ]
+        self._servers = ServerPool(
+            servers,
+            slots=self._slots,
+            wait_seconds=options.wait_seconds,
+            now=time.monotonic,
+            sleep=asyncio.sleep,
+            report=self._report,
         )
         self._tally: RunTally | None = None
         self._ended = 0.0
@@ -129,7 +144,7 @@ class GenerationRun:
         try:
             await self._write(await self.plan())
         finally:
-            await self._server.close()
+            await self._servers.close()
 
     async def describe(self) -> list[str]:
         """What `run` would do, in lines.
@@ -141,7 +156,7 @@ class GenerationRun:
         try:
             plan = await self.plan()
         finally:
-            await self._server.close()
+            await self._servers.close()
         path = self._options.poems
         written = inputs.read_candidates(path) if path.exists() else []
         if not self._options.extend:
@@ -157,7 +172,7 @@ class GenerationRun:
             SelectionError: it has no such adapter or checkpoint.
         """
         asked = self._plan_options
-        known = catalogue(await self._retries.ask(self._server.models))
+        known = catalogue(await self._servers.ask_first(lambda server: server.models()))
         if asked.base is not None:
             check_base(known, asked.base)
         wanted = asked.adapters
@@ -168,6 +183,7 @@ class GenerationRun:
             self._tell_published(sources)
         sources = await resolve_checkpoints(sources, self._find)
         await check_folders(asked.adapters, sources, self._find)
+        await self._servers.agree(source.model for source in sources)
         return make_plan(
             asked.themes,
             sources,
@@ -180,7 +196,7 @@ class GenerationRun:
         )
 
     async def _find(self, name: str) -> ServedModel:
-        return await self._retries.ask(lambda: self._server.model(name))
+        return await self._servers.ask_first(lambda server: server.model(name))
 
     def figures(self) -> RunFigures | None:
         """What was done, and how fast; None if it did not come to writing."""
@@ -232,11 +248,10 @@ class GenerationRun:
         already = len(plan) - len(cells)
         tally = self._tally = RunTally(total=len(plan), already=already, begun=time.monotonic())
         run = PoemWriter(
-            self._server,
+            self._servers,
             output,
             self._marker,
             tally,
-            self._retries,
             clock=lambda: datetime.now(UTC),
             report=self._report,
         )
@@ -245,7 +260,7 @@ class GenerationRun:
                 if self._options.as_batch:
                     await self._batched(run, output, tally).write(cells)
                 else:
-                    await run.write(cells, self._concurrency())
+                    await run.write(cells, self._servers.num_slots)
         except ServerError as error:
             raise UnfinishedError(self.so_far(str(error))) from error
         finally:
@@ -256,12 +271,17 @@ class GenerationRun:
             raise UnfinishedError(self.so_far(f"{number} could not be written."))
 
     def _batched(self, run: PoemWriter, output: Output, tally: RunTally) -> BatchedRun:
-        return BatchedRun(
-            self._server, run, tally, self._retries, poems=output.path, report=self._report
+        (server,) = self._servers.servers
+        retries = RetryPolicy(
+            self._options.wait_seconds,
+            now=time.monotonic,
+            sleep=asyncio.sleep,
+            report=self._report,
         )
+        return BatchedRun(server, run, tally, retries, poems=output.path, report=self._report)
 
-    def _concurrency(self) -> int:
-        usual = GENERATE_CONCURRENCY.for_server(is_local=self._server.is_local)
+    def _slots(self, server: AsyncServer) -> int:
+        usual = GENERATE_CONCURRENCY.for_server(is_local=server.is_local)
         return self._options.concurrency or usual
 
     def _tell_published(self, sources: Sequence[Source]) -> None:

@@ -1,9 +1,9 @@
 """The run: as many requests at a time as asked for, each answer cleaned, marked and kept."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import datetime
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -21,7 +21,6 @@ from verse_clients.generate.cleaning import Cleaned, clean
 from verse_clients.generate.output import Output
 from verse_clients.generate.plan import Cell
 from verse_clients.generate.summary import RunTally
-from verse_clients.retries import RetryPolicy
 from verse_clients.screening import PoemMarker
 
 _OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
@@ -33,7 +32,10 @@ _FAILED_IN_A_ROW = 5
 class Writer(Protocol):
     """Who is asked; see `openai_client.AsyncServer`."""
 
-    base_url: str
+    @property
+    def base_url(self) -> str:
+        """Where it is."""
+        ...
 
     async def complete(
         self,
@@ -52,16 +54,32 @@ class Writer(Protocol):
         ...
 
 
+class WrittenAnswer(NamedTuple):
+    """An answer, and whose it is."""
+
+    answer: Answer
+    base_url: str
+
+
+class Writers(Protocol):
+    """All who are asked; see `server_pool.ServerPool`."""
+
+    async def ask(
+        self, request: Callable[[Writer], Coroutine[Any, Any, WrittenAnswer]]
+    ) -> WrittenAnswer:
+        """An answer of one of them."""
+        ...
+
+
 class PoemWriter:
     """Writes the poems of a plan that are missing."""
 
     def __init__(
         self,
-        server: Writer,
+        servers: Writers,
         output: Output,
         marker: PoemMarker,
         tally: RunTally,
-        retries: RetryPolicy,
         *,
         clock: Callable[[], datetime],
         report: Callable[[str], object],
@@ -69,19 +87,17 @@ class PoemWriter:
         """Be ready.
 
         Args:
-            server: Who writes.
+            servers: Who write.
             output: Where poems are kept.
             marker: Marks duplicates and copies; knows what is in the output.
             tally: Counts.
-            retries: Waits for the server.
             clock: Tells when a poem was written.
             report: Takes a line for the person who waits.
         """
-        self._server = server
+        self._servers = servers
         self._output = output
         self._marker = marker
         self._tally = tally
-        self._retries = retries
         self._clock = clock
         self._report = report
         self._failed_in_a_row = 0
@@ -108,19 +124,13 @@ class PoemWriter:
     async def _work(self, queue: Iterator[Cell]) -> None:
         for cell in queue:
             try:
-                answer = await self._retries.ask(lambda cell=cell: self._ask(cell))
+                written = await self._servers.ask(lambda server, cell=cell: _asked(server, cell))
             except _OWN_FAULT as error:
                 self.note_failure(cell, error)
             else:
-                await self.keep(cell, answer)
+                await self.keep(cell, written.answer, written.base_url)
 
-    async def _ask(self, cell: Cell) -> Answer:
-        sampling = msgspec.structs.asdict(cell.sampling)
-        return await self._server.complete(
-            cell.source.model, cell.messages, seed=cell.seed, **sampling
-        )
-
-    async def keep(self, cell: Cell, answer: Answer) -> None:
+    async def keep(self, cell: Cell, answer: Answer, base_url: str) -> None:
         """Clean, mark and keep one answer; without a poem in it, note that.
 
         Raises:
@@ -130,11 +140,11 @@ class PoemWriter:
         cleaned = clean(answer.text, cell.theme)
         if cleaned.is_thought or (not cleaned.text and answer.finish_reason == "length"):
             self.note_failure(cell, NoCompletionError(
-                f"{self._server.base_url} was still thinking when its tokens ran out and wrote no "
+                f"{base_url} was still thinking when its tokens ran out and wrote no "
                 "poem; raise --max-tokens."
             ))  # fmt: skip
             return
-        poem = self._marker.marked(self._candidate(cell, answer, cleaned))
+        poem = self._marker.marked(self._candidate(cell, answer, cleaned, base_url))
         await self._output.write(poem)
         self._failed_in_a_row = 0
         self.poems.append(poem)
@@ -163,7 +173,7 @@ class PoemWriter:
                 f"{self._output.path} were written; each poem's digest tells which is which."
             )
 
-    def _candidate(self, cell: Cell, answer: Answer, cleaned: Cleaned) -> Candidate:
+    def _candidate(self, cell: Cell, answer: Answer, cleaned: Cleaned, base_url: str) -> Candidate:
         cut_off = answer.finish_reason == "length" and not cleaned.is_ended
         return Candidate(
             theme=cell.theme,
@@ -179,9 +189,15 @@ class PoemWriter:
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             time=self._clock(),
-            server=self._server.base_url,
+            server=base_url,
             raw=None if cleaned.text == answer.text.strip("\n") else answer.text,
         )
+
+
+async def _asked(server: Writer, cell: Cell) -> WrittenAnswer:
+    sampling = msgspec.structs.asdict(cell.sampling)
+    answer = await server.complete(cell.source.model, cell.messages, seed=cell.seed, **sampling)
+    return WrittenAnswer(answer, server.base_url)
 
 
 def _finish_reason(answer: Answer) -> Literal["stop", "content_filter"] | None:

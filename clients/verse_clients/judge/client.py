@@ -7,9 +7,7 @@ Servers differ in `response_format` (json_schema, json_object, or none of it), s
 `max_completion_tokens` for `max_tokens`, and some take no `temperature`: the form is found out by
 asking, one step down at a time.
 
-Behind one name and address another model may stand tomorrow; `base` on port 8000 is whatever was
-started there. So an answer belongs to what the server's list says of the model beyond its name.
-When a model was listed (`created`) says nothing: several servers tell the time of the request.
+An answer belongs to what the server's list says of the model beyond its name (`model_identity`).
 """
 
 import asyncio
@@ -21,35 +19,28 @@ import msgspec
 
 from verse.prompt import Message
 from verse.records import AnswerFormat, Judgment
-from verse_clients.answers import Answer, ServedModel, Tokenized
+from verse_clients.answers import Answer, Tokenized
 from verse_clients.errors import (
     BadRequestError,
     BrokenServerError,
     InputError,
     NoCompletionError,
-    QuotaError,
-    RateLimitedError,
     ServerDownError,
     ServerError,
     ServerTimeoutError,
     UnauthorisedError,
-    UnknownModelError,
 )
 from verse_clients.judge.costs import Budget, Price, most_tokens
 from verse_clients.judge.judgments import Judgments
 from verse_clients.judge.prompts import LIKELY_ANSWER, JudgeSampling, Kind, Question, key_of
 from verse_clients.judge.ranked import LIKELIHOOD
 from verse_clients.judge.replies import read_ranking, read_scores, schema_of
+from verse_clients.model_identity import NOT_NOW, ModelLister, identity_of
 from verse_clients.retries import RetryPolicy
 
 _LOWER: dict[AnswerFormat, AnswerFormat] = {"json_schema": "json_object", "json_object": "text"}
 _NAMES_FORMAT = ("response_format", "json_schema", "json_object", "schema")
 _NOT_THE_FORM = ("context_length_exceeded", "content_policy_violation")
-NOT_NOW = (
-    ServerDownError, ServerTimeoutError, RateLimitedError, QuotaError, BrokenServerError,
-    UnauthorisedError,
-)  # fmt: skip
-"""Errors after which the server may say who it is another time, or with a key."""
 _OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeoutError)
 """Errors that may concern one question alone."""
 _MAY_COST = (NoCompletionError, ServerTimeoutError)
@@ -93,49 +84,6 @@ def after_refusal(dialect: Dialect, error: BadRequestError) -> Dialect | None:
     if dialect.format != "text" and (names_format or is_unclear):
         return msgspec.structs.replace(dialect, format=_LOWER[dialect.format])
     return None
-
-
-class ModelLister(Protocol):
-    """A server that lists its models; see `openai_client.AsyncServer`."""
-
-    async def models(self) -> list[ServedModel]:
-        """All of them."""
-        ...
-
-    async def model(self, name: str) -> ServedModel:
-        """One of them."""
-        ...
-
-
-async def identity_of(server: ModelLister, name: str) -> str:
-    """What a server says of a model beyond its name; empty if it says no more, or nothing.
-
-    Raises:
-        ServerError: one of `NOT_NOW`.
-    """
-    try:
-        found = await _listed(server, name)
-    except NOT_NOW:
-        raise
-    except ServerError:
-        return ""
-    if found is None:
-        return ""
-    parts = name.split("+")
-    if len(parts) > 1 and found.id != name:  # our server shows a blend as its first adapter
-        return " + ".join([await identity_of(server, part) for part in parts])
-    said = {"id": found.id, "root": found.root, "digest": found.digest}
-    return " ".join(f"{key}={value}" for key, value in said.items() if value and value != name)
-
-
-async def _listed(server: ModelLister, name: str) -> ServedModel | None:
-    """A model by its name; else the only one there is, which answers to every name."""
-    try:
-        return await server.model(name)
-    except (UnknownModelError, NoCompletionError, BadRequestError):
-        models = await server.models()
-        named = [model for model in models if model.id == name]
-        return (named or models)[0] if named or len(models) == 1 else None
 
 
 class ChatServer(ModelLister, Protocol):

@@ -23,10 +23,11 @@ from verse_clients.errors import (
     ServerError,
     UnknownModelError,
 )
-from verse_clients.judge.client import JudgeContext, ModelLister, identity_of
+from verse_clients.judge.client import JudgeContext
 from verse_clients.judge.costs import BudgetSpentError
 from verse_clients.judge.likelihood import LineScores, lines_of_tokens, scores_of
 from verse_clients.judge.ranked import LIKELIHOOD
+from verse_clients.model_identity import ModelLister, identity_of
 from verse_clients.retries import RetryPolicy
 
 PROMPT = f"{LIKELIHOOD}-1"

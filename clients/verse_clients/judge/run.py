@@ -26,7 +26,7 @@ from verse_clients.errors import (
     UnfinishedError,
 )
 from verse_clients.generate.inputs import read_training
-from verse_clients.judge.client import NOT_NOW, Judge, JudgeContext, identity_of
+from verse_clients.judge.client import Judge, JudgeContext
 from verse_clients.judge.costs import FREE, AnswerTally, Budget, Price, likely_tokens
 from verse_clients.judge.judges import ConnectionOptions, JudgePool, JudgeSpec, ResolvedJudge
 from verse_clients.judge.judgments import Judgments, given, identities, read_judgments
@@ -44,6 +44,7 @@ from verse_clients.judge.ranked import (
     write_json,
 )
 from verse_clients.judge.ranking import num_batches
+from verse_clients.model_identity import NOT_NOW, identity_of
 from verse_clients.progress import LiveLine
 from verse_clients.screening import MIN_CHARACTERS, judge_screen
 
