@@ -76,7 +76,8 @@ async def versions_of(server: ModelLister, names: Iterable[str]) -> dict[str, st
     versions: dict[str, str] = {}
     base: str | None = None
     for name in names:
-        if (found := await _listed(server, name)) is not None:
+        found = await _listed(server, name)
+        if found is not None and not _is_adapter_of_none(name, found):
             versions[name] = _version(found)
             base = found.root or base
     if base is not None:
@@ -98,3 +99,8 @@ async def _listed(server: ModelLister, name: str) -> ServedModel | None:
         models = await server.models()
         named = [model for model in models if model.id == name]
         return (named or models)[0] if named or len(models) == 1 else None
+
+
+def _is_adapter_of_none(name: str, found: ServedModel) -> bool:
+    """Whether only a base is there where an adapter was asked for: a server that knows adapters."""
+    return found.root == found.id and name not in (found.id, BASE)

@@ -70,6 +70,8 @@ class _Member(Generic[S]):
         self.running: set[asyncio.Task[Any]] = set()
         self.is_away = False
         self.is_refused = False
+        self.is_told = False
+        """Whether the person who waits knows that it was away."""
         self.answered_at = -inf
 
     @property
@@ -275,6 +277,10 @@ class ServerPool(Generic[S]):
     def _answered(self, member: _Member[S]) -> None:
         member.answered_at = self._now()
         member.policy.answered()
+        self._none_since = inf
+        if member.is_told:
+            member.is_told = False
+            self._report(f"{member.name} answers, and has joined.")
 
     def _pause(self, member: _Member[S], error: ServerError, begun: float) -> None:
         """Leave a server alone; one that did not ask for it is away until it was looked at."""
@@ -282,15 +288,17 @@ class ServerPool(Generic[S]):
         if isinstance(error, RateLimitedError) or member.is_away:
             return
         member.is_away = True
-        if any(not (m.is_away or m.is_refused) for m in self._members):
+        others = any(not (m.is_away or m.is_refused) for m in self._members)
+        if others and not member.is_told:
             self._report(f"{error} Others do its share; it joins when it answers.")
-            return
-        names = ", ".join(each.name for each in self._members)
-        self._none_since = self._now()
-        self._last_error = ServerDownError(f"None of the servers answers: {names}.")
-        if self._wait:
-            wait = f"Waiting up to {self._wait:.0f} s; Ctrl-C stops."
-            self._report(f"{self._last_error} {wait}")
+        elif not others and self._none_since == inf:
+            names = ", ".join(each.name for each in self._members)
+            self._none_since = self._now()
+            self._last_error = ServerDownError(f"None of the servers answers: {names}.")
+            if self._wait:
+                wait = f"Waiting up to {self._wait:.0f} s; Ctrl-C stops."
+                self._report(f"{self._last_error} {wait}")
+        member.is_told = True
 
     def _watch_all(self) -> None:
         if not self._watchers:
@@ -327,9 +335,6 @@ class ServerPool(Generic[S]):
             self._report(f"{problem} It gets no share.")
             return
         member.is_away = False
-        self._none_since = inf
-        self._answered(member)
-        self._report(f"{member.name} answers, and joins.")
 
     async def _look_at(self, member: _Member[S]) -> None:
         """Take back what a server was asked that does not even list its models."""
@@ -351,6 +356,8 @@ class ServerPool(Generic[S]):
         begun = self._now()
         try:
             async with asyncio.timeout(_SILENT_SECONDS):
+                if not self._names:  # nothing is asked for yet: it is enough that it answers
+                    await member.server.models()
                 return await versions_of(member.server, self._names)
         except TimeoutError:
             error = ServerDownError(f"{member.name} does not answer.")

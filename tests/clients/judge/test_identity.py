@@ -13,8 +13,8 @@ from tests.clients.judge.simulated import first, noisy, poems, qualities
 from verse.records import Judgment
 from verse_clients.answers import ServedModel
 from verse_clients.errors import ServerDownError, ServerError, UnknownModelError
-from verse_clients.model_identity import identity_of
 from verse_clients.judge.judgments import read_judgments
+from verse_clients.model_identity import identity_of
 
 OTHER = [model("qwen3-4b", parent=None) | {"root": "qwen3-4b"}]
 
