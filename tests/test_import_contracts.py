@@ -42,6 +42,9 @@ PLANTED = {
     "the trainer's commands on data and on adapters do not know each other": (
         ("trainer/verse_trainer/data_set/planted.py", "import verse_trainer.adapters.folders"),
     ),
+    "inside machines: mlx's group over ranks that have met over what they are told": (
+        ("core/verse/machines/launch.py", "import verse.machines.ranks"),
+    ),
     "inside the reading of poem files: which format, formats, what comes out": (
         ("core/verse/poem_files/pieces.py", "import verse.poem_files.json_files"),
     ),
@@ -67,7 +70,7 @@ PLANTED = {
     "inside verse curate: window, app, session, queue": (
         ("clients/verse_clients/curate/session.py", "import verse_clients.curate.wording"),
     ),
-    "mlx only in the engine, the trainer and core's base_model and cpu_weights": (
+    "mlx only in the engine, the trainer and core's base_model, cpu_weights and joining": (
         ("core/verse/planted.py", "import mlx.core as mx"),
         ("server/verse_server/serving.py", "from mlx_lm import load"),
     ),
