@@ -49,6 +49,7 @@ class PooledServer(ModelLister, Protocol):
 
 
 S = TypeVar("S", bound=PooledServer)
+S_co = TypeVar("S_co", bound=PooledServer, covariant=True)
 T = TypeVar("T")
 Request = Callable[[S], Coroutine[Any, Any, T]]
 
@@ -86,19 +87,20 @@ class _Member(Generic[S]):
         return self.taken / self.slots
 
 
-class ServerPool(Generic[S]):
+class ServerPool(Generic[S_co]):
     """Servers that are asked as one."""
 
     def __init__(
         self,
-        servers: Sequence[S],
+        servers: Sequence[S_co],
         *,
-        slots: Callable[[S], int],
+        slots: Callable[[S_co], int],
         wait_seconds: float,
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         report: Callable[[str], object],
         max_tries: int = MAX_TRIES,
+        policy: Callable[[S_co], RetryPolicy] | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -110,6 +112,7 @@ class ServerPool(Generic[S]):
             sleep: Lets seconds pass.
             report: Takes a line for the person who waits.
             max_tries: Of one request that is answered, but not with what was asked for.
+            policy: Of one server alone, where others wait for it as well.
 
         Raises:
             InputError: a server is given twice.
@@ -123,10 +126,11 @@ class ServerPool(Generic[S]):
         self._max_tries = max_tries
         wait, tell = (wait_seconds, report) if self._is_single else (inf, _say_nothing)
 
-        def policy() -> RetryPolicy:
+        def usual(_: S_co) -> RetryPolicy:
             return RetryPolicy(wait, now=now, sleep=sleep, report=tell, max_tries=max_tries)
 
-        self._members = [_Member(server, slots(server), policy()) for server in servers]
+        policy = policy if policy is not None and self._is_single else usual
+        self._members = [_Member(each, slots(each), policy(each)) for each in servers]
         self._names: tuple[str, ...] = ()
         self._versions: dict[str, str] = {}
         self._reference = self._members[0].name
@@ -136,16 +140,21 @@ class ServerPool(Generic[S]):
         self._last_error: ServerError = ServerDownError("No server answers.")
 
     @property
-    def servers(self) -> list[S]:
+    def servers(self) -> list[S_co]:
         """All of them, in their order."""
         return [member.server for member in self._members]
+
+    @property
+    def address(self) -> str:
+        """Of all, in words."""
+        return ", ".join(member.name for member in self._members)
 
     @property
     def num_slots(self) -> int:
         """Requests that all of them get at a time."""
         return sum(member.slots for member in self._members)
 
-    async def ask(self, request: Request[S, T]) -> T:
+    async def ask(self, request: Request[S_co, T]) -> T:
         """Make a request of whichever server is free, until one answers it.
 
         Raises:
@@ -153,7 +162,7 @@ class ServerPool(Generic[S]):
         """
         return await self._ask(request, in_order=False)
 
-    async def ask_first(self, request: Request[S, T]) -> T:
+    async def ask_first(self, request: Request[S_co, T]) -> T:
         """As `ask`, of the first server that answers."""
         return await self._ask(request, in_order=True)
 
@@ -193,7 +202,7 @@ class ServerPool(Generic[S]):
 
     # Asking
 
-    async def _ask(self, request: Request[S, T], *, in_order: bool) -> T:
+    async def _ask(self, request: Request[S_co, T], *, in_order: bool) -> T:
         if self._is_single:
             (only,) = self._members
             return await only.policy.ask(lambda: request(only.server))
@@ -223,7 +232,7 @@ class ServerPool(Generic[S]):
                 member.taken -= 1
                 self._wake(1)
 
-    async def _requested(self, member: _Member[S], request: Request[S, T]) -> T:
+    async def _requested(self, member: _Member[S_co], request: Request[S_co, T]) -> T:
         """One answer of one server, by a task that can be ended if the server falls silent."""
         task = asyncio.create_task(request(member.server))
         member.running.add(task)
@@ -237,7 +246,7 @@ class ServerPool(Generic[S]):
         finally:
             member.running.discard(task)
 
-    async def _take(self, failed: _Member[S] | None, *, in_order: bool) -> _Member[S]:
+    async def _take(self, failed: _Member[S_co] | None, *, in_order: bool) -> _Member[S_co]:
         """A slot of a server that is ready; of the one that failed only where no other is.
 
         Raises:
@@ -274,7 +283,7 @@ class ServerPool(Generic[S]):
 
     # How servers fare
 
-    def _answered(self, member: _Member[S]) -> None:
+    def _answered(self, member: _Member[S_co]) -> None:
         member.answered_at = self._now()
         member.policy.answered()
         self._none_since = inf
@@ -282,7 +291,7 @@ class ServerPool(Generic[S]):
             member.is_told = False
             self._report(f"{member.name} answers, and has joined.")
 
-    def _pause(self, member: _Member[S], error: ServerError, begun: float) -> None:
+    def _pause(self, member: _Member[S_co], error: ServerError, begun: float) -> None:
         """Leave a server alone; one that did not ask for it is away until it was looked at."""
         member.policy.pause(error, begun)
         if isinstance(error, RateLimitedError) or member.is_away:
@@ -292,9 +301,8 @@ class ServerPool(Generic[S]):
         if others and not member.is_told:
             self._report(f"{error} Others do its share; it joins when it answers.")
         elif not others and self._none_since == inf:
-            names = ", ".join(each.name for each in self._members)
             self._none_since = self._now()
-            self._last_error = ServerDownError(f"None of the servers answers: {names}.")
+            self._last_error = ServerDownError(f"None of the servers answers: {self.address}.")
             if self._wait:
                 wait = f"Waiting up to {self._wait:.0f} s; Ctrl-C stops."
                 self._report(f"{self._last_error} {wait}")
@@ -304,7 +312,7 @@ class ServerPool(Generic[S]):
         if not self._watchers:
             self._watchers = [asyncio.create_task(self._watch(each)) for each in self._members]
 
-    async def _watch(self, member: _Member[S]) -> None:
+    async def _watch(self, member: _Member[S_co]) -> None:
         """Look at one server again and again: when it is away, or has been silent for a while."""
         looked_at = -inf
         while not member.is_refused:
@@ -319,7 +327,7 @@ class ServerPool(Generic[S]):
                 looked_at = self._now()
             self._wake(member.slots)
 
-    async def _look_for(self, member: _Member[S]) -> None:
+    async def _look_for(self, member: _Member[S_co]) -> None:
         """Let a server that was away join, if it answers and has the same weights."""
         names = self._names
         try:
@@ -336,7 +344,7 @@ class ServerPool(Generic[S]):
             return
         member.is_away = False
 
-    async def _look_at(self, member: _Member[S]) -> None:
+    async def _look_at(self, member: _Member[S_co]) -> None:
         """Take back what a server was asked that does not even list its models."""
         begun = self._now()
         try:
@@ -351,7 +359,7 @@ class ServerPool(Generic[S]):
         except ServerError:
             pass  # it is there; what is wrong is said when it is asked
 
-    async def _versions_at(self, member: _Member[S]) -> dict[str, str] | None:
+    async def _versions_at(self, member: _Member[S_co]) -> dict[str, str] | None:
         """What stands behind the names at one server; None if it is away."""
         begun = self._now()
         try:

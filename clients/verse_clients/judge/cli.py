@@ -61,7 +61,8 @@ class JudgeFlags(OptionGroup):
     base_urls: Annotated[
         list[str] | None,
         flag(
-            "Where it is: one for each --judge, or one for all.",
+            "Where it is: one for each --judge, or one for all; several for one --judge share its "
+            "questions.",
             "--base-url",
             shown="OPENAI_BASE_URL or http://127.0.0.1:8000/v1",
         ),

@@ -11,7 +11,7 @@ An answer belongs to what the server's list says of the model beyond its name (`
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -35,8 +35,8 @@ from verse_clients.judge.judgments import Judgments
 from verse_clients.judge.prompts import LIKELY_ANSWER, JudgeSampling, Kind, Question, key_of
 from verse_clients.judge.ranked import LIKELIHOOD
 from verse_clients.judge.replies import read_ranking, read_scores, schema_of
-from verse_clients.model_identity import NOT_NOW, ModelLister, identity_of
-from verse_clients.retries import RetryPolicy
+from verse_clients.model_identity import NOT_NOW, identity_of
+from verse_clients.server_pool import PooledServer, ServerPool
 
 _LOWER: dict[AnswerFormat, AnswerFormat] = {"json_schema": "json_object", "json_object": "text"}
 _NAMES_FORMAT = ("response_format", "json_schema", "json_object", "schema")
@@ -86,10 +86,8 @@ def after_refusal(dialect: Dialect, error: BadRequestError) -> Dialect | None:
     return None
 
 
-class ChatServer(ModelLister, Protocol):
+class ChatServer(PooledServer, Protocol):
     """Who is asked; see `openai_client.AsyncServer`."""
-
-    base_url: str
 
     async def complete(
         self,
@@ -127,9 +125,8 @@ class Judge:
         self,
         name: str,
         model: str,
-        server: ChatServer,
+        servers: ServerPool[ChatServer],
         context: JudgeContext,
-        retries: RetryPolicy,
         *,
         price: Price | None,
         concurrency: int,
@@ -139,36 +136,43 @@ class Judge:
         Args:
             name: What reports call it.
             model: What the server calls it.
-            server: Where it is.
+            servers: Where it is; several are asked as one.
             context: What it shares with the others.
-            retries: Waits for the server.
             price: What it costs; None if it is not known.
             concurrency: Questions at a time.
         """
         self.name = name
         self.model = model
-        self.server = server
+        self.servers = servers
+        self.server = servers.servers[0]
+        """The first: it stands for all where one is enough."""
         self.price = price
         self._context = context
-        self._retries = retries
-        known = context.judgments.format_of(server.base_url, model)
+        known = context.judgments.format_of(self.server.base_url, model)
         self._dialect = Dialect() if known is None else Dialect(format=known)
         self._slots = asyncio.Semaphore(concurrency)
         self._proving = asyncio.Lock()
         self._failed_in_a_row = 0
-        earlier = context.judgments.identity_of(server.base_url, model)
+        earlier = context.judgments.identity_of(self.server.base_url, model)
         self._was_asked_before = earlier is not None
         self.identity = earlier or ""
         """Who answers to the name; until the server says it, who did the last time."""
         self._is_identified = False
 
     async def identify(self) -> None:
-        """Ask the server who it is; one that cannot say it now is asked again before a question."""
-        try:
-            self.identity = await identity_of(self.server, self.model)
-        except NOT_NOW:
+        """Ask the server who it is; one that cannot say it now is asked again before a question.
+
+        Raises:
+            SelectionError: several servers have different models under the name.
+        """
+        for server in self.servers.servers:
+            try:
+                self.identity = await identity_of(server, self.model)
+            except NOT_NOW:
+                continue
+            await self.servers.agree([self.model])
+            self._is_identified = True
             return
-        self._is_identified = True
 
     async def check_context(self, questions: Sequence[Question]) -> None:
         """See that the model can bear questions of these lengths, where its server tells.
@@ -201,8 +205,9 @@ class Judge:
         return found.max_model_len, len(found.tokens)
 
     def known(self, question: Question) -> Judgment | None:
-        """The answer to a question that was asked before."""
-        return self._context.judgments.find(self._key(question))
+        """The answer to a question that was asked before, by any of the servers."""
+        found = (self._context.judgments.find(key) for key in self._keys(question))
+        return next(filter(None, found), None)
 
     async def ask(self, question: Question) -> Judgment:
         """The answer to a question: the one that is known, or a new one, which is on the disk.
@@ -225,9 +230,10 @@ class Judge:
     async def _ask(self, question: Question) -> Judgment:
         await self._check_identity()
         try:
-            answer = await self._in_its_form(question)
+            answer, base_url = await self._in_its_form(question)
         except _OWN_FAULT as error:
-            failed = await self._keep(question, "failed", reply=str(error))
+            first = self.server.base_url
+            failed = await self._keep(question, "failed", base_url=first, reply=str(error))
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= _FAILED_IN_A_ROW:
                 raise
@@ -236,6 +242,7 @@ class Judge:
         return await self._keep(
             question,
             _trouble(answer),
+            base_url=base_url,
             format=self._dialect.format,
             reply=answer.refusal or answer.text,
             prompt_tokens=answer.prompt_tokens or 0,
@@ -249,7 +256,8 @@ class Judge:
         if self._is_identified:
             return
         try:
-            said = await self._retries.ask(lambda: identity_of(self.server, self.model))
+            said = await self.servers.ask_first(lambda server: identity_of(server, self.model))
+            await self.servers.agree([self.model])
         except UnauthorisedError:
             said = self.identity  # some keys may ask models and not list them
         self._is_identified = True
@@ -259,12 +267,15 @@ class Judge:
                 f"A different model now answers as {self.model} at {self.server.base_url}."
             )
 
-    async def _in_its_form(self, question: Question) -> Answer:
+    async def _in_its_form(self, question: Question) -> tuple[Answer, str]:
+        """An answer, and the address of who gave it."""
         dialect = self._dialect
         while True:
             form = dialect
             try:
-                answer = await self._retries.ask(lambda form=form: self._attempt(question, form))
+                answered = await self.servers.ask(
+                    lambda server, form=form: self._attempt(server, question, form)
+                )
             except BadRequestError as error:
                 lower = after_refusal(dialect, error)
                 if lower is None:
@@ -272,15 +283,17 @@ class Judge:
                 dialect = lower
             else:
                 self._dialect = msgspec.structs.replace(dialect, is_proven=True)
-                return answer
+                return answered
 
-    async def _attempt(self, question: Question, dialect: Dialect) -> Answer:
+    async def _attempt(
+        self, server: ChatServer, question: Question, dialect: Dialect
+    ) -> tuple[Answer, str]:
         sampling, budget = self._context.sampling, self._context.budget
         most = self._cost(most_tokens(question.messages), sampling.max_tokens)
         await budget.reserve(most)
         limit: dict[str, Any] = {dialect.limit: sampling.max_tokens}
         try:
-            answer = await self.server.complete(
+            answer = await server.complete(
                 self.model,
                 question.messages,
                 temperature=sampling.temperature if dialect.takes_temperature else None,
@@ -297,7 +310,7 @@ class Judge:
             budget.settle(most, 0.0)
             raise
         budget.settle(most, self._actual(answer, most))
-        return answer
+        return answer, server.base_url
 
     def _actual(self, answer: Answer, most: float) -> float:
         if answer.prompt_tokens is None or answer.completion_tokens is None:
@@ -307,11 +320,13 @@ class Judge:
     def _cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         return 0.0 if self.price is None else self.price.of(prompt_tokens, completion_tokens)
 
-    async def _keep(self, question: Question, trouble: str | None, **fields: Any) -> Judgment:
+    async def _keep(
+        self, question: Question, trouble: str | None, *, base_url: str, **fields: Any
+    ) -> Judgment:
         judgment = Judgment(
-            key=self._key(question),
+            key=self._key(question, base_url),
             judge=self.model,
-            server=self.server.base_url,
+            server=base_url,
             identity=self.identity,
             prompt=question.prompt,
             candidates=question.candidates,
@@ -323,10 +338,11 @@ class Judge:
         self._context.on_answer(judgment)
         return judgment
 
-    def _key(self, question: Question) -> str:
-        return key_of(
-            question, self.model, self.server.base_url, self._context.sampling, self.identity
-        )
+    def _keys(self, question: Question) -> Iterator[str]:
+        return (self._key(question, server.base_url) for server in self.servers.servers)
+
+    def _key(self, question: Question, base_url: str) -> str:
+        return key_of(question, self.model, base_url, self._context.sampling, self.identity)
 
 
 def _trouble(answer: Answer) -> str | None:

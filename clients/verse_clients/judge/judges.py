@@ -18,6 +18,7 @@ from verse_clients.judge.ranked import LIKELIHOOD
 from verse_clients.openai_client import AsyncServer
 from verse_clients.options import JUDGE_CONCURRENCY
 from verse_clients.retries import RetryPolicy
+from verse_clients.server_pool import ServerPool
 
 DEFAULT_JUDGE = "base"
 DEFAULT_KEY = "OPENAI_API_KEY"
@@ -30,7 +31,8 @@ class JudgeSpec(NamedTuple):
     """One judge as the command line names it."""
 
     model: str
-    base_url: str | None
+    base_urls: tuple[str | None, ...]
+    """Where it is; several share its questions."""
     key_name: str
     """Name of the environment variable with the key."""
     given_key: str | None = None
@@ -48,15 +50,20 @@ class ResolvedJudge(NamedTuple):
     name: str
     """What reports call it."""
     model: str
-    server: AsyncServer
+    servers: ServerPool[AsyncServer]
     price: Price | None
+
+    @property
+    def server(self) -> AsyncServer:
+        """The first: it stands for all where one is enough."""
+        return self.servers.servers[0]
 
 
 class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How servers are treated; nothing here changes an answer."""
 
     concurrency: int | None = None
-    """Questions at a time for each judge; None for what suits its server."""
+    """Questions at a time for each judge, to each of its servers; None for what suits them."""
     wait_seconds: float = 3600.0
     timeout_seconds: float = 600.0
     price: Price | None = None
@@ -69,7 +76,7 @@ def judge_specs(
     key_names: Sequence[str],
     given_keys: Sequence[str] = (),
 ) -> list[JudgeSpec]:
-    """Pair judges with servers and keys: one each, or one for all.
+    """Pair judges with servers and keys: one each, or one for all; or all servers for one judge.
 
     Raises:
         InputError: the numbers do not fit, or keys are given in two ways.
@@ -77,7 +84,8 @@ def judge_specs(
     if key_names and given_keys:
         raise InputError("Give --api-key or --key-env, not both.")
     named = list(models) or [DEFAULT_JUDGE]
-    urls = _one_each(base_urls, len(named), "--base-url") or [None] * len(named)
+    one_each = [] if len(named) == 1 else _one_each(base_urls, len(named), "--base-url")
+    urls = [(url,) for url in one_each] or [tuple(base_urls) or (None,)] * len(named)
     keys = _one_each(key_names, len(named), "--key-env") or [DEFAULT_KEY] * len(named)
     given = _one_each(given_keys, len(named), "--api-key") or [None] * len(named)
     return [JudgeSpec(*row) for row in zip(named, urls, keys, given, strict=True)]
@@ -97,24 +105,22 @@ class JudgePool:
         self._tell = tell
         self._specs = named
         self._policies: dict[str, RetryPolicy] = {}
-        servers = [self._server(spec) for spec in named]
+        pools = [self._pool(spec) for spec in named]
         self.resolved = [
-            ResolvedJudge(name, spec.model, server, self._price(spec, server))
-            for name, spec, server in zip(_names(named, servers), named, servers, strict=True)
+            ResolvedJudge(name, spec.model, pool, self._price(spec, pool.servers[0]))
+            for name, spec, pool in zip(_names(named, pools), named, pools, strict=True)
         ]
 
     def judges(self, context: JudgeContext) -> list[Judge]:
         """The judges at a context. Those of one server wait for it together."""
-        retries = self._all_retries()
         return [
             Judge(
                 judge.name,
                 judge.model,
-                judge.server,
+                judge.servers,
                 context,
-                retries[judge.server.base_url],
                 price=judge.price,
-                concurrency=self._concurrency(judge.server),
+                concurrency=judge.servers.num_slots,
             )
             for judge in self.resolved
             if judge.name != LIKELIHOOD
@@ -122,15 +128,9 @@ class JudgePool:
 
     def likelihood(self, context: JudgeContext) -> LikelihoodJudge | None:
         """The judge that is not asked but has log-probabilities computed, if it is named."""
-        retries = self._all_retries()
         return next(
             (
-                LikelihoodJudge(
-                    judge.server,
-                    context,
-                    retries[judge.server.base_url],
-                    concurrency=self._concurrency(judge.server),
-                )
+                LikelihoodJudge(judge.servers, context, concurrency=judge.servers.num_slots)
                 for judge in self.resolved
                 if judge.name == LIKELIHOOD
             ),
@@ -157,12 +157,25 @@ class JudgePool:
     async def close(self) -> None:
         """Let go of all servers."""
         for judge in self.resolved:
-            await judge.server.close()
+            await judge.servers.close()
 
-    def _server(self, spec: JudgeSpec) -> AsyncServer:
+    def _pool(self, spec: JudgeSpec) -> ServerPool[AsyncServer]:
+        servers = [self._server(spec, base_url) for base_url in spec.base_urls]
+        return ServerPool(
+            servers,
+            slots=self._slots,
+            wait_seconds=self._connection.wait_seconds,
+            now=time.monotonic,
+            sleep=asyncio.sleep,
+            report=self._tell,
+            max_tries=_LOCAL_TRIES if servers[0].is_local else _REMOTE_TRIES,
+            policy=self._policy,
+        )
+
+    def _server(self, spec: JudgeSpec, base_url: str | None) -> AsyncServer:
         # The SDK's own retries are off: the budget counts each attempt, and `RetryPolicy` waits.
         return AsyncServer(
-            spec.base_url,
+            base_url,
             # Never the key of another server: AsyncServer would look for OPENAI_API_KEY.
             spec.key or _NO_KEY,
             timeout_seconds=self._connection.timeout_seconds,
@@ -175,35 +188,30 @@ class JudgePool:
         is_own = server.is_local or spec.model == LIKELIHOOD
         return FREE if is_own else price_of(spec.model, server.base_url)
 
-    def _all_retries(self) -> dict[str, RetryPolicy]:
-        """One policy a server, by its address: whoever asks it waits for it together."""
-        servers = {judge.server.base_url: judge.server for judge in self.resolved}
-        for base_url, server in servers.items():
-            self._policies.setdefault(base_url, self._retries(server))
-        return self._policies
-
-    def _retries(self, server: AsyncServer) -> RetryPolicy:
-        return RetryPolicy(
+    def _policy(self, server: AsyncServer) -> RetryPolicy:
+        """One a server, by its address: judges of the same one wait for it together."""
+        made = RetryPolicy(
             self._connection.wait_seconds,
             now=time.monotonic,
             sleep=asyncio.sleep,
             report=self._tell,
             max_tries=_LOCAL_TRIES if server.is_local else _REMOTE_TRIES,
         )
+        return self._policies.setdefault(server.base_url, made)
 
-    def _concurrency(self, server: AsyncServer) -> int:
+    def _slots(self, server: AsyncServer) -> int:
         usual = JUDGE_CONCURRENCY.for_server(is_local=server.is_local)
         return self._connection.concurrency or usual
 
 
-def _names(named: Sequence[JudgeSpec], servers: Sequence[AsyncServer]) -> list[str]:
+def _names(named: Sequence[JudgeSpec], pools: Sequence[ServerPool[AsyncServer]]) -> list[str]:
     """The model, and where it is if several servers have it."""
     times = Counter(spec.model for spec in named)
     if times[LIKELIHOOD] > 1:
         raise InputError(f"--judge {LIKELIHOOD} is given twice; one server computes it.")
     names = [
-        spec.model if times[spec.model] == 1 else f"{spec.model} at {server.base_url}"
-        for spec, server in zip(named, servers, strict=True)
+        spec.model if times[spec.model] == 1 else f"{spec.model} at {pool.address}"
+        for spec, pool in zip(named, pools, strict=True)
     ]
     if len(set(names)) < len(names):
         raise InputError("The same judge is given twice; name different judges.")

@@ -27,8 +27,8 @@ from verse_clients.judge.client import JudgeContext
 from verse_clients.judge.costs import BudgetSpentError
 from verse_clients.judge.likelihood import LineScores, lines_of_tokens, scores_of
 from verse_clients.judge.ranked import LIKELIHOOD
-from verse_clients.model_identity import ModelLister, identity_of
-from verse_clients.retries import RetryPolicy
+from verse_clients.model_identity import identity_of
+from verse_clients.server_pool import PooledServer, ServerPool
 
 PROMPT = f"{LIKELIHOOD}-1"
 """In place of the name of instructions; another number where anything here changes a figure."""
@@ -37,10 +37,8 @@ NUM_CONTRASTED = 4
 BASE = "base"
 
 
-class ScoringServer(ModelLister, Protocol):
+class ScoringServer(PooledServer, Protocol):
     """Who computes; see `openai_client.AsyncServer`."""
-
-    base_url: str
 
     async def tokenize(self, model: str, messages: Sequence[Message]) -> Tokenized:
         """Of a conversation."""
@@ -81,17 +79,17 @@ class LikelihoodJudge:
 
     def __init__(
         self,
-        server: ScoringServer,
+        servers: ServerPool[ScoringServer],
         context: JudgeContext,
-        retries: RetryPolicy,
         *,
         concurrency: int,
     ) -> None:
         """Nothing is sent yet; `concurrency` is poems at a time."""
         self.name = LIKELIHOOD
-        self.server = server
+        self.servers = servers
+        self.server = servers.servers[0]
+        """The first: it stands for all where one is enough."""
         self._context = context
-        self._retries = retries
         self._slots = asyncio.Semaphore(concurrency)
         self._adapters: dict[str, str | None] = {}
         self._frames: dict[tuple[str, str | None, str], Tokenized] = {}
@@ -103,18 +101,22 @@ class LikelihoodJudge:
 
         Raises:
             ServerError: the server does not say, or computes no log-probabilities.
+            SelectionError: several servers have different weights.
         """
-        self.identity = await self._ask(lambda: identity_of(self.server, BASE))
+        self.identity = await self.servers.ask_first(lambda server: identity_of(server, BASE))
         for model in {poem.model for poem in poems if poem.adapter is not None}:
             try:
-                await self._ask(lambda model=model: self.server.model(model))
+                await self.servers.ask_first(lambda server, model=model: server.model(model))
             except UnknownModelError:
                 self._adapters[model] = None
             else:
-                said = await self._ask(lambda model=model: identity_of(self.server, model))
+                said = await self.servers.ask_first(
+                    lambda server, model=model: identity_of(server, model)
+                )
                 self._adapters[model] = said or model
+        await self.servers.agree([BASE, *(name for name, said in self._adapters.items() if said)])
         try:
-            await self._ask(lambda: self.server.tokenize_text("诗"))
+            await self.servers.ask(lambda server: server.tokenize_text("诗"))
         except (BadRequestError, NoCompletionError, UnknownModelError) as error:
             raise self._cannot() from error
         except ServerError as error:
@@ -123,8 +125,9 @@ class LikelihoodJudge:
             raise self._cannot() from error
 
     def known(self, contrast: Contrast) -> Judgment | None:
-        """What was computed before."""
-        return self._context.judgments.find(self._key(contrast))
+        """What was computed before, by any of the servers."""
+        keys = (self._key(contrast, server.base_url) for server in self.servers.servers)
+        return next(filter(None, map(self._context.judgments.find, keys)), None)
 
     async def judge(self, contrast: Contrast) -> Judgment | None:
         """The scores of a poem, known or new; None where a limit allows no more.
@@ -146,15 +149,15 @@ class LikelihoodJudge:
         frames = [await self._frame(BASE, poem, theme) for theme in themes]
         is_served = poem.adapter is not None and self._adapters.get(poem.model) is not None
         writer = await self._frame(poem.model, poem, poem.theme) if is_served else None
-        tokens = (await self._ask(lambda: self.server.tokenize_text(poem.text))).tokens
+        tokens = (await self.servers.ask(lambda server: server.tokenize_text(poem.text))).tokens
         room = min(
             f.max_model_len - len(f.tokens) for f in [*frames, *([writer] if writer else [])]
         )
         if not tokens or len(tokens) >= room:
             said = f"Its length is {len(tokens)}; the model's context leaves room for {room}."
             return await self._keep(contrast, "failed", reply=said)
-        base = await self._score(BASE, frames, tokens)
-        voice = await self._score(poem.model, [writer], tokens) if writer else None
+        base, base_url = await self._score(BASE, frames, tokens)
+        voice = (await self._score(poem.model, [writer], tokens))[0] if writer else None
         if voice is not None and poem.digest not in (None, voice.fingerprint):
             voice = None  # other weights stand under that name now
         own, *others = _line_scores(base, frames, len(tokens))
@@ -164,6 +167,7 @@ class LikelihoodJudge:
         return await self._keep(
             contrast,
             "judged",
+            base_url=base_url,
             likelihood=scores_of(own, others, gain[0] if gain else None, contrast.seed),
             prompt_tokens=base.num_tokens + (voice.num_tokens if voice else 0),
             fingerprint=base.fingerprint,
@@ -176,23 +180,25 @@ class LikelihoodJudge:
             asked = messages(poem.variant, theme)
             if model == BASE and asked[0].role != "system":
                 asked = [Message("system", POEM_SYSTEM), *asked]
-            self._frames[key] = await self._ask(lambda: self.server.tokenize(model, asked))
+            self._frames[key] = await self.servers.ask(lambda server: server.tokenize(model, asked))
         return self._frames[key]
 
     async def _score(
         self, model: str, frames: Sequence[Tokenized], tokens: tuple[int, ...]
-    ) -> ScoredPrompts:
+    ) -> tuple[ScoredPrompts, str]:
+        """Log-probabilities, and the address of who computed them."""
+        prompts = [[*frame.tokens, *tokens] for frame in frames]
+
+        async def scored(server: ScoringServer) -> tuple[ScoredPrompts, str]:
+            return await server.score(model, prompts), server.base_url
+
         await self._context.budget.reserve(0.0)
         try:
-            prompts = [[*frame.tokens, *tokens] for frame in frames]
-            return await self._ask(lambda: self.server.score(model, prompts))
+            return await self.servers.ask(scored)
         except NoCompletionError as error:
             raise self._cannot() from error
         finally:
             self._context.budget.settle(0.0, 0.0)
-
-    async def _ask(self, call: Any) -> Any:
-        return await self._retries.ask(call)
 
     def _cannot(self) -> ServerError:
         return ServerError(
@@ -205,14 +211,16 @@ class LikelihoodJudge:
         contrast: Contrast,
         outcome: str,
         *,
+        base_url: str | None = None,
         likelihood: LikelihoodScores | None = None,
         **fields: Any,
     ) -> Judgment:
         given: Mapping[str, Any] = {"outcome": outcome, **fields}
+        whose = base_url or self.server.base_url
         judgment = Judgment(
-            key=self._key(contrast),
+            key=self._key(contrast, whose),
             judge=self.name,
-            server=self.server.base_url,
+            server=whose,
             identity=self.identity,
             prompt=PROMPT,
             candidates=(contrast.poem.id,),
@@ -224,11 +232,11 @@ class LikelihoodJudge:
         self._context.on_answer(judgment)
         return judgment
 
-    def _key(self, contrast: Contrast) -> str:
+    def _key(self, contrast: Contrast, base_url: str) -> str:
         """Hash of all that can change the figures: 32 hex digits."""
         poem = contrast.poem
         writer = None if poem.adapter is None else self._adapters.get(poem.model)
-        whose = (self.server.base_url, self.identity, poem.model if writer else None, writer)
+        whose = (base_url, self.identity, poem.model if writer else None, writer)
         what = (poem.theme, poem.text, poem.variant, poem.digest, contrast.themes, contrast.seed)
         parts = msgspec.json.encode([PROMPT, *whose, *what])
         return hashlib.sha256(parts).hexdigest()[:32]

@@ -218,8 +218,8 @@ class JudgingPipeline:
         """Each judge, and what became of its questions."""
         computed = self._likelihood
         rows = [
-            *([(computed.name, BASE, computed.server.base_url, FREE)] if computed else []),
-            *((j.name, j.model, j.server.base_url, j.price) for j in self._judges),
+            *([(computed.name, BASE, computed.servers.address, FREE)] if computed else []),
+            *((j.name, j.model, j.servers.address, j.price) for j in self._judges),
         ]
         return tuple(_summary(*row, self._judgments[row[0]]) for row in rows)
 

@@ -126,8 +126,12 @@ def estimate(
         if judge.name == LIKELIHOOD:
             lines.append(_computed_line(judge, pipeline.contrasts()))
             continue
-        keys = [key_of(q, judge.model, judge.server.base_url, sampling, who) for q in questions]
-        missing = [q for q, key in zip(questions, keys, strict=True) if key not in known]
+        urls = [server.base_url for server in judge.servers.servers]
+        missing = [
+            question
+            for question in questions
+            if not any(key_of(question, judge.model, url, sampling, who) in known for url in urls)
+        ]
         rubric = _load(missing, len(missing))
         batch = questions[: how.size]
         sample = [pipeline.ranking_question([q.candidates[0] for q in batch])] if batch else []
@@ -139,7 +143,7 @@ def estimate(
 def _computed_line(judge: ResolvedJudge, asked: Sequence[Contrast]) -> str:
     prompts = sum(2 + len(contrast.themes) for contrast in asked)
     return (
-        f"{judge.name} at {judge.server.base_url}: no question; log-probabilities of "
+        f"{judge.name} at {judge.servers.address}: no question; log-probabilities of "
         f"{counted(len(asked), 'poem')} under {counted(prompts, 'prompt')} at most, $0."
     )
 
@@ -155,7 +159,7 @@ def _line(judge: ResolvedJudge, rubric: _Load, ranking: _Load, sampling: JudgeSa
     loads = (rubric, ranking)
     tokens = sum(load.calls * (load.prompt_tokens + load.answer_tokens) for load in loads)
     return (
-        f"{judge.name} at {judge.server.base_url}: {counted(rubric.calls, 'rubric call')}, at most "
+        f"{judge.name} at {judge.servers.address}: {counted(rubric.calls, 'rubric call')}, at most "
         f"{counted(ranking.calls, 'comparison')}, about {tokens:.0f} tokens, "
         f"{_price(judge.price, loads, sampling)}."
     )
@@ -299,7 +303,10 @@ class JudgingRun:
 
     def _tell_of_others(self, judges: Sequence[Judge], judgments: Judgments) -> None:
         for judge in judges:
-            others = judgments.num_others(judge.server.base_url, judge.model, judge.identity)
+            others = sum(
+                judgments.num_others(server.base_url, judge.model, judge.identity)
+                for server in judge.servers.servers
+            )
             if others:
                 self._tell(
                     f"{others} answers in {judgments.path} came from another model named "

@@ -29,7 +29,7 @@ from verse_clients.judge.pipeline import JudgingPipeline, PipelineOptions, assem
 from verse_clients.judge.prompts import JudgeSampling
 from verse_clients.judge.ranked import Ranked
 from verse_clients.judge.report import make_report
-from verse_clients.retries import RetryPolicy
+from verse_clients.server_pool import ServerPool
 
 THEMES = ("河", "灯", "山", "雪", "门", "风")
 
@@ -55,6 +55,10 @@ class Scoring:
     """A server whose base likes the characters of a theme, and whose adapters like all more."""
 
     base_url = "http://127.0.0.1:8000/v1"
+    is_local = True
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
     def __init__(self, *, context: int = 400) -> None:
         self.context = context
@@ -101,8 +105,15 @@ def run(
 ) -> JudgingPipeline:
     async def judged() -> JudgingPipeline:
         shared = context(cache, max_calls=max_calls)
-        retries = RetryPolicy(1, now=lambda: 0.0, sleep=asyncio.sleep, report=print)
-        judge = LikelihoodJudge(server, shared, retries, concurrency=4)
+        pool = ServerPool(
+            [server],
+            slots=lambda _: 4,
+            wait_seconds=1,
+            now=lambda: 0.0,
+            sleep=asyncio.sleep,
+            report=print,
+        )
+        judge = LikelihoodJudge(pool, shared, concurrency=4)
         await judge.identify(written)
         made = JudgingPipeline([], written, [], PipelineOptions(), lambda _: None, judge)
         await made.score_all()
