@@ -71,7 +71,7 @@ class FilesController(Controller):
         except RequestEntityTooLarge as error:
             raise file_too_large() from error
 
-    @route(http_method=READ, responses=error_responses(400, 401, 403))
+    @route(http_method=READ, responses=error_responses(400, 401, 403, 404))
     async def list(
         self,
         store: StateDependency,
