@@ -284,11 +284,15 @@ def one_column(column: Any) -> Any:
     return column | {"model": "xuzhimo", "stream_options": None}
 
 
+def of_a_model(poem: Any) -> Any:
+    return {**poem, "model": "xuzhimo"} if isinstance(poem, dict) else poem
+
+
 THERE: dict[str, Callable[[Kept, Any], Any]] = {
     "training_file": lambda kept, _: kept.ids["file_id"],
     "input_file_id": lambda kept, _: kept.file("batch"),
     "model": lambda _, __: "verse-tiny",
-    "poem": lambda _, poem: {**poem, "model": "xuzhimo"} if isinstance(poem, dict) else poem,
+    "poem": lambda _, poem: of_a_model(poem),
     "columns": lambda _, columns: [*map(one_column, columns)] if columns else columns,
 }
 """What a body has, made one of something that is there."""
