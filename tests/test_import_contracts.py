@@ -101,7 +101,7 @@ PLANTED = {
         ("clients/verse_clients/planted.py", "import tkinter.ttk"),
         ("core/verse/planted.py", "from tktooltip import ToolTip"),
     ),
-    "numkong only in cpu_weights": (("core/verse/planted.py", "import numkong"),),
+    "numkong and onnxruntime only in cpu_weights": (("core/verse/planted.py", "import numkong"),),
     "openai only in one client module": (
         ("clients/verse_clients/planted.py", "from openai import OpenAI"),
     ),

@@ -5,7 +5,8 @@ first. Nothing is differentiated through them.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -14,10 +15,18 @@ import mlx.nn as nn
 import numpy as np
 from numpy.typing import NDArray
 
+from verse.cpu_weights.integer_product import numkong
 from verse.cpu_weights.packed import Activations, Host, PackedKind, PackedWeight
-from verse.cpu_weights.stored import Layer, is_quantized, on_host, rows_of, shape_of
 from verse.cpu_weights.threads import Piece, Threads
 from verse.safetensors_header import SafetensorsHeaderError, read_header
+
+Layer = Any
+"""A Linear or an Embedding of mlx, plain or quantized; mlx.nn has no types."""
+
+_CHUNK_NUMBERS = 8 << 20
+"""Numbers of one chunk."""
+_BITS = (4, 8)
+_GROUP_SIZES = (32, 64, 128)
 
 
 class HostLinear(Protocol):
@@ -30,11 +39,11 @@ class HostLinear(Protocol):
 
     @property
     def has_update(self) -> bool:
-        """Whether `add_update` does anything for the rows of this forward."""
+        """Whether `updates` do anything for the rows of this forward."""
         ...
 
-    def add_update(self, x: Host, y: Host) -> None:
-        """Add what adapters change, in place.
+    def updates(self, x: Host, y: Host) -> list[list[Piece]]:
+        """The work of adding what adapters change to y, in place; lists one after the other.
 
         Args:
             x: (batch, tokens, in_dims).
@@ -84,8 +93,10 @@ class PackedLinear(nn.Module):
         """What it takes."""
         return self.matrix.num_bytes + (0 if self.offset is None else self.offset.nbytes)
 
-    def add_update(self, x: Host, y: Host) -> None:
+    def updates(self, x: Host, y: Host) -> list[list[Piece]]:
         """See `HostLinear`; a frozen layer alone adds nothing."""
+        assert x.shape[:-1] == y.shape[:-1]
+        return []
 
     def __call__(self, x: Any) -> Any:
         """(..., in_dims) -> (..., out_dims), float32, of mlx if x is."""
@@ -190,11 +201,14 @@ def products(layers: Sequence[HostLinear], x: Host) -> list[Host]:
         pieces += layer.matrix.pieces(activations, out)
     packed[0].threads.run(pieces)
     shaped = [out.reshape(*x.shape[:-1], -1) for out in outs]
-    for layer, frozen, y in zip(layers, packed, shaped, strict=True):
+    for frozen, y in zip(packed, shaped, strict=True):
         if frozen.offset is not None:
             np.add(y, frozen.offset, out=y)
-        if layer.has_update:
-            layer.add_update(x, y)
+    updates = [
+        layer.updates(x, y) for layer, y in zip(layers, shaped, strict=True) if layer.has_update
+    ]
+    for at_once in zip_longest(*updates, fillvalue=()):
+        packed[0].threads.run([piece for pieces in at_once for piece in pieces])
     return shaped
 
 
@@ -272,3 +286,66 @@ def _as_float32(rows: NDArray[Any], dtype: Any) -> Host:
     if dtype == mx.bfloat16:
         return (rows.astype(np.uint32) << 16).view(np.float32)
     return rows.astype(np.float32)
+
+
+class CannotRepackError(ValueError):
+    """The weights are of a form that is not repacked; says which."""
+
+
+def shape_of(layer: Layer) -> tuple[int, int]:
+    """(out_dims, in_dims) of a Linear or an Embedding, plain or quantized."""
+    rows, columns = cast(mx.array, layer["weight"]).shape
+    return rows, columns * 32 // layer.bits if is_quantized(layer) else columns
+
+
+def is_quantized(layer: Layer) -> bool:
+    """Whether its numbers are packed into words."""
+    return "scales" in layer
+
+
+def check_can_be_repacked(layer: Layer) -> None:
+    """Of a quantized layer, whether `rows_of` reads it.
+
+    Raises:
+        CannotRepackError: it does not.
+    """
+    if not is_quantized(layer):
+        return
+    mode = str(getattr(layer, "mode", "affine"))
+    if mode != "affine":
+        raise CannotRepackError(f"{mode} weights")
+    if layer.bits not in _BITS:
+        raise CannotRepackError(f"weights of {layer.bits} bits")
+    if layer.group_size not in _GROUP_SIZES:
+        raise CannotRepackError(f"weights in groups of {layer.group_size}")
+
+
+def rows_of(layer: Layer) -> Iterator[Any]:
+    """All rows in chunks: float32 as numpy has it, or bfloat16 as numkong has it."""
+    num_rows, num_columns = shape_of(layer)
+    each = max(1, _CHUNK_NUMBERS // num_columns)
+    for first in range(0, num_rows, each):
+        yield on_host(_chunk(layer, slice(first, first + each)))
+
+
+def on_host(array: mx.array) -> Any:
+    """The same numbers outside mlx; bfloat16 stays what it is, all else becomes float32."""
+    if array.dtype != mx.bfloat16:
+        return cast(Any, np.array(array.astype(mx.float32), copy=False))
+    bits = cast(NDArray[np.uint16], np.array(array.view(mx.uint16), copy=False))
+    bits = np.ascontiguousarray(bits)
+    return numkong.from_pointer(bits.ctypes.data, bits.shape, "bf16", owner=bits)
+
+
+def _chunk(layer: Layer, rows: slice) -> mx.array:
+    weight = cast(mx.array, layer["weight"])[rows]
+    if not is_quantized(layer):
+        return weight
+    biases = layer.get("biases")
+    return mx.dequantize(
+        weight,
+        layer["scales"][rows],
+        None if biases is None else biases[rows],
+        group_size=layer.group_size,
+        bits=layer.bits,
+    )

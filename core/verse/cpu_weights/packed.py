@@ -1,7 +1,7 @@
 """A matrix of weights in the layout that this processor multiplies fastest.
 
-numkong packs rows once and multiplies them with the best instructions there are, chosen at run time
-(AMX, AVX-512, AVX2, NEON). What is packed is the only copy kept. Two kinds:
+Rows are packed once and multiplied with the best instructions there are, chosen at run time (AMX,
+AVX-512, AVX2, NEON). What is packed is the only copy kept. Two kinds:
 
 - `bf16`: weights and activations in bfloat16, sums in float32.
 - `int8`: weights in 8 bits with a scale for each row. Activations take 16 bits, as two rows of 8,
@@ -11,21 +11,20 @@ Each row of a product is computed by itself, in the same order whatever stands b
 in company, the same bits.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from verse.cpu_weights.integer_product import (
+    MIDDLE,
+    IntegerProduct,
+    fastest_product,
+    numkong,
+)
 from verse.cpu_weights.threads import Piece, Threads
-
-try:
-    import numkong as _numkong
-except ImportError:  # `packing` says so before anything is packed
-    _numkong = None
-
-numkong = cast(Any, _numkong)
-"""Its types know neither `dots_pack` nor what a Tensor may be given to."""
 
 Host = NDArray[np.float32]
 PackedKind = Literal["bf16", "int8"]
@@ -33,8 +32,10 @@ PackedKind = Literal["bf16", "int8"]
 _BLOCK_BYTES = 1 << 20
 """Of weights in one piece of work: long beside handing it over, short beside a step."""
 _STEPS = 127
-_LOW_STEPS = 2 * _STEPS
-"""One step of the high half in steps of the low one, so that both keep within 8 bits."""
+_HALF = 256
+"""One step of the high half in steps of the low one."""
+_COUNTED = _STEPS * _HALF
+"""Steps of the largest number of a row of activations."""
 
 
 class Activations:
@@ -54,16 +55,21 @@ class Activations:
         return self._bf16
 
     @property
-    def int8(self) -> tuple[NDArray[np.int8], Host]:
+    def int8(self) -> tuple[NDArray[np.uint8], Host]:
         """(2 * rows, in_dims), the high halves and then the low ones; (rows, 1) the low step."""
         if self._int8 is None:
-            largest = np.abs(self.rows).max(axis=1, keepdims=True)
-            step = largest / np.float32(_STEPS * _LOW_STEPS)
+            rows = self.rows
+            largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))[:, None]
+            step = largest / np.float32(_COUNTED)
             np.copyto(step, 1, where=(step == 0) | ~np.isfinite(step))
-            counted = np.rint(self.rows / step)
-            high = np.rint(counted / np.float32(_LOW_STEPS))
-            halves = np.concatenate([high, counted - high * np.float32(_LOW_STEPS)])
-            self._int8 = halves.astype(np.int8), step
+            # Both halves are `MIDDLE` more than they are, so that neither is below 0.
+            counted = rows * (1 / step)
+            counted += np.float32(MIDDLE * (_HALF + 1) + 0.5)
+            with np.errstate(invalid="ignore"):  # a row that is not finite stays without meaning
+                halves = counted.astype(np.uint16).view(np.uint8).reshape(*rows.shape, 2)
+            low, high = (0, 1) if sys.byteorder == "little" else (1, 0)
+            both = np.concatenate([halves[:, :, high], halves[:, :, low]])
+            self._int8 = both, step
         return self._int8
 
 
@@ -76,8 +82,6 @@ class PackedWeight:
         self.in_dims = in_dims
         self.out_dims = 0
         self._blocks: list[tuple[int, int, Any]] = []
-        self._steps: list[Host] = []
-        """int8: of each block's rows."""
 
     @classmethod
     def pack(
@@ -102,8 +106,10 @@ class PackedWeight:
     @property
     def num_bytes(self) -> int:
         """What it takes."""
-        packed = sum(int(block.nbytes) for _, _, block in self._blocks)
-        return packed + sum(steps.nbytes for steps in self._steps)
+        of_blocks = (block for _, _, block in self._blocks)
+        if self.kind == "bf16":
+            return sum(int(block.nbytes) for block in of_blocks)
+        return sum(cast(IntegerProduct, block).num_bytes for block in of_blocks)
 
     @property
     def spans(self) -> list[slice]:
@@ -129,35 +135,28 @@ class PackedWeight:
 
     def _int8_pieces(self, x: Activations, out: Host) -> list[Piece]:
         halves, low_step = x.int8
-        num_rows = len(out)
+        high_step, num_rows = low_step * np.float32(_HALF), len(out)
 
-        def multiply(first: int, last: int, block: Any, steps: Host) -> None:
-            sums = np.asarray(numkong.dots_packed(halves, block))
-            target = out[:, first:last]
-            np.multiply(
-                sums[:num_rows], np.float32(_LOW_STEPS), out=target, casting="unsafe",
-                dtype=np.float32,
-            )  # fmt: skip
-            target += sums[num_rows:]
-            target *= steps
-            target *= low_step
+        def multiply(first: int, last: int, block: IntegerProduct) -> None:
+            products = block(halves)
+            target, low = out[:, first:last], products[num_rows:]
+            np.multiply(products[:num_rows], high_step, out=target)
+            low *= low_step
+            target += low
 
-        pairs = zip(self._blocks, self._steps, strict=True)
-        return [lambda b=block, s=steps: multiply(*b, s) for block, steps in pairs]
+        return [lambda b=block: multiply(*b) for block in self._blocks]
 
     def _add(self, chunks: list[Any], threads: Threads) -> None:
-        packed: list[tuple[Any, Host | None] | None] = [None] * len(chunks)
+        packed: list[Any] = [None] * len(chunks)
 
         def pack(index: int) -> None:
             packed[index] = _packed(self.kind, chunks[index])
 
         threads.run([lambda i=index: pack(i) for index in range(len(chunks))])
-        for block, steps in cast(list[tuple[Any, Host | None]], packed):
-            last = self.out_dims + int(block.width)
+        for chunk, block in zip(chunks, packed, strict=True):
+            last = self.out_dims + int(chunk.shape[0])
             self._blocks.append((self.out_dims, last, block))
             self.out_dims = last
-            if steps is not None:
-                self._steps.append(steps)
 
 
 def num_block_rows(kind: PackedKind, shape: tuple[int, int], num_threads: int) -> int:
@@ -173,16 +172,16 @@ def _pieces_of(chunk: Any, rows_each: int) -> Iterator[Any]:
         yield chunk[first : first + rows_each]
 
 
-def _packed(kind: PackedKind, rows: Any) -> tuple[Any, Host | None]:
-    """One block, and for int8 the steps of its rows."""
+def _packed(kind: PackedKind, rows: Any) -> Any:
+    """One block: numkong's, or an `IntegerProduct`."""
     if kind == "bf16":
         if isinstance(rows, np.ndarray):
             rows = numkong.astype(np.ascontiguousarray(cast(Host, rows)), "bf16")
-        return numkong.dots_pack(rows, dtype="bf16"), None
+        return numkong.dots_pack(rows, dtype="bf16")
     if not isinstance(rows, np.ndarray):
         rows = np.asarray(numkong.astype(rows, "f32"), np.float32)
     largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
     steps = largest / np.float32(_STEPS)
     steps[steps == 0] = 1
     scaled = rows * (1 / steps)[:, None]
-    return numkong.dots_pack(np.rint(scaled, out=scaled).astype(np.int8), dtype="int8"), steps
+    return fastest_product()(np.rint(scaled, out=scaled).astype(np.int8), steps)

@@ -15,21 +15,20 @@ import mlx.nn as nn
 import numpy as np
 
 from verse.cpu_weights.decoder import Forward, HostDecoderLayer
+from verse.cpu_weights.integer_product import give_back_memory, numkong
 from verse.cpu_weights.layers import (
+    CannotRepackError,
     EmbeddingFile,
     EmbeddingTable,
     HostNorm,
     PackedEmbedding,
     PackedHead,
     PackedLinear,
-)
-from verse.cpu_weights.packed import PackedKind, PackedWeight, numkong
-from verse.cpu_weights.stored import (
-    CannotRepackError,
     check_can_be_repacked,
     is_quantized,
     shape_of,
 )
+from verse.cpu_weights.packed import PackedKind, PackedWeight
 from verse.cpu_weights.threads import Threads, num_cores
 
 _ARCHITECTURES = ("qwen2", "qwen3", "llama")
@@ -100,6 +99,7 @@ def pack_model(
             layer, threads, forward, is_last=index == len(inner.layers) - 1
         )
         mx.clear_cache()
+        give_back_memory()
         on_progress(min(1.0, done / total))
     inner.norm = HostNorm(inner.norm)
     return num_bytes

@@ -7,9 +7,13 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from verse.cpu_weights.layers import HostNorm, PackedLinear
+from verse.cpu_weights.layers import (
+    CannotRepackError,
+    HostNorm,
+    PackedLinear,
+    check_can_be_repacked,
+)
 from verse.cpu_weights.packed import PackedKind
-from verse.cpu_weights.stored import CannotRepackError, check_can_be_repacked
 from verse.cpu_weights.threads import Threads
 
 

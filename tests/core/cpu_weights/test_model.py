@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama, qwen2, qwen3
 from mlx_lm.models.cache import BatchKVCache, make_prompt_cache
 
-from verse.cpu_weights.layers import EmbeddingFile
+from verse.cpu_weights.layers import CannotRepackError, EmbeddingFile
 from verse.cpu_weights.packed import PackedKind
 from verse.cpu_weights.packing import (
     CpuWeightsError,
@@ -21,7 +21,6 @@ from verse.cpu_weights.packing import (
     pack_model,
     reason_against,
 )
-from verse.cpu_weights.stored import CannotRepackError
 from verse.cpu_weights.threads import Threads
 
 VOCAB = 300

@@ -20,7 +20,7 @@ columns of all slots and against one product per adapter.
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -31,24 +31,13 @@ from verse.adapter_files import ModuleShape
 from verse.base_model import linear_layers, linear_shapes, runs_on_cpu
 from verse.cpu_weights.layers import PackedLinear, host_array
 from verse.cpu_weights.packed import Host
+from verse.cpu_weights.threads import Piece
+from verse_server.engine.adapters.host_updates import HostUpdate, Location, Mix, host_updates
 from verse_server.engine.adapters.limits import rank_class
 from verse_server.engine.adapters.weights import AdapterWeights, ModuleUpdate
 
 SlotWeights = tuple[tuple[int, float], ...]
 """The (slot, strength) pairs of one row; empty for the base."""
-
-
-class Location(NamedTuple):
-    """Where one module keeps one adapter's factors."""
-
-    rank: int
-    """The rank class, which names the stack."""
-    at: int
-    """Its index there."""
-
-
-Mix = tuple[tuple[tuple[Location, float], ...], ...]
-"""What each row uses of one module: (location, strength) pairs."""
 
 
 @dataclass
@@ -93,13 +82,13 @@ class Products:
         whole: The one place that every row uses in full, if so.
         pairs: Otherwise what the rows use, by rank class; empty when every row is base.
         gain_rows: (batch,) uint32, which of DoRA's gains each row has; None for no gain at all.
-        mix: What it was made of, for products on the host; empty when every row is base.
+        on_host: The same for a base whose products the host makes.
     """
 
     whole: Location | None = None
     pairs: "tuple[tuple[int, Pairs], ...]" = ()
     gain_rows: mx.array | None = None
-    mix: Mix = ()
+    on_host: "tuple[tuple[HostUpdate, ...], ...]" = ()
 
     @classmethod
     def of(cls, mix: Mix, dtype: mx.Dtype, gain_rows: mx.array | None = None) -> "Products":
@@ -107,15 +96,16 @@ class Products:
         used = [location for row in mix for location, _ in row]
         if not used:
             return cls()
+        on_host = host_updates(mix)
         if all(row == ((used[0], 1.0),) for row in mix):
-            return cls(whole=used[0], gain_rows=gain_rows, mix=mix)
+            return cls(whole=used[0], gain_rows=gain_rows, on_host=on_host)
         classes = sorted({location.rank for location in used})
         if len(classes) == 1:
             rows = [tuple((location.at, weight) for location, weight in row) for row in mix]
             pairs = ((classes[0], Pairs.of(rows, dtype)),)
-            return cls(pairs=pairs, gain_rows=gain_rows, mix=mix)
+            return cls(pairs=pairs, gain_rows=gain_rows, on_host=on_host)
         pairs = tuple((rank, _pairs_of_class(mix, rank, dtype)) for rank in classes)
-        return cls(pairs=pairs, gain_rows=gain_rows, mix=mix)
+        return cls(pairs=pairs, gain_rows=gain_rows, on_host=on_host)
 
 
 def _pairs_of_class(mix: Mix, rank: int, dtype: mx.Dtype) -> "Pairs":
@@ -282,21 +272,23 @@ class RoutedLinear(nn.Module):
     @property
     def has_update(self) -> bool:
         """See `HostLinear`."""
-        return bool(self.products.mix) or self.products.gain_rows is not None
+        return bool(self.products.on_host) or self.products.gain_rows is not None
 
-    def add_update(self, x: Host, y: Host) -> None:
-        """See `HostLinear`. Row by row, so that each has the same bits in any company."""
+    def updates(self, x: Host, y: Host) -> list[list[Piece]]:
+        """See `HostLinear`."""
         store, products = self._store, self.products
         if products.gain_rows is not None and store.gain is not None:
             rows = cast(Any, np.array(products.gain_rows))
             y *= np.array(store.gain)[rows][:, None]
             if store.shift is not None:
                 y += np.array(store.shift)[rows][:, None]
-        for number, row in enumerate(products.mix):
-            for (rank, index), weight in row:
-                if weight:
-                    a, b = store.stacks[rank].on_host
-                    y[number] += ((x[number] @ a[index].T) * np.float32(weight)) @ b[index]
+        return [
+            [
+                lambda update=update: update.add(x, y, store.stacks[update.rank].on_host)
+                for update in updates
+            ]
+            for updates in products.on_host
+        ]
 
     @property
     def locations(self) -> dict[int, Location]:

@@ -1,0 +1,51 @@
+"""Products of 8 bits: exact sums, by whichever library makes them."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from verse.cpu_weights import integer_product
+from verse.cpu_weights.integer_product import (
+    MIDDLE,
+    NumkongProduct,
+    OnnxProduct,
+    fastest_product,
+)
+
+KINDS = [NumkongProduct, OnnxProduct]
+IN, OUT = 96, 40
+
+
+def operands(rows: int) -> tuple[NDArray[np.uint8], NDArray[np.int8], NDArray[np.float32]]:
+    random = np.random.default_rng(3)
+    x = random.integers(0, 256, (rows, IN)).astype(np.uint8)
+    weight = random.integers(-127, 128, (OUT, IN)).astype(np.int8)
+    return x, weight, random.random(OUT, dtype=np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sums_are_exact_and_rows_alone_have_the_same_bits(
+    kind: type[NumkongProduct] | type[OnnxProduct],
+) -> None:
+    x, weight, steps = operands(11)
+    product = kind(weight, steps)
+    sums = (x.astype(np.int64) - MIDDLE) @ weight.astype(np.int64).T
+    together = product(x)
+    assert np.array_equal(together, sums.astype(np.float32) * steps)
+    for row in range(len(x)):
+        assert np.array_equal(product(x[row : row + 1])[0], together[row])
+    assert product.num_bytes >= weight.nbytes
+
+
+def test_without_onnxruntime_or_with_sums_that_overflow_numkong_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Saturated(OnnxProduct):
+        def __call__(self, x: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return np.clip(super().__call__(x), -(2**15), 2**15)
+
+    untouched = fastest_product.__wrapped__
+    monkeypatch.setattr(integer_product, "OnnxProduct", Saturated)
+    assert untouched() is NumkongProduct
+    monkeypatch.setattr(integer_product, "_onnxruntime", lambda: None)
+    assert untouched() is NumkongProduct
