@@ -232,5 +232,38 @@ test("a job is trained from a file, watched, and its checkpoint asked for", asyn
   for await (const other of client.fineTuning.jobs.list()) listed.push(other.id);
   assert.ok(listed.includes(job.id));
   await assert.rejects(client.fineTuning.jobs.cancel(job.id), OpenAI.ConflictError);
+  const table = await (await client.files.content(job.result_files[0])).text();
+  assert.ok(table.startsWith("step,train_loss,valid_loss\n"));
+  assert.equal((await client.files.retrieve(job.result_files[0])).purpose, "fine-tune-results");
+  const ids = [];
+  for await (const listed of client.files.list({ purpose: "fine-tune" })) ids.push(listed.id);
+  assert.ok(ids.includes(file.id));
   assert.ok((await client.files.delete(file.id)).deleted);
+});
+
+test("a job goes on from another one's checkpoint, is held, goes on and is cancelled", async () => {
+  const pair = JSON.stringify({
+    input: { messages: [{ role: "user", content: "河" }] },
+    preferred_output: [{ role: "assistant", content: "河在夜里\n轻轻地走" }],
+    non_preferred_output: [{ role: "assistant", content: "啊啊啊" }],
+  });
+  const file = await client.files.create({
+    file: await toFile(Buffer.from(`${pair}\n${pair}\n`), "pairs.jsonl"),
+    purpose: "fine-tune",
+  });
+  const jobs = client.fineTuning.jobs;
+  let job = await jobs.create({
+    model: "xuzhimo@best",
+    training_file: file.id,
+    method: { type: "dpo", dpo: { hyperparameters: { beta: 0.2 } } },
+    metadata: { iters: "5000" },
+  });
+  assert.match(job.model, /^xuzhimo@\d+$/);
+  while (job.status === "validating_files") {
+    await new Promise((done) => setTimeout(done, 200));
+    job = await jobs.retrieve(job.id);
+  }
+  assert.equal((await jobs.pause(job.id)).status, "paused", JSON.stringify(job.error));
+  assert.equal((await jobs.resume(job.id)).status, "queued");
+  assert.equal((await jobs.cancel(job.id)).status, "cancelled");
 });
