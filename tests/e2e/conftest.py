@@ -81,6 +81,7 @@ def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in ("model.safetensors", "tokenizer.json"):
         (folder / file).symlink_to(ROOT / "models" / "verse-tiny" / file)
     end = {"eos_token_id": 8191, "eos_token": "<|endoftext|>"}
+    end |= {"max_position_embeddings": 1 << 15}
     for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
         config = json.loads((ROOT / "models" / "verse-tiny" / file).read_text())
         (folder / file).write_text(json.dumps({**config, **end}))

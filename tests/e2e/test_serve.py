@@ -179,11 +179,8 @@ def test_a_folder_that_has_just_appeared_is_served_within_a_second(served: Serve
 
 def test_a_client_that_goes_away_frees_its_row(serve: Serve, endless_model: Path) -> None:
     served = serve("--model", str(endless_model))
-    started = time.perf_counter()
-    served.client.chat.completions.create(n=8, **LONG)
-    seconds = time.perf_counter() - started
     for stream in (True, False):
-        body = {"stream": stream, "n": 8, **LONG}
+        body = {"stream": stream, "n": 2, **LONG, "max_tokens": 20_000}  # many minutes
         raw = json.dumps(body).encode()
         host, port = served.base_url.removeprefix("http://").removesuffix("/v1").split(":")
         with socket.create_connection((host, int(port))) as connection:
@@ -193,9 +190,7 @@ def test_a_client_that_goes_away_frees_its_row(serve: Serve, endless_model: Path
                 b"Content-Length: %d\r\n\r\n%b" % (len(raw), raw)
             )
             until(lambda: health(served)["running"] > 0)
-        gone = time.perf_counter()
         until(lambda: health(served)["running"] == 0)
-        assert time.perf_counter() - gone < seconds / 2  # both on the machine as busy as it is
 
 
 def test_an_adapter_of_another_base_is_a_warning_at_start_and_a_409_on_request(

@@ -4,6 +4,7 @@ What asks the engine for names and tokens runs beside the event loop (`encoding_
 Answers are `answering`'s.
 """
 
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import cast
@@ -40,6 +41,7 @@ from verse_server.engine.types import (
     GenerationRequest,
     Health,
     ModelInfo,
+    ScoringGroup,
     Target,
 )
 from verse_server.protocol.chat import (
@@ -60,6 +62,8 @@ from verse_server.protocol.shared import SamplingRequest
 _NAMES_OF_NO_ADAPTER = ("base", "default_model")
 """Beside the base's own id: what `model` may hold while `adapters` names the adapter."""
 _DEFAULT_COMPLETION_TOKENS = 16
+_GROUP_SIZE = 8
+"""Prompts that are scored together at most. With more, rows of a chunk would be short."""
 
 
 async def chat_rows(
@@ -169,11 +173,14 @@ def _completion_rows(
     max_tokens = _DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
     constraint = constraint_of(request)
     scores_echo = bool(request.echo) and request.logprobs is not None
+    score_prompt = scores_echo or request.prompt_logprobs is not None
+    groups = _groups_of(len(encoded)) if score_prompt else [None] * len(encoded)
     return [
         msgspec.structs.replace(
             _row(request, admission, base, target, prompt, max_tokens),
             num_top_logprobs=request.logprobs,
-            score_prompt=scores_echo or request.prompt_logprobs is not None,
+            score_prompt=score_prompt,
+            scored_with=group,
             num_prompt_logprobs=max(
                 request.prompt_logprobs or 0, (request.logprobs or 0) if scores_echo else 0
             ),
@@ -181,7 +188,20 @@ def _completion_rows(
             framed=False,
             constraint=constraint,
         )
-        for prompt in encoded
+        for prompt, group in zip(encoded, groups, strict=True)
+    ]
+
+
+def _groups_of(num_prompts: int) -> list[ScoringGroup | None]:
+    """Which of the prompts of one request are scored together."""
+    if num_prompts == 1:
+        return [None]
+    id_ = uuid.uuid4().hex
+    sizes = [min(_GROUP_SIZE, num_prompts - first) for first in range(0, num_prompts, _GROUP_SIZE)]
+    return [
+        ScoringGroup(id=f"{id_}-{number}", size=size)
+        for number, size in enumerate(sizes)
+        for _ in range(size)
     ]
 
 

@@ -1,31 +1,37 @@
-"""Log-probabilities of a prompt's own tokens. Engine thread only.
+"""Log-probabilities of prompts' own tokens. Engine thread only.
 
 The batch computes logits for the last token of a prompt only, so a prompt to be scored goes through
 the model here, before its rows join the batch. It goes chunk by chunk, one between two steps: the
 poems being written wait for no more than a chunk, and no more than a chunk's logits are in memory.
-One prompt at a time has keys and values; they take no more than what was set aside for its rows,
-which have none yet.
+
+The prompts of one request go together. What all of them begin with is computed once; then each is a
+row of its chunks. They have keys and values for no more than what was set aside for their rows in
+the batch, which have none yet. Prompts of different requests never meet: so the numbers are the
+same, to the last bit, whoever else is there.
 """
 
-from collections import deque
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import mlx.core as mx
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from verse.base_model import BaseModel
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.kv_cache import PrefixCache
-from verse_server.engine.sequence import EngineRequest, Sequence
+from verse_server.engine.sequence import EngineRequest
 from verse_server.engine.text import TokenTexts
 from verse_server.engine.types import TokenLogprob, TokenText
 
 _MAX_TOKENS = 64
-"""Of a chunk. Always as many, whoever else is there: so the numbers are the same, to the last bit.
-"""
+"""Of a chunk, over all its rows. Always as many, whoever else is there."""
 _MAX_LOGITS = 1 << 24
 """Of a chunk: tokens x vocabulary. In float32 64 MiB, a few times over while they are reduced."""
+_GATHERING_SECONDS = 0.05
+"""How long a prompt waits for the others of its request, which come one after another."""
+_PAUSE_SECONDS = 0.0005
 
 
 @dataclass(frozen=True)
@@ -38,16 +44,23 @@ class Scored:
 
 
 class PromptScorer:
-    """Prompts that wait to be scored, and the one that is being scored."""
+    """Prompts that wait to be scored, and those that are being scored together."""
 
-    def __init__(self, base: BaseModel, bank: LoraBank, prefixes: PrefixCache) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        bank: LoraBank,
+        prefixes: PrefixCache,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._model = cast(Any, base.model)
         self._bank = bank
         self._prefixes = prefixes
+        self._clock = clock
         self._tokens = TokenTexts(base.tokenizer)
         self._chunk = max(1, min(_MAX_TOKENS, _MAX_LOGITS // base.vocab_size))
-        self._waiting: deque[EngineRequest] = deque()
-        self._prompt: _Prompt | None = None
+        self._waiting: list[EngineRequest] = []
+        self._group: _Group | None = None
 
     def add(self, request: EngineRequest) -> None:
         """Queue a request whose sequences have their adapters."""
@@ -55,76 +68,185 @@ class PromptScorer:
 
     def discard(self, request: EngineRequest) -> None:
         """Nobody waits for this one any more; others are ignored."""
-        if self._prompt is not None and self._prompt.request is request:
-            self._prompt = None
-        elif request in self._waiting:
+        if request in self._waiting:
             self._waiting.remove(request)
+        elif self._group is not None:
+            self._leave([p for p in self._group.prompts if p.request is request])
 
     @property
     def is_busy(self) -> bool:
         """Whether `step` has anything to do."""
-        return self._prompt is not None or bool(self._waiting)
+        return self._group is not None or bool(self._waiting)
 
-    def step(self) -> Scored | None:
-        """Compute a chunk, if there is anything to do; returns a request whose prompt is done."""
-        prompt = self._prompt or self._next()
-        if prompt is None:
-            return None
-        if prompt.num_left:
-            prompt.found += self._score(prompt)
-        if prompt.num_left:
-            return None
-        self._prompt = None
-        asked = prompt.request.asked
-        if asked.score_prompt and asked.max_tokens:  # its rows begin with what is here already
-            self._prefixes.store(prompt.first.version, prompt.head, prompt.cache, 0)
-        return Scored(prompt.request, tuple(prompt.found))
+    def step(self) -> list[Scored]:
+        """Compute a chunk, if there is anything to do; returns requests whose prompts are done."""
+        self._group = group = self._group or self._next()
+        if group is None:
+            if self._waiting:
+                time.sleep(_PAUSE_SECONDS)  # who sends the rest of them needs the interpreter
+            return []
+        if any(prompt.num_left for prompt in group.prompts):
+            self._score(group)
+        done = [prompt for prompt in group.prompts if not prompt.num_left]
+        for prompt in done:
+            self._keep(group, prompt)
+        self._leave(done)
+        return [Scored(prompt.request, tuple(prompt.found)) for prompt in done]
 
-    def _next(self) -> "_Prompt | None":
-        if self._waiting:
-            request = self._waiting.popleft()
-            self._prompt = _Prompt(request, make_prompt_cache(self._model), [])
-            if request.asked.score_prompt:
-                self._prompt.found.append(self._tokens.text(request.asked.prompt[0]))
-        return self._prompt
+    def _keep(self, group: "_Group", prompt: "_Prompt") -> None:
+        """The rows of a prompt that is answered begin with what is here already."""
+        asked, num_tokens = prompt.request.asked, len(prompt.head)
+        if asked.score_prompt and asked.max_tokens and self._prefixes.would_keep(num_tokens):
+            version = prompt.request.sequences[0].version
+            self._prefixes.store(version, prompt.head, group.extract(prompt), 0)
 
-    def _score(self, prompt: "_Prompt") -> list[TokenLogprob]:
+    def _next(self) -> "_Group | None":
+        """The first that can begin, with the others of its request; None if all wait for others."""
+        for first in self._waiting:
+            peers, together = [first], first.asked.scored_with
+            if together is not None:
+                peers = [r for r in self._waiting if r.asked.scored_with == together]
+                is_late = self._clock() - first.queued_at > _GATHERING_SECONDS
+                if len(peers) < together.size and not is_late:
+                    continue
+            return self._begin(peers)
+        return None
+
+    def _begin(self, peers: list[EngineRequest]) -> "_Group":
+        cache = make_prompt_cache(self._model)
+        if any(type(entry) is not KVCache for entry in cache):
+            del peers[1:]  # what they share could not be copied into each row
+        alike = [request for request in peers if _computation(request) == _computation(peers[0])]
+        self._waiting = [request for request in self._waiting if request not in alike]
+        alike.sort(key=lambda request: request.asked.prompt)  # not as they happened to come
+        prompts = [_Prompt(request, []) for request in alike]
+        for prompt in prompts:
+            if prompt.request.asked.score_prompt:
+                prompt.found.append(self._tokens.text(prompt.tokens[0]))
+        return _Group(prompts, cache)
+
+    def _leave(self, prompts: Sequence["_Prompt"]) -> None:
+        assert self._group is not None
+        self._group.leave(prompts)
+        if not self._group.prompts:
+            self._group = None
+
+    def _score(self, group: "_Group") -> None:
         """The log-probabilities of the tokens that follow the next chunk's."""
-        start, row = len(prompt.found) - 1, prompt.first
-        inputs = prompt.head[start : start + self._chunk]
-        following = list(row.prompt[start + 1 : start + 1 + len(inputs)])
-        self._bank.route.set([row.adapter_slots], self._bank)
-        logits = cast(mx.array, self._model(mx.array([inputs]), cache=prompt.cache))[0]
-        num_top = prompt.request.asked.num_prompt_logprobs
-        own, ranks, top_ids, top = _logprobs(logits, following, num_top)
-        mx.eval([entry.state for entry in prompt.cache])  # pyright: ignore[reportUnknownMemberType]
-        return [
+        rows = group.next_rows()
+        start, width = group.num_computed, min(group.num_next, max(1, self._chunk // len(rows)))
+        inputs = [_padded(prompt.head[start : start + width], width) for prompt in rows]
+        following = [_padded(prompt.tokens[start + 1 :][:width], width) for prompt in rows]
+        first = group.prompts[0].request
+        self._bank.route.set([first.sequences[0].adapter_slots] * len(rows), self._bank)
+        logits = cast(mx.array, self._model(mx.array(inputs), cache=group.cache))
+        logits = mx.flatten(logits, 0, 1)
+        flat = [token for row in following for token in row]
+        numbers = _logprobs(logits, flat, first.asked.num_prompt_logprobs)
+        mx.eval([entry.state for entry in group.cache])  # pyright: ignore[reportUnknownMemberType]
+        entries = [
             self._tokens.logprob(token, value, tuple(map(self._tokens.logprob, ids, values)), rank)
-            for token, value, rank, ids, values in zip(
-                following, own, ranks, top_ids, top, strict=True
-            )
+            for token, value, rank, ids, values in zip(flat, *numbers, strict=True)
         ]
+        group.take([entries[n * width : (n + 1) * width] for n in range(len(rows))])
 
 
-@dataclass
 class _Prompt:
-    request: EngineRequest
-    cache: list[Any]
-    found: list[TokenText]
+    """One prompt of a group, and what is known of it."""
 
-    @property
-    def first(self) -> Sequence:
-        return self.request.sequences[0]
-
-    @property
-    def head(self) -> list[int]:
+    def __init__(self, request: EngineRequest, found: list[TokenText]) -> None:
+        self.request = request
+        self.tokens = list(request.asked.prompt)
+        self.head = self.tokens[:-1]
         """What has a token behind it."""
-        return list(self.first.prompt[:-1])
+        self.found = found
 
     @property
     def num_left(self) -> int:
         """Tokens whose logits are wanted still."""
-        return len(self.first.prompt) - len(self.found) if self.request.asked.score_prompt else 0
+        return len(self.tokens) - len(self.found) if self.request.asked.score_prompt else 0
+
+
+class _Group:
+    """Prompts on their way through the model, all at the same token.
+
+    Rows are filled up on the right: nothing that comes before looks there.
+    """
+
+    def __init__(self, prompts: list[_Prompt], cache: list[Any]) -> None:
+        self.prompts = prompts
+        self.cache = cache
+        """One row while what all prompts begin with is computed; then one for each of them."""
+        self.num_computed = 0
+        """Tokens of each row."""
+        self._num_shared = _num_alike([prompt.tokens for prompt in prompts]) - 1
+        """Tokens after which all of them have the same one."""
+        self._is_spread = False
+
+    @property
+    def num_next(self) -> int:
+        """Tokens of a row that can be computed at once."""
+        if self.num_computed < self._num_shared:
+            return self._num_shared - self.num_computed
+        return max(prompt.num_left for prompt in self.prompts)
+
+    def next_rows(self) -> list[_Prompt]:
+        """Those that the next chunk has: one that stands for all, or all."""
+        if self.num_computed < self._num_shared or len(self.prompts) == 1:
+            return self.prompts[:1]
+        if not self._is_spread:
+            self._is_spread = True
+            if self.num_computed:
+                self._pick([0] * len(self.prompts))
+        return self.prompts
+
+    def take(self, of_rows: list[list[TokenLogprob]]) -> None:
+        """Note what was found for each of the rows."""
+        self.num_computed += len(of_rows[0])
+        for number, prompt in enumerate(self.prompts):
+            entries = of_rows[number if len(of_rows) > 1 else 0]
+            prompt.found += entries[: prompt.num_left]
+
+    def leave(self, prompts: Sequence[_Prompt]) -> None:
+        """These are done, or not wanted any more."""
+        keep = [number for number, prompt in enumerate(self.prompts) if prompt not in prompts]
+        if self._is_spread and 0 < len(keep) < len(self.prompts):
+            self._pick(keep)
+        self.prompts = [self.prompts[number] for number in keep]
+
+    def extract(self, prompt: _Prompt) -> list[Any]:
+        """The keys and values of one that is done."""
+        if len(self.prompts) == 1:
+            return self.cache
+        row = self.prompts.index(prompt) if self._is_spread else 0
+        return [_cut(entry, mx.array([row]), len(prompt.head)) for entry in self.cache]
+
+    def _pick(self, rows: list[int]) -> None:
+        chosen = mx.array(rows)
+        self.cache = [_cut(entry, chosen, self.num_computed) for entry in self.cache]
+
+
+def _cut(entry: KVCache, rows: mx.array, num_tokens: int) -> KVCache:
+    cut = KVCache()
+    keys, values, _ = cast(tuple[mx.array, mx.array, int], cast(Any, entry).state)
+    cut.state = (keys[rows, :, :num_tokens], values[rows, :, :num_tokens], num_tokens)
+    return cut
+
+
+def _computation(request: EngineRequest) -> object:
+    """What must be the same for prompts to be rows of one chunk."""
+    asked = request.asked
+    return request.sequences[0].version, asked.score_prompt, asked.num_prompt_logprobs
+
+
+def _num_alike(texts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all begin with."""
+    shortest = min(map(len, texts))
+    return next((n for n in range(shortest) if len({t[n] for t in texts}) > 1), shortest)
+
+
+def _padded(tokens: list[int], width: int) -> list[int]:
+    return tokens + [0] * (width - len(tokens))
 
 
 def _logprobs(

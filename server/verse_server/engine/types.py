@@ -244,6 +244,14 @@ class Constraint(msgspec.Struct, frozen=True):
     """The field that asked for it, for errors."""
 
 
+class ScoringGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Prompts that came together and are scored together."""
+
+    id: str
+    size: int
+    """How many they are."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt, what to run it on, how to draw, when to stop, and how many answers to write."""
 
@@ -260,6 +268,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How many likeliest tokens to report with each one drawn; None reports nothing."""
     score_prompt: bool = False
     """Report the prompt's own tokens as well."""
+    scored_with: ScoringGroup | None = None
+    """The prompts that this one came with; None if it came alone."""
     num_prompt_logprobs: int = 0
     """How many likeliest tokens to report with each of the prompt's."""
     report_end: bool = False

@@ -31,6 +31,7 @@ from verse_server.engine.errors import (
 )
 from verse_server.engine.memory import give_memory_back, limit_memory
 from verse_server.engine.scheduler import RequestRate
+from verse_server.engine.scoring import Scored
 from verse_server.engine.sequence import EngineRequest, Sequence
 from verse_server.engine.state import EngineResources, EngineState, EngineTask
 from verse_server.engine.types import EngineStats
@@ -346,7 +347,7 @@ class Worker:
                 self._state.outbox.add(request.mailbox, DeadlineExceededError(request.seconds))
 
     def _score(self) -> None:
-        """A chunk of a prompt; when it is the last one, its sequences join the batch."""
+        """A chunk of prompts; of one that is done with it, the sequences join the batch."""
         state = self._state
         if not state.scorer.is_busy:
             return
@@ -354,11 +355,13 @@ class Worker:
         if state.pacing.is_bound:
             mx.synchronize()  # the time that scoring takes is its own
         started = time.monotonic()
-        scored = state.scorer.step()
+        done = state.scorer.step()
         state.pacing.spend(time.monotonic() - started)
-        if scored is None:
-            return
-        request = scored.request
+        for scored in done:
+            self._begin_scored(scored)
+
+    def _begin_scored(self, scored: Scored) -> None:
+        state, request = self._state, scored.request
         try:
             chunks = [sequence.begin(scored.prompt) for sequence in request.sequences]
         except GenerationFailedError as error:

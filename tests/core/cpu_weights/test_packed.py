@@ -1,6 +1,6 @@
 """Weights packed for this processor: the same product, the same bits in any company."""
 
-import time
+from threading import Event
 
 import numpy as np
 import pytest
@@ -78,11 +78,14 @@ def test_every_piece_is_done_once_and_errors_arrive(threads: Threads) -> None:
 
 def test_a_slow_piece_holds_up_no_other(threads: Threads) -> None:
     done: list[int] = []
+    others = Event()
 
     def piece(index: int) -> None:
         if index == 0:
-            time.sleep(0.05)
+            assert others.wait(120)
         done.append(index)
+        if len(done) == 19:
+            others.set()
 
     threads.run([lambda i=i: piece(i) for i in range(20)])
     assert len(done) == 20

@@ -59,7 +59,7 @@ def connected(port: int, sent: bytes) -> socket.socket:
 
 
 async def answer(connection: socket.socket) -> bytes:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         return await asyncio.get_running_loop().sock_recv(connection, 1000)
 
 

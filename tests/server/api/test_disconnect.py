@@ -150,7 +150,7 @@ def test_a_long_text_that_is_encoded_keeps_no_short_one_waiting(long: bool) -> N
         ]
         await asyncio.sleep(0.05)
         short = asyncio.create_task(encode_beside_the_loop(lambda: "short", 1))
-        await asyncio.sleep(0.05)
+        await asyncio.wait([short], timeout=60 if long else 0.05)
         done = "done" if short.done() else "waits"
         hold.set()
         await asyncio.gather(short, *blocked)

@@ -178,10 +178,10 @@ async def test_two_hundred_clients_that_leave_at_random_leave_nothing_behind(
 
 
 @pytest.mark.slow
-async def test_five_thousand_short_requests_leave_memory_as_it_was(
+async def test_thousands_of_short_requests_leave_memory_as_it_was(
     start_engine: StartEngine,
 ) -> None:
-    engine = start_engine(max_batch=32, max_queue=5000)
+    engine = start_engine(max_batch=32, max_queue=2000)
     names = ("base", "a", "b", "c")
 
     async def round_of(number: int) -> None:
@@ -192,11 +192,11 @@ async def test_five_thousand_short_requests_leave_memory_as_it_was(
             )
         )
 
-    await round_of(1000)
+    await round_of(500)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    await round_of(4000)
+    await round_of(1500)
     await assert_nothing_is_left(engine)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 24 << 10
 
 
 async def test_a_client_that_never_reads_keeps_no_row_from_the_others(

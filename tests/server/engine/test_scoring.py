@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_lm import utils as mlx_lm_utils
+from mlx_lm.models import qwen2
 
 from tests.server.engine.conftest import CONFIG
 from tests.server.engine.engine_requests import (
@@ -22,7 +23,13 @@ from tests.server.engine.engine_requests import (
 from verse_server.engine import scoring
 from verse_server.engine.engine import MlxEngine
 from verse_server.engine.errors import GenerationFailedError, InvalidRequestError
-from verse_server.engine.types import GenerationChunk, SamplingParams, TokenLogprob, TokenText
+from verse_server.engine.types import (
+    GenerationChunk,
+    SamplingParams,
+    ScoringGroup,
+    TokenLogprob,
+    TokenText,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -218,3 +225,113 @@ async def test_numbers_that_overflow_are_an_error_and_harm_nobody(
     assert engine.health().running == 0
     text, _ = await collect(engine.generate(request(engine, "a")))
     assert text
+
+
+def together(*prompts: Sequence[int], missing: int = 0) -> list[dict[str, Any]]:
+    """What requests for the prompts of one call have beside the rest."""
+    group = ScoringGroup(id="call", size=len(prompts) + missing)
+    return [{"prompt": tuple(prompt), "scored_with": group} for prompt in prompts]
+
+
+FRAME = LONG[:70]
+THEMES = (
+    (*FRAME, 41, 52, *LONG[80:120]),
+    (*FRAME, 63, *LONG[80:120]),
+    (*FRAME, 41, 74, 85, *LONG[80:160]),
+    FRAME,
+    (*FRAME, 63, *LONG[80:120]),
+    (7,),
+)
+
+
+@pytest.mark.parametrize("prompts", [THEMES[:3], THEMES[:5], THEMES], ids=["3", "5", "6"])
+@pytest.mark.parametrize("model", ["base", "b"])
+async def test_prompts_of_one_call_have_the_numbers_that_each_has_alone(
+    start_engine: StartEngine, prompts: Sequence[Sequence[int]], model: str
+) -> None:
+    engine = start_engine()
+    alone = [(await score(engine, model, prompt=tuple(p)))[0].scored_prompt for p in prompts]
+    calls = [score(engine, model, **fields) for fields in together(*prompts)]
+    for expected, (only,) in zip(alone, await asyncio.gather(*calls), strict=True):
+        assert [token.bytes for token in only.scored_prompt] == [token.bytes for token in expected]
+        assert values(only.scored_prompt) == pytest.approx(values(expected), abs=1e-4)
+        for one, other in zip(only.scored_prompt[1:], expected[1:], strict=True):
+            assert cast(TokenLogprob, one).rank == cast(TokenLogprob, other).rank
+
+
+async def test_what_all_begin_with_is_computed_once(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start_engine()
+    sizes: list[tuple[int, ...]] = []
+    call = qwen2.Model.__call__
+
+    def counted(model: Any, inputs: mx.array, *args: Any, **kwargs: Any) -> mx.array:
+        sizes.append(inputs.shape)
+        return call(model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(qwen2.Model, "__call__", counted)
+    await asyncio.gather(*(score(engine, "a", **fields) for fields in together(*THEMES[:3])))
+    # All have the same token behind the first 69; then 42, 41 and 83 have one behind them.
+    assert sizes == [(1, 64), (1, 5), (3, 21), (3, 21), (1, 41)]
+
+
+async def test_calls_at_once_have_the_same_bits_as_one_after_another(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine()
+
+    async def call(number: int) -> list[list[float]]:
+        group = ScoringGroup(id=str(number), size=3)
+        asked = [score(engine, "b", prompt=p, scored_with=group) for p in THEMES[:3]]
+        return [values(only.scored_prompt) for (only,) in await asyncio.gather(*asked)]
+
+    first = await call(0)
+    poem = asyncio.create_task(write(engine, "a", max_tokens=60))
+    assert await asyncio.gather(*map(call, range(1, 6))) == [first] * 5
+    assert await poem
+
+
+async def test_a_prompt_whose_companions_never_come_is_scored_without_them(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine(max_batch=2)
+    calls = [score(engine, "a", **fields) for fields in together(*THEMES[:3], missing=2)]
+    assert [len(only.scored_prompt) for (only,) in await asyncio.gather(*calls)] == [
+        len(prompt) for prompt in THEMES[:3]
+    ]
+
+
+async def test_who_leaves_a_group_takes_nothing_from_the_others(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_MAX_TOKENS", 3)
+    engine = start_engine()
+    expected = [values((await score(engine, "a", prompt=p))[0].scored_prompt) for p in THEMES[:3]]
+    tasks = [asyncio.create_task(score(engine, "a", **fields)) for fields in together(*THEMES[:3])]
+    scorer = engine._worker._state.scorer  # pyright: ignore[reportPrivateUsage]
+    await until(lambda: scorer._group is not None and scorer._group.num_computed > 72)  # pyright: ignore[reportPrivateUsage]
+    tasks[1].cancel()
+    for number in (0, 2):
+        (only,) = await tasks[number]
+        assert values(only.scored_prompt) == pytest.approx(expected[number], abs=1e-4)
+    await until(lambda: engine.health().running == 0)
+
+
+async def test_answers_after_prompts_of_one_call_are_those_after_each_alone(
+    start_engine: StartEngine,
+) -> None:
+    engine = start_engine()
+    fields: dict[str, Any] = {"sampling": SamplingParams(temperature=0), "max_tokens": 12}
+    prompts = [*THEMES[:3], (7,), (7,)]
+    alone = [await write(engine, "a", prompt=p, **fields) for p in prompts]
+    calls = [score(engine, "a", **each, **fields) for each in together(*prompts)]
+    answers = await asyncio.gather(*calls)
+    assert ["".join(chunk.text for chunk in chunks) for chunks in answers] == alone
+
+
+async def test_two_prompts_of_one_token_have_nothing_to_compute(start_engine: StartEngine) -> None:
+    engine = start_engine()
+    calls = [score(engine, "a", **each, max_tokens=2) for each in together((7,), (7,))]
+    for first, *_ in await asyncio.gather(*calls):
+        assert [token.token for token in first.scored_prompt] == [engine.decode([7])]
