@@ -16,7 +16,11 @@ In every round each server is started, measured and stopped, in turn and alone o
 The adapters are of rank 8 on the last 8 layers, small noise for weights; llama-server gets the same
 ones in its own format and finds them by `lora` in each request. A --gguf of the model in 8 bits is
 made by `llama-quantize MODEL-bf16.gguf q8_0.gguf Q8_0`. An older build (--before) runs base @16
-alone. About six minutes a round for a model of 0.5 B on two cores.
+alone. About ten minutes a round for a model of 0.5 B on two cores; --only takes some servers, about
+two minutes each, and adds what it measures to the file that is there:
+
+    python -m benchmarks.serving.llama ... --rounds 1 --output FILE --only q8
+    python -m benchmarks.serving.llama ... --rounds 1 --output FILE --only int8,before
 """
 
 import argparse
@@ -128,12 +132,15 @@ def parties(options: argparse.Namespace, folder: Path) -> list[Party]:
         return Party(name, start, body, options.streams, True)
 
     ours = options.server or [("Verse", shlex.join(verse_command("serve")))]
-    found = [llama(f"llama-server, {name}", file) for name, file in options.gguf]
+    found = [llama(name, file) for name, file in options.gguf]
     found += [verse(name, command, options.streams, mixed=True) for name, command in ours]
     if options.before:
         command = shlex.join([options.before, "serve"])
         found.append(verse("before", command, (_AT_BEFORE,), mixed=False))
-    return found
+    if unknown := set(options.only) - {party.name for party in found}:
+        names = ", ".join(party.name for party in found)
+        raise SystemExit(f"There is no server {min(unknown)!r}; there are {names}.")
+    return [party for party in found if not options.only or party.name in options.only]
 
 
 def measure(party: Party, tokens: int, number: int) -> dict[str, float]:
@@ -192,7 +199,7 @@ def _digits(key: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, and keep the raw numbers if asked."""
     options = _parser().parse_args(arguments)
-    result: dict[str, Any] = {"machine": machine(), "tokens": options.tokens, "rounds": {}}
+    result = _begun(options)
     with TemporaryDirectory(prefix="verse-benchmark-") as name:
         found = parties(options, Path(name))
         for number in range(options.rounds):
@@ -204,6 +211,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if options.output:
                     options.output.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     print("\n" + "\n".join(report(result)))
+
+
+def _begun(options: argparse.Namespace) -> dict[str, Any]:
+    """What to add to: with --only, what the file has of the others."""
+    result: dict[str, Any] = {"machine": machine(), "tokens": options.tokens, "rounds": {}}
+    if not (options.only and options.output and options.output.exists()):
+        return result
+    known: dict[str, Any] = json.loads(options.output.read_text("utf-8"))
+    if (known["machine"], known["tokens"]) != (result["machine"], result["tokens"]):
+        raise SystemExit(f"{options.output} is of another machine or other answers; move it away.")
+    return known
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -219,6 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--gguf", action="append", type=_named, default=[], help="NAME=FILE; repeat it")
     add("--server", action="append", type=_named, help="NAME=COMMAND of a Verse; repeat it")
     add("--before", help="the verse command of an older build")
+    add("--only", type=_texts, default=(), help="servers by name: q8,before")
     add("--threads", type=int, default=os.cpu_count(), help="of llama-server (all cores)")
     add("--streams", type=_numbers, default=(1, 8, 16, 32), help="1,8,16,32")
     add("--rounds", type=int, default=3, help="medians are over so many (3)")
@@ -232,6 +251,10 @@ def _named(text: str) -> tuple[str, str]:
     if not separator:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def _texts(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

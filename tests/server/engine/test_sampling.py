@@ -25,11 +25,16 @@ from verse_server.engine.types import SamplingParams
 VOCAB = 12
 
 
-@pytest.fixture(scope="module", params=["on the host", "on the device"], autouse=True)
+WHERE = ["on the host", "on the host at once", "on the device"]
+at_once = False
+
+
+@pytest.fixture(scope="module", params=WHERE, autouse=True)
 def where(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test twice: as on a CPU and as on a GPU."""
+    """Every test as on a CPU, as on one whose host made the logits, and as on a GPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler, "runs_on_cpu", lambda: request.param == "on the host")
+        patch.setattr(sampler, "runs_on_cpu", lambda: request.param != "on the device")
+        patch.setitem(globals(), "at_once", request.param.endswith("at once"))
         yield
 
 
@@ -44,7 +49,7 @@ def random_logits(seed: int, *shape: int, spread: float = 1.0) -> Numbers:
 
 def sample(logits: mx.array, inputs: mx.array, rows: list[EngineSequence]) -> mx.array:
     """At once, wherever it is drawn."""
-    of_one_step = Sampler()
+    of_one_step = Sampler(at_once=at_once)
     tokens = of_one_step.sample(logits, inputs, rows)
     of_one_step.settle()
     return tokens

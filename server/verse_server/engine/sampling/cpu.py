@@ -21,7 +21,7 @@ _TRIALS = 4
 
 
 def draw(
-    logits: Weights,
+    logits: Weights | Sequence[Weights],
     params: Sequence[SamplingParams],
     uniforms: Sequence[Callable[[], float]],
     never_excluded: Sequence[int] = (),

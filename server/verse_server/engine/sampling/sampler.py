@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from verse.base_model import runs_on_cpu
 from verse_server.engine.sampling import cpu
+from verse_server.engine.sampling.host_processors import processed_rows
 from verse_server.engine.sampling.processors import processed
 from verse_server.engine.sequence import DrawnLogits, NotedLogprobs, Sequence, StepLogprobs
 from verse_server.engine.types import SamplingParams
@@ -195,13 +196,27 @@ class Sampler:
     def sample(self, logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
         """As `sampling.sample`; the numbers in the array are only there after `settle`."""
         self.settle()
-        if not runs_on_cpu() or (not self._at_once and all(row.sampling.is_greedy for row in rows)):
+        if self._at_once:
+            return self._sampled_at_once(logits, inputs, rows)
+        if not runs_on_cpu() or all(row.sampling.is_greedy for row in rows):
             return sample(logits, inputs, rows, self._never_excluded)
         mx.eval(inputs)  # pyright: ignore[reportUnknownMemberType]  (nobody shall wait for it later)
         self._late = _LateDraw.begin(logits, processed(logits, inputs, rows), rows)
-        tokens = self._late.tokens
-        if self._at_once:
-            self.settle()
+        return self._late.tokens
+
+    def _sampled_at_once(
+        self, logits: mx.array, inputs: mx.array, rows: list[Sequence]
+    ) -> mx.array:
+        on_host = _on_host(logits.astype(mx.float32))
+        tokens_before = cast(list[int], inputs.tolist())
+        drawn = cpu.draw(
+            processed_rows(on_host, tokens_before, rows),
+            [row.sampling for row in rows],
+            [row.next_uniform for row in rows],
+            self._never_excluded,
+        )
+        tokens = mx.array(drawn.astype(np.uint32))
+        note_drawn(logits, tokens, on_host[np.arange(len(drawn)), drawn], rows)
         return tokens
 
     def settle(self) -> None:
