@@ -30,6 +30,13 @@ def test_a_data_folder_without_rows(runs: Runs) -> None:
     assert "has no train.jsonl" in sentence_of(runs, DataSetError)
 
 
+def test_a_base_without_a_chat_template(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs.base.hf_tokenizer, "chat_template", None)
+    write_data(runs.data)
+    assert "has no chat template: copy chat_template.jinja" in sentence_of(runs, DataSetError)
+    assert not runs.folder.exists()
+
+
 def test_an_empty_training_file(runs: Runs) -> None:
     write_rows(runs.data / "train.jsonl", [])
     assert "train.jsonl is empty" in sentence_of(runs, DataSetError)

@@ -166,6 +166,11 @@ class _PieceTokenizer:
         self._limit = limit
         self._own_system = own_system
 
+    @property
+    def chat_template(self) -> Any:
+        """What rendering looks at to say that there is none."""
+        return getattr(self._encoder.hf_tokenizer, "chat_template", True)
+
     def get_added_vocab(self) -> dict[str, int]:
         return self._encoder.hf_tokenizer.get_added_vocab()
 

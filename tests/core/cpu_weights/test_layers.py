@@ -67,6 +67,8 @@ def test_a_mode_that_cannot_be_repacked_is_named(linear: nn.Linear) -> None:
         check_can_be_repacked(nn.QuantizedLinear.from_linear(linear, 64, 2))
     with pytest.raises(CannotRepackError, match="mxfp4 weights"):
         check_can_be_repacked(nn.QuantizedLinear.from_linear(linear, 32, 4, mode="mxfp4"))
+    with pytest.raises(CannotRepackError, match="nvfp4 weights"):
+        check_can_be_repacked(nn.QuantizedLinear.from_linear(linear, 16, 4, mode="nvfp4"))
 
 
 def test_a_norm_gives_what_it_gave() -> None:

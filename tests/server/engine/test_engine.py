@@ -379,3 +379,19 @@ async def test_an_end_is_delivered_though_the_last_other_poem_is_called_off_at_o
         _, last = await collect(engine.generate(request(engine, "b", max_tokens=3)))
     assert last.finish_reason is not None
     await endless.aclose()
+
+
+async def test_a_base_without_a_chat_template_continues_texts_and_says_so_of_chats(
+    tiny_base: Path, adapters: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "plain")
+    config = json.loads((base / "tokenizer_config.json").read_text("utf-8"))
+    del config["chat_template"]
+    (base / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    engine = MlxEngine.start(EngineConfig(model=str(base), adapters=adapters))
+    try:
+        with pytest.raises(InvalidRequestError, match=r"has no chat template: copy .*/v1/compl"):
+            engine.encode(engine.resolve("base"), [Message("user", "河")])
+        assert await write(engine, "base")
+    finally:
+        engine.close()
