@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -334,12 +335,47 @@ def overflow_of_both(target: Target) -> None:
     target.ask_all([chat(max_tokens=1), chat(max_tokens=1, headers=bulk)] * 500)
 
 
+def overflow_elsewhere(target: Target) -> None:
+    """The same 1,000, at a server of its own that refuses them: what the machine does to victims.
+
+    No request reaches the server that is measured. Where this row and the one above are alike, two
+    cores are too few for all who want them, and nothing is left for the server to do.
+    """
+    program = [sys.executable, "-c", _REFUSING_SERVER]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        target.port = int(server.stdout.readline())
+        try:
+            overflow_of_both(target)
+        finally:
+            server.terminate()
+
+
+_REFUSING_SERVER = """
+import asyncio
+
+async def refuse(reader, writer):
+    head = await reader.readuntil(b"\\r\\n\\r\\n")
+    await reader.readexactly(int(head.lower().split(b"content-length:")[1].split()[0]))
+    writer.write(b"HTTP/1.1 429 Too Many Requests\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    writer.close()
+
+async def main():
+    server = await asyncio.start_server(refuse, "127.0.0.1", backlog=2048)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
 ATTACKS: dict[str, Callable[[Target], None]] = {
     attack.__name__: attack
     for attack in (
         *(spaces, spaces_and_gone, long_system, loading, huge_rank, huge_header, never_reading),
         *(half_sent, endless_headers, schemas, biases, many_messages, many_answers, many_folders),
         *(more_than_slots, one_slot, broken, overflow, overflow_of_both),
+        overflow_elsewhere,
     )
 }
 OPTIONS: dict[str, tuple[str, ...]] = {"one_slot": ("--adapter-slots", "1")}

@@ -45,6 +45,10 @@ _LOOK_SECONDS = 0.05
 
 _IDLE_SECONDS = 5.0
 """With nothing to do, until memory that is kept for reuse is given back."""
+_GATHER_SECONDS = 0.002
+"""What comes to an idle engine waits for the next request: those sent together begin together."""
+_GATHER_LONGEST_SECONDS = 0.024
+"""All in all."""
 _PIECE_SECONDS = 0.02
 """Of loading while nothing runs, from one look for messages to the next."""
 
@@ -83,6 +87,8 @@ class Worker:
         self._on_death: list[Callable[[], None]] = []
         self._started: queue.SimpleQueue[BaseModel | BaseException] = queue.SimpleQueue()
         self._next_look = 0.0
+        self._gather_until = 0.0
+        """While what has come to an idle engine waits for more."""
         self._is_busy = False
         """Whether the last pass may have changed what the next one can do."""
         self._is_rested = False
@@ -274,7 +280,7 @@ class Worker:
                     give_memory_back()
                     self._is_rested = True
                     continue
-                self._is_busy = state.has_work
+                self._is_busy, self._gather_until = state.has_work, 0.0
                 return True
             self._is_busy, self._is_rested = True, False
             if isinstance(message, _Close):
@@ -285,6 +291,8 @@ class Worker:
             elif isinstance(message, EngineTask):
                 state.tasks.append(message)
             elif isinstance(message, EngineRequest):
+                if state.is_idle:
+                    self._gather_until = time.monotonic() + _GATHER_LONGEST_SECONDS
                 asked = message.asked
                 state.waiting.push(message, asked.client, is_batch=asked.is_batch)
 
@@ -294,6 +302,10 @@ class Worker:
         if state.is_idle:
             state.outbox.send()  # the step that would have sent it has been called off
             return None if self._is_rested else _IDLE_SECONDS
+        if state.waiting and not state.running:
+            left = self._gather_until - time.monotonic()
+            if left > 0:
+                return min(left, _GATHER_SECONDS)
         # All who wait do so for a file, and whoever reads it will say so.
         return 0.0 if self._is_busy or state.has_work else _LOOK_SECONDS
 

@@ -17,6 +17,7 @@ from verse_server.engine.errors import (
     SlowClientError,
 )
 from verse_server.engine.memory import give_memory_back
+from verse_server.engine.prefill import PrefillWork
 
 pytestmark = pytest.mark.anyio
 
@@ -230,3 +231,24 @@ def test_giving_memory_back_leaves_mlx_nothing_to_reuse() -> None:
     mx.eval(mx.zeros((1 << 20,)) + 1)
     give_memory_back()
     assert mx.get_cache_memory() == 0
+
+
+async def test_requests_that_come_together_to_an_idle_engine_begin_in_one_forward(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_groups: list[int] = []
+    begin = Batch._begin  # pyright: ignore[reportPrivateUsage]
+
+    def noted(batch: Batch, work: PrefillWork) -> object:
+        num_groups.append(len(work.groups))
+        return begin(batch, work)
+
+    monkeypatch.setattr(Batch, "_begin", noted)
+    monkeypatch.setattr(worker, "_GATHER_SECONDS", 5.0)
+    monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 0.3)
+    engine = start_engine()
+    poems = [asyncio.ensure_future(write(engine, name)) for name in "aabb"]
+    assert all(await asyncio.gather(*poems))
+    assert num_groups == [4]
+    monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 0.0)
+    assert await write(engine, "a")

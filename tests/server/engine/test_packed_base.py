@@ -1,15 +1,29 @@
-"""Adapters on a base whose weights are packed: their updates are computed on the host."""
+"""Rows on a base whose weights are packed: each has the same bits, whoever is beside it.
 
+Adapters' updates are computed on the host, row by row. What changes last bits is in what groups the
+sums over a row's columns are added up: beside a longer row it is padded, under load its prompt is
+cut into pieces, and a known beginning is such a piece. Its logits then differ by what bfloat16
+makes of a last bit.
+"""
+
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
+import pytest
 
-from verse.base_model import load_base_model
+from tests.server.engine.engine_requests import sequence
+from verse.base_model import BaseModel, load_base_model
 from verse.cpu_weights.packing import CpuWeights
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.adapters.weights import ModuleUpdate
+from verse_server.engine.batch import Batch
+from verse_server.engine.kv_cache import PrefixCache
+from verse_server.engine.pacing import Pacing
+from verse_server.engine.sequence import Sequence
+from verse_server.engine.types import SamplingParams
 
 PLAIN, HALF, DORA = ((0, 1.0),), ((0, 0.5),), ((1, 1.0),)
 BATCHES: list[list[Any]] = [[(), PLAIN, HALF, DORA], [PLAIN] * 4, [()] * 4]
@@ -47,3 +61,84 @@ def test_the_size_of_a_base_does_not_depend_on_how_it_is_packed() -> None:
     bases = [load_base_model("models/verse-tiny", cpu_weights=kind) for kind in kinds]
     assert len({base.num_parameters for base in bases}) == 1
     assert bases[0].bytes > bases[1].bytes > bases[2].bytes > bases[0].num_parameters
+
+
+PROMPT = [5, 900, 77, *range(31, 55), 8, 9]
+
+
+@pytest.fixture(scope="module")
+def packed() -> BaseModel:
+    return load_base_model("models/verse-tiny", cpu_weights="bf16")
+
+
+class _Unbound(Pacing):
+    """Prompts are never cut, however long the last steps took."""
+
+    @property
+    def prefill_tokens(self) -> int:
+        return 2048
+
+
+class Noting:
+    """A batch, and the logits that each row's tokens were drawn from."""
+
+    def __init__(self, base: BaseModel) -> None:
+        bank = LoraBank(base.model, base.dtype)
+        self.batch = Batch(base, bank, 32, PrefixCache(1 << 24), pacing=_Unbound())
+        self.logits: dict[Sequence, list[Any]] = {}
+        routed = self.batch._routed  # pyright: ignore[reportPrivateUsage]
+        draw = routed.draw
+
+        def noted(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
+            for row, of_row in zip(rows, np.array(logits), strict=True):
+                self.logits.setdefault(row, []).append(of_row)
+            return draw(logits, inputs, rows)
+
+        routed.draw = noted
+
+    def add(self, prompt: Iterable[int], num_steps: int = 0, tokens: int = 12) -> Sequence:
+        """Then so many steps."""
+        row = sequence(prompt, (), SamplingParams(temperature=0))
+        self.batch.add([row], tokens)
+        for _ in range(num_steps):
+            self.batch.step()
+        return row
+
+    def written(self, row: Sequence) -> Any:
+        """(tokens, vocab), when all are done."""
+        while not self.batch.is_empty:
+            self.batch.step()
+        return np.array(self.logits[row])
+
+
+def alone(packed: BaseModel) -> Any:
+    noting = Noting(packed)
+    return noting.written(noting.add(PROMPT))
+
+
+def test_a_row_has_the_same_bits_alone_and_beside_rows_it_came_with(packed: BaseModel) -> None:
+    noting = Noting(packed)
+    row = noting.add(PROMPT)
+    for token in range(20, 27):
+        noting.add([*PROMPT[:-1], token])
+    noting.add([*PROMPT[:-7], *range(7)])
+    assert np.array_equal(noting.written(row), alone(packed))
+
+
+def test_a_row_that_joins_others_has_the_bits_it_has_alone(packed: BaseModel) -> None:
+    noting = Noting(packed)
+    noting.add([3, 4], 5, tokens=20)
+    row = noting.add(PROMPT, 3)
+    noting.add([*range(100, 120)])  # and is joined in its turn
+    assert np.array_equal(noting.written(row), alone(packed))
+
+
+def test_padding_and_a_known_beginning_change_last_bits_and_no_token(packed: BaseModel) -> None:
+    noting = Noting(packed)
+    noting.written(noting.add([*PROMPT[:-3], 60, 61, 62]))
+    noting.add(range(100, 190), 5)
+    row = noting.add(PROMPT)
+    got, expected = noting.written(row), alone(packed)
+    assert np.abs(got - expected).max() < 0.01 * np.abs(expected).max()
+    assert np.array_equal(got.argmax(axis=-1), expected.argmax(axis=-1))
+    assert row.num_cached > 20
