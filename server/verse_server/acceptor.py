@@ -2,8 +2,9 @@
 
 A flood of connections costs the event loop 0.1 ms each. Begun as they come they would keep running
 streams waiting, and `/health` behind them, for a tenth of a second or two. So they wait here, each
-no more than an open file, and are begun at a pace. One whose first bytes ask for `/health` is begun
-at once.
+no more than an open file, and are begun at a pace: those first whose headers are here, and those
+that have sent half of them, or nothing yet, more slowly. One that asks for `/health` is begun at
+once.
 """
 
 import asyncio
@@ -24,14 +25,19 @@ _BEGUN_AT_ONCE = 8
 _CONNECTION_SECONDS = 0.001
 """From one connection to the next, when there are many."""
 _AT_ONCE_SECONDS = 64 * _CONNECTION_SECONDS
+_UNSURE_SECONDS = 0.004
+"""The same for those of which nobody knows whether they will ever ask."""
+_UNSURE_AT_ONCE_SECONDS = 16 * _UNSURE_SECONDS
 _PAUSE_SECONDS = 0.004
 """Between two looks at those that wait."""
 _TURNS_UNTIL_READ = 3
 """Of the event loop, from a new connection to its first bytes."""
-_MAX_HELD = 16
+_MAX_HELD = 32
 _PAUSE_WITHOUT_FILES_SECONDS = 1.0
 _PROBES_AT_ONCE_SECONDS = 16 * _CONNECTION_SECONDS
 _HEALTH = (b"GET /health ", b"GET /health?")
+_PEEKED_BYTES = 4096
+"""Whoever has sent so much is taken for a client whose headers are here."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,13 +66,16 @@ class Acceptor:
         self._max_waiting = max_waiting
         self._crowd = crowd
         self._loop = asyncio.get_running_loop()
-        self._pace, self._pace_of_probes = Pace(), Pace()
+        self._pace, self._pace_of_unsure, self._pace_of_probes = Pace(), Pace(), Pace()
         self._waiting: dict[socket.socket, None] = {}
-        """The longest-waiting first."""
+        """Those that have sent nothing yet, or half a request, the longest-waiting first."""
+        self._asking: dict[socket.socket, None] = {}
+        """Those whose headers are here."""
         self._silent = selectors.DefaultSelector()
         """Those of them from which nothing has come yet."""
-        self._probing, self._num_held = 0, 0
-        """Probes that are not read yet, and how often others have waited for that in a row."""
+        self._num_probing, self._num_unread, self._num_held = 0, 0, 0
+        """Probes that are not read yet; all whose headers are here and who are not; and how often
+        others have waited for that in a row."""
         self._beginning: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -80,9 +89,10 @@ class Acceptor:
         for timer in (self._timer, self._retry):
             if timer is not None:
                 timer.cancel()
-        for connection in self._waiting:
+        for connection in (*self._waiting, *self._asking):
             connection.close()
         self._waiting.clear()
+        self._asking.clear()
         self._silent.close()
 
     async def wait_closed(self) -> None:
@@ -104,7 +114,7 @@ class Acceptor:
 
     def _accept(self) -> None:
         """Take what the system has, in parts: streams get their turn between two."""
-        for _ in range(min(_ACCEPTED_AT_ONCE, self._max_waiting - len(self._waiting))):
+        for _ in range(min(_ACCEPTED_AT_ONCE, self._max_waiting - self._num_waiting)):
             try:
                 connection, _address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -120,71 +130,97 @@ class Acceptor:
         self._look()
 
     def _look(self) -> None:
-        """Begin those whose turn it is, and then the probes.
+        """Begin those whose turn it is: the unsure first and the probes last.
 
-        Those come last because the longest-waiting connection gives way when there are too many.
+        The longest-waiting connection gives way when there are too many.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         now = self._loop.time()
+        probes = self._sort_silent(now)
         for connection in list(islice(self._waiting, _BEGUN_AT_ONCE)):
-            if not self._may_begin(now) or self._lets_probes_go_first():
+            wait = self._pace_of_unsure.wait_seconds(now, _UNSURE_AT_ONCE_SECONDS)
+            if wait > 0 or self._lets_others_be_read(self._num_unread):
+                break
+            self._pace_of_unsure.plan(now, _UNSURE_SECONDS)
+            self._begin(connection)
+        for connection in list(islice(self._asking, _BEGUN_AT_ONCE)):
+            if not self._may_begin(now) or self._lets_others_be_read(self._num_probing):
                 break
             self._pace.plan(now, _CONNECTION_SECONDS)
-            self._begin(connection)
-        for key, _ in self._silent.select(0) if self._waiting else ():
-            self._look_at(cast(socket.socket, key.fileobj), now)
-        if self._waiting:
-            pause = 0.0 if self._may_begin(now) and not self._probing else _PAUSE_SECONDS
-            self._timer = self._loop.call_later(pause, self._look)
-        if len(self._waiting) < self._max_waiting:
+            self._begin(connection, is_asking=True)
+        for connection in probes:
+            self._begin(connection, is_asking=True, is_probe=True)
+        if self._num_waiting:
+            is_due = bool(self._asking) and self._may_begin(now) and not self._num_probing
+            self._timer = self._loop.call_later(0.0 if is_due else _PAUSE_SECONDS, self._look)
+        if self._num_waiting < self._max_waiting:
             self._resume()
         else:
             self._pause()
 
+    @property
+    def _num_waiting(self) -> int:
+        return len(self._waiting) + len(self._asking)
+
     def _may_begin(self, now: float) -> bool:
         return self._pace.wait_seconds(now, _AT_ONCE_SECONDS) <= 0
 
-    def _lets_probes_go_first(self) -> bool:
+    def _lets_others_be_read(self, num_others: int) -> bool:
         """Whether some have just begun: until they are read, others could take their room."""
-        self._num_held = self._num_held + 1 if self._probing else 0
+        self._num_held = self._num_held + 1 if num_others else 0
         return 0 < self._num_held <= _MAX_HELD
 
-    def _look_at(self, connection: socket.socket, now: float) -> None:
-        """Begin one from which something has come, if it is a probe."""
-        self._silent.unregister(connection)
-        wait = self._pace_of_probes.wait_seconds(now, _PROBES_AT_ONCE_SECONDS)
-        if wait <= 0 and _asks_for_health(connection):
-            self._pace_of_probes.plan(now, _CONNECTION_SECONDS)
-            self._probing += 1
-            self._begin(connection, is_probe=True)
+    def _sort_silent(self, now: float) -> list[socket.socket]:
+        """Look at what has come; returns those that ask for `/health` and may."""
+        probes: list[socket.socket] = []
+        for key, _ in self._silent.select(0) if self._waiting else ():
+            connection = cast(socket.socket, key.fileobj)
+            self._silent.unregister(connection)
+            begun = _first_bytes(connection)
+            wait = self._pace_of_probes.wait_seconds(now, _PROBES_AT_ONCE_SECONDS)
+            if begun.startswith(_HEALTH) and wait <= 0:
+                self._pace_of_probes.plan(now, _CONNECTION_SECONDS)
+                probes.append(connection)
+            elif b"\r\n\r\n" in begun or len(begun) == _PEEKED_BYTES:
+                self._asking[connection] = None
+            else:
+                continue
+            del self._waiting[connection]
+        return probes
 
-    def _begin(self, connection: socket.socket, *, is_probe: bool = False) -> None:
-        del self._waiting[connection]
+    def _begin(
+        self, connection: socket.socket, *, is_asking: bool = False, is_probe: bool = False
+    ) -> None:
+        self._waiting.pop(connection, None)
+        self._asking.pop(connection, None)
         with suppress(KeyError):
             self._silent.unregister(connection)
         if self._crowd is not None:
             self._crowd.expect(connection.fileno(), in_crowd=not is_probe)
-        task = self._loop.create_task(self._connect(connection, is_probe))
+        self._num_unread += is_asking
+        self._num_probing += is_probe
+        task = self._loop.create_task(self._connect(connection, is_asking, is_probe))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
 
-    async def _connect(self, connection: socket.socket, is_probe: bool) -> None:
+    async def _connect(self, connection: socket.socket, is_asking: bool, is_probe: bool) -> None:
         try:
             await self._loop.connect_accepted_socket(self._make_protocol, connection)
-            if is_probe:
+            if is_asking:
                 for _ in range(_TURNS_UNTIL_READ):
                     await asyncio.sleep(0)
         except OSError:  # it has gone meanwhile
             connection.close()
         finally:
-            self._probing -= is_probe
+            self._num_unread -= is_asking
+            self._num_probing -= is_probe
 
 
-def _asks_for_health(connection: socket.socket) -> bool:
-    """By what has come of its request, which stays there to be read."""
+def _first_bytes(connection: socket.socket) -> bytes:
+    """What has come, which stays there to be read."""
     try:
-        return connection.recv(max(map(len, _HEALTH)), socket.MSG_PEEK).startswith(_HEALTH)
+        return connection.recv(_PEEKED_BYTES, socket.MSG_PEEK)
     except OSError:
-        return False
+        return b""

@@ -14,7 +14,8 @@ from verse_server.serving import bind
 
 pytestmark = pytest.mark.anyio
 
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\n"
+HALF = b"POST /v1/chat/completions HTTP/1.1\r\n"
+HEAD = HALF + b"Host: localhost\r\n\r\n"
 NUM_MANY = 150
 
 
@@ -84,6 +85,33 @@ async def test_health_may_be_asked_for_some_time_after_connecting(
         held[-1].send(b"GET /health?full HTTP/1.1\r\n")
         assert await answer(held[-1])
         for connection in held:
+            connection.close()
+
+
+@pytest.mark.parametrize("sent", [b"", HALF])
+async def test_who_asks_is_not_behind_those_that_have_not_asked_yet(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(acceptor, "_UNSURE_SECONDS", 60.0)
+    async with listening() as (port, begun):
+        held = [connected(port, sent) for _ in range(NUM_MANY)]
+        asking = [connected(port, HEAD) for _ in range(3)]
+        for connection in asking:
+            assert await answer(connection) == b"seen " + HEAD
+        assert len(begun) < NUM_MANY
+        if not sent:  # one that asks later is noticed, too
+            held[-1].send(HEAD)
+            assert await answer(held[-1]) == b"seen " + HEAD
+        for connection in (*held, *asking):
+            connection.close()
+
+
+async def test_half_a_request_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "_UNSURE_SECONDS", 1e-6)
+    async with listening() as (port, _):
+        flood = [connected(port, HALF) for _ in range(NUM_MANY)]
+        assert await answer(flood[-1]) == b"seen " + HALF
+        for connection in flood:
             connection.close()
 
 
