@@ -21,6 +21,9 @@ _SHINGLE = 3
 _LONG_RUN = 6
 """Characters: in the original project's honest outputs no poem shared more with a training poem."""
 _MAX_N = 4
+MAX_SAMPLE = 2000
+"""Poems of a collection that are enough to measure it: the runs of a hundred thousand fill a
+memory."""
 
 
 class Diversity(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +64,7 @@ def diversity(texts: Iterable[str]) -> Diversity:
 def equal_samples(groups: Mapping[str, Sequence[str]], seed: int = 0) -> dict[str, list[str]]:
     """As many poems of each group as the smallest has, drawn by chance: fit to be compared."""
     size = min((len(poems) for poems in groups.values()), default=0)
+    size = min(size, MAX_SAMPLE)
     # Each group is drawn by a generator of its own, so that a new group changes no other's sample.
     return {
         name: random.Random(f"{seed} {name}").sample(list(poems), size)

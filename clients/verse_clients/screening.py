@@ -246,17 +246,22 @@ class PoemMarker:
     ) -> None:
         """Know the poems that must not be copied or repeated."""
         self._copies = CopyCheck(training, limits.copies)
-        self._seen = NearDuplicates(limits.ratio)
         self._whole = NearDuplicates(limits.ratio)
+        self._others = NearDuplicates(limits.ratio)
+        """Cut off or blocked: only asked where no whole poem is alike, so that a thousand versions
+        of one poem are held against the first."""
         for poem in accepted:
-            self._seen.remember(poem.id, poem.text)
             self._whole.remember(poem.id, poem.text)
+
+    @property
+    def num_compared(self) -> int:
+        """Texts that were compared in full so far: what marking cost."""
+        return self._whole.num_compared + self._others.num_compared
 
     def remember(self, poem: Candidate) -> None:
         """Know a poem that was marked, by this run or an earlier one."""
-        self._seen.remember(poem.id, poem.text)
-        if poem.blocked is None and not truncated(poem):
-            self._whole.remember(poem.id, poem.text)
+        is_whole = poem.blocked is None and not truncated(poem)
+        (self._whole if is_whole else self._others).remember(poem.id, poem.text)
 
     def marked(self, poem: Candidate) -> Candidate:
         """The poem with what speaks against it."""
@@ -264,9 +269,8 @@ class PoemMarker:
             return msgspec.structs.replace(poem, blocked="empty")
         if thought(poem):
             return msgspec.structs.replace(poem, blocked="thought")
-        seen = self._seen.find(poem.text)
-        rival = seen and self._whole.find(poem.text)  # whole poems are among those seen
-        near = rival or seen
+        rival = self._whole.find(poem.text)
+        near = rival or self._others.find(poem.text)
         copy = self._copies.find(poem.text)
         is_duplicate = rival is not None or (near is not None and truncated(poem) is not None)
         is_copy = copy is not None and copy.is_blocking

@@ -230,12 +230,16 @@ class NearDuplicates:
 
     def __init__(self, threshold: float = NEAR) -> None:
         """Texts with an edit ratio below `threshold`, 0 to 1, count as different."""
+        from verse.pair_index import PairIndex  # numpy, which not all who normalise texts have
+
         self._threshold = threshold
         self._keys: list[str] = []
         self._texts: list[str] = []
         self._exact: dict[str, int] = {}
-        self._by_length: dict[int, list[int]] = defaultdict(list)
-        self._holders: dict[str, list[int]] = defaultdict(list)
+        self._lengths: set[int] = set()
+        self._pairs = PairIndex()
+        self.num_compared = 0
+        """Texts that were compared in full so far: what searching cost."""
 
     def add(self, key: str, text: str) -> NearDuplicate | None:
         """Remember a text, and return the earlier one most like it, if one is like enough."""
@@ -251,9 +255,8 @@ class NearDuplicates:
         self._keys.append(key)
         self._texts.append(compared)
         self._exact.setdefault(compared, number)
-        self._by_length[len(compared)].append(number)
-        for pair in _pairs(compared):
-            self._holders[pair].append(number)
+        self._lengths.add(len(compared))
+        self._pairs.add(compared)
 
     def find(self, text: str) -> NearDuplicate | None:
         """The earlier text most like this one (of several the first); None if none is enough."""
@@ -285,25 +288,25 @@ class NearDuplicates:
 
     def _candidates(self, text: str) -> list[int]:
         """Texts that no bound rules out, in the order they were added."""
-        lengths = [length for length in self._by_length if self._fits(len(text), length)]
-        if not lengths:
+        size = len(text)
+        fitting = [length for length in self._lengths if self._fits(size, length)]
+        if not fitting:
             return []
-        fewest = self._fewest_shared(len(text) + min(lengths))
-        if fewest <= 0:
-            return sorted(number for length in lengths for number in self._by_length[length])
-        pairs = sorted(_pairs(text), key=lambda pair: len(self._holders.get(pair, ())))
-        # Leaving out so many pairs, the commonest, lowers what is shared by so many at most.
-        spared = int(_SPARED * fewest)
-        shared = Counter[int]()
-        for pair in pairs[: len(pairs) - spared]:
-            shared.update(self._holders.get(pair, ()))
-        return sorted(
-            number
-            for number, count in shared.items()
-            if count + spared >= fewest  # nearly all end here, and the shortest text has to pass
-            and self._fits(len(text), length := len(self._texts[number]))
-            and count + spared >= self._fewest_shared(len(text) + length)
-        )
+        least = self._fewest_shared(size + min(fitting))
+        if least > 0:
+            # Leaving out so many pairs, the commonest, lowers what is shared by so many at most.
+            spared = int(_SPARED * least)
+            numbers, counts = self._pairs.shared(text, spared, least - spared)
+            both = self._pairs.lengths()[numbers] + float(size)
+            shorter = (both - size).clip(max=size)
+            fits = 2 * shorter >= self._threshold * both - _ROUNDING
+            fits &= counts + spared >= (1.5 * self._threshold - 1) * both - 1 - _ROUNDING
+            found: list[int] = numbers[fits].tolist()
+        else:
+            lengths = enumerate(self._pairs.lengths().tolist())
+            found = [number for number, length in lengths if self._fits(size, length)]
+        self.num_compared += len(found)
+        return found
 
     def _fits(self, one: int, other: int) -> bool:
         return 2 * min(one, other) >= self._threshold * (one + other) - _ROUNDING
@@ -314,8 +317,9 @@ class NearDuplicates:
 
 _ROUNDING = 1e-6
 """By so much the bounds are kept away from what the machine's arithmetic may get wrong."""
-_SPARED = 0.95
-"""Of the pairs that must be shared; their holders are not counted. Measured to be fastest."""
+_SPARED = 0.7
+"""Of the pairs that must be shared; their holders are not counted. With more, ever more texts are
+compared in full; with fewer, more holders are read."""
 
 
 class SimilarPair(NamedTuple):
@@ -386,17 +390,6 @@ def _share_runs(num_shared: int, one: frozenset[str], other: frozenset[str]) -> 
 
 def _runs(text: str, size: int) -> Iterator[str]:
     return (text[start : start + size] for start in range(len(text) - size + 1))
-
-
-def _pairs(text: str) -> list[str]:
-    """Neighbouring characters; one that occurs again is told apart by how often it did before."""
-    seen: dict[str, int] = {}
-    pairs: list[str] = []
-    for pair in _runs(text, 2):
-        before = seen.get(pair, 0)
-        seen[pair] = before + 1
-        pairs.append(f"{pair}{before}" if before else pair)
-    return pairs
 
 
 def _common_length(one: str, other: str) -> int:

@@ -12,6 +12,7 @@ again that was decided before: does the poet still think so?
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import combinations
 from statistics import median
@@ -162,7 +163,6 @@ class _Unlike:
 
     def __init__(self, items: Sequence[Item], rng: random.Random) -> None:
         self._pool = rng.sample(items, len(items))
-        self._known: dict[str, frozenset[str]] = {}
 
     def take(self, neighbours: Sequence[Item], taken: set[str]) -> Item:
         self._drop_taken(taken)
@@ -180,13 +180,16 @@ class _Unlike:
         self._pool.extend(reversed(kept))
 
     def _parts(self, item: Item) -> frozenset[str]:
-        if item.id not in self._known:
-            self._known[item.id] = shingles(normalise(item.candidate.text), 2)
-        return self._known[item.id]
+        return _pairs_of(item.candidate.text)
 
     def _nearest(self, item: Item, around: Sequence[frozenset[str]]) -> float:
         own = self._parts(item)
         return max((len(own & other) / (len(own | other) or 1) for other in around), default=0.0)
+
+
+@lru_cache(4 * _UNLIKE_TRIES)  # those around and those tried; all of a large file are too many
+def _pairs_of(text: str) -> frozenset[str]:
+    return shingles(normalise(text), 2)
 
 
 def _with_repeats(

@@ -1,6 +1,7 @@
 """The poems in their order, those of them that the filter shows, and where the poet is."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -77,7 +78,7 @@ class Queue:
 
     def advance(self, is_open: Test) -> None:
         """Go to the next open slot behind this one, else to the first open one, else stay."""
-        around = [*range(self.cursor + 1, len(self.visible)), *range(self.cursor)]
+        around = chain(range(self.cursor + 1, len(self.visible)), range(self.cursor))
         self.cursor = next((place for place in around if is_open(self.visible[place])), self.cursor)
 
     def go_behind(self, poem: str, is_open: Test) -> None:

@@ -60,6 +60,7 @@ class CurationSession:
         state = state or WindowState()
         once = list({item.id: item for item in reversed(items)}.values())[::-1]
         self.items = neutral(once, state.seed)
+        self._by_id = {item.id: item for item in once}
         self._pairs_order: OrderName = "shuffle" if has_something_to_hide(once) else "file"
         self.replay = Replay(entries)
         self.order: OrderName = state.order
@@ -135,7 +136,7 @@ class CurationSession:
 
     def item(self, poem: str) -> Item | None:
         """The item with an id."""
-        return next((item for item in self.items if item.id == poem), None)
+        return self._by_id.get(poem)
 
     # Deciding
 
@@ -239,9 +240,9 @@ class CurationSession:
             items: The poems.
             source_known: Whether the poet asked for them by the model's name.
         """
-        known = {item.id for item in self.items}
-        fresh = [item for item in items if item.id not in known]
+        fresh = [item for item in items if item.id not in self._by_id]
         self.items.extend(fresh)
+        self._by_id.update((item.id, item) for item in fresh)
         self._count(fresh)
         if source_known:
             self._seen.update(item.id for item in fresh)

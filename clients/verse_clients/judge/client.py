@@ -150,6 +150,7 @@ class Judge:
         self._context = context
         known = context.judgments.format_of(self.server.base_url, model)
         self._dialect = Dialect() if known is None else Dialect(format=known)
+        self.concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
         self._proving = asyncio.Lock()
         self._failed_in_a_row = 0

@@ -65,11 +65,13 @@ class Contrast(NamedTuple):
 def contrasts(poems: Sequence[Candidate], seed: int) -> list[Contrast]:
     """For each poem a few other themes of the run, by lot; the same for the same poems and seed."""
     themes = sorted({poem.theme for poem in poems})
+    numbers = {theme: number for number, theme in enumerate(themes)}
     found: list[Contrast] = []
     for poem in poems:
         rng = random.Random(f"{seed} {poem.id}")
-        others = [theme for theme in themes if theme != poem.theme]
-        chosen = rng.sample(others, min(NUM_CONTRASTED, len(others)))
+        own = numbers[poem.theme]
+        drawn = rng.sample(range(len(themes) - 1), min(NUM_CONTRASTED, len(themes) - 1))
+        chosen = [themes[number + (number >= own)] for number in drawn]
         found.append(Contrast(poem, tuple(chosen), rng.getrandbits(31)))
     return found
 
@@ -90,6 +92,7 @@ class LikelihoodJudge:
         self.server = servers.servers[0]
         """The first: it stands for all where one is enough."""
         self._context = context
+        self.concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
         self._adapters: dict[str, str | None] = {}
         self._frames: dict[tuple[str, str | None, str], Tokenized] = {}

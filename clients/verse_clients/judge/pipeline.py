@@ -8,8 +8,9 @@ answers it had. At the end there is one row a poem, in the order of their ranks.
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 
@@ -19,7 +20,14 @@ from verse_clients.judge.client import Judge
 from verse_clients.judge.costs import FREE, BudgetSpentError, Price
 from verse_clients.judge.likelihood import rank_intervals, standardised, surprises
 from verse_clients.judge.log_probabilities import BASE, Contrast, LikelihoodJudge, contrasts
-from verse_clients.judge.prompts import MAX_BATCH, Language, Question, make_question, read_prompt
+from verse_clients.judge.prompts import (
+    MAX_BATCH,
+    Kind,
+    Language,
+    Question,
+    make_question,
+    read_prompt,
+)
 from verse_clients.judge.ranked import (
     Comparison,
     JudgeSummary,
@@ -108,22 +116,22 @@ class JudgingPipeline:
         """Questions that a limit did not allow."""
 
     def rubric_questions(self) -> list[Question]:
-        """One about each poem."""
-        prompt = read_prompt("rubric", self._options.language)
-        return [make_question(prompt, [poem], self._examples) for poem in self._poems.values()]
+        """One about each poem; all at once take a kilobyte each, and more with examples."""
+        return [self._question("rubric", [id_]) for id_ in self._poems]
 
     def ranking_question(self, batch: Sequence[str]) -> Question:
         """One about a batch, in its order."""
-        prompt = read_prompt("ranking", self._options.language)
-        return make_question(prompt, [self._poems[id_] for id_ in batch], self._examples)
+        return self._question("ranking", batch)
+
+    def _question(self, kind: Kind, ids: Sequence[str]) -> Question:
+        prompt = read_prompt(kind, self._options.language)
+        return make_question(prompt, [self._poems[id_] for id_ in ids], self._examples)
 
     def usual_questions(self) -> list[Question]:
         """One of each kind that will be asked, of usual length; none if there are no poems."""
         by_length = sorted(self._poems, key=lambda id_: len(self._poems[id_].text))
         middle = len(by_length) // 2
-        prompt = read_prompt("rubric", self._options.language)
-        chosen = [self._poems[id_] for id_ in by_length[middle : middle + 1]]
-        found = [make_question(prompt, [poem], self._examples) for poem in chosen]
+        found = [self._question("rubric", [id_]) for id_ in by_length[middle : middle + 1]]
         if self._options.rounds and len(by_length) > 1:
             start = max(0, middle - self._options.size // 2)
             found.append(self.ranking_question(by_length[start : start + self._options.size]))
@@ -141,9 +149,8 @@ class JudgingPipeline:
             OutputError: the disk refuses.
         """
         await self._compute_all()
-        questions = self.rubric_questions()
-        asked = [(judge, question) for judge in self._judges for question in questions]
-        for judge, judgment in await self._ask_all(asked):
+        asked = [(judge, (id_,)) for judge in self._judges for id_ in self._poems]
+        for judge, judgment in await self._ask_all("rubric", asked):
             if judgment.scores is not None:
                 self.rubric.add(judge.name, judgment.candidates[0], judgment.scores)
 
@@ -155,7 +162,7 @@ class JudgingPipeline:
         poems = list(self._poems.values())
         asked = self.contrasts()
         self._expect(sum(judge.known(contrast) is None for contrast in asked))
-        answers = await _all(judge.judge(contrast) for contrast in asked)
+        answers = await _all([(judge, partial(judge.judge, contrast)) for contrast in asked])
         found = [answer for answer in answers if answer is not None]
         self.not_asked += len(asked) - len(found)
         self._judgments[judge.name] += found
@@ -252,8 +259,7 @@ class JudgingPipeline:
     ) -> None:
         for judge, batch in plan:
             shown[judge.name].append(batch)
-        asked = [(judge, self.ranking_question(batch)) for judge, batch in plan]
-        for judge, judgment in await self._ask_all(asked):
+        for judge, judgment in await self._ask_all("ranking", plan):
             if judgment.ranking is not None:
                 self.comparisons.append(
                     Comparison(
@@ -262,11 +268,14 @@ class JudgingPipeline:
                 )
 
     async def _ask_all(
-        self, asked: Sequence[tuple[Judge, Question]]
+        self, kind: Kind, asked: Sequence[tuple[Judge, Batch]]
     ) -> list[tuple[Judge, Judgment]]:
         """All answers, in the order of the questions; without those a limit did not allow."""
-        self._expect(sum(judge.known(question) is None for judge, question in asked))
-        given = await _all(self._ask(judge, question) for judge, question in asked)
+        known = (judge.known(self._question(kind, batch)) for judge, batch in asked)
+        self._expect(sum(answer is None for answer in known))
+        given = await _all(
+            [(judge, partial(self._ask, judge, kind, batch)) for judge, batch in asked]
+        )
         answers = zip((judge for judge, _ in asked), given, strict=True)
         answered = [(judge, judgment) for judge, judgment in answers if judgment is not None]
         self.not_asked += len(asked) - len(answered)
@@ -274,21 +283,46 @@ class JudgingPipeline:
             self._judgments[judge.name].append(judgment)
         return answered
 
-    async def _ask(self, judge: Judge, question: Question) -> Judgment | None:
+    async def _ask(self, judge: Judge, kind: Kind, batch: Batch) -> Judgment | None:
         try:
-            return await judge.ask(question)
+            return await judge.ask(self._question(kind, batch))
         except BudgetSpentError:
             return None
 
 
-async def _all(asked: Iterable[Coroutine[Any, Any, Judgment | None]]) -> list[Judgment | None]:
-    """All answers, in their order; the first error ends the others."""
+class _Asked(Protocol):
+    """Who answers, or computes."""
+
+    concurrency: int
+
+
+_Job = Callable[[], Coroutine[Any, Any, Judgment | None]]
+
+
+async def _all(asked: Sequence[tuple[_Asked, _Job]]) -> list[Judgment | None]:
+    """All answers, in their order; the first error ends the others.
+
+    Each judge has as many tasks as it answers at a time, and not one for each of all questions.
+    """
+    answers: list[Judgment | None] = [None] * len(asked)
+    queues: dict[int, list[tuple[int, _Job]]] = defaultdict(list)
+    for place, (judge, job) in enumerate(asked):
+        queues[id(judge)].append((place, job))
+    at_once = {id(judge): judge.concurrency for judge, _ in asked}
+
+    async def work(queue: Iterator[tuple[int, _Job]]) -> None:
+        for place, job in queue:
+            answers[place] = await job()
+
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in asked]
+            for judge, jobs in queues.items():
+                queue = iter(jobs)
+                for _ in range(min(at_once[judge], len(jobs))):
+                    group.create_task(work(queue))
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return answers
 
 
 def _summary(

@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 from verse.records import RubricScores
 from verse_clients.judge.ranked import Weights, mean_scores, total
 
+MAX_CONTESTED = 2000
+"""Poems that are compared, those nearest to the line: the fit has a matrix of so many squared."""
 RUBRIC_WEIGHT = 0.5
 """Of one standard deviation of the totals, in logits."""
 DRAWS = 200
@@ -269,6 +271,10 @@ def contested_poems(totals: Mapping[str, float], keep: float, margin: float) -> 
     ordered = sorted(totals, key=lambda id_: -totals[id_])
     line = totals[ordered[min(round(keep * len(ordered)), len(ordered) - 1)]]
     near = [id_ for id_ in ordered if abs(totals[id_] - line) <= margin]
+    if len(near) > MAX_CONTESTED:
+        nearest = sorted(near, key=lambda id_: abs(totals[id_] - line))[:MAX_CONTESTED]
+        kept = set(nearest)
+        near = [id_ for id_ in near if id_ in kept]
     return near if len(near) > 1 else []
 
 

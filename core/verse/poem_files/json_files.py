@@ -51,10 +51,12 @@ def read_json(content: bytes, path: Path) -> list[Found] | None:
     if (whole := _read_whole(content, path)) is not None:
         return whole
     lines = content.split(b"\n")
-    objects = [keys for line in lines if line.strip() and (keys := _object(line)) is not None]
-    if objects and is_entry(objects[0]):
+    found = (_object(line) for line in lines if line.strip())
+    first = next((keys for keys in found if keys is not None), None)
+    if first is not None and is_entry(first):
         return read_entries(content, path)
-    if objects:
+    if first is not None:
+        del lines  # of a large file, a second time all of it
         return list(_read_lines(content, path))
     return [_broken(content, path)] if _begins_like_json(content) else None
 
