@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from verse.base_digest import base_digest
+from verse.adapter_digest import base_digest
 
 LARGE = 100_000
 """Bytes of a tensor, of which most are never read."""

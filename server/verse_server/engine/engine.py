@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from verse.base_digest import base_digest
+from verse.adapter_digest import base_digest
 from verse.base_model import BaseModel, BaseModelError
 from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
 from verse.prompt import (

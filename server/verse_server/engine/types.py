@@ -156,7 +156,7 @@ class BaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     knows_tools: bool = False
     """Whether its chat template shows tools, and calls of them in Qwen's form."""
     digest: str | None = None
-    """Of what its folder holds; see `verse.base_digest`."""
+    """Of what its folder holds; see `verse.adapter_digest`."""
 
 
 class TokenizerInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from tests.server.engine.engine_requests import (
     until,
     write,
 )
-from verse.base_digest import base_digest
+from verse.adapter_digest import base_digest
 from verse.prompt import Message
 from verse_server.config import EngineConfig
 from verse_server.engine.batch import Batch
