@@ -22,6 +22,11 @@ verse generate --batch  the same, the plan given away as one batch, against `ver
 
 compares the last two alone, in turn, three times.
 
+    uv run python -m benchmarks.batch ... --only generate --output FILE
+    uv run python -m benchmarks.batch ... --only process,served --output FILE
+
+measures piece by piece, of PIECES; what an earlier piece has left in the file is in the table too.
+
 Starting up and writing are told apart. Start-up is what the first poem costs and the next ones do
 not: from the start of a server until it answers; of `verse generate` also what the command takes
 when all its poems are there already; of a process per poem, where every poem pays it, all that
@@ -35,6 +40,7 @@ import re
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +66,14 @@ CONCURRENCY = 32
 MAX_TOKENS = 100
 SAMPLING = {"temperature": 0.7, "top_p": 0.9}
 HOUR_SECONDS = 3600
+PIECES = {
+    "generate": "verse generate",
+    "batch": "verse generate --batch",
+    "process": "one process per poem",
+    "served": "mlx_lm.server",
+    "sorted": "mlx_lm.server, sorted",
+}
+"""What `--only` calls each way."""
 _FIGURE = r"{}: (\d+) tokens, ([\d.]+) tokens-per-sec"
 
 
@@ -190,9 +204,15 @@ def prepare(folder: Path, options: argparse.Namespace) -> Work:
     return Work(model, adapters, names, [(theme, name) for theme in themes for name in names])
 
 
+def served(work: Work, poems: list[tuple[str, str]]) -> Way:
+    """Over an mlx_lm.server of its own."""
+    with mlx_lm_server(work.model) as server:
+        return over_mlx_lm_server(server, work, poems)
+
+
 def measure(options: argparse.Namespace) -> dict[str, Way]:
     """Each way alone on the machine."""
-    ways: dict[str, Way] = {}
+    ways = earlier(options.output) if options.only else {}
 
     def note(name: str, way: Way) -> None:
         ways[name] = way
@@ -203,23 +223,39 @@ def measure(options: argparse.Namespace) -> dict[str, Way]:
         work = prepare(folder, options)
         some = work.poems[: options.served]
         by_adapter = sorted(some, key=lambda poem: work.names.index(poem[1]))
-        for turn in range(options.ours or 1):
-            round_ = f" {turn + 1}" if options.ours else ""
-            note(f"verse generate{round_}", alone(folder, work))
-            note(f"verse generate --batch{round_}", batched(folder, work))
-        if options.ours:
-            return ways
-        note("one process per poem", one_process_per_poem(work, options.processes))
-        with mlx_lm_server(work.model) as server:
-            note("mlx_lm.server", over_mlx_lm_server(server, work, some))
-        with mlx_lm_server(work.model) as server:
-            note("mlx_lm.server, sorted", over_mlx_lm_server(server, work, by_adapter))
+        ways_of: dict[str, Callable[[], Way]] = {
+            "generate": lambda: alone(folder, work),
+            "batch": lambda: batched(folder, work),
+            "process": lambda: one_process_per_poem(work, options.processes),
+            "served": lambda: served(work, some),
+            "sorted": lambda: served(work, by_adapter),
+        }
+        for turn in range(options.ours or 0):
+            for piece in ("generate", "batch"):
+                note(f"{PIECES[piece]} {turn + 1}", ways_of[piece]())
+        for piece in () if options.ours else options.only or PIECES:
+            note(PIECES[piece], ways_of[piece]())
     return ways
+
+
+def earlier(file: Path | None) -> dict[str, Way]:
+    """What another piece of the same measurement has left."""
+    if file is None or not file.exists():
+        return {}
+    return {name: Way(**way) for name, way in json.loads(file.read_text("utf-8"))["ways"].items()}
+
+
+def pieces(text: str) -> list[str]:
+    """What `--only` names."""
+    found = text.split(",")
+    if unknown := set(found) - set(PIECES):
+        raise argparse.ArgumentTypeError(f"{unknown.pop()!r} is none of {', '.join(PIECES)}")
+    return found
 
 
 def report(ways: dict[str, Way]) -> str:
     """A Markdown table."""
-    ours = next(iter(ways.values()))
+    ours = ways.get(PIECES["generate"]) or next(iter(ways.values()))
     lines = [
         "| | start-up, s | writing, s | tokens a poem | poems/h, all counted | verse generate is "
         "faster by | poems/h, once running | verse generate is faster by |",
@@ -246,6 +282,7 @@ def main() -> None:
     parser.add_argument("--poems", type=int, default=300, help="three times a number up to 100")
     parser.add_argument("--processes", type=int, default=5, help="measured and scaled")
     parser.add_argument("--served", type=int, help="of mlx_lm.server, measured and scaled (all)")
+    parser.add_argument("--only", type=pieces, help=f"some of {','.join(PIECES)}; the rest is kept")
     parser.add_argument("--ours", type=int, help="rounds of verse generate's own two ways alone")
     add_model_option(parser)
     parser.add_argument("--adapters", type=Path, help="a folder of adapters that fit the base")

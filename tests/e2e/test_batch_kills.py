@@ -20,7 +20,7 @@ from tests.e2e.conftest import Served, copy_of_examples, start
 pytestmark = pytest.mark.slow
 
 NUM_KILLS = int(os.environ.get("VERSE_KILLS", "2"))
-NUM_ROWS = 60 * NUM_KILLS
+NUM_ROWS = 40 * NUM_KILLS
 ENDED = ("completed", "failed", "cancelled")
 
 

@@ -105,7 +105,7 @@ async def test_one_clients_many_poems_do_not_starve_another_client(
     done: list[str] = []
 
     async def ask(client: str, **fields: object) -> None:
-        await write(engine, "a", client=client, max_tokens=20, **fields)
+        await write(engine, "a", client=client, max_tokens=10, **fields)
         done.append(client)
 
     bulk = [asyncio.ensure_future(ask("bulk")) for _ in range(40)]
@@ -120,7 +120,7 @@ async def test_what_is_sent_as_a_batch_goes_last(start_engine: StartEngine) -> N
     done: list[str] = []
 
     async def ask(kind: str) -> None:
-        await write(engine, "a", client="me", max_tokens=20, is_batch=kind == "batch")
+        await write(engine, "a", client="me", max_tokens=8, is_batch=kind == "batch")
         done.append(kind)
 
     batch = [asyncio.ensure_future(ask("batch")) for _ in range(20)]

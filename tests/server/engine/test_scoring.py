@@ -165,7 +165,7 @@ async def test_poems_that_are_being_written_do_not_notice(
 ) -> None:
     monkeypatch.setattr(scoring, "_MAX_TOKENS", 32)
     engine = start_engine(adapter_slots=2)
-    poem: dict[str, Any] = {"sampling": SamplingParams(seed=3), "max_tokens": 80}
+    poem: dict[str, Any] = {"sampling": SamplingParams(seed=3), "max_tokens": 40}
     alone = [await write(engine, name, **poem) for name in ("a", "base")]
     expected = values((await score(engine, "b:0.5", prompt=LONG))[0].scored_prompt)
     writing = [asyncio.create_task(write(engine, name, **poem)) for name in ("a", "base")]

@@ -256,7 +256,7 @@ def stops_in(texts: list[str]) -> st.SearchStrategy[list[str]]:
 
 anything = settings(
     deadline=None,
-    max_examples=20,
+    max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
