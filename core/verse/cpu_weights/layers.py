@@ -103,10 +103,19 @@ class PackedLinear(nn.Module):
         return _given_back(x, products([self], host_array(x))[0])
 
 
+ExactRows = Callable[[NDArray[Any]], Host]
+"""Ids of any shape -> their rows of a table, one axis more, float32."""
+
+_EXACT_SHARE = 0.04
+"""Logits this near to the largest, as a share of it, are computed anew: 8 bits are off by less."""
+_EXACT_MOST = 256
+"""Of a row; where more are that near, nothing much is decided between them."""
+
+
 class PackedEmbedding(nn.Module):
     """Stands in for a frozen Embedding: a table to look rows up, and the head where it is tied."""
 
-    def __init__(self, table: Callable[[Any], Host], head: PackedLinear | None) -> None:
+    def __init__(self, table: ExactRows, head: "PackedHead | None") -> None:
         super().__init__()
         self._parts = table, head
 
@@ -118,30 +127,57 @@ class PackedEmbedding(nn.Module):
 
     def __call__(self, tokens: mx.array) -> Host:
         """(batch, tokens) ids -> (batch, tokens, dims) float32 on the host."""
-        return self._parts[0](np.array(tokens))
+        return self._parts[0](cast(Any, np.array(tokens)))
 
     def as_linear(self, x: Any) -> Any:
-        """The head: see `HostLogits`."""
+        """See `PackedHead`."""
         head = self._parts[1]
         assert head is not None
-        return head(x) if isinstance(x, mx.array) else HostLogits(x, head)
+        return head(x)
 
 
 class PackedHead(nn.Module):
-    """Stands in for an output layer of its own, `lm_head`."""
+    """Stands in for the output layer, tied or of its own."""
 
-    def __init__(self, head: PackedLinear) -> None:
+    def __init__(self, linear: PackedLinear, exact: ExactRows | None = None) -> None:
+        """Make one.
+
+        Args:
+            linear: The packed weights.
+            exact: Where their rows are to be had unrounded, for the few that matter.
+        """
         super().__init__()
-        self._head = (head,)
+        self._head = linear, exact
 
     @property
     def num_bytes(self) -> int:
         """What it takes."""
         return self._head[0].num_bytes
 
+    @property
+    def linear(self) -> PackedLinear:
+        """The packed weights."""
+        return self._head[0]
+
     def __call__(self, x: Any) -> Any:
-        """See `HostLogits`."""
-        return self._head[0](x) if isinstance(x, mx.array) else HostLogits(x, self._head[0])
+        """Of an array of mlx the logits, of one on the host `HostLogits`."""
+        return (
+            mx.array(self.logits(host_array(x))) if isinstance(x, mx.array) else HostLogits(x, self)
+        )
+
+    def logits(self, hidden: Host) -> Host:
+        """(..., dims) -> (..., vocab); those near the largest as exact as the model's file."""
+        linear, exact = self._head
+        logits = products([linear], hidden)[0]
+        if exact is not None:
+            rows = logits.reshape(-1, logits.shape[-1])
+            for row, of_row in zip(rows, hidden.reshape(-1, hidden.shape[-1]), strict=True):
+                largest = float(row.max())
+                least = largest - _EXACT_SHARE * abs(largest)
+                near = cast(Any, np.flatnonzero(row >= least))
+                if len(near) <= _EXACT_MOST:
+                    row[near] = np.ascontiguousarray(exact(near)) @ of_row
+        return logits
 
 
 class HostLogits:
@@ -150,14 +186,14 @@ class HostLogits:
     Of a prompt nobody needs any but the last token's, and a head is a quarter of a small model.
     """
 
-    def __init__(self, hidden: Host, head: PackedLinear) -> None:
+    def __init__(self, hidden: Host, head: PackedHead) -> None:
         self._hidden = hidden
         self._head = head
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of all."""
-        return (*self._hidden.shape[:2], self._head.matrix.out_dims)
+        return (*self._hidden.shape[:2], self._head.linear.matrix.out_dims)
 
     def __getitem__(self, index: Any) -> mx.array:
         """Those of some rows, by the first two axes."""
@@ -165,7 +201,7 @@ class HostLogits:
 
     def on_host(self, index: Any) -> Host:
         """The same without mlx."""
-        return products([self._head], np.ascontiguousarray(self._hidden[index]))[0]
+        return self._head.logits(np.ascontiguousarray(self._hidden[index]))
 
 
 class HostNorm(nn.Module):
@@ -235,23 +271,25 @@ class EmbeddingFile:
         self._dtype = dtype
 
     @classmethod
-    def find(cls, folder: Path, embedding: Layer) -> "EmbeddingFile | None":
+    def find(
+        cls, folder: Path, embedding: Layer, name: str = "embed_tokens"
+    ) -> "EmbeddingFile | None":
         """The table of a model folder; None if none is clearly that one."""
         if is_quantized(embedding):
             return None
         try:
-            return cls._found(folder, embedding)
+            return cls._found(folder, embedding, f"{name}.weight")
         except SafetensorsHeaderError:  # larger than what is read so
             return None
 
     @classmethod
-    def _found(cls, folder: Path, embedding: Layer) -> "EmbeddingFile | None":
+    def _found(cls, folder: Path, embedding: Layer, wanted: str) -> "EmbeddingFile | None":
         shape = tuple(embedding["weight"].shape)
         found: list[EmbeddingFile] = []
         for file in sorted(folder.glob("model*.safetensors")):
             header = read_header(file)
             for name, tensor in header.tensors.items():
-                is_it = name.endswith("embed_tokens.weight") and tensor.shape == shape
+                is_it = name.endswith(wanted) and tensor.shape == shape
                 if is_it and tensor.dtype in _FLOATS:
                     start = header.data_start + tensor.data_offsets[0]
                     found.append(cls(file, start, shape, _FLOATS[tensor.dtype]))

@@ -4,13 +4,16 @@ Rows are packed once and multiplied with the best instructions there are, chosen
 AVX-512, AVX2, NEON). What is packed is the only copy kept. Two kinds:
 
 - `bf16`: weights and activations in bfloat16, sums in float32.
-- `int8`: weights in 8 bits with a scale for each row. Activations take 16 bits, as two rows of 8,
-  because their outliers do not fit into 8; products and sums are exact integers.
+- `int8`: weights in 8 bits with a scale for each row. Both sides are rotated first, which changes
+  no product and spreads the few large numbers of a row over their neighbours (as QuaRot does), so
+  that its scale fits all. Activations take 16 bits, as two rows of 8; sums are exact integers.
 
 Each row of a product is computed by itself, in the same order whatever stands beside it: alone or
 in company, the same bits.
 """
 
+import functools
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
@@ -36,6 +39,8 @@ _HALF = 256
 """One step of the high half in steps of the low one."""
 _COUNTED = _STEPS * _HALF
 """Steps of the largest number of a row of activations."""
+_ROTATED = 128
+"""Numbers that are rotated together, at most."""
 
 
 class Activations:
@@ -58,7 +63,7 @@ class Activations:
     def int8(self) -> tuple[NDArray[np.uint8], Host]:
         """(2 * rows, in_dims), the high halves and then the low ones; (rows, 1) the low step."""
         if self._int8 is None:
-            rows = self.rows
+            rows = rotated(self.rows)
             largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))[:, None]
             step = largest / np.float32(_COUNTED)
             np.copyto(step, 1, where=(step == 0) | ~np.isfinite(step))
@@ -180,8 +185,29 @@ def _packed(kind: PackedKind, rows: Any) -> Any:
         return numkong.dots_pack(rows, dtype="bf16")
     if not isinstance(rows, np.ndarray):
         rows = np.asarray(numkong.astype(rows, "f32"), np.float32)
+    rows = rotated(cast(Host, rows))
     largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
     steps = largest / np.float32(_STEPS)
     steps[steps == 0] = 1
     scaled = rows * (1 / steps)[:, None]
     return fastest_product()(np.rint(scaled, out=scaled).astype(np.int8), steps)
+
+
+def rotated(rows: Host) -> Host:
+    """(rows, dims) times an orthogonal matrix: blocks of Hadamard's, as large as divide the dims.
+
+    Each row by itself, in one way: the same bits in any company.
+    """
+    num_rows, dims = rows.shape
+    size = math.gcd(dims, _ROTATED)
+    blocks = np.ascontiguousarray(rows).reshape(num_rows, -1, size)
+    return np.matmul(blocks, _hadamard(size)).reshape(num_rows, dims)
+
+
+@functools.cache
+def _hadamard(size: int) -> Host:
+    """(size, size), a power of two; Sylvester's construction, of length 1 in each row."""
+    matrix = np.ones((1, 1), np.float32)
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return cast(Host, matrix / np.float32(math.sqrt(size)))

@@ -6,13 +6,13 @@ How they are kept is asked for, or chosen by what fits and what is faster here.
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
+from mlx_lm.models.cache import make_prompt_cache
 
 from verse.cpu_weights.decoder import Forward, HostDecoderLayer
 from verse.cpu_weights.integer_product import give_back_memory, numkong
@@ -20,6 +20,7 @@ from verse.cpu_weights.layers import (
     CannotRepackError,
     EmbeddingFile,
     EmbeddingTable,
+    ExactRows,
     HostNorm,
     PackedEmbedding,
     PackedHead,
@@ -28,13 +29,15 @@ from verse.cpu_weights.layers import (
     is_quantized,
     shape_of,
 )
-from verse.cpu_weights.packed import PackedKind, PackedWeight
+from verse.cpu_weights.packed import PackedKind
 from verse.cpu_weights.threads import Threads, num_cores
 
 _ARCHITECTURES = ("qwen2", "qwen3", "llama")
 """mlx-lm's modules whose layers `HostDecoderLayer` stands in for; Mistral is one of Llama's."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _OF_MLP = ("gate_proj", "up_proj", "down_proj")
+_IN_8_BITS = ("gate_proj", "up_proj")
+"""Of a layer, where 8 bits are asked for."""
 
 
 def reason_against(model: nn.Module) -> str | None:
@@ -75,8 +78,8 @@ def pack_model(
     Args:
         model: Lazy: its weights are still on the disk.
         folder: Where they are.
-        kind: Of the packed weights. With int8 the projections of attention stay bf16: they are a
-            ninth of the weights, and the values are what 8 bits harm most.
+        kind: Of the packed weights. With int8 the projections of attention and `down_proj` stay
+            bf16: they are a third of the weights, and what 8 bits harm most.
         threads: Who multiplies.
         on_progress: Told the share that is packed.
     """
@@ -86,12 +89,10 @@ def pack_model(
     on_progress(done / total)
     num_bytes, forward = _num_bytes(model), Forward()
     for index, layer in enumerate(inner.layers):
-        for owner, names, of_kind in (
-            (layer.self_attn, _PROJECTIONS, "bf16"),
-            (layer.mlp, _OF_MLP, kind),
-        ):
+        for owner, names in ((layer.self_attn, _PROJECTIONS), (layer.mlp, _OF_MLP)):
             for name in names:
-                packed = PackedLinear.of(owner[name], cast(PackedKind, of_kind), threads)
+                of_kind: PackedKind = kind if name in _IN_8_BITS else "bf16"
+                packed = PackedLinear.of(owner[name], of_kind, threads)
                 owner[name] = packed
                 done += packed.matrix.out_dims * packed.matrix.in_dims
                 num_bytes += packed.num_bytes
@@ -111,12 +112,18 @@ def _pack_ends(model: Any, folder: Path, kind: PackedKind, threads: Threads) -> 
     rows, columns = shape_of(embedding)
     is_tied = "lm_head" not in model
     table = EmbeddingFile.find(folder, embedding) or EmbeddingTable(embedding)
-    head = PackedLinear.of(embedding, kind, threads) if is_tied else None
+    head = _head(embedding, table, kind, threads) if is_tied else None
     model.model.embed_tokens = PackedEmbedding(table, head)
     if not is_tied:
-        model.lm_head = PackedHead(PackedLinear.of(model.lm_head, kind, threads))
+        rows_of_head = EmbeddingFile.find(folder, model.lm_head, "lm_head")
+        model.lm_head = _head(model.lm_head, rows_of_head, kind, threads)
     mx.clear_cache()
     return rows * columns * (1 if is_tied else 2)
+
+
+def _head(layer: Any, exact: ExactRows | None, kind: PackedKind, threads: Threads) -> PackedHead:
+    packed = PackedLinear.of(layer, kind, threads)
+    return PackedHead(packed, exact if kind == "int8" else None)
 
 
 def _num_bytes(model: Any) -> int:
@@ -132,14 +139,20 @@ CpuWeights = Literal["auto", "bf16", "int8", "float32"]
 
 MEMORY_SHARE = 0.6
 """Of the machine's memory, for weights; the rest is for the KV cache and the system."""
-_BYTES: dict[str, float] = {"bf16": 2.03, "int8": 1.15, "float32": 4.0}
+_BYTES: dict[str, float] = {"bf16": 2.03, "int8": 1.35, "float32": 4.0}
 """Of one weight; int8 has a part in bf16."""
 _SMALL_WEIGHTS = 64_000_000
-"""Of a model this small the layers take less than what lies between them on the host."""
-_TRIED = (2048, 1024)
-"""(out_dims, in_dims) of the product that is timed."""
+"""Of a model this small the layers take less than what lies between them on the host. Packed, one
+of 10 million weights takes three quarters of the time: not worth giving up mlx-lm's own tokens."""
+_TRIED_WEIGHTS = 64_000_000
+"""Models with larger layers are not tried: float32 is never faster for them, and it takes long."""
+_TRIED_VOCAB = 256
 _TRIED_ROWS = 8
-_TRIES = 3
+_TRIED_TOKENS = 32
+"""Of each row, before the steps that are timed."""
+_TRIES = 5
+_WORTH_IT = 1.2
+"""So much faster another way has to be; what is measured once is not the same each time."""
 
 
 class CpuWeightsError(Exception):
@@ -184,24 +197,78 @@ def choose(model: Any, path: Path, wanted: CpuWeights, memory_bytes: int) -> Wei
         if sys.platform == "linux":
             _refuse_too_large(path, count, None, memory_bytes, against)
         return WeightsChoice(None, Threads(1), f"float32, because {against}")
-    return _fastest(path, count, memory_bytes)
+    return _fastest(model, path, count, memory_bytes)
 
 
-def _fastest(path: Path, count: int, memory_bytes: int) -> WeightsChoice:
-    if count <= _SMALL_WEIGHTS:
-        return WeightsChoice(None, Threads(1), "float32, the fastest for a small model")
+def _fastest(model: Any, path: Path, count: int, memory_bytes: int) -> WeightsChoice:
     room = MEMORY_SHARE * memory_bytes
     if count * _BYTES["bf16"] > room:
         _refuse_too_large(path, count, "int8", memory_bytes)
         return _packed("int8", "because bf16 does not fit into this machine's memory")
-    choice = _packed("bf16", "the fastest here")
-    if count * _BYTES["float32"] <= room and _seconds_of_float32() < _seconds_of(choice):
-        return WeightsChoice(None, Threads(1), "float32, the fastest here")
-    return choice
+    if count <= _SMALL_WEIGHTS:
+        return WeightsChoice(None, Threads(1), "float32, the fastest for a small model")
+    if _layer_weights(model) > _TRIED_WEIGHTS:
+        return _packed("bf16", "the fastest for a large model")
+    layer, threads = _one_layer(model), Threads(1)
+    pack_model(layer, Path(), "bf16", threads)
+    if count * _BYTES["float32"] <= room:
+        # Of the processor and not of the clock, so that whatever else runs now changes nothing.
+        seconds = _seconds_of_step(_one_layer(model), time.process_time)
+        if seconds < _seconds_of_step(layer, time.process_time):
+            return WeightsChoice(None, Threads(1), "float32, the fastest here")
+    return _packed("bf16", "the fastest here", _fastest_threads(model))
 
 
-def _packed(kind: PackedKind, why: str) -> WeightsChoice:
-    threads = Threads(num_cores())
+def _fastest_threads(model: Any) -> int:
+    """As many as there are cores, unless fewer are clearly faster."""
+    layer, threads = _one_layer(model), Threads(num_cores())
+    pack_model(layer, Path(), "bf16", threads)
+    seconds: dict[int, float] = {}
+    for num_threads in sorted({threads.num_threads, max(1, threads.num_threads - 1), 1}):
+        threads.num_threads = num_threads
+        seconds[num_threads] = _seconds_of_step(layer, time.perf_counter)
+    most = max(seconds)
+    fastest = min(seconds, key=lambda num_threads: seconds[num_threads])
+    return fastest if seconds[fastest] * _WORTH_IT < seconds[most] else most
+
+
+def _one_layer(model: Any) -> Any:
+    """A model with one layer of the same shape, its weights zeros."""
+    changes: dict[str, Any] = {"num_hidden_layers": 1, "vocab_size": _TRIED_VOCAB}
+    if getattr(model.args, "layer_types", None):
+        changes["layer_types"] = ["full_attention"]
+    layer = type(model)(replace(model.args, **changes))
+    for module in cast(list[Any], layer.modules()):
+        for name, value in list(module.items()):
+            if isinstance(value, mx.array):
+                module[name] = mx.zeros(value.shape)
+    return layer
+
+
+def _layer_weights(model: Any) -> int:
+    layers = [m for m in cast(list[Any], model.model.layers[0].modules()) if _is_matrix(m)]
+    return sum(rows * columns for rows, columns in map(shape_of, layers))
+
+
+def _seconds_of_step(model: Any, clock: Callable[[], float]) -> float:
+    """The shortest of some steps of a batch."""
+    cache = make_prompt_cache(model)
+
+    def step(num_tokens: int) -> None:
+        tokens = mx.zeros((_TRIED_ROWS, num_tokens), mx.int32)
+        mx.eval(model(tokens, cache=cache)[:, -1])  # pyright: ignore[reportUnknownMemberType]
+
+    step(_TRIED_TOKENS)
+    times: list[float] = []
+    for _ in range(_TRIES):
+        begun = clock()
+        step(1)
+        times.append(clock() - begun)
+    return min(times)
+
+
+def _packed(kind: PackedKind, why: str, num_threads: int | None = None) -> WeightsChoice:
+    threads = Threads(num_threads or num_cores())
     plural = "" if threads.num_threads == 1 else "s"
     return WeightsChoice(kind, threads, f"{kind}, {why}, in {threads.num_threads} thread{plural}")
 
@@ -217,28 +284,3 @@ def _refuse_too_large(
         f"The weights of {path} take {num_bytes / 1e9:.1f} GB as {kind or 'int8'}, and this "
         f"machine has {memory_bytes / 1e9:.1f} GB{reason}; take a smaller model."
     )
-
-
-def _seconds_of(choice: WeightsChoice) -> float:
-    rows, weight = _numbers(_TRIED_ROWS), _numbers(_TRIED[0])
-    assert choice.kind is not None
-    packed = PackedWeight.pack(choice.kind, _TRIED, [weight], choice.threads)
-    return _best(lambda: packed.multiplied(rows, choice.threads))
-
-
-def _seconds_of_float32() -> float:
-    rows, weight = mx.array(_numbers(_TRIED_ROWS)), mx.array(_numbers(_TRIED[0]))
-    return _best(lambda: mx.eval(rows @ weight.T))  # pyright: ignore[reportUnknownMemberType]
-
-
-def _numbers(num_rows: int) -> Any:
-    return np.random.default_rng(0).standard_normal((num_rows, _TRIED[1]), dtype=np.float32)
-
-
-def _best(action: Callable[[], Any]) -> float:
-    times: list[float] = []
-    for _ in range(_TRIES):
-        begun = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - begun)
-    return min(times)

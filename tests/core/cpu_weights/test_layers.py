@@ -10,6 +10,7 @@ import pytest
 from verse.cpu_weights.layers import (
     CannotRepackError,
     HostNorm,
+    PackedHead,
     PackedLinear,
     check_can_be_repacked,
 )
@@ -76,3 +77,23 @@ def test_a_norm_gives_what_it_gave() -> None:
     norm.weight = mx.random.normal((128,))
     x = mx.random.normal((2, 3, 128)) * 50
     assert worst(HostNorm(norm)(x), norm(x)) < 1e-5
+
+
+def test_the_largest_logits_of_8_bits_are_as_exact_as_the_table(threads: Threads) -> None:
+    random = np.random.default_rng(2)
+    table = random.standard_normal((500, 64), dtype=np.float32)
+    table[[8, 91, 401]] = table[[7, 90, 400]] * 0.999
+    hidden = random.standard_normal((3, 1, 64), dtype=np.float32) + table[[7, 90, 400], None]
+    linear = nn.Linear(64, 500, bias=False)
+    linear.weight = mx.array(table)
+    packed = PackedLinear.of(linear, "int8", threads)
+    expected = hidden @ table.T
+    rounded = PackedHead(packed).logits(hidden)
+    head = PackedHead(packed, lambda ids: table[ids])
+    exact = head.logits(hidden)
+    near = expected >= expected.max(axis=-1, keepdims=True) * 0.96
+    assert near.sum() >= 6
+    assert np.abs(rounded - expected)[near].max() > 1e-3
+    assert np.abs(exact - expected)[near & (rounded != exact)].max() < 1e-4
+    assert (exact.argmax(-1) == expected.argmax(-1)).all()
+    assert np.array_equal(exact[1:2], head.logits(hidden[1:2]))
