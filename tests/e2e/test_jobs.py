@@ -109,6 +109,40 @@ def test_preferences_are_learned_on_top_of_a_checkpoint(serve: Serve, tmp_path: 
     assert began.model_extra != ended.model_extra
 
 
+@pytest.mark.network  # half a minute
+def test_the_base_makes_room_for_a_job_and_comes_back(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    served = serve(
+        "--jobs", "--release-base-while-training", adapters=tmp_path / "mine" / "adapters"
+    )
+    client = served.client
+    file = client.files.create(file=few_poems(tmp_path), purpose="fine-tune")
+    extra: Any = {"verse": {"iters": 4}}
+    job = client.fine_tuning.jobs.create(
+        training_file=file.id, model="verse-tiny", extra_body=extra
+    )
+    refused: openai.APIStatusError | None = None
+    deadline = time.monotonic() + 120
+    while refused is None:  # 503 and nothing else
+        assert time.monotonic() < deadline
+        try:
+            write_a_line(client)
+        except openai.InternalServerError as error:
+            refused = error
+    assert refused.status_code == 503
+    assert int(refused.response.headers["retry-after"]) > 0
+    until(client, job.id)
+    assert client.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
+    assert client.with_options(max_retries=20).chat.completions.create(**LINE).choices
+
+
+LINE: Any = {"model": "base", "messages": [{"role": "user", "content": "河"}], "max_tokens": 4}
+
+
+def write_a_line(client: openai.OpenAI) -> None:
+    client.chat.completions.create(**LINE)
+
+
 def pairs_of_poems() -> bytes:
     poems = (ROOT / "data" / "poems.jsonl").read_text("utf-8").splitlines()[:8]
     rows: list[dict[str, Any]] = []
