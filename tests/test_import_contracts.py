@@ -70,7 +70,7 @@ PLANTED = {
     "inside verse curate: window, app, session, queue": (
         ("clients/verse_clients/curate/session.py", "import verse_clients.curate.wording"),
     ),
-    "mlx only in the engine, the trainer and core's base_model, cpu_weights and joining": (
+    "mlx only in engine, trainer and core's base_model, cpu_weights, joining": (
         ("core/verse/planted.py", "import mlx.core as mx"),
         ("server/verse_server/serving.py", "from mlx_lm import load"),
     ),

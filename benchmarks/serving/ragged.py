@@ -34,7 +34,7 @@ Figures = dict[str, float]
 
 def estimated_seconds(settings: Settings) -> float:
     """On two cores."""
-    return 40 + 100 * settings.rounds
+    return 45 + 90 * settings.rounds
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -62,19 +62,23 @@ def measure(bench: Bench) -> dict[str, Any]:
             for kind, count in _KINDS.items()
             for name, server, body in loads
         }
-        for server, body, names in rows.values():
-            _run(server, body, requests(names, len(names), start=50))
+        for name, (server, body, names) in rows.items():
+            count = len(names) if _reloads(name, names) else _STREAMS
+            _run(server, body, requests(names, count, start=50))
         return {"rounds": [_round(rows, number) for number in range(bench.settings.rounds)]}
 
 
 def _round(rows: dict[str, tuple[Server, Body, Sequence[str]]], number: int) -> dict[str, Figures]:
     figures: dict[str, Figures] = {}
     for name, (server, body, names) in rows.items():
-        reloads = name.startswith("mlx_lm") and len(names) > 1
-        count = _REQUESTS_RELOADING if reloads else _REQUESTS
+        count = _REQUESTS_RELOADING if _reloads(name, names) else _REQUESTS
         figures[name] = _run(server, body, requests(names, count, start=37 * number))
         print(f"round {number + 1}  {name:36s} {figures[name]['rate']:7.0f}", flush=True)
     return figures
+
+
+def _reloads(name: str, names: Sequence[str]) -> bool:
+    return name.startswith("mlx_lm") and len(names) > 1
 
 
 def _run(server: Server, body: Body, of: Sequence[Request]) -> Figures:
