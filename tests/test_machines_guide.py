@@ -28,11 +28,8 @@ SECTIONS = ("Training", "Serving sharded", "Many servers", "A CUDA cluster", "Bu
 
 def commands() -> list[list[str]]:
     """Each call of `verse` in the guide's examples, from the name of the command on."""
-    examples = "\n".join(re.findall(r"^    .*$|^```\w*\n.*?^```$", GUIDE, re.MULTILINE | re.DOTALL))
-    lines = examples.replace("\\\n", " ").splitlines()
-    calls = [
-        shlex.split(line, comments=True) for line in lines if re.search(r"\bverse [a-z]", line)
-    ]
+    examples = re.findall(r"^    \S.*$", GUIDE.replace("\\\n", " "), re.MULTILINE)
+    calls = [shlex.split(line, comments=True) for line in examples if "verse " in line]
     found = [words[words.index("verse") + 1 :] for words in calls if "verse" in words]
     return [words for words in found if words[0] in APPS]
 

@@ -39,7 +39,7 @@ def poems_in(path: Path) -> list[Candidate]:
     return jsonl.read(path, msgspec.json.Decoder(Candidate)) if path.exists() else []
 
 
-@pytest.mark.slow
+@pytest.mark.network
 def test_a_server_is_killed_under_a_plan_and_started_again_and_no_poem_is_lost_or_doubled(
     serve: Serve, tmp_path: Path
 ) -> None:
