@@ -1,7 +1,8 @@
-"""Verse against mlx_lm.lora: speed, memory, and what is learned, on the same poems and machine.
+r"""Verse against mlx_lm.lora: speed, memory, and what is learned, on the same poems and machine.
 
     uv run python -m benchmarks.training [--epochs 6] [--rounds 3] [--batch-size 4] [--output FILE]
-    uv run python -m benchmarks.training --model QWEN --layers 8 --iters 6 [--before OLD_PYTHON]
+    uv run python -m benchmarks.training --model QWEN --layers 8 --iters 4 --learning-rate 1e-4 \
+        --rounds 3 [--before OLD_PYTHON] [--as-installed] --output FILE
 
 All train an adapter on a float32 copy of the base, OpenBLAS loaded before mlx in all, each in a
 process of its own, in turn. Same rows (the sample poems, split once), rank, scale, rate, optimizer,
@@ -13,7 +14,11 @@ report is left out of it, since there all compile: an epoch, or with --iters a s
 layers are computed once, that pass is added as the share of it that falls to these steps in a run
 of ten epochs. The peak is that of the whole process as the system counts it, loading included.
 Losses are measured by this file alone, one row at a time. `--before` lets another build of Verse
-take part, by its Python.
+take part, by its Python. `--as-installed` lets mlx_lm.lora also do one step with the BLAS that pip
+installs, which takes minutes on a real model.
+
+Whatever was measured is in the output file at once. The same command goes on from there, so that a
+measurement may be done in pieces.
 """
 
 import argparse
@@ -157,15 +162,22 @@ for file in sorted(Path(settings["adapter_path"]).glob("0*_adapters.safetensors"
 print(json.dumps(found))
 """
 
+MLX_LM_AS_INSTALLED = MLX_LM.replace("from verse import openblas\nopenblas.preload()\n", "")
+
 LORA, BEFORE, NOW = "mlx_lm.lora", "Verse before", "Verse"
+AS_INSTALLED = "mlx_lm.lora as installed"
 _CACHED_EPOCHS = 10
 """Over which the pass through frozen layers is spread, whatever is measured."""
 
 
-def parties(before: str | None) -> dict[str, tuple[str, str]]:
+def parties(before: str | None, *, as_installed: bool = False) -> dict[str, tuple[str, str]]:
     """Who trains: a Python and a program, by name."""
     found = {LORA: (sys.executable, MLX_LM), NOW: (sys.executable, VERSE)}
-    return found if before is None else {**found, BEFORE: (before, VERSE)}
+    if before is not None:
+        found[BEFORE] = (before, VERSE)
+    if as_installed:
+        found[AS_INSTALLED] = (sys.executable, MLX_LM_AS_INSTALLED)
+    return found
 
 
 def run_program(python: str, program: str, settings: dict[str, Any]) -> Any:
@@ -192,59 +204,94 @@ def tokens_per_second(figures: dict[str, Any], every: int, steps_per_epoch: int)
     """Of the rows, without padding, after the first report; the pass through frozen layers counts.
 
     Args:
-        figures: Of one process.
+        figures: Of one process; if it made one report only, that counts.
         every: Steps between reports.
         steps_per_epoch: Of the data.
     """
-    tokens, seconds = sum(figures["tokens"][every:]), sum(figures["seconds"][1:])
-    steps = len(figures["tokens"]) - every
+    left_out = 1 if len(figures["seconds"]) > 1 else 0
+    tokens = sum(figures["tokens"][left_out * every :])
+    seconds = sum(figures["seconds"][left_out:])
+    steps = len(figures["tokens"]) - left_out * every
     caching = figures["caching_seconds"] * steps / (_CACHED_EPOCHS * steps_per_epoch)
     return tokens / (seconds + caching)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train with all in turn, then measure every checkpoint of the first round."""
-    rivals = parties(arguments.before)
+    """Train with all in turn, and measure the checkpoints of each one's first round."""
+    rivals = parties(arguments.before, as_installed=arguments.as_installed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = prepare_files(folder, arguments.model)
         num_rows = len(Path(files["data"], "train.jsonl").read_text("utf-8").splitlines())
         steps_per_epoch = -(-num_rows // arguments.batch_size)
-        iters = arguments.iters or arguments.epochs * steps_per_epoch
-        every = 1 if arguments.iters else steps_per_epoch
-        checkpoints = arguments.iters or steps_per_epoch
-        settings = {
-            **SETTINGS,
-            **files,
-            "iters": iters,
-            "batch_size": arguments.batch_size,
-            "num_layers": arguments.layers,
-            "learning_rate": arguments.learning_rate,
-            "val_batches": 1 if arguments.iters else -1,
-            "save_every": checkpoints,
-            "steps_per_eval": checkpoints,
-            "steps_per_report": every,
-        }
+        settings = settings_of(arguments, steps_per_epoch)
+        every = settings["steps_per_report"]
         result: dict[str, Any] = {"num_rows": num_rows, "steps_per_epoch": steps_per_epoch}
-        result |= {"every": every, "rivals": list(rivals)}
+        result |= {"every": every, "rivals": list(rivals), "settings": settings}
         result |= {rival: {"rounds": []} for rival in rivals}
+        result = continued(arguments.output, result)
         for number in range(arguments.rounds):
             for rival, (python, program) in rivals.items():
-                own = {**settings, "adapter_path": str(folder / f"{rival}-{number}")}
+                rounds = result[rival]["rounds"]
+                if len(rounds) > number or (number and rival == AS_INSTALLED):
+                    continue
+                own = {**settings, **files, "adapter_path": str(folder / f"{rival}-{number}")}
                 if program is VERSE:
                     own["patience"] = None
-                figures = run_program(python, program, own)
-                result[rival]["rounds"].append(figures)
-                rate = tokens_per_second(figures, every, steps_per_epoch)
-                peak = figures["process_bytes"] / 1e6
-                print(
-                    f"round {number + 1}  {rival:12s} {rate:7.1f} tokens/s, process {peak:.0f} MB, "
-                    f"caching pass {figures['caching_seconds']:.1f} s",
-                    flush=True,
+                if rival == AS_INSTALLED:
+                    own |= {"iters": 1, "steps_per_report": 1}
+                rounds.append(run_program(python, program, own))
+                show(
+                    number, rival, rounds[-1], tokens_per_second(rounds[-1], every, steps_per_epoch)
                 )
-                if number == 0 and not arguments.no_losses:
+                if number == 0 and not arguments.no_losses and rival != AS_INSTALLED:
                     result[rival]["valid_loss"] = run_program(sys.executable, EVALUATE, own)
+                save(arguments.output, result)
     return result
+
+
+def settings_of(arguments: argparse.Namespace, steps_per_epoch: int) -> dict[str, Any]:
+    """What all programs are told, but for files."""
+    checkpoints = arguments.iters or steps_per_epoch
+    return {
+        **SETTINGS,
+        "iters": arguments.iters or arguments.epochs * steps_per_epoch,
+        "batch_size": arguments.batch_size,
+        "num_layers": arguments.layers,
+        "learning_rate": arguments.learning_rate,
+        "val_batches": 1 if arguments.iters else -1,
+        "save_every": checkpoints,
+        "steps_per_eval": checkpoints,
+        "steps_per_report": 1 if arguments.iters else steps_per_epoch,
+    }
+
+
+def continued(output: Path | None, fresh: dict[str, Any]) -> dict[str, Any]:
+    """What the output file holds of the same measurement; else `fresh`."""
+    if output is None or not output.exists():
+        return fresh
+    found = json.loads(output.read_text("utf-8"))
+    kept = ("num_rows", "settings")
+    if any(found.get(key) != fresh[key] for key in kept):
+        raise SystemExit(f"{output} holds another measurement; name another --output.")
+    rivals = fresh["rivals"] + [name for name in found["rivals"] if name not in fresh["rivals"]]
+    return {**fresh, **found, "rivals": rivals}
+
+
+def save(output: Path | None, result: dict[str, Any]) -> None:
+    """Keep the figures so far."""
+    if output is not None:
+        output.write_text(json.dumps({**result, "machine": machine()}, indent=1) + "\n", "utf-8")
+
+
+def show(number: int, rival: str, figures: dict[str, Any], rate: float) -> None:
+    """One line for one process."""
+    print(
+        f"round {number + 1}  {rival:12s} {rate:7.1f} tokens/s, "
+        f"process {figures['process_bytes'] / 1e6:.0f} MB, "
+        f"caching pass {figures['caching_seconds']:.1f} s",
+        flush=True,
+    )
 
 
 def report(result: dict[str, Any]) -> str:
@@ -264,7 +311,7 @@ def report(result: dict[str, Any]) -> str:
         return f"| {what} | " + " | ".join(cells) + " |"
 
     def ratio(figures: dict[str, list[float]], rival: str) -> str:
-        pairs = zip(figures[NOW], figures[rival], strict=True)
+        pairs = zip(figures[NOW], figures[rival], strict=False)  # as installed: one round
         return f"{statistics.median(now / other for now, other in pairs):.2f}"
 
     median = statistics.median
@@ -283,8 +330,9 @@ def report(result: dict[str, Any]) -> str:
         ),
     ]
     for step in result[NOW].get("valid_loss", {}):
-        losses = (f"{result[rival]['valid_loss'][step]:.4f}" for rival in rivals)
-        lines.append(row(f"valid loss at step {step}", losses))
+        losses = (result[rival].get("valid_loss", {}).get(step) for rival in rivals)
+        cells = ("" if loss is None else f"{loss:.4f}" for loss in losses)
+        lines.append(row(f"valid loss at step {step}", cells))
     return "\n".join(lines)
 
 
@@ -301,14 +349,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--before", help="Python of another build of Verse, to take part")
+    parser.add_argument(
+        "--as-installed", action="store_true", help="also one step of mlx_lm.lora without OpenBLAS"
+    )
     parser.add_argument("--no-losses", action="store_true", help="measure no losses")
     parser.add_argument("--output", type=Path, help="write the raw numbers to this JSON file")
     arguments = parser.parse_args()
     result = measure(arguments)
-    result["machine"] = machine()
+    save(arguments.output, result)
     print("\n" + report(result))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ are read from their files a layer at a time, so that their sum is never in memor
 becomes float32 for as long as it is used, whatever the base is stored as.
 """
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import cast
 
@@ -25,6 +27,11 @@ _FLOAT32_BYTES = 4
 _MEMORY_SHARE = 0.6
 """Of the machine's memory, for float32 weights; as in `verse.base_model`."""
 _EVAL_BYTES = 256 << 20
+_ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1
+"""glibc's numbers of what `mallopt` sets."""
+_LARGEST_KEPT = 32 << 20
+"""The most that glibc takes for a threshold; larger arrays still go back to the system."""
+_MOST_KEPT = 1 << 30
 _FILE_SHARE = 16
 
 Run = Callable[[mx.array, Sequence[int], int], mx.array]
@@ -67,6 +74,8 @@ def load_for_training(
     Raises:
         BaseModelError: there is no such model, or mlx-lm cannot read it.
     """
+    if runs_on_cpu():
+        keep_freed_memory()
     trust = config.trust_remote_code
     base = load_base_model(config.model, as_stored=True, trust_remote_code=trust)
     cut, _ = num_frozen(base.model, config)
@@ -127,6 +136,24 @@ class ModelLayers:
             return self._decoder.run(states, layout, prefix, blocks)
 
         return run
+
+
+def keep_freed_memory() -> bool:
+    """Let a step's arrays take the memory of those before; returns whether the system can.
+
+    On a CPU mlx frees each array at once, and glibc gives large ones back to the system, which
+    must clear every page anew: a tenth of a step, on one core.
+    """
+    with suppress(AttributeError, OSError):  # other systems have no mallopt
+        mallopt = cast(Callable[[int, int], int], ctypes.CDLL(None).mallopt)
+        settings = (
+            (_ARENA_MAX, 1),
+            (_MMAP_THRESHOLD, _LARGEST_KEPT),
+            (_TRIM_THRESHOLD, _MOST_KEPT),
+        )
+        taken = [mallopt(number, value) for number, value in settings]
+        return all(taken)
+    return False
 
 
 def is_small(num_bytes: int) -> bool:
