@@ -36,8 +36,6 @@ _ARCHITECTURES = ("qwen2", "qwen3", "llama")
 """mlx-lm's modules whose layers `HostDecoderLayer` stands in for; Mistral is one of Llama's."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _OF_MLP = ("gate_proj", "up_proj", "down_proj")
-_IN_8_BITS = ("gate_proj", "up_proj")
-"""Of a layer, where 8 bits are asked for."""
 
 
 def reason_against(model: nn.Module) -> str | None:
@@ -78,8 +76,8 @@ def pack_model(
     Args:
         model: Lazy: its weights are still on the disk.
         folder: Where they are.
-        kind: Of the packed weights. With int8 the projections of attention and `down_proj` stay
-            bf16: they are a third of the weights, and what 8 bits harm most.
+        kind: Of the packed weights. With int8 the projections of attention stay bf16: they are a
+            ninth of the weights, and the values are what 8 bits harm most.
         threads: Who multiplies.
         on_progress: Told the share that is packed.
     """
@@ -91,7 +89,7 @@ def pack_model(
     for index, layer in enumerate(inner.layers):
         for owner, names in ((layer.self_attn, _PROJECTIONS), (layer.mlp, _OF_MLP)):
             for name in names:
-                of_kind: PackedKind = kind if name in _IN_8_BITS else "bf16"
+                of_kind: PackedKind = kind if name in _OF_MLP else "bf16"
                 packed = PackedLinear.of(owner[name], of_kind, threads)
                 owner[name] = packed
                 done += packed.matrix.out_dims * packed.matrix.in_dims
@@ -139,7 +137,7 @@ CpuWeights = Literal["auto", "bf16", "int8", "float32"]
 
 MEMORY_SHARE = 0.6
 """Of the machine's memory, for weights; the rest is for the KV cache and the system."""
-_BYTES: dict[str, float] = {"bf16": 2.03, "int8": 1.35, "float32": 4.0}
+_BYTES: dict[str, float] = {"bf16": 2.03, "int8": 1.15, "float32": 4.0}
 """Of one weight; int8 has a part in bf16."""
 _SMALL_WEIGHTS = 64_000_000
 """Of a model this small the layers take less than what lies between them on the host. Packed, one
