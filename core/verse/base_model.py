@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from verse import openblas
 
@@ -38,6 +38,23 @@ _FLOAT32_BYTES = 4
 _EVAL_BYTES = 256 << 20
 _UNRECORDED_CONTEXT = 4096
 _TOKENIZER_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
+
+
+class Shard(Protocol):
+    """How a model is split among several processes."""
+
+    @property
+    def num_parts(self) -> int:
+        """About what share of the weights each has."""
+        ...
+
+    def split(self, model: nn.Module, config: dict[str, Any]) -> nn.Module:
+        """Leave the part of this process; nothing is read yet.
+
+        Raises:
+            BaseModelError: the model cannot be split so.
+        """
+        ...
 
 
 class BaseModelError(UserError):
@@ -106,6 +123,15 @@ class BaseTokenizer:
         return _recorded_context(self.config)
 
 
+def model_folder(path_or_id: str) -> Path:
+    """The folder of a base model; of a Hugging Face id, after all of it has been downloaded.
+
+    Raises:
+        BaseModelError: there is no such model.
+    """
+    return _find(path_or_id)[0]
+
+
 def load_base_tokenizer(path_or_id: str) -> BaseTokenizer:
     """Load the tokenizer of a base model alone; of a Hugging Face id, no weights are downloaded.
 
@@ -131,6 +157,7 @@ def load_base_model(
     trust_remote_code: bool = False,
     as_stored: bool = False,
     cpu_weights: CpuWeights = "float32",
+    shard: "Shard | None" = None,
 ) -> BaseModel:
     """Load weights and tokenizer, and bring every weight into memory.
 
@@ -143,6 +170,7 @@ def load_base_model(
         trust_remote_code: Run Python that lies in the model folder. The server never does.
         as_stored: Keep the weights' own type, and leave them on the disk until they are used.
         cpu_weights: On a CPU, what becomes of them; elsewhere it says nothing.
+        shard: Leaves of the model what this one of several processes computes; nothing is packed.
 
     Raises:
         BaseModelError: there is no such model, or mlx-lm cannot read it.
@@ -163,14 +191,16 @@ def load_base_model(
         )
         _refuse_without_tokens(tokenizer, path)
         choice, num_parameters = None, _num_parameters(model)  # before the host takes them
-        if not as_stored:
+        if shard is not None:
+            model = shard.split(_for_cpu(model, shard.num_parts), config)
+            _bring_in(model, on_progress)
+        elif not as_stored:
             if runs_on_cpu():
                 choice = choose(model, path, cpu_weights, _memory_bytes())
             if choice is not None and choice.kind is not None:
                 packed_bytes = pack_model(model, path, choice.kind, choice.threads, on_progress)
             else:
-                if runs_on_cpu() and _fits_as_float32(model):
-                    model = _as_float32(model)
+                model = _for_cpu(model)
                 _bring_in(model, on_progress)
     except (BaseModelError, CpuWeightsError) as error:
         raise BaseModelError(str(error)) from error
@@ -212,8 +242,8 @@ def _shape_of(linear: nn.Module) -> ModuleShape:
     if isinstance(linear, PackedLinear):
         return ModuleShape(linear.matrix.in_dims, linear.matrix.out_dims)
     out_dims, in_dims = cast(mx.array, linear["weight"]).shape
-    if isinstance(linear, nn.QuantizedLinear):
-        in_dims = in_dims * 32 // linear.bits
+    if "scales" in linear:
+        in_dims = in_dims * 32 // int(cast(Any, linear).bits)
     return ModuleShape(in_dims, out_dims)
 
 
@@ -289,8 +319,14 @@ def _short(error: Exception) -> str:
     return text[0] if text else type(error).__name__
 
 
-def _fits_as_float32(model: nn.Module) -> bool:
-    return _num_parameters(model) * _FLOAT32_BYTES <= MEMORY_SHARE * _memory_bytes()
+def _for_cpu(model: nn.Module, num_parts: int = 1) -> nn.Module:
+    """With float32 weights on a CPU, if those of this part fit; nothing is read yet."""
+    return _as_float32(model) if runs_on_cpu() and _fits_as_float32(model, num_parts) else model
+
+
+def _fits_as_float32(model: nn.Module, num_parts: int) -> bool:
+    num_bytes = _num_parameters(model) * _FLOAT32_BYTES // num_parts
+    return num_bytes <= MEMORY_SHARE * _memory_bytes()
 
 
 def _num_parameters(model: nn.Module) -> int:

@@ -17,6 +17,9 @@ from verse.folders import RULE, found, own
 from verse_server.config import EngineConfig, ServerConfig, is_loopback
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from verse_server.ranks import LostRank
     from verse_server.state.folder import ServerState
 
 _ENGINE = EngineConfig()
@@ -123,6 +126,14 @@ def serve(
             help="On a CPU, how the weights are kept; auto takes the fastest that fits.",
         ),
     ] = _ENGINE.cpu_weights,
+    pipeline: Annotated[
+        bool,
+        typer.Option(
+            "--pipeline",
+            envvar="VERSE_PIPELINE",
+            help="Under mlx.launch, give each machine whole layers, not a part of every one.",
+        ),
+    ] = _ENGINE.pipeline,
     no_wired_limit: Annotated[
         bool,
         typer.Option(
@@ -231,6 +242,7 @@ def serve(
             deadline_seconds=deadline_seconds,
             slow_client_seconds=slow_client_seconds,
             cpu_weights=cpu_weights,
+            pipeline=pipeline,
             wired_limit=not no_wired_limit,
             poem_prompt=not no_poem_prompt,
         ),
@@ -259,16 +271,42 @@ def _beside_adapters(adapters: Path | None) -> Path:
 
 
 def _start_and_run(config: ServerConfig) -> int:
-    from verse_server.banner import loading, show_ready
-    from verse_server.serving import bind, run
+    from verse.machines.launch import find_launch
 
     _set_up_logging()
     console = terminal.console()
+    if (launch := find_launch()) is None:
+        return _serve(config, console)
+    from verse_server.ranks import run_rank
+
+    return run_rank(config, launch, console, partial(_serve, config, console))
+
+
+def _serve(
+    config: ServerConfig,
+    console: "Console",
+    start: Callable[..., Any] | None = None,
+    lost: "LostRank | None" = None,
+) -> int:
+    """Serve until told to stop.
+
+    Args:
+        config: How.
+        console: To say where.
+        start: Starts the engine, in place of one that has the model alone.
+        lost: To be told of an engine that may lose other ranks.
+    """
+    from verse_server.banner import loading, show_ready
+    from verse_server.serving import bind, run
+
     with bind(config.host, config.port) as sock, _open_state(config) as state:
         from verse_server.engine.engine import MlxEngine  # after bind: mlx takes its time
 
         with loading(console, config.engine.model) as on_progress:
-            engine = _started(config, partial(MlxEngine.start, config.engine), on_progress)
+            start_engine = partial(start or MlxEngine.start, config.engine)
+            engine = _started(config, start_engine, on_progress)
+        if lost is not None:
+            lost.watch(engine)
         port = sock.getsockname()[1]
         show_ready(console, config, port, engine.base, engine.models(), engine.warnings)
         return run(engine, config, sock, state)

@@ -39,6 +39,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """For keys and values of the running rows; None takes what the memory leaves."""
     cpu_weights: Literal["auto", "bf16", "int8", "float32"] = "auto"
     """How a CPU keeps the weights; `auto` goes by memory and speed. Elsewhere it says nothing."""
+    pipeline: bool = False
+    """Of several ranks, each computes whole layers instead of a part of every one."""
     wired_limit: bool = True
     """Keep the model in memory on macOS, as mlx-lm does."""
     poem_prompt: bool = True

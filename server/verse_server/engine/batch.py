@@ -32,6 +32,11 @@ _REUSED_BYTES = 32 << 20
 """Of freed arrays: prompts are of many shapes, and not all that they leave is of use again."""
 
 
+def never_excluded(base: BaseModel) -> frozenset[int]:
+    """As mlx_lm.server: XTC must neither join lines nor make an answer endless."""
+    return base.end_tokens.union(base.hf_tokenizer.encode("\n", add_special_tokens=False))
+
+
 @dataclass(frozen=True)
 class _Prefilled:
     """Work that has begun."""
@@ -53,6 +58,7 @@ class Batch:
         prefixes: PrefixCache,
         on_wait: Callable[[], None] = lambda: None,
         pacing: Pacing | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         """Make an empty batch.
 
@@ -64,15 +70,14 @@ class Batch:
             on_wait: Called in every step that decodes, when its forward is ready to be computed:
                 the time in which this thread needs no Python.
             pacing: Bounds what is computed of prompts while rows decode.
+            sampler: Draws in place of one of its own.
         """
         self._base = base
         self._max_rows = max_rows
         self._prefixes = prefixes
         self._on_wait = on_wait
         self._pacing = pacing or Pacing()
-        # As mlx_lm.server: XTC must neither join lines nor make an answer endless.
-        newline = base.hf_tokenizer.encode("\n", add_special_tokens=False)
-        sampler = Sampler({*newline, *base.end_tokens}, at_once=base.is_packed)
+        sampler = sampler or Sampler(never_excluded(base), at_once=base.is_packed)
         self._routed = RoutedModel(base.model, bank, sampler, on_wait)
         self._prompts = PrefillQueue(base, prefixes)
         self._decoding = DecodeBatch(self._routed)
@@ -108,10 +113,21 @@ class Batch:
 
     def step(self) -> list[Drawn]:
         """Compute a part of what is queued, and one token of every row; finished rows leave."""
+        return self.advance(self.plan())
+
+    def plan(self) -> int:
+        """How many tokens of prompts the next step may compute; 0 if none may join now.
+
+        All that a step does follows from this number and from the tokens drawn.
+        """
+        if not self.num_decoding:
+            return _MOST_TOKENS
+        return self._pacing.prefill_tokens if self._has_room() else 0
+
+    def advance(self, prefill_tokens: int) -> list[Drawn]:
+        """As `step`, with what `plan` said."""
         is_decoding = self.num_decoding > 0
-        if is_decoding and not self._has_room():
-            return self._decoding.step()
-        work = self._prompts.next(self._pacing.prefill_tokens if is_decoding else _MOST_TOKENS)
+        work = self._prompts.next(prefill_tokens) if prefill_tokens else None
         if work is None:
             return self._decoding.step()
         begun = self._begin(work)

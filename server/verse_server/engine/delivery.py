@@ -26,11 +26,13 @@ class _Pending:
     def __init__(self, chunk: GenerationChunk) -> None:
         self._first = self._last = chunk
         self._texts = [chunk.text]
+        self._ids = [*chunk.token_ids]
         self._logprobs: list[TokenLogprob] = [*chunk.logprobs]
 
     def add(self, chunk: GenerationChunk) -> None:
         self._last = chunk
         self._texts.append(chunk.text)
+        self._ids += chunk.token_ids
         self._logprobs += chunk.logprobs
 
     def together(self) -> GenerationChunk:
@@ -39,6 +41,7 @@ class _Pending:
         return msgspec.structs.replace(
             self._last,
             text="".join(self._texts),
+            token_ids=tuple(self._ids),
             logprobs=tuple(self._logprobs),
             scored_prompt=self._first.scored_prompt,
         )

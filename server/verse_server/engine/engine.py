@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import msgspec
 
+from verse import UserError
 from verse.adapter_digest import base_digest
-from verse.base_model import BaseModel, BaseModelError
+from verse.base_model import BaseModel
+from verse.machines.ranks import Ranks
 from verse.model_spelling import BASE, AdapterPart, ModelSpellingError, parse_model
 from verse.prompt import (
     OPEN_ANSWER,
@@ -32,6 +34,7 @@ from verse_server.engine.errors import (
     AdapterChangedError,
     EngineClosedError,
     EngineError,
+    GenerationFailedError,
     InvalidRequestError,
     ModelNotFoundError,
     StartupError,
@@ -94,15 +97,23 @@ class MlxEngine:
 
     @classmethod
     def start(
-        cls, config: EngineConfig, on_progress: Callable[[float], None] = lambda _share: None
+        cls,
+        config: EngineConfig,
+        on_progress: Callable[[float], None] = lambda _share: None,
+        ranks: Ranks | None = None,
     ) -> "MlxEngine":
         """Load the base on a new engine thread and wait for it.
+
+        Args:
+            config: What to load and to take on.
+            on_progress: Told the share of the base that is in memory.
+            ranks: All ranks, of which this is the first, if the model is shared.
 
         Raises:
             StartupError: the model or the adapters folder cannot be used.
         """
         _check_adapters_folder(config)
-        worker = Worker(config)
+        worker = Worker(config, ranks)
         registries: list[AdapterRegistry] = []
 
         def make_residency(bank: LoraBank, base: BaseModel) -> AdapterResidency:
@@ -112,8 +123,8 @@ class MlxEngine:
             return AdapterResidency(config.adapter_slots, bank, registry, limits.max_bytes)
 
         try:
-            base = worker.start(config.model, on_progress, make_residency)
-        except BaseModelError as error:
+            base = worker.start(on_progress, make_residency)
+        except UserError as error:
             raise StartupError(str(error)) from error
         try:
             return cls(config, base, worker, registries[0])
@@ -255,6 +266,10 @@ class MlxEngine:
     def on_death(self, callback: Callable[[], None]) -> None:
         """Call back, from the engine thread, if it dies."""
         self._worker.on_death(callback)
+
+    def abandon(self, reason: str) -> None:
+        """Fail all at once, from any thread: the engine's own may never come back from mlx."""
+        self._worker.abandon(GenerationFailedError(reason))
 
     def drain(self) -> None:
         """Take no new work; what runs goes on."""

@@ -1,12 +1,13 @@
-"""One forward of the base for rows that use different adapters, and a token drawn for each row."""
+"""Forwards of the base for rows that use different adapters, and a token drawn for each row."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models.cache import make_prompt_cache
 
-from verse_server.engine.adapters.lora import LoraBank
+from verse_server.engine.adapters.lora import LoraBank, SlotWeights
 from verse_server.engine.kv_cache import BatchSlots, PreallocatedKVCache, preallocated
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import BatchRows
@@ -54,6 +55,19 @@ class RoutedModel:
         """
         self._on_wait()
         return self.sampler.sample(logits, inputs, rows)
+
+
+def next_logits(
+    model: nn.Module, bank: LoraBank, rows: Sequence[SlotWeights], prompt: Sequence[int]
+) -> mx.array:
+    """(rows, vocab) in float32: one prompt, and different adapters."""
+    bank.route.set(rows, bank)
+    tokens, cache = mx.array([list(prompt)] * len(rows)), make_prompt_cache(model)
+    if len(prompt) > 1:
+        # Nobody looks at these logits, so they are never computed.
+        model(tokens[:, :-1], cache=cache)
+        mx.eval([entry.state for entry in cache])  # pyright: ignore[reportUnknownMemberType]
+    return cast(mx.array, model(tokens[:, -1:], cache=cache)[:, -1]).astype(mx.float32)
 
 
 def merged(cache_lists: Sequence[list[Any]], rows: list[Row], max_rows: int) -> list[Any]:

@@ -115,7 +115,7 @@ def kv_budget(config: EngineConfig, base: BaseModel, adapter_bytes: int) -> KvBu
     max_bytes = config.kv_cache_bytes
     if max_bytes is None:
         max_bytes = max(0, _room(config, base) - adapter_bytes)
-    return KvBudget(_bytes_per_token(base), max_bytes)
+    return KvBudget(bytes_per_token(base), max_bytes)
 
 
 _PREFIX_TOKENS = 6144
@@ -144,10 +144,14 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _bytes_per_token(base: BaseModel) -> int:
-    """Measured on one token, because every architecture keeps something else."""
+def bytes_per_token(base: BaseModel) -> int:
+    """What keys and values of a token take in all layers, or in those of this rank.
+
+    Measured on one token, because every architecture keeps something else.
+    """
     cache = make_prompt_cache(base.model)
-    mx.eval(cast(mx.array, base.model(mx.array([[0]]), cache=cache)))  # pyright: ignore[reportUnknownMemberType]
+    logits = cast(Any, base.model)(mx.array([[0]]), cache=cache)
+    mx.eval(logits[:, -1])  # pyright: ignore[reportUnknownMemberType]
     # Arrays grow in blocks of tokens; entries without keys do not grow at all.
     keys = [(entry, getattr(entry, "keys", None)) for entry in cache]
     return sum(

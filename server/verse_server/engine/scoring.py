@@ -19,8 +19,8 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from verse.base_model import BaseModel
-from verse_server.engine.adapters.lora import LoraBank
-from verse_server.engine.kv_cache import PrefixCache
+from verse_server.engine.adapters.lora import LoraBank, SlotWeights
+from verse_server.engine.kv_cache import PrefixCache, Version
 from verse_server.engine.sequence import EngineRequest
 from verse_server.engine.text import TokenTexts
 from verse_server.engine.types import TokenLogprob, TokenText
@@ -98,7 +98,17 @@ class PromptScorer:
         asked, num_tokens = prompt.request.asked, len(prompt.head)
         if asked.score_prompt and asked.max_tokens and self._prefixes.would_keep(num_tokens):
             version = prompt.request.sequences[0].version
-            self._prefixes.store(version, prompt.head, group.extract(prompt), 0)
+            self.store(version, prompt.head, group.cache, group.row_of(prompt))
+
+    def store(
+        self, version: Version, tokens: list[int], cache: "ScoringCache", row: int | None
+    ) -> None:
+        """Leave the keys and values of a row to those who ask with the same beginning."""
+        self._prefixes.store(version, tokens, cache.extract(row, len(tokens)), 0)
+
+    def new_cache(self) -> "ScoringCache":
+        """For prompts that are scored together."""
+        return ScoringCache(self._model, self._bank)
 
     def _next(self) -> "_Group | None":
         """The first that can begin, with the others of its request; None if all wait for others."""
@@ -113,8 +123,8 @@ class PromptScorer:
         return None
 
     def _begin(self, peers: list[EngineRequest]) -> "_Group":
-        cache = make_prompt_cache(self._model)
-        if any(type(entry) is not KVCache for entry in cache):
+        cache = self.new_cache()
+        if not cache.can_pick:
             del peers[1:]  # what they share could not be copied into each row
         alike = [request for request in peers if _computation(request) == _computation(peers[0])]
         self._waiting = [request for request in self._waiting if request not in alike]
@@ -138,17 +148,55 @@ class PromptScorer:
         inputs = [_padded(prompt.head[start : start + width], width) for prompt in rows]
         following = [_padded(prompt.tokens[start + 1 :][:width], width) for prompt in rows]
         first = group.prompts[0].request
-        self._bank.route.set([first.sequences[0].adapter_slots] * len(rows), self._bank)
-        logits = cast(mx.array, self._model(mx.array(inputs), cache=group.cache))
-        logits = mx.flatten(logits, 0, 1)
+        logits = group.cache.forward(inputs, first.sequences[0].adapter_slots)
         flat = [token for row in following for token in row]
         numbers = _logprobs(logits, flat, first.asked.num_prompt_logprobs)
-        mx.eval([entry.state for entry in group.cache])  # pyright: ignore[reportUnknownMemberType]
+        group.cache.settle()
         entries = [
             self._tokens.logprob(token, value, tuple(map(self._tokens.logprob, ids, values)), rank)
             for token, value, rank, ids, values in zip(flat, *numbers, strict=True)
         ]
         group.take([entries[n * width : (n + 1) * width] for n in range(len(rows))])
+
+
+class ScoringCache:
+    """Keys and values of prompts that are scored together, and the forwards that add to them."""
+
+    def __init__(self, model: Any, bank: LoraBank) -> None:
+        self._model = model
+        self._bank = bank
+        self._entries: list[Any] = make_prompt_cache(model)
+
+    @property
+    def can_pick(self) -> bool:
+        """Whether rows can be copied and left out."""
+        return all(type(entry) is KVCache for entry in self._entries)
+
+    def forward(self, rows: Sequence[Sequence[int]], slots: SlotWeights) -> mx.array:
+        """(tokens of all rows, vocab) after each of the next tokens; nothing is computed yet.
+
+        Args:
+            rows: Of equal length.
+            slots: The adapters of all of them.
+        """
+        self._bank.route.set([slots] * len(rows), self._bank)
+        logits = self._model(mx.array([list(row) for row in rows]), cache=self._entries)
+        return mx.flatten(logits[:], 0, 1)
+
+    def settle(self) -> None:
+        """Compute what is not yet."""
+        mx.eval([entry.state for entry in self._entries])  # pyright: ignore[reportUnknownMemberType]
+
+    def pick(self, rows: Sequence[int], num_tokens: int) -> None:
+        """Have these rows from now on, some perhaps more than once, and so many tokens of each."""
+        chosen = mx.array(list(rows))
+        self._entries = [_cut(entry, chosen, num_tokens) for entry in self._entries]
+
+    def extract(self, row: int | None, num_tokens: int) -> list[Any]:
+        """The entries of one row; of the only one if None."""
+        if row is None:
+            return self._entries
+        return [_cut(entry, mx.array([row]), num_tokens) for entry in self._entries]
 
 
 class _Prompt:
@@ -173,7 +221,7 @@ class _Group:
     Rows are filled up on the right: nothing that comes before looks there.
     """
 
-    def __init__(self, prompts: list[_Prompt], cache: list[Any]) -> None:
+    def __init__(self, prompts: list[_Prompt], cache: ScoringCache) -> None:
         self.prompts = prompts
         self.cache = cache
         """One row while what all prompts begin with is computed; then one for each of them."""
@@ -214,16 +262,14 @@ class _Group:
             self._pick(keep)
         self.prompts = [self.prompts[number] for number in keep]
 
-    def extract(self, prompt: _Prompt) -> list[Any]:
-        """The keys and values of one that is done."""
+    def row_of(self, prompt: _Prompt) -> int | None:
+        """Of the cache, where one that is done has its keys and values; None for all there are."""
         if len(self.prompts) == 1:
-            return self.cache
-        row = self.prompts.index(prompt) if self._is_spread else 0
-        return [_cut(entry, mx.array([row]), len(prompt.head)) for entry in self.cache]
+            return None
+        return self.prompts.index(prompt) if self._is_spread else 0
 
     def _pick(self, rows: list[int]) -> None:
-        chosen = mx.array(rows)
-        self.cache = [_cut(entry, chosen, self.num_computed) for entry in self.cache]
+        self.cache.pick(rows, self.num_computed)
 
 
 def _cut(entry: KVCache, rows: mx.array, num_tokens: int) -> KVCache:

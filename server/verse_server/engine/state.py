@@ -1,18 +1,24 @@
 """What the engine thread holds, and what it does for others between two steps."""
 
-from collections.abc import Callable
+from collections import abc
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
+
+import mlx.core as mx
 
 from verse.base_model import BaseModel
 from verse_server.config import EngineConfig
-from verse_server.engine.adapters.lora import LoraBank
+from verse_server.engine.adapters.lora import LoraBank, SlotWeights
 from verse_server.engine.adapters.residency import AdapterResidency
 from verse_server.engine.batch import Batch
 from verse_server.engine.delivery import Outbox
 from verse_server.engine.errors import InvalidRequestError
+from verse_server.engine.forward import next_logits
 from verse_server.engine.kv_cache import PrefixCache
+from verse_server.engine.leading import Leader, LeadingBatch, LeadingScorer
 from verse_server.engine.memory import KvBudget, kv_budget, prefix_cache_bytes
 from verse_server.engine.pacing import Pacing
 from verse_server.engine.scheduler import WaitingQueue
@@ -29,6 +35,14 @@ class EngineResources:
     base: BaseModel
     bank: LoraBank
     residency: AdapterResidency
+    leader: Leader | None = None
+    """Of the other ranks, where there are any."""
+
+    def next_logits(self, rows: Collection[SlotWeights], prompt: abc.Sequence[int]) -> mx.array:
+        """See `forward.next_logits`."""
+        if self.leader is not None:
+            self.leader.probe(rows, prompt)
+        return next_logits(self.base.model, self.bank, [*rows], prompt)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +68,25 @@ class EngineTask:
             self.outcome.set_exception(error)
 
 
+@dataclass(frozen=True)
+class CancelRequest:
+    """Nobody waits for it any more."""
+
+    request: EngineRequest
+
+
+class StopEngine:
+    """No more messages come."""
+
+
+class FileRead:
+    """There is something to load."""
+
+
+EngineMessage = EngineRequest | EngineTask | CancelRequest | StopEngine | FileRead
+"""To the engine thread."""
+
+
 @dataclass(kw_only=True)
 class EngineState:
     """Everything the engine thread works on. No other thread changes it."""
@@ -76,9 +109,15 @@ class EngineState:
         """An empty one."""
         base, bank = resources.base, resources.bank
         budget = kv_budget(config, base, resources.residency.max_bytes or 0)
-        prefixes = PrefixCache(prefix_cache_bytes(config, budget.bytes_per_token))
+        prefix_bytes = prefix_cache_bytes(config, budget.bytes_per_token)
+        prefixes = PrefixCache(prefix_bytes)
         outbox = Outbox()
         pacing = Pacing()
+        make_batch, make_scorer = Batch, PromptScorer
+        if (lead := resources.leader) is not None:
+            lead.begin(prefix_bytes, budget.bytes_per_token)
+            make_batch = partial(LeadingBatch, send=lead.send)
+            make_scorer = partial(LeadingScorer, send=lead.send)
         return cls(
             resources=resources,
             budget=budget,
@@ -86,8 +125,8 @@ class EngineState:
             prefixes=prefixes,
             token_texts=TokenTexts(base.tokenizer),
             pacing=pacing,
-            batch=Batch(base, bank, config.max_batch, prefixes, outbox.send, pacing),
-            scorer=PromptScorer(base, bank, prefixes),
+            batch=make_batch(base, bank, config.max_batch, prefixes, outbox.send, pacing),
+            scorer=make_scorer(base, bank, prefixes),
             outbox=outbox,
             waiting=WaitingQueue[EngineRequest](max_skips=config.max_batch),
         )

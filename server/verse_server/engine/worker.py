@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import mlx.core as mx
 
-from verse.base_model import BaseModel, BaseModelError, load_base_model
+from verse import UserError
+from verse.base_model import BaseModel
+from verse.machines.ranks import Ranks
 from verse_server.config import EngineConfig
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.adapters.residency import AdapterResidency
+from verse_server.engine.delivery import Outbox
 from verse_server.engine.errors import (
     AdapterChangedError,
     AdapterIncompatibleError,
@@ -29,11 +31,20 @@ from verse_server.engine.errors import (
     InvalidRequestError,
     QueueFullError,
 )
+from verse_server.engine.leading import Leader, load_base
 from verse_server.engine.memory import give_memory_back, limit_memory
 from verse_server.engine.scheduler import RequestRate
 from verse_server.engine.scoring import Scored
 from verse_server.engine.sequence import EngineRequest, Sequence
-from verse_server.engine.state import EngineResources, EngineState, EngineTask
+from verse_server.engine.state import (
+    CancelRequest,
+    EngineMessage,
+    EngineResources,
+    EngineState,
+    EngineTask,
+    FileRead,
+    StopEngine,
+)
 from verse_server.engine.types import EngineStats
 
 T = TypeVar("T")
@@ -52,24 +63,11 @@ _GATHER_LONGEST_SECONDS = 0.024
 _PIECE_SECONDS = 0.02
 """Of loading while nothing runs, from one look for messages to the next."""
 
+_BLAME_SECONDS = 3.0
+"""For the news that a rank is gone; only who watches them can tell."""
+
 _REFUSALS = (AdapterChangedError, AdapterIncompatibleError, InvalidRequestError)
 """What admitting a request may find; it concerns nobody else."""
-
-
-@dataclass(frozen=True)
-class _Cancel:
-    request: EngineRequest
-
-
-class _Close:
-    pass
-
-
-class _Wake:
-    """A file has been read."""
-
-
-_Message = EngineRequest | EngineTask | _Cancel | _Close | _Wake
 
 
 class Worker:
@@ -77,13 +75,15 @@ class Worker:
 
     _state: EngineState
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, ranks: Ranks | None = None) -> None:
+        """Make one; `ranks` are all of which this is the first, if the model is shared."""
         self._config = config
-        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._leader = None if ranks is None else Leader(config, ranks)
+        self._inbox: queue.SimpleQueue[EngineMessage] = queue.SimpleQueue()
         self._rate = RequestRate()
         self._unfinished: set[EngineRequest] = set()
         """Submitted, and neither done nor given up."""
-        self._closed = threading.Event()
+        self._closed, self._abandoned = threading.Event(), threading.Event()
         self._on_death: list[Callable[[], None]] = []
         self._started: queue.SimpleQueue[BaseModel | BaseException] = queue.SimpleQueue()
         self._next_look = 0.0
@@ -98,17 +98,16 @@ class Worker:
 
     def start(
         self,
-        model: str,
         on_progress: Callable[[float], None],
         make_residency: Callable[[LoraBank, BaseModel], AdapterResidency],
     ) -> BaseModel:
         """Start the thread and wait until the base is in memory.
 
         Raises:
-            BaseModelError: it cannot be loaded.
+            UserError: it cannot be loaded.
         """
         self._thread = threading.Thread(
-            target=self._main, args=(model, on_progress, make_residency), name="mlx", daemon=True
+            target=self._main, args=(on_progress, make_residency), name="mlx", daemon=True
         )
         self._thread.start()
         outcome = self._started.get()
@@ -188,28 +187,41 @@ class Worker:
 
     def cancel(self, request: EngineRequest) -> None:
         """Forget a request, wherever it is; within one step its sequences and its pins are free."""
-        self._inbox.put(_Cancel(request))
+        self._inbox.put(CancelRequest(request))
+
+    def abandon(self, error: EngineError) -> None:
+        """Leave nobody waiting for a thread that may wait for ever inside mlx; from any other."""
+        if self.dead:
+            return
+        self.dead = True
+        self._closed.set()
+        self._abandoned.set()
+        outbox = Outbox()
+        for request in self._unfinished.copy():
+            outbox.add(request.mailbox, error)
+        outbox.send()
+        self._refuse_tasks(error)
+        for callback in self._on_death:
+            callback()
 
     def close(self) -> None:
         """End the thread; what still runs or waits gets an EngineClosedError."""
-        self._inbox.put(_Close())
+        self._inbox.put(StopEngine())
         self._thread.join()
 
     def _main(
         self,
-        model: str,
         on_progress: Callable[[float], None],
         make_residency: Callable[[LoraBank, BaseModel], AdapterResidency],
     ) -> None:
         try:
-            base = load_base_model(model, on_progress, cpu_weights=self._config.cpu_weights)
-            bank = LoraBank(base.model, base.dtype)
+            base, bank = load_base(self._config, self._leader, on_progress)
             residency = make_residency(bank, base)
-            residency.on_read = lambda: self._inbox.put(_Wake())
-            resources = EngineResources(base, bank, residency)
+            residency.on_read = lambda: self._inbox.put(FileRead())
+            resources = EngineResources(base, bank, residency, self._leader)
             self._state = EngineState.of(self._config, resources)
             limit_memory(self._config)
-        except BaseModelError as error:
+        except UserError as error:
             mx.clear_streams()  # as below
             self._started.put(error)
             return
@@ -239,8 +251,13 @@ class Worker:
                     self._state.outbox.send()
                 self.last_progress = time.monotonic()
                 pacing.end(self.last_progress - started)
+            if self._leader is not None:
+                self._leader.close()
             self._end(EngineClosedError("The server is shutting down; send the request again."))
         except BaseException:  # noqa: BLE001  (whatever it was, nobody may be left waiting)
+            # mlx breaks off when a rank is gone, and who watches them says so.
+            if self._leader is not None and self._abandoned.wait(_BLAME_SECONDS):
+                return
             _log.exception("the engine thread died")
             self.dead = True
             self._end(GenerationFailedError("The engine failed while writing; the log says why."))
@@ -250,19 +267,18 @@ class Worker:
     def _end(self, error: EngineError) -> None:
         """Nobody is left waiting, whatever happened."""
         self._closed.set()
-        left = self._state.clear()
-        while not self._inbox.empty():
-            message = self._inbox.get()
-            if isinstance(message, EngineRequest):
-                left.append(message)
-            elif isinstance(message, EngineTask):
-                self._state.tasks.append(message)
-        for task in self._state.tasks:
-            task.refuse(error)
-        for request in left:
+        for request in (*self._state.clear(), *self._refuse_tasks(error)):
             self._state.outbox.add(request.mailbox, error)
         self._unfinished.clear()
         self._state.outbox.send()
+
+    def _refuse_tasks(self, error: EngineError) -> list[EngineRequest]:
+        """Those of the inbox, too; the requests that were there."""
+        messages = [self._inbox.get() for _ in range(self._inbox.qsize())]
+        tasks = [message for message in messages if isinstance(message, EngineTask)]
+        for task in (*self._state.tasks, *tasks):
+            task.refuse(error)
+        return [message for message in messages if isinstance(message, EngineRequest)]
 
     def _take_messages(self) -> bool:
         """Handle what has come in; sleeps while there is nothing to do. False ends the loop."""
@@ -283,9 +299,9 @@ class Worker:
                 self._is_busy, self._gather_until = state.has_work, 0.0
                 return True
             self._is_busy, self._is_rested = True, False
-            if isinstance(message, _Close):
+            if isinstance(message, StopEngine):
                 return False
-            if isinstance(message, _Cancel):
+            if isinstance(message, CancelRequest):
                 gone += message.request.sequences
                 self._forget(message.request)
             elif isinstance(message, EngineTask):

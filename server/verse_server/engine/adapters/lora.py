@@ -34,7 +34,7 @@ from verse.cpu_weights.packed import Host
 from verse.cpu_weights.threads import Piece
 from verse_server.engine.adapters.host_updates import HostUpdate, Location, Mix, host_updates
 from verse_server.engine.adapters.limits import rank_class
-from verse_server.engine.adapters.weights import AdapterWeights, ModuleUpdate
+from verse_server.engine.adapters.weights import AdapterReader, AdapterWeights, ModuleUpdate
 
 SlotWeights = tuple[tuple[int, float], ...]
 """The (slot, strength) pairs of one row; empty for the base."""
@@ -248,7 +248,10 @@ class RoutedLinear(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(batch, seq, in_dims) -> (batch, seq, out_dims)."""
-        y = cast(mx.array, self.linear(x))
+        return self.updated(x, cast(mx.array, self.linear(x)))
+
+    def updated(self, x: mx.array, y: mx.array) -> mx.array:
+        """Add what adapters change to the base's own product."""
         store, products = self._store, self.products
         rows = products.gain_rows
         if rows is not None and store.gain is not None:
@@ -399,9 +402,15 @@ class LoraBank:
         for path, update in weights.modules.items():
             self.write_module(slot, path, update)
 
+    def load_module(self, slot: int, path: str, reader: AdapterReader) -> None:
+        """Read one module of an adapter into a slot; raises as `AdapterReader.read`."""
+        self.write_module(slot, path, reader.read(path))
+
     def write_module(self, slot: int, path: str, update: ModuleUpdate) -> None:
         """Add one module to what is in a slot. No row may use the slot before it has all."""
-        routed = self._routed.get(path) or self._adapt(path)
+        routed = self._routed.get(path)
+        if routed is None:
+            routed = self._routed[path] = self.route_layer(path)
         routed.write(slot, update)
         if update.gain is not None:
             self.dora_slots.add(slot)
@@ -414,9 +423,12 @@ class LoraBank:
             routed.discard(slot)
         self.route.forget()
 
-    def _adapt(self, path: str) -> RoutedLinear:
-        routed = RoutedLinear(self.linears[path], self.shapes[path], self.dtype)
-        self._routed[path] = routed
+    def route_layer(self, path: str) -> RoutedLinear:
+        """Put a layer that adapters can change in the place of the base's own."""
+        return self.put(path, RoutedLinear(self.linears[path], self.shapes[path], self.dtype))
+
+    def put(self, path: str, routed: RoutedLinear) -> RoutedLinear:
+        """Put a layer into the model."""
         tree = cast(dict[str, Any], tree_unflatten([(path, routed)]))
         self._model.update_modules(tree)  # pyright: ignore[reportUnknownMemberType]
         return routed

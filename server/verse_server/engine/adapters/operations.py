@@ -6,14 +6,12 @@ A probe compares two next-token distributions after one prompt; only that runs o
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import mlx.core as mx
 import msgspec
-from mlx_lm.models.cache import make_prompt_cache
 
 from verse.model_spelling import AdapterPart, ModelSpellingError, parse_model
-from verse_server.engine.adapters.lora import SlotWeights
 from verse_server.engine.adapters.registry import AdapterRegistry
 from verse_server.engine.errors import (
     GenerationFailedError,
@@ -155,26 +153,12 @@ def probe(resources: EngineResources, target: Target, prompt: Sequence[int]) -> 
         )
     slots = resources.residency.pin(target.parts)
     try:
-        base, adapted = _next_logits(resources, [(), slots], prompt)
+        base, adapted = resources.next_logits([(), slots], prompt)
     finally:
         resources.residency.unpin(target.parts)
     return _comparison(
         base, adapted, TokenTexts(resources.base.tokenizer), target.model, len(prompt)
     )
-
-
-def _next_logits(
-    resources: EngineResources, rows: list[SlotWeights], prompt: Sequence[int]
-) -> mx.array:
-    """(rows, vocab) in float32: one prompt, and different adapters."""
-    resources.bank.route.set(rows, resources.bank)
-    model = cast(Any, resources.base.model)
-    tokens, cache = mx.array([list(prompt)] * len(rows)), make_prompt_cache(model)
-    if len(prompt) > 1:
-        # Nobody looks at these logits, so they are never computed.
-        model(tokens[:, :-1], cache=cache)
-        mx.eval([entry.state for entry in cache])  # pyright: ignore[reportUnknownMemberType]
-    return cast(mx.array, model(tokens[:, -1:], cache=cache))[:, -1].astype(mx.float32)
 
 
 def _comparison(

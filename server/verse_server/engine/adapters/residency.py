@@ -163,7 +163,7 @@ class AdapterLoad:
             self._reader = AdapterReader(self.data.result(), plan, bank.linears, bank.dtype)
             self._left.extend(plan.modules)
         module = self._left.popleft()
-        bank.write_module(self.slot, module, self._reader.read(module))
+        bank.load_module(self.slot, module, self._reader)
         self.num_taken += 1
         return not self._left
 

@@ -5,7 +5,7 @@ a module costs what it is large, and the engine's thread can take a step between
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from verse.adapter_files import AdapterFileError, AdapterPlan, ModuleFactors
+from verse.adapter_files import AdapterFileError, AdapterPlan
 from verse.safetensors_header import SafetensorsHeader, TensorEntry, parse_header
 
 
@@ -33,6 +33,11 @@ class ModuleUpdate:
     gain: mx.array | None
     shift: mx.array | None
 
+    @property
+    def arrays(self) -> list[mx.array]:
+        """Those there are."""
+        return [x for x in (self.a, self.b, self.gain, self.shift) if x is not None]
+
 
 @dataclass(frozen=True)
 class AdapterWeights:
@@ -47,6 +52,21 @@ class AdapterWeights:
     modules: dict[str, ModuleUpdate]
     rank: int
     delta_norm: float
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One module's factors as its file has them, in float32.
+
+    Attributes:
+        a: (rank, in_dims).
+        b: (rank, out_dims), the scale folded in.
+        m: (out_dims,) or None. DoRA's magnitude.
+    """
+
+    a: mx.array
+    b: mx.array
+    m: mx.array | None
 
 
 class AdapterReader:
@@ -83,48 +103,95 @@ class AdapterReader:
         """One module's update, computed.
 
         Raises:
-            AdapterFileError: there is NaN or infinity in it. One such number in a slot would reach
-                every row of the batch, because 0 x NaN is not 0.
+            AdapterFileError: there is NaN or infinity in it.
         """
-        update, square = self._update(self._plan.modules[module], self._linears[module])
-        arrays = [x for x in (update.a, update.b, update.gain, update.shift) if x is not None]
-        finite = mx.all(mx.stack([mx.all(mx.isfinite(x)) for x in arrays]))
-        mx.eval(arrays, square, finite)  # pyright: ignore[reportUnknownMemberType]
-        if not finite.item():
+        update, square = module_update(self.factors(module), self._linears[module], self._dtype)
+        finite = are_finite(update)
+        mx.eval(update.arrays, square, finite)  # pyright: ignore[reportUnknownMemberType]
+        self.note(cast(float, square.item()), is_finite=bool(finite.item()))
+        return update
+
+    def factors(self, module: str) -> Factors:
+        """One module's factors, in float32."""
+        planned = self._plan.modules[module]
+        a = self._tensor(planned.a).astype(mx.float32)
+        b = self._tensor(planned.b).astype(mx.float32) * planned.scale
+        a, b = (a, b.T) if planned.transposed else (a.T, b)
+        m = None if planned.m is None else self._tensor(planned.m).astype(mx.float32)
+        return Factors(a, b, m)
+
+    def note(self, square: float, *, is_finite: bool) -> None:
+        """Count the squared norm of a module's delta in.
+
+        Raises:
+            AdapterFileError: not all of its numbers are finite. One such number in a slot would
+                reach every row of the batch, because 0 x NaN is not 0.
+        """
+        if not is_finite:
             raise AdapterFileError(
                 "its weights hold NaN or infinity, as after training that diverged"
             )
-        self._square += cast(float, square.item())
-        return update
-
-    def _update(self, factors: ModuleFactors, linear: nn.Module) -> tuple[ModuleUpdate, mx.array]:
-        """One module's update and the squared Frobenius norm of its delta."""
-        dtype = self._dtype
-        a = self._tensor(factors.a).astype(mx.float32)
-        b = self._tensor(factors.b).astype(mx.float32) * factors.scale
-        a, b = (a, b.T) if factors.transposed else (a.T, b)
-        if factors.m is None:
-            # |AB|² from the Gram matrices of the factors: rank x rank instead of in x out.
-            square = mx.sum((a @ a.T) * (b @ b.T))
-            return ModuleUpdate(_stored(a, dtype), _stored(b, dtype), None, None), square
-        weight = _dense_weight(linear)
-        adapted = weight + b.T @ a
-        gain = self._tensor(factors.m).astype(mx.float32) / mx.linalg.norm(adapted, axis=1)
-        bias = _parameter(linear, "bias")
-        shift = None if bias is None else bias.astype(mx.float32) * (1 - gain)
-        square = mx.sum(mx.square(gain[:, None] * adapted - weight))
-        update = ModuleUpdate(
-            _stored(a, dtype),
-            _stored(b * gain, dtype),
-            gain.astype(dtype),
-            None if shift is None else shift.astype(dtype),
-        )
-        return update, square
+        self._square += square
 
     def _tensor(self, name: str) -> mx.array:
         entry = self._header.tensors[name]
         begin, end = (self._header.data_start + offset for offset in entry.data_offsets)
         return _array(self._data[begin:end], entry, name)
+
+
+def module_update(
+    factors: Factors, linear: nn.Module, dtype: mx.Dtype
+) -> tuple[ModuleUpdate, mx.array]:
+    """One module's update and the squared Frobenius norm of its delta."""
+    if factors.m is None:
+        return plain_update(factors, dtype), plain_square(factors)
+    return dora_update(factors, factors.m, linear, dtype)
+
+
+def plain_update(factors: Factors, dtype: mx.Dtype) -> ModuleUpdate:
+    """Without DoRA."""
+    return ModuleUpdate(_stored(factors.a, dtype), _stored(factors.b, dtype), None, None)
+
+
+def plain_square(factors: Factors) -> mx.array:
+    """|AB|² from the Gram matrices of the factors: rank x rank instead of in x out."""
+    a, b = factors.a, factors.b
+    return mx.sum((a @ a.T) * (b @ b.T))
+
+
+def dora_update(
+    factors: Factors,
+    m: mx.array,
+    linear: nn.Module,
+    dtype: mx.Dtype,
+    summed: Callable[[mx.array], mx.array] = lambda squares: squares,
+) -> tuple[ModuleUpdate, mx.array]:
+    """DoRA's update and the squared Frobenius norm of its delta.
+
+    Args:
+        factors: Of this layer, or of this process's part of it.
+        m: (out_dims,) its magnitude.
+        linear: The base's own layer.
+        dtype: Of the update.
+        summed: Makes squared norms of the whole weight's rows of those of the rows here.
+    """
+    weight = _dense_weight(linear)
+    adapted = weight + factors.b.T @ factors.a
+    gain = m / mx.sqrt(summed(mx.sum(mx.square(adapted), axis=1)))
+    bias = _parameter(linear, "bias")
+    shift = None if bias is None else bias.astype(mx.float32) * (1 - gain)
+    update = ModuleUpdate(
+        _stored(factors.a, dtype),
+        _stored(factors.b * gain, dtype),
+        gain.astype(dtype),
+        None if shift is None else shift.astype(dtype),
+    )
+    return update, mx.sum(mx.square(gain[:, None] * adapted - weight))
+
+
+def are_finite(update: ModuleUpdate) -> mx.array:
+    """Whether all of its numbers are."""
+    return mx.all(mx.stack([mx.all(mx.isfinite(array)) for array in update.arrays]))
 
 
 def load_weights(
@@ -161,17 +228,18 @@ def _dense_weight(linear: nn.Module) -> mx.array:
     """(out_dims, in_dims), float32."""
     weight = _parameter(linear, "weight")
     assert weight is not None
-    if not isinstance(linear, nn.QuantizedLinear):
+    if "scales" not in linear:
         return weight.astype(mx.float32)
     scales = _parameter(linear, "scales")
     assert scales is not None
+    quantized = cast(nn.QuantizedLinear, linear)
     return mx.dequantize(
         weight,
         scales,
         _parameter(linear, "biases"),
-        group_size=linear.group_size,
-        bits=linear.bits,
-        mode=linear.mode,
+        group_size=quantized.group_size,
+        bits=quantized.bits,
+        mode=quantized.mode,
     ).astype(mx.float32)
 
 
