@@ -5,10 +5,11 @@ import json
 from argparse import ArgumentTypeError
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import batch
+from benchmarks import batch, training
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -32,3 +33,32 @@ def test_pieces_of_a_measurement_are_put_together(tmp_path: Path) -> None:
     assert batch.pieces("process,served") == ["process", "served"]
     with pytest.raises(ArgumentTypeError, match="'poem' is none of generate, batch"):
         batch.pieces("poem")
+
+
+def _trained(seconds: list[float], caching: float = 0.0) -> dict[str, Any]:
+    return {
+        "tokens": [100] * len(seconds),
+        "seconds": seconds,
+        "caching_seconds": caching,
+        "process_bytes": 2e9,
+        "peak_bytes": 1e9,
+        "never_seen": 0,
+    }
+
+
+def test_a_training_measurement_goes_on_and_counts_the_first_step_only_if_it_is_alone(
+    tmp_path: Path,
+) -> None:
+    file, fresh = tmp_path / "training.json", {"num_rows": 8, "settings": {"iters": 3}}
+    names = [training.LORA, training.NOW, training.AS_INSTALLED]
+    fresh |= {"every": 1, "steps_per_epoch": 2, "rivals": names}
+    rounds = ([_trained([9.0, 2.0, 2.0])] * 3, [_trained([9.0, 0.5, 0.5], 10.0)] * 3)
+    of = dict(zip(names, (*rounds, [_trained([50.0])]), strict=True))
+    assert training.continued(file, fresh) == fresh
+    training.save(file, fresh | {name: {"rounds": figures} for name, figures in of.items()})
+    found = training.continued(file, fresh | {"rivals": names[:2]})
+    # Ten seconds over ten epochs of two steps are half a second a step.
+    assert "| tokens/s | 50.0 | 100.0 | 2.0 |" in training.report(found)
+    assert "| Verse is so many times as fast | 2.00 | 1.00 | 50.00 |" in training.report(found)
+    with pytest.raises(SystemExit, match="another measurement"):
+        training.continued(file, fresh | {"settings": {"iters": 4}})
