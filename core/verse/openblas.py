@@ -16,13 +16,14 @@ from pathlib import Path
 _GFORTRAN = b"libgfortran.so.5\0"
 
 
-def preload(spare_cores: int = 0) -> bool:
+def preload(spare_cores: int = 0, *, num_sharers: int = 1) -> bool:
     """Load OpenBLAS if this is Linux and the wheel is installed; safe to call again.
 
     Args:
         spare_cores: Cores that its threads leave to others. They spin while they wait for each
             other, so one that finds its core taken slows all of them down several times.
             OPENBLAS_NUM_THREADS, if set, has the last word. Counts at the first call only.
+        num_sharers: Processes of this kind that share the cores.
 
     Returns:
         Whether mlx will use it. False also means that it was not needed.
@@ -30,7 +31,7 @@ def preload(spare_cores: int = 0) -> bool:
     library = Path(sysconfig.get_path("purelib"), "cmeel.prefix/lib/libopenblas.so.0")
     if sys.platform != "linux" or not library.exists():
         return False
-    num_threads = max(1, len(os.sched_getaffinity(0)) - spare_cores)
+    num_threads = max(1, len(os.sched_getaffinity(0)) // num_sharers - spare_cores)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(num_threads))
     if _load(library):
         return True

@@ -85,7 +85,12 @@ def test_a_command_line_of_mlx_lm_is_taken_with_the_same_values(received: dict[s
 
 def test_a_flag_that_is_not_given_hides_nothing(received: dict[str, Any]) -> None:
     assert CliRunner().invoke(cli.app, ["-c", "a.yaml"]).exit_code == 0
-    assert received == {"config": "a.yaml", "as_json": False, "dry_run": False}
+    assert received == {
+        "config": "a.yaml",
+        "as_json": False,
+        "dry_run": False,
+        "machines": None,
+    }
 
 
 def test_switches_can_be_turned_off_and_lists_given_piece_by_piece(

@@ -202,6 +202,31 @@ class CheckpointWriter:
             self.describe(state)
 
 
+class FollowingWriter(CheckpointWriter):
+    """Of a rank that is not the first: it writes nothing, and counts what rank 0 has saved."""
+
+    def open(self) -> None:
+        """Nothing: the folder is rank 0's."""
+
+    def report(self, event: Event) -> None:
+        """Pass an event on."""
+        self._on_event(event)
+
+    def has_report(self, step: int) -> bool:  # noqa: ARG002
+        """Yes: none is missing here."""
+        return True
+
+    def save(self, saved: SavedState) -> None:
+        """Rank 0 does."""
+        self._saved_step = saved.state.step
+
+    def describe(self, state: TrainState) -> None:
+        """Rank 0 does."""
+
+    def close(self, state: TrainState, reason: StopReason) -> None:
+        """Rank 0 does."""
+
+
 def check_unused(folder: Path) -> None:
     """Refuse a folder that holds an adapter, so that nothing is written over.
 
@@ -238,10 +263,18 @@ def read_state(folder: Path) -> SavedState | None:
         TrainingError: the file is damaged.
     """
     file = folder / STATE_FILE
-    if not file.exists():
-        return None
+    return decode_state(file.read_bytes(), file) if file.exists() else None
+
+
+def decode_state(data: bytes, file: Path) -> SavedState:
+    """The state from the bytes of its file, which may lie on another machine.
+
+    Raises:
+        TrainingError: they are damaged.
+    """
     try:
-        loaded = mx.load(str(file), return_metadata=True)
+        stream: Any = io.BytesIO(data)
+        loaded = mx.load(stream, format="safetensors", return_metadata=True)
         arrays, metadata = cast(tuple[Arrays, dict[str, str]], loaded)
         recorded = msgspec.json.decode(metadata[_KEY], type=_Recorded)
     except (KeyError, OSError, RuntimeError, ValueError) as error:

@@ -2,10 +2,15 @@
 
 It is a process of its own because a Metal out-of-memory aborts it and gradient checkpointing
 patches a class for good. It reads one TrainRequest from its input and writes messages to its
-output. The end of its input, which also comes when the other process dies, asks it to save and
-stop, as does SIGTERM. Before the first step there is nothing to save, so it stops at once.
+output. What comes after it, or the end of its input, which also comes when the other process dies,
+asks it to save and stop, as does SIGTERM. Before the first step there is nothing to save, so it
+stops at once.
+
+As one rank of several it trains with the others, and only rank 0 reports; one that `mlx.launch`
+itself has started finds its request in the environment, since all of them share one input.
 """
 
+import json
 import os
 import signal
 import sys
@@ -17,6 +22,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import msgspec
 
 from verse import UserError, openblas
+from verse.machines import LostRankError, MachinesError, TurnedAwayError
+from verse.machines.launch import find_launch
+from verse.machines.meeting import meet, versions
+from verse.machines.ranks import Ranks
 from verse_trainer.config import TrainConfig
 from verse_trainer.config_load import resolve_config
 from verse_trainer.errors import ConfigError, DataSetError
@@ -43,9 +52,22 @@ from verse_trainer.preflight import check_memory, estimate_by_shape, forecast
 
 if TYPE_CHECKING:
     from verse.base_model import BaseModel
+    from verse_trainer.data_parallel import DataParallel
     from verse_trainer.run import PreparedRun
 
-openblas.preload()  # whichever module imports mlx first
+REQUEST_VARIABLE = "VERSE_TRAIN_REQUEST"
+
+
+def _ranks_here() -> int:
+    """How many ranks share this machine's cores."""
+    try:
+        launch = find_launch()
+    except MachinesError:  # told later, if anybody needs to know
+        return 1
+    return 1 if launch is None else launch.num_here
+
+
+openblas.preload(num_sharers=_ranks_here())  # whichever module imports mlx first
 
 Send = Callable[[TrainMessage], None]
 _MISTAKE = 2
@@ -58,6 +80,8 @@ class StopRequest:
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._can_save = False
+        self.ranks = Ranks.alone()
+        """Those that must know when this process ends at once."""
 
     def __call__(self) -> bool:
         """Whether to stop after this step."""
@@ -67,6 +91,7 @@ class StopRequest:
         """Called from a signal handler, from the thread that reads the input, or by `send`."""
         self._asked.set()
         if not self._can_save:
+            self.ranks.quit()
             os._exit(0)
 
     def training_begins(self) -> None:
@@ -80,12 +105,14 @@ def main() -> int:
     stop = StopRequest()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the other's business
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.ask())
-    request = msgspec.json.decode(sys.stdin.buffer.readline(), type=TrainRequest)
-    threading.Thread(target=_ask_at_end_of_input, args=(stop,), daemon=True).start()
+    given = os.environ.pop(REQUEST_VARIABLE, None)
+    line = sys.stdin.buffer.readline() if given is None else given.encode()
+    request = msgspec.json.decode(line, type=TrainRequest)
+    threading.Thread(target=_ask_at_next_input, args=(stop,), daemon=True).start()
 
     def send(message: TrainMessage) -> None:
         try:
-            channel.write(msgspec.json.encode(message) + b"\n")
+            channel.write(_encoded(message, is_plain=given is not None) + b"\n")
             channel.flush()
         except BrokenPipeError:
             stop.ask()
@@ -93,17 +120,71 @@ def main() -> int:
     try:
         if request.check:
             send(check_only(_settled(request).config))
+        elif request.is_rank:
+            return _run_as_rank(_settled(request), send, stop)
         else:
-            _run(_settled(request), send, stop)
-    except UserError as error:
-        send(Failed(sentence=str(error), about=_culprit(error)))
-        return _MISTAKE
-    except OSError as error:
-        if error.filename is None:
-            raise
-        send(Failed(sentence=f"{error.filename}: {error.strerror}."))
+            _run(_settled(request), send, stop, Ranks.alone())
+    except (UserError, OSError) as error:
+        send(_failed(error))
         return _MISTAKE
     return 0
+
+
+def _encoded(message: TrainMessage, *, is_plain: bool) -> bytes:
+    """Plain: in ASCII, since mlx.launch cuts what it passes on, through characters as well."""
+    if is_plain:
+        return json.dumps(msgspec.to_builtins(message)).encode()
+    return msgspec.json.encode(message)
+
+
+def _failed(error: UserError | OSError) -> Failed:
+    """What to say of a mistake.
+
+    Raises:
+        OSError: it is none of the user's.
+    """
+    if isinstance(error, UserError):
+        return Failed(sentence=str(error), about=_culprit(error))
+    if error.filename is None:
+        raise error
+    return Failed(sentence=f"{error.filename}: {error.strerror}.")
+
+
+def _run_as_rank(request: TrainRequest, send: Send, stop: StopRequest) -> int:
+    """Do one rank's part: only the first reports, and what is wrong with another it tells."""
+    ranks = Ranks.alone()
+    try:
+        with meet(
+            find_launch(), versions(), on_failure=lambda s: send(Failed(sentence=s))
+        ) as ranks:
+            stop.ranks = ranks
+            _agree_on_settings(ranks, request)
+            _run(request, send if ranks.is_first else _send_nothing, stop, ranks)
+    except (UserError, OSError) as error:
+        if not (ranks.told or isinstance(error, TurnedAwayError | LostRankError)):
+            send(_failed(error))
+        return _MISTAKE
+    return 0
+
+
+def _send_nothing(_message: TrainMessage) -> None: ...
+
+
+_OF_ONE_MACHINE = (
+    *("model", "data", "adapter_path", "resume_adapter_file", "layer_cache_folder"),
+    *("report_to", "project_name"),
+)
+
+
+def _agree_on_settings(ranks: Ranks, request: TrainRequest) -> None:
+    """All ranks plan the same run; where its files lie is each machine's own business."""
+    for key, value in msgspec.to_builtins(request.config).items():
+        if key not in _OF_ONE_MACHINE:
+            ranks.agree(
+                str(value),
+                f"{{rank}} has {key} {{theirs}}, rank 0 has {{ours}}: start all with the same "
+                "settings.",
+            )
 
 
 def _settled(request: TrainRequest) -> TrainRequest:
@@ -166,28 +247,28 @@ def _own_output() -> BinaryIO:
     return channel
 
 
-def _ask_at_end_of_input(stop: StopRequest) -> None:
+def _ask_at_next_input(stop: StopRequest) -> None:
     # Not through sys.stdin: a thread that holds its lock at exit is fatal to the interpreter.
-    while os.read(0, 1 << 10):
-        pass
+    os.read(0, 1 << 10)
     stop.ask()
 
 
-def _run(request: TrainRequest, send: Send, stop: StopRequest) -> None:
+def _run(request: TrainRequest, send: Send, stop: StopRequest, ranks: Ranks) -> None:
     from verse_trainer import evaluation, run
+    from verse_trainer.data_parallel import DataParallel
 
     if request.dry_run and (estimated := _estimate_without_weights(request)) is not None:
         send(estimated)
         return
-    run.check(request.config)
+    run.check(request.config, is_first=ranks.is_first)
     if request.config.train and not request.dry_run:
         check_memory(shape_of(request.config.model), request.config, _machine_memory())
-    base = _load(request, send)
-    if not request.config.train:
-        if not request.dry_run:
-            evaluation.measure_test_set(request.config, base, send)
+    if not request.config.train:  # one rank measures; the others have nothing to do
+        if not request.dry_run and ranks.is_first:
+            evaluation.measure_test_set(request.config, _load(request, send, None), send)
         return
-    prepared = run.prepare(request.config, base)
+    parallel = DataParallel(ranks)
+    prepared = run.prepare(request.config, _load(request, send, parallel), parallel)
     send(_forecast(prepared))
     if request.dry_run:
         return
@@ -221,7 +302,8 @@ def _estimate_without_weights(request: TrainRequest) -> Estimated | None:
     return estimate_by_shape(architecture, config, num_rows, _machine_memory())
 
 
-def _load(request: TrainRequest, send: Send) -> "BaseModel":
+def _load(request: TrainRequest, send: Send, parallel: "DataParallel | None") -> "BaseModel":
+    """The base; `parallel`: of those that train with it, if it is to be trained."""
     from verse.base_model import load_base_model
     from verse_trainer import run
     from verse_trainer.frozen_layers import load_for_training
@@ -235,8 +317,9 @@ def _load(request: TrainRequest, send: Send) -> "BaseModel":
             send(Loading(share=share))
 
     config = request.config
-    if config.train:
-        return load_for_training(config, show, is_whole=run.began_unpacked(config))
+    if parallel is not None:
+        is_whole = run.began_unpacked(config, parallel)
+        return load_for_training(config, show, is_whole=is_whole)
     return load_base_model(config.model, show, trust_remote_code=config.trust_remote_code)
 
 

@@ -26,6 +26,7 @@ from msgspec.inspect import (
 )
 
 from verse.folders import RULE
+from verse.machines.launcher import DEFAULT_PORT
 from verse_trainer.config import TrainConfig, preset_names
 
 HELP: Mapping[str, str] = MappingProxyType(
@@ -153,17 +154,32 @@ _DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Measure one step, report what the run would take, and stop."),
 ]
+_Hosts = Annotated[
+    str | None,
+    typer.Option("--hosts", help="A hostfile of mlx.launch: train on all machines listed there."),
+]
+_StartingPort = Annotated[
+    int,
+    typer.Option("--starting-port", min=1, max=65000, help="With --hosts: its first port."),
+]
 
 
 @app.command(epilog=RULE)
 @with_config_flags
 def train(
-    config: _Config = None, json: _Json = False, dry_run: _DryRun = False, **flags: Any
+    config: _Config = None,
+    json: _Json = False,
+    dry_run: _DryRun = False,
+    hosts: _Hosts = None,
+    starting_port: _StartingPort = DEFAULT_PORT,
+    **flags: Any,
 ) -> None:
     """Train an adapter on the rows of a data folder.
 
     Flags and the file's keys are those of mlx_lm.lora. A flag takes precedence over the file.
     """
-    from verse_trainer.command import run_command
+    from verse_trainer.command import OnMachines, run_command
 
-    raise typer.Exit(run_command(config, flags, as_json=json, dry_run=dry_run))
+    machines = None if hosts is None else OnMachines(hosts, starting_port)
+    code = run_command(config, flags, as_json=json, dry_run=dry_run, machines=machines)
+    raise typer.Exit(code)

@@ -2,24 +2,41 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from verse.machines.launch import find_launch
+from verse.machines.launcher import DEFAULT_PORT
 from verse.terminal import console, show
 from verse_trainer.config import TrainConfig, find_config
 from verse_trainer.config_checks import services
 from verse_trainer.config_load import ResolvedConfig, read_config_file, resolve_config
 from verse_trainer.errors import TrainerError
 from verse_trainer.events import Evaluated, Failed, TrainMessage, TrainReport, TrainRequest
+from verse_trainer.launching import supervise_launcher
 from verse_trainer.progress import ProgressView
 from verse_trainer.supervise import MISTAKE, Seen, exit_status, supervise
 
 Show = Callable[[TrainMessage], None]
 
 
+class OnMachines(msgspec.Struct, frozen=True):
+    """Machines on which to start the ranks of a run."""
+
+    hosts: str
+    """The hostfile."""
+    starting_port: int = DEFAULT_PORT
+
+
 def run_command(
-    config_name: str | None, flags: Mapping[str, Any], *, as_json: bool, dry_run: bool
+    config_name: str | None,
+    flags: Mapping[str, Any],
+    *,
+    as_json: bool,
+    dry_run: bool,
+    machines: OnMachines | None = None,
 ) -> int:
     """Run it to the end.
 
@@ -28,6 +45,8 @@ def run_command(
         flags: By their key in TrainConfig; None where one was not given.
         as_json: Print every message as a line of JSON, and nothing else, to standard output.
         dry_run: Stop after the forecast.
+        machines: Where to start its ranks; None to train in this process's own, which may be one
+            rank of several that a launcher has started.
 
     Returns:
         The exit code: 0, 1 for a bug of ours, or 128 plus the signal that stopped it: 130 after
@@ -40,8 +59,13 @@ def run_command(
     for notice in resolved.notices:
         _print_error(notice)
     config, seen = resolved.config, Seen()
-    report = None if dry_run else service_reporter(config)
-    with _view(resolved, as_json) as show:
+    launch = find_launch() if machines is None else None
+    is_silent = launch is not None and launch.rank > 0
+    report = None if dry_run or is_silent else service_reporter(config)
+    request = TrainRequest(
+        config=config, dry_run=dry_run, is_rank=launch is not None or machines is not None
+    )
+    with _view(resolved, as_json) if not is_silent else nullcontext(_show_nothing) as show:
 
         def on_message(message: TrainMessage) -> None:
             seen.note(message)
@@ -49,7 +73,13 @@ def run_command(
             if report is not None:
                 report(message)
 
-        ending = supervise(TrainRequest(config=config, dry_run=dry_run), on_message)
+        if machines is None:
+            ending = supervise(request, on_message)
+        else:
+            file, port = Path(machines.hosts), machines.starting_port
+            ending = supervise_launcher(request, on_message, file, port)
+    if is_silent and seen.failure is None and ending.exit_code == MISTAKE:
+        return MISTAKE  # rank 0 has told why
     exit_code, sentence = exit_status(ending, seen)
     if exit_code == MISTAKE:
         raise TrainerError(sentence)
@@ -72,6 +102,9 @@ def read_config(config_name: str | None, flags: Mapping[str, Any]) -> ResolvedCo
 
 def _view(resolved: ResolvedConfig, as_json: bool) -> AbstractContextManager[Show]:
     return nullcontext(_print_json) if as_json else ProgressView(resolved.config, console())
+
+
+def _show_nothing(_message: TrainMessage) -> None: ...
 
 
 def _print_json(message: TrainMessage) -> None:

@@ -12,17 +12,18 @@ so they are two numbers per pair, computed once; no second model is held.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import msgspec
+import numpy as np
 
 from verse import jsonl, verdicts
 from verse.atomic_file import replace_file
 from verse.poem_files.conversations import ShapeError
 from verse.prompt import Message
 from verse.records import PreferencePair
+from verse_trainer.data_parallel import DataParallel
 from verse_trainer.encoding import EncodedRow, Encoder
 from verse_trainer.errors import DataSetError
 from verse_trainer.events import PreferenceFigures
@@ -69,6 +70,7 @@ class References(msgspec.Struct, frozen=True, kw_only=True):
 class DpoObjective:
     """Preference pairs and their loss."""
 
+    num_figures = 4
     has_dropout = False  # the references were computed without it, and its noise would be a margin
 
     def __init__(
@@ -124,7 +126,14 @@ class DpoObjective:
             margin=margin, accuracy=accuracy, chosen_logp=chosen, rejected_logp=rejected
         )
 
-    def refer_to(self, model: nn.Module, folder: Path, run: str, batch_size: int) -> None:
+    def refer_to(
+        self,
+        model: nn.Module,
+        folder: Path,
+        run: str,
+        batch_size: int,
+        parallel: DataParallel | None = None,
+    ) -> None:
         """Take the references from `references.json`, or compute them and write it.
 
         Args:
@@ -132,30 +141,39 @@ class DpoObjective:
             folder: Of the adapter.
             run: What they depend on.
             batch_size: Pairs at a time.
+            parallel: The ranks among which the pairs are shared out; rank 0 has the folder.
 
         Raises:
             OSError: the disk is full or read-only.
         """
-        references = _read_references(folder / REFERENCES_FILE, run)
+        parallel = parallel or DataParallel()
+        file = folder / REFERENCES_FILE
+        kept = parallel.from_first(lambda: msgspec.json.encode(_read_references(file, run)))
+        references = msgspec.json.decode(kept, type=References | None)
         if references is None:
             parts: dict[Part, list[LogProbabilities]] = {
-                part: self._log_probabilities(model, part, batch_size) for part in self._parts
+                part: self._log_probabilities(model, part, batch_size, parallel)
+                for part in self._parts
             }
             references = References(run=run, parts=parts)
-            replace_file(folder / REFERENCES_FILE, [msgspec.json.encode(references)])
+            if parallel.is_first:
+                replace_file(file, [msgspec.json.encode(references)])
         self._references = references.parts
 
     def _log_probabilities(
-        self, model: nn.Module, part: Part, batch_size: int
+        self, model: nn.Module, part: Part, batch_size: int, parallel: DataParallel
     ) -> list[LogProbabilities]:
+        """Of all pairs on all ranks, each of which computes every so many-th."""
         model.eval()
-        found: list[LogProbabilities] = []
-        for start in range(0, len(self.examples(part)), batch_size):
-            indices = range(start, min(start + batch_size, len(self.examples(part))))
+        count = len(self.examples(part))
+        own = range(parallel.rank, count, parallel.size)
+        found = np.zeros((count, 2))
+        for start in range(0, len(own), batch_size):
+            indices = own[start : start + batch_size]
             _, figures = self.losses(model, self.batch(part, indices))
-            rows = cast(list[list[float]], figures.tolist())
-            found += [(chosen, rejected) for _, _, chosen, rejected in rows]
-        return found
+            found[list(indices)] = np.array(figures)[:, 2:]
+        summed = np.reshape(parallel.sum_numbers(found.ravel().tolist()), (count, 2))
+        return [(chosen, rejected) for chosen, rejected in summed.tolist()]
 
 
 def read_pairs(file: Path, encoder: Encoder) -> tuple[EncodedPair, ...]:

@@ -24,6 +24,7 @@ from verse.base_model import BaseModel
 from verse.prompt import Message, PromptFormat, render
 from verse.similarity import CopyIndex
 from verse_trainer.config import TrainConfig
+from verse_trainer.data_parallel import DataParallel
 from verse_trainer.encoding import EncodedRow
 from verse_trainer.errors import TrainingError
 from verse_trainer.events import Event, PreferenceFigures, Sampled, Tested
@@ -41,7 +42,13 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def evaluate(
-    model: nn.Module, objective: Objective, part: Part, *, batch_size: int, limit: int | None = None
+    model: nn.Module,
+    objective: Objective,
+    part: Part,
+    *,
+    batch_size: int,
+    limit: int | None = None,
+    parallel: DataParallel | None = None,
 ) -> Measured | None:
     """Measure with dropout off; no random number is drawn.
 
@@ -51,6 +58,7 @@ def evaluate(
         part: Of its examples.
         batch_size: Examples at a time; changes the result by rounding only.
         limit: Examples to measure, from the beginning of the file; None for all.
+        parallel: The ranks among which they are shared out; all get the same result.
 
     Returns:
         None if there are no examples.
@@ -60,20 +68,17 @@ def evaluate(
     if count == 0:
         return None
     model.eval()
-    losses = np.zeros(count)
-    figures: list[list[float]] = [[]] * count
+    parallel = parallel or DataParallel()
+    measured = np.zeros((count, 1 + objective.num_figures))
     order = sorted(range(count), key=lambda index: examples[index].length)
-    for start in range(0, count, batch_size):
+    order = order[parallel.rank :: parallel.size]
+    for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         batch_losses, batch_figures = objective.losses(model, objective.batch(part, indices))
-        for index, loss, row in zip(
-            indices,
-            cast(list[float], batch_losses.tolist()),
-            cast(list[list[float]], batch_figures.tolist()),
-            strict=True,
-        ):
-            losses[index], figures[index] = loss, row
-    means = np.array(figures).mean(axis=0).tolist()
+        measured[indices, 0] = np.array(batch_losses)
+        measured[indices, 1:] = np.array(batch_figures)
+    measured = np.reshape(parallel.sum_numbers(measured.ravel().tolist()), measured.shape)
+    losses, means = measured[:, 0], measured[:, 1:].mean(axis=0).tolist()
     weights = [examples[index].weight for index in range(count)]
     loss, standard_error = ratio_mean(losses.tolist(), weights)
     return Measured(
@@ -128,11 +133,19 @@ def measure(
     rows: Sequence[EncodedRow],
     config: TrainConfig,
     step: int,
+    parallel: DataParallel | None = None,
 ) -> Tested:
     """Measure some rows, at least one, with the weights the model has; also after DPO by token."""
     limit = None if config.test_batches < 0 else config.test_batches * config.batch_size
     objective = SftObjective(row_loss, {"test": rows})
-    measured = evaluate(model, objective, "test", batch_size=2 * config.batch_size, limit=limit)
+    measured = evaluate(
+        model,
+        objective,
+        "test",
+        batch_size=2 * config.batch_size,
+        limit=limit,
+        parallel=parallel,
+    )
     assert measured is not None
     return Tested(
         step=step,

@@ -154,6 +154,8 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Stop after the forecast."""
     check: bool = False
     """Read all rows, load no weights, and stop: `Checked`, or `Failed`."""
+    is_rank: bool = False
+    """Train with the other ranks that a launcher has started; else what it set is not looked at."""
 
 
 class Loading(_Event, frozen=True, kw_only=True, tag="loading"):

@@ -85,6 +85,11 @@ class _FileStore:
         encoded = msgspec.json.encode(header)
         self._stream.write(_MAGIC + len(encoded).to_bytes(8, "little") + encoded)
 
+    @property
+    def is_found(self) -> bool:
+        """Whether the states were there; another rank may write the file at the same time."""
+        return self._temporary is None
+
     def read(self, start: int, count: int) -> States:
         self._stream.seek(self._place(start))
         data = self._stream.read(count * self._width * self._kind.itemsize)
@@ -209,7 +214,7 @@ class LayerCache:
         if file.exists():
             self._check(file, header)
         try:
-            self._store = self._filled_file(layers, _FileStore(file, header, self._kind), file)
+            self._store = self._filled_file(layers, _FileStore(file, header, self._kind))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -219,8 +224,8 @@ class LayerCache:
                 "--no-layer-cache."
             ) from error
 
-    def _filled_file(self, layers: "FrozenLayers", store: _FileStore, file: Path) -> _FileStore:
-        if file.exists():
+    def _filled_file(self, layers: "FrozenLayers", store: _FileStore) -> _FileStore:
+        if store.is_found:
             return store
         try:
             self._run(layers, store)

@@ -21,7 +21,7 @@ import mlx.core as mx
 from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from verse_trainer import lora
-from verse_trainer.checkpoint import Arrays, CheckpointWriter, SavedState
+from verse_trainer.checkpoint import Arrays, CheckpointWriter, FollowingWriter, SavedState
 from verse_trainer.dpo import DpoObjective
 from verse_trainer.errors import TrainingError
 from verse_trainer.evaluation import Measured, PoemSampler, clear_cache, evaluate, measure
@@ -75,7 +75,9 @@ class TrainingLoop:
         self._config = prepared.config
         self._model = prepared.base.model
         self._objective = prepared.objective
-        self._writer = CheckpointWriter(prepared, on_event)
+        self._parallel = prepared.parallel
+        kind = CheckpointWriter if self._parallel.is_first else FollowingWriter
+        self._writer = kind(prepared, on_event)
         self._clock = clock
         self._throughput = Throughput()
         self._batch_weight = prepared.batch_weight
@@ -127,12 +129,14 @@ class TrainingLoop:
         optimizer = make_optimizer(self._config, self._run.total_updates)
         saved, seed = self._run.saved, self._config.seed
         if saved is None:
-            return Stepper(self._model, self._objective, optimizer, seed)
+            return Stepper(self._model, self._objective, optimizer, seed, parallel=self._parallel)
         is_over = saved.state.step >= self._run.total_steps
         weights = saved.checkpoint if is_over else saved.weights
         self._model.load_weights(list(weights.items()), strict=False)
         pending = (saved.stepper, saved.summed_weight)
-        return Stepper(self._model, self._objective, optimizer, seed, pending)
+        return Stepper(
+            self._model, self._objective, optimizer, seed, pending, parallel=self._parallel
+        )
 
     def _refer_to_start(self) -> None:
         """DPO: the references, while the model has the weights the run starts from."""
@@ -140,7 +144,7 @@ class TrainingLoop:
             identity = self._run.record.identity
             run = hash_of(identity.base, identity.start, identity.train_rows, identity.valid_rows)
             width = 2 * self._config.batch_size
-            self._objective.refer_to(self._model, self._run.folder, run, width)
+            self._objective.refer_to(self._model, self._run.folder, run, width, self._parallel)
 
     def _train(self, stop: Callable[[], bool]) -> StopReason:
         try:
@@ -151,7 +155,7 @@ class TrainingLoop:
             while self._state.step < self._run.total_steps:
                 if self._state.is_over(self._config.patience):
                     return "early_stop"
-                if stop():
+                if self._parallel.any(stop()):
                     self._save_if_new()
                     return "interrupted"
                 self._take_step()
@@ -196,9 +200,10 @@ class TrainingLoop:
         number = self._state.step + 1
         indices = self._run.batches.batch(number)
         weight = self._run.weight_of(indices)
+        share = self._run.share_of(indices)
         result = self._stepper.step(
             number,
-            self._objective.batch("train", indices),
+            self._objective.batch("train", share) if share else None,
             self._batch_weight,
             is_update=self._endless.is_update(number),
         )
@@ -281,13 +286,20 @@ class TrainingLoop:
         config = self._config
         limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
         measured = evaluate(
-            self._model, self._objective, "valid", batch_size=2 * config.batch_size, limit=limit
+            self._model,
+            self._objective,
+            "valid",
+            batch_size=2 * config.batch_size,
+            limit=limit,
+            parallel=self._parallel,
         )
         if measured is not None and not math.isfinite(measured.loss):
             raise _NaNError
         return measured
 
     def _write_samples(self) -> None:
+        if not self._parallel.is_first:  # the others wait for the next step
+            return
         material = self._run.material
         max_tokens = max(row.weight for row in material.rows["train"]) * 3 // 2
         sampler = PoemSampler(
@@ -325,7 +337,7 @@ class TrainingLoop:
             self._test()
             self._run.discard_cache()
         self._writer.close(state, reason)
-        if reason == "nan":
+        if reason == "nan" and self._parallel.is_first:
             raise TrainingError(
                 f"The loss is NaN after step {state.step}; "
                 f"{self._writer.what_is_kept()} Start a new run with a lower learning_rate."
@@ -342,8 +354,12 @@ class TrainingLoop:
     def _test(self) -> None:
         """Measure the test set, if one is asked for, with the published weights."""
         if rows := self._run.material.rows.get("test"):
-            weights = self._writer.published_weights()
-            self._model.load_weights(list(weights.items()), strict=False)
+            if self._parallel.is_first:
+                weights = self._writer.published_weights()
+                self._model.load_weights(list(weights.items()), strict=False)
+            lora.take_from_first(self._model, self._parallel)
             step = self._state.best_step or self._state.step
-            tested = measure(self._model, self._run.row_loss, rows, self._config, step)
+            tested = measure(
+                self._model, self._run.row_loss, rows, self._config, step, self._parallel
+            )
             self._writer.report(tested)

@@ -18,6 +18,7 @@ from mlx_lm.tuner.utils import (
 from verse.base_model import linear_shapes
 from verse.terminal import counted
 from verse_trainer.config import TrainConfig
+from verse_trainer.data_parallel import DataParallel
 from verse_trainer.errors import ConfigError, TrainingError
 
 _ADAPTABLE = (
@@ -117,6 +118,13 @@ def resolve_keys(
 def trainable(model: nn.Module) -> dict[str, mx.array]:
     """The weights that are trained, by their path."""
     return _flat(model.trainable_parameters())
+
+
+def take_from_first(model: nn.Module, parallel: DataParallel) -> None:
+    """Give the model of every rank the trained weights of rank 0's."""
+    if not parallel.is_alone:
+        weights = parallel.arrays_from_first(trainable(model))
+        model.load_weights(list(weights.items()), strict=False)
 
 
 def count_parameters(arrays: dict[str, mx.array]) -> int:

@@ -306,6 +306,11 @@ class Objective(Protocol):
         """Whether the adapter's dropout is on while it trains."""
         ...
 
+    @property
+    def num_figures(self) -> int:
+        """How many figures there are of each example."""
+        ...
+
     def examples(self, part: Part) -> Sequence[Example]:
         """Of one part, in the order of its file; empty if there is none."""
         ...
@@ -336,6 +341,7 @@ class SftObjective:
     """Supervised fine-tuning: make the answers likelier, token by token."""
 
     has_dropout = True
+    num_figures = 0
 
     def __init__(self, row_loss: RowLoss, parts: Mapping[Part, Sequence[EncodedRow]]) -> None:
         self._parts = parts

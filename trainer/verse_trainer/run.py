@@ -8,18 +8,25 @@ outcome = train(prepared, on_event, stop)
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import msgspec
 
-from verse.adapter_digest import file_digest
 from verse.base_model import BaseModel
 from verse_trainer import lora, run_record
-from verse_trainer.checkpoint import SavedState, check_unused, read_state
-from verse_trainer.config import TrainConfig, complete_schedule
+from verse_trainer.checkpoint import (
+    STATE_FILE,
+    SavedState,
+    check_unused,
+    decode_state,
+    read_state,
+)
+from verse_trainer.config import TrainConfig
+from verse_trainer.data_parallel import DataParallel
 from verse_trainer.encoding import EncodedRow
 from verse_trainer.errors import TrainingError
 from verse_trainer.events import Event
@@ -29,7 +36,7 @@ from verse_trainer.loop import Outcome, TrainingLoop
 from verse_trainer.material import Material, check_files, read_material
 from verse_trainer.objective import Example, Objective, PackedLoss, RowLoss
 from verse_trainer.plan import BatchPlan, Cadence, make_cadence
-from verse_trainer.run_record import Identity, RunRecord
+from verse_trainer.run_record import RunRecord
 from verse_trainer.step import Stepper, make_optimizer
 
 CACHE_FOLDER = "layer_cache"
@@ -71,6 +78,8 @@ class PreparedRun:
     """Of the model without the adapter."""
     why_no_cache: str = ""
     """Why there is no layer cache, in a sentence."""
+    parallel: DataParallel = field(default_factory=DataParallel)
+    """The ranks that train together."""
     notes: tuple[str, ...] = ()
     """What the poet should know before it starts, a sentence each, such as a missing valid set."""
 
@@ -121,6 +130,9 @@ class PreparedRun:
     def discard_cache(self) -> None:
         """The run is over: what lay beside the adapter for it alone goes."""
         shutil.rmtree(self._own_cache_folder, ignore_errors=True)
+        if not self.parallel.is_first:  # there was nothing else in it
+            with suppress(OSError):
+                self.folder.rmdir()
 
     @property
     def num_rows(self) -> int:
@@ -190,7 +202,9 @@ class PreparedRun:
         model = self.base.model
         weights = lora.trainable(model)
         optimizer = make_optimizer(self.config, self.total_updates)
-        stepper = Stepper(model, self.objective, optimizer, self.config.seed)
+        stepper = Stepper(
+            model, self.objective, optimizer, self.config.seed, parallel=self.parallel
+        )
         mx.reset_peak_memory()
         self._take(stepper, self.batches.longest_batch())
         peak_bytes = mx.get_peak_memory()
@@ -216,6 +230,10 @@ class PreparedRun:
         """Of some training examples together."""
         return sum(self._examples[index].weight for index in indices)
 
+    def share_of(self, indices: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the training examples of a batch, those of this rank."""
+        return self.parallel.share(indices, [self._examples[i].num_tokens for i in indices])
+
     def tokens_of(self, indices: tuple[int, ...]) -> int:
         """Of some training examples together, without padding."""
         return sum(self._examples[index].num_tokens for index in indices)
@@ -225,7 +243,8 @@ class PreparedRun:
         return self.objective.examples("train")
 
     def _take(self, stepper: Stepper, indices: tuple[int, ...]) -> None:
-        batch = self.objective.batch("train", indices)
+        share = self.share_of(indices)
+        batch = self.objective.batch("train", share) if share else None
         stepper.step(1, batch, self.batch_weight, is_update=True)
 
     def _middling_batch(self) -> tuple[int, ...]:
@@ -233,50 +252,67 @@ class PreparedRun:
         return sorted(batches, key=self.tokens_of)[len(batches) // 2]
 
 
-def check(config: TrainConfig) -> None:
+def check(config: TrainConfig, *, is_first: bool = True) -> None:
     """Find what is wrong without a model.
+
+    Args:
+        config: Of the run.
+        is_first: Whether this rank has the adapter folder and the weights to start from.
 
     Raises:
         TrainerError: one sentence.
     """
     check_files(config)
     make_optimizer(config, num_updates=1)
-    start = _start_file(config)
+    if not is_first:
+        return
+    start = run_record.start_file(config)
     if start is not None and not start.is_file():
         raise TrainingError(f"resume_adapter_file {start} is not a file.")
     if config.train:
         _check_folder(config)
 
 
-def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
+def prepare(
+    config: TrainConfig, base: BaseModel, parallel: DataParallel | None = None
+) -> PreparedRun:
     """Read and encode the rows, adapt the model (in place) and lay out the steps.
+
+    Args:
+        config: Of the run.
+        base: Loaded for it.
+        parallel: The ranks that train together; all call this.
 
     Raises:
         TrainerError: one sentence.
+        MachinesError: the ranks have other bases or other rows.
     """
-    check(config)
+    parallel = parallel or DataParallel()
+    check(config, is_first=parallel.is_first)
     material = read_material(config, base)
     total_parameters = lora.count_base_parameters(base.model)
-    is_packed = not began_unpacked(config)
+    _agree(parallel, base, material)
+    is_packed = not began_unpacked(config, parallel)
     frozen, why_none = num_frozen(base.model, config) if is_packed else (0, _BEGAN_UNPACKED)
     keys = lora.adapt(base.model, config)
-    if (start := _start_file(config)) is not None:
+    if parallel.is_first and (start := run_record.start_file(config)) is not None:
         lora.load_start(base.model, start)
+    lora.take_from_first(base.model, parallel)
     row_loss = material.row_loss(base, config, frozen, is_packed=is_packed)
     objective = material.objective(row_loss, config)
     lengths = [example.length for example in objective.examples("train")]
     batches = BatchPlan(lengths, config.batch_size, config.seed)
     cadence = make_cadence(config, batches.steps_per_epoch)
     folder = _folder(config)
-    record = _record(config, base, material, cadence, isinstance(row_loss, PackedLoss))
-    before = run_record.read_record(folder) if config.resume else None
-    saved = read_state(folder) if config.resume else None
+    is_packed = isinstance(row_loss, PackedLoss)
+    record = run_record.record_of(config, base, material, cadence, is_packed, parallel.is_first)
+    before = run_record.read_record(folder) if config.resume and parallel.is_first else None
+    saved = _saved(folder, parallel) if config.resume else None
     if saved is not None:  # a run cannot be made shorter than it is
         total_steps = max(cadence.total_steps, saved.state.step)
         cadence = msgspec.structs.replace(cadence, total_steps=total_steps)
     if before is not None:
-        _check_start(before, record, is_new=saved is None)
-        record = _continued(before, record)
+        record = run_record.continued(before, record, is_new=saved is None)
     num_layers = len(lora.trained_blocks(base.model, config.num_layers))
     return PreparedRun(
         config=config,
@@ -294,6 +330,7 @@ def prepare(config: TrainConfig, base: BaseModel) -> PreparedRun:
         trainable_parameters=lora.count_parameters(lora.trainable(base.model)),
         total_parameters=total_parameters,
         why_no_cache=why_none,
+        parallel=parallel,
         notes=tuple(_notes(config, material, cadence, saved)),
     )
 
@@ -303,10 +340,38 @@ _BEGAN_UNPACKED = (
 )
 
 
-def began_unpacked(config: TrainConfig) -> bool:
+def began_unpacked(config: TrainConfig, parallel: DataParallel) -> bool:
     """Whether this goes on with a run of a version that did not pack its rows."""
-    record = run_record.read_record(_folder(config)) if config.resume else None
-    return record is not None and not record.packs_rows
+
+    def ask() -> bytes:
+        record = run_record.read_record(_folder(config)) if config.resume else None
+        return b"yes" if record is not None and not record.packs_rows else b"no"
+
+    return parallel.from_first(ask) == b"yes"
+
+
+def _agree(parallel: DataParallel, base: BaseModel, material: Material) -> None:
+    """All ranks train the same base on the same rows."""
+    if parallel.is_alone:
+        return
+    parallel.agree(
+        run_record.base_sha256(base.path),
+        "{rank} has another base model than rank 0: copy its folder from there.",
+    )
+    rows = [material.hash(part) for part in ("train", "valid", "test")]
+    parallel.agree(
+        " ".join(rows), "{rank} has other rows than rank 0: copy the data folder from there."
+    )
+
+
+def _saved(folder: Path, parallel: DataParallel) -> SavedState | None:
+    """The state to go on from: rank 0's, which sends it to the others."""
+    if parallel.is_alone:
+        return read_state(folder)
+    saved = read_state(folder) if parallel.is_first else None
+    file = folder / STATE_FILE
+    data = parallel.from_first(lambda: b"" if saved is None else file.read_bytes())
+    return decode_state(data, file) if data else None
 
 
 def train(
@@ -328,68 +393,6 @@ def _check_folder(config: TrainConfig) -> None:
         check_unused(folder)
     elif run_record.read_record(folder) is None:
         raise TrainingError(f"{folder} holds no run to resume; start without --resume.")
-
-
-def _record(
-    config: TrainConfig, base: BaseModel, material: Material, cadence: Cadence, packs_rows: bool
-) -> RunRecord:
-    start = _start_file(config)
-    identity = Identity(
-        base=run_record.base_sha256(base.path),
-        train_rows=material.hash("train"),
-        valid_rows=material.hash("valid"),
-        start=None if start is None else file_digest(start).hex(),
-        config=_deciding_keys(config, cadence),
-    )
-    examples = material.pairs or material.rows
-    return RunRecord(
-        identity=identity,
-        base=base.id if not Path(base.id).is_absolute() else base.path.name,
-        base_revision=run_record.base_revision(base),
-        num_rows=len(examples["train"]),
-        num_valid_rows=len(examples.get("valid", ())),
-        valid_sources=tuple(row.source for row in material.rows.get("valid", ()) if row.source),
-        config=run_record.public_config(config),
-        versions=run_record.versions(),
-        started=run_record.now(),
-        packs_rows=packs_rows,
-    )
-
-
-def _deciding_keys(config: TrainConfig, cadence: Cadence) -> dict[str, Any]:
-    """With everything filled in that follows from the length of the run."""
-    filled = config
-    if config.lr_schedule is not None:
-        complete = complete_schedule(
-            config.lr_schedule, config.learning_rate, cadence.total_updates
-        )
-        filled = msgspec.structs.replace(config, lr_schedule=complete)
-    filled = msgspec.structs.replace(
-        filled, save_every=cadence.save_every, steps_per_eval=cadence.steps_per_eval
-    )
-    return run_record.identity_config(filled)
-
-
-def _check_start(before: RunRecord, now: RunRecord, *, is_new: bool) -> None:
-    """A run that had no time to save its first weights needs them once more."""
-    if is_new and before.identity.start is not None and now.identity.start is None:
-        raise TrainingError(
-            "The run stopped before it saved anything; give its resume_adapter_file again."
-        )
-
-
-def _continued(before: RunRecord, now: RunRecord) -> RunRecord:
-    """The record of a run that goes on; the weights it started from need not be given again."""
-    identity = now.identity
-    if identity.start is None:
-        identity = msgspec.structs.replace(identity, start=before.identity.start)
-    run_record.check_same_run(before.identity, identity)
-    return msgspec.structs.replace(
-        now,
-        identity=identity,
-        started=before.started,
-        resumed=before.resumed,
-    )
 
 
 def _notes(
@@ -438,8 +441,3 @@ def _adapter_config(config: TrainConfig, keys: tuple[str, ...], num_layers: int)
 
 def _folder(config: TrainConfig) -> Path:
     return Path(config.adapter_path).expanduser()
-
-
-def _start_file(config: TrainConfig) -> Path | None:
-    file = config.resume_adapter_file
-    return None if file is None else Path(file).expanduser()

@@ -16,9 +16,11 @@ import msgspec
 from verse.adapter_digest import file_digest
 from verse.atomic_file import replace_file
 from verse.base_model import BaseModel
-from verse_trainer.config import TrainConfig
+from verse_trainer.config import TrainConfig, complete_schedule
 from verse_trainer.errors import TrainingError
 from verse_trainer.events import StopReason
+from verse_trainer.material import Material
+from verse_trainer.plan import Cadence
 
 RECORD_FILE = "run.json"
 
@@ -214,3 +216,79 @@ def _header(file: Path) -> bytes:
     """The JSON in front of the tensors; its length stands in the first 8 bytes."""
     with file.open("rb") as stream:
         return stream.read(int.from_bytes(stream.read(8), "little"))
+
+
+def record_of(
+    config: TrainConfig,
+    base: BaseModel,
+    material: Material,
+    cadence: Cadence,
+    packs_rows: bool,
+    is_first: bool,
+) -> RunRecord:
+    """The record of a run as it begins; `is_first`: on the rank that has what it starts from."""
+    start = start_file(config) if is_first else None
+    identity = Identity(
+        base=base_sha256(base.path),
+        train_rows=material.hash("train"),
+        valid_rows=material.hash("valid"),
+        start=None if start is None else file_digest(start).hex(),
+        config=_deciding_keys(config, cadence),
+    )
+    examples = material.pairs or material.rows
+    return RunRecord(
+        identity=identity,
+        base=base.id if not Path(base.id).is_absolute() else base.path.name,
+        base_revision=base_revision(base),
+        num_rows=len(examples["train"]),
+        num_valid_rows=len(examples.get("valid", ())),
+        valid_sources=tuple(row.source for row in material.rows.get("valid", ()) if row.source),
+        config=public_config(config),
+        versions=versions(),
+        started=now(),
+        packs_rows=packs_rows,
+    )
+
+
+def _deciding_keys(config: TrainConfig, cadence: Cadence) -> dict[str, Any]:
+    """With everything filled in that follows from the length of the run."""
+    filled = config
+    if config.lr_schedule is not None:
+        complete = complete_schedule(
+            config.lr_schedule, config.learning_rate, cadence.total_updates
+        )
+        filled = msgspec.structs.replace(config, lr_schedule=complete)
+    filled = msgspec.structs.replace(
+        filled, save_every=cadence.save_every, steps_per_eval=cadence.steps_per_eval
+    )
+    return identity_config(filled)
+
+
+def continued(before: RunRecord, now: RunRecord, *, is_new: bool) -> RunRecord:
+    """The record of a run that goes on; the weights it started from need not be given again.
+
+    Args:
+        before: As it lies in the folder.
+        now: Of what is asked for.
+        is_new: Nothing was saved yet, so the first weights are needed once more.
+
+    Raises:
+        TrainingError: it would be another run, or lacks its first weights.
+    """
+    identity = now.identity
+    if is_new and before.identity.start is not None and identity.start is None:
+        raise TrainingError(
+            "The run stopped before it saved anything; give its resume_adapter_file again."
+        )
+    if identity.start is None:
+        identity = msgspec.structs.replace(identity, start=before.identity.start)
+    check_same_run(before.identity, identity)
+    return msgspec.structs.replace(
+        now, identity=identity, started=before.started, resumed=before.resumed
+    )
+
+
+def start_file(config: TrainConfig) -> Path | None:
+    """The weights a run starts from, if it does not start anew."""
+    file = config.resume_adapter_file
+    return None if file is None else Path(file).expanduser()

@@ -25,6 +25,7 @@ from mlx_lm.tuner import utils as mlx_lm_tuner
 
 from verse.base_model import runs_on_cpu
 from verse_trainer.config import TrainConfig, complete_schedule
+from verse_trainer.data_parallel import DataParallel
 from verse_trainer.errors import ConfigError
 from verse_trainer.objective import Batch, HiddenLoss, Objective
 
@@ -106,14 +107,17 @@ class Stepper:
         optimizer: Any,
         seed: int,
         saved: tuple[Arrays, float] = _NOTHING,
+        parallel: DataParallel | None = None,
     ) -> None:
-        """Begin, or go on from what `save` gave."""
+        """Begin, or go on from what `save` gave; with other ranks, if there are any."""
         self._model = model
         self._objective = objective
         self._optimizer = optimizer
         self._seed = seed
+        self._parallel = parallel or DataParallel()
         arrays, self._weight = saved
-        self._gradients = _part("gradients", arrays)
+        # What is saved is the sum over all ranks, so one of them goes on with it.
+        self._gradients = _part("gradients", arrays) if self._parallel.is_first else {}
         if state := _part("optimizer", arrays):
             optimizer.state = tree_unflatten(list(state.items()))
         optimizer.init(model.trainable_parameters())
@@ -133,40 +137,58 @@ class Stepper:
         """Of the last update; of the first one before it."""
         return float(self._optimizer.learning_rate.item())
 
-    def step(self, number: int, batch: Batch, weight: float, *, is_update: bool) -> StepResult:
-        """Learn from one batch.
+    def step(
+        self, number: int, batch: Batch | None, weight: float, *, is_update: bool
+    ) -> StepResult:
+        """Learn from one batch; of several ranks, each from its share.
 
         Args:
             number: Of the step; decides its dropout.
-            batch: From the objective.
+            batch: From the objective; None for a share of no examples.
             weight: Of an average batch; the gradients' sum is divided by it. Dividing by this
                 batch's own would make the tokens of short poems, which share batches, count more.
             is_update: Change the weights now, with all gradients since the last update.
         """
         self._model.train(self._objective.has_dropout)
-        mx.random.seed(_seed_of(self._seed, number))
-        loss, figures, gradients = self._compute(*batch)
+        mx.random.seed(_seed_of(self._seed, number, self._parallel.rank))
+        if batch is None:
+            loss, figures, gradients = mx.array(0.0), mx.zeros(self._objective.num_figures), {}
+        else:
+            loss, figures, gradients = self._compute(*batch)
         for name, gradient in self._gradients.items():
-            gradients[name] = gradients[name] + gradient
+            gradients[name] = gradients[name] + gradient if name in gradients else gradient
         self._gradients, self._weight = gradients, self._weight + weight
         if is_update:
             self.update()
         self._evaluate(loss, figures)
-        return StepResult(cast(float, loss.item()), cast(list[float], figures.tolist()))
+        numbers = [cast(float, loss.item()), *cast(list[float], figures.tolist())]
+        summed_loss, *summed_figures = self._parallel.sum_numbers(numbers)
+        return StepResult(summed_loss, summed_figures)
 
     def update(self) -> None:
         """Change the weights with all gradients since the last update; there must be some."""
-        self._update(self._gradients, mx.array(self._weight))
+        self._update(self._summed_gradients(), mx.array(self._weight))
         self._gradients, self._weight = {}, 0.0
         self._evaluate()
 
     def save(self) -> tuple[Arrays, float]:
-        """Everything but the weights: arrays by name, and what summed gradients are divided by."""
-        parts = {"optimizer": _flat(self._optimizer.state), "gradients": self._gradients}
+        """Everything but the weights: arrays by name, and what summed gradients are divided by.
+
+        The same on all ranks, which must all ask for it.
+        """
+        gradients = self._summed_gradients() if self._weight else {}
+        parts = {"optimizer": _flat(self._optimizer.state), "gradients": gradients}
         named = {
             f"{part}.{n}": array for part, arrays in parts.items() for n, array in arrays.items()
         }
         return named, self._weight
+
+    def _summed_gradients(self) -> Arrays:
+        if self._parallel.is_alone:
+            return self._gradients
+        weights = _flat(cast(Any, self._model).trainable_parameters())
+        none = {name: mx.zeros_like(array) for name, array in weights.items()}
+        return self._parallel.sum_arrays({**none, **self._gradients})
 
     def _evaluate(self, *others: mx.array) -> None:
         weights = cast(Any, self._model).trainable_parameters()
@@ -214,9 +236,10 @@ class Stepper:
         self._optimizer.update(self._model, tree_unflatten(means))
 
 
-def _seed_of(seed: int, step: int) -> int:
-    """64 bits that differ for every step, and from the seed of the first weights."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big")
+def _seed_of(seed: int, step: int, rank: int) -> int:
+    """64 bits that differ for every step and rank, and from the seed of the first weights."""
+    drawn_for = f"{seed}/{step}" if rank == 0 else f"{seed}/{step}/{rank}"
+    return int.from_bytes(hashlib.sha256(drawn_for.encode()).digest()[:8], "big")
 
 
 def _flat(tree: Any) -> Arrays:

@@ -5,9 +5,12 @@ asks for an orderly stop with SIGTERM. A second Ctrl-C kills it. Its input stays
 process lives: the end of it is how the other notices that this one is gone.
 """
 
+import os
 import signal
+import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -39,21 +42,22 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it was killed, because a second Ctrl-C came."""
 
 
-class _Stopper:
-    """Passes the first stop signal on as SIGTERM; a Ctrl-C after that kills."""
+class Stopper:
+    """Asks for an orderly stop at the first stop signal; a Ctrl-C after that kills."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process = process
+    def __init__(self, ask: Callable[[], None], kill: Callable[[], None]) -> None:
+        self._ask, self._kill = ask, kill
         self.stopped_by: signal.Signals | None = None
         self.killed = False
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
         if self.stopped_by is None:
             self.stopped_by = signal.Signals(number)
-            self._process.terminate()
+            self._ask()
         elif number == signal.SIGINT:
             self.killed = True
-            self._process.kill()
+            self._kill()
 
 
 def supervise(
@@ -73,8 +77,10 @@ def supervise(
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
-        stopper = _Stopper(process)
-        with _signals_to(stopper):
+        stopper = Stopper(process.terminate, process.kill)
+        with signals_to(stopper):
+            if request.is_rank:
+                _stop_with_launcher()
             try:
                 for message in _messages(process, request):
                     on_message(message)
@@ -97,8 +103,21 @@ def _messages(process: "subprocess.Popen[bytes]", request: TrainRequest) -> Iter
         yield decode_message(line)
 
 
+def _stop_with_launcher() -> None:
+    """Whoever launched this rank holds a pipe to it, the end of which asks for a stop."""
+    if stat.S_ISFIFO(os.fstat(0).st_mode):
+        threading.Thread(target=_wait_for_end, daemon=True).start()
+
+
+def _wait_for_end() -> None:
+    while os.read(0, 1 << 10):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextmanager
-def _signals_to(handler: _Stopper) -> Generator[None]:
+def signals_to(handler: Stopper) -> Generator[None]:
+    """Let stop signals go there meanwhile."""
     before = {number: signal.signal(number, handler) for number in _STOP_SIGNALS}
     try:
         yield

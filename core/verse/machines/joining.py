@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _JOIN_SECONDS = 45.0
 
 
-def join_group(ranks: Ranks, join_seconds: float = _JOIN_SECONDS) -> "mx.distributed.Group":
-    """Join; all ranks must. A process that is alone gets a group of one.
+def join_group(ranks: Ranks, join_seconds: float = _JOIN_SECONDS) -> "mx.distributed.Group | None":
+    """Join; all ranks must. None for a process that is alone.
 
     Collectives block until all ranks have called them, in the same order: evaluate each before the
     next is made. If a rank dies meanwhile, `ranks` ends this process.
@@ -30,11 +30,11 @@ def join_group(ranks: Ranks, join_seconds: float = _JOIN_SECONDS) -> "mx.distrib
     Raises:
         MachinesError: mlx cannot connect the ranks.
     """
+    if ranks.launch is None:
+        return None
     openblas.preload()
     import mlx.core as mx
 
-    if ranks.launch is None:
-        return mx.distributed.init()  # no launcher has set anything, so it is a group of one
     sentence = (
         f"The machines did not connect to each other within {join_seconds:.0f} s: let each reach "
         f"the others at the ports that mlx uses{_ports(ranks)}."

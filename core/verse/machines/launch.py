@@ -40,6 +40,14 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[tuple[Address, ...], ...] = ()
     """The ring's, by rank: where each listens. Empty for other backends."""
 
+    @property
+    def num_here(self) -> int:
+        """Ranks on this machine, as far as is known: their cores are the same."""
+        if not self.addresses:
+            return 1
+        here = self.addresses[self.rank][0].host
+        return sum(listed[0].host == here for listed in self.addresses)
+
     def describe(self, rank: int) -> str:
         """For a sentence: `rank 1 (10.0.0.2)`."""
         if not self.addresses:

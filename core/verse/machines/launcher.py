@@ -32,6 +32,9 @@ from verse.machines import MachinesError
 BACKENDS = ("ring", "jaccl", "jaccl-ring", "nccl")
 _NEEDS_RDMA = ("jaccl", "jaccl-ring")
 
+THIS_MACHINE = "127.0.0.1"
+"""The host that mlx.launch reaches without ssh."""
+
 Name = Annotated[str, Meta(min_length=1)]
 
 
@@ -116,6 +119,7 @@ DEFAULT_PORT = 32323
 # What mlx.launch runs; its script in `bin` says the same, but may not be installed there.
 _LAUNCH = "from mlx._distributed_utils.launch import main; main()"
 _EXITED = re.compile(r"Node with rank (\d+) exited with code (\d+)")
+_COMPLAINT = re.compile(r"\[WARN\] Node with rank \d+ ")
 _SSH_FAILED, _NO_SUCH_FILE, _NOT_A_PROGRAM = 255, 127, 126
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -147,6 +151,11 @@ def end_session(process: "subprocess.Popen[bytes]") -> None:
     """
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_complaint(line: str) -> bool:
+    """Whether a line of standard error is the launcher's own, of a rank that ended."""
+    return bool(_COMPLAINT.match(_COLOURS.sub("", line)))
 
 
 def explain(complaint: str, hostfile: Hostfile) -> str | None:

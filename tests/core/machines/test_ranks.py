@@ -92,21 +92,24 @@ def test_the_mistake_of_all_ranks_is_told_once_as_the_firsts_own() -> None:
     assert [one.told for one in played] == [[]] * 3
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_rank_that_dies_ends_all(victim: int) -> None:
+@pytest.mark.parametrize(("victim", "size"), [(0, 2), (1, 2), (1, 4)])
+def test_a_rank_that_dies_ends_all_and_the_first_of_the_others_says_so(
+    victim: int, size: int
+) -> None:
     def part(ranks: Ranks) -> None:
         if ranks.rank == victim:  # as the kernel closes what a dead process had
             for connection in ranks.connections.values():
                 connection.close()
         ranks.broadcast(ranks.gather(b"")[0] if ranks.is_first else None)
 
-    played = play(part, size=3)
-    survivors = [one for rank, one in enumerate(played) if rank != victim]
-    assert all(one.ended.is_set() for one in survivors)
-    told = f"Rank {victim} (127.0.0.1) ended without a word"
-    assert sum(one.told != [] for one in survivors) == (1 if victim else 2)
-    assert all(sentence.startswith(told) for one in survivors for sentence in one.told)
-    assert all(isinstance(one.error, LostRankError) for one in survivors)
+    played = play(part, size=size)
+    told, *silent = [one for rank, one in enumerate(played) if rank != victim]
+    assert [sentence.split(":")[0] for sentence in told.told] == [
+        f"Rank {victim} (127.0.0.1) ended without a word"
+    ]
+    assert all(one.told == [] for one in silent)
+    assert all(one.ended.is_set() for one in (told, *silent))
+    assert all(isinstance(one.error, LostRankError) for one in (told, *silent))
 
 
 def test_a_thread_can_end_all_ranks() -> None:
