@@ -83,9 +83,11 @@ def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served_without_any_k
     queue = re.search(r"verse curate (\S+)", asked)
     assert queue is not None, asked
     ranked = read_ranked(folder / queue[1])
-    assert [judge.outcomes for judge in ranked.judges] == [{"judged": len(ranked.poems)}]
-    assert all(poem.likelihood and poem.likelihood.voice for poem in ranked.poems)
-    assert [poem.rank for poem in ranked.poems] == [*range(1, len(ranked.poems) + 1)]
+    # On another processor one may come out too short to be judged.
+    judged = [poem for poem in ranked.poems if poem.filtered is None]
+    assert [judge.outcomes for judge in ranked.judges] == [{"judged": len(judged)}]
+    assert all(poem.likelihood and poem.likelihood.voice for poem in judged)
+    assert [poem.rank for poem in judged] == [*range(1, len(judged) + 1)]
     decide(folder / queue[1])
     assert "rounds/01 is complete" in verse(folder, "refine")
 
