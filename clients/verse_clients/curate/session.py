@@ -13,7 +13,7 @@ decided stays where it was, one arrow away.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -137,6 +137,10 @@ class CurationSession:
     def item(self, poem: str) -> Item | None:
         """The item with an id."""
         return self._by_id.get(poem)
+
+    def verdicts(self) -> Iterator[Decision]:
+        """What stands about these poems: as many steps as were decided, not as there are."""
+        return (v for v in self.replay.verdicts() if v.candidate.id in self._by_id)
 
     # Deciding
 

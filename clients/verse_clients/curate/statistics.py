@@ -1,6 +1,6 @@
 """Figures about the poet's decisions; nothing here is shown about a poem before it is decided."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
@@ -28,16 +28,22 @@ class Progress(NamedTuple):
     minutes_left: float | None
 
 
-def progress(items: Sequence[Item], replay: Replay) -> Progress:
-    """The line above the poem."""
-    actions = [verdict.action for item in items if (verdict := replay.verdict(item.id))]
+def progress(total: int, verdicts: Iterable[Decision], replay: Replay) -> Progress:
+    """The line above the poem.
+
+    Args:
+        total: Poems of the session.
+        verdicts: What stands about them.
+        replay: All decisions, for their pace.
+    """
+    actions = [verdict.action for verdict in verdicts]
     skipped = actions.count("skip")
     decided = len(actions) - skipped
     rate = per_minute(replay)
-    left = len(items) - len(actions)
+    left = total - len(actions)
     return Progress(
         decided=decided,
-        total=len(items),
+        total=total,
         skipped=skipped,
         share=(actions.count("accept") + actions.count("edit")) / decided if decided else 0.0,
         per_minute=rate,

@@ -31,7 +31,7 @@ _MINUTES_PER_HOUR = 60
 
 def progress_line(session: CurationSession) -> str:
     """How far the poet has come: `37 of 300 · 41 % accepted · 5.2 a minute · 50 min left`."""
-    now = progress(session.items, session.replay)
+    now = progress(len(session.items), session.verdicts(), session.replay)
     parts = [f"{now.decided} of {now.total}"]
     if now.decided:
         parts.append(f"{now.share:.0%} accepted")

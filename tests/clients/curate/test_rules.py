@@ -108,7 +108,7 @@ def test_progress_counts_shares_and_time() -> None:
     session = make_session(10)
     for action in ("accept", "accept", "reject", "skip"):
         session.decide(action)
-    now = statistics.progress(session.items, session.replay)
+    now = statistics.progress(len(session.items), session.verdicts(), session.replay)
     assert (now.decided, now.total, now.skipped) == (3, 10, 1)
     assert now.share == pytest.approx(2 / 3)
     assert now.per_minute == pytest.approx(6)

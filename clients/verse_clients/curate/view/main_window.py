@@ -294,7 +294,7 @@ class MainWindow:
 
     def _done_share(self) -> float:
         total = len(self.session.items)
-        done = sum(1 for item in self.session.items if self.session.replay.verdict(item.id))
+        done = sum(1 for _ in self.session.verdicts())
         return done / total if total else 0.0
 
     def _retry(self) -> None:
