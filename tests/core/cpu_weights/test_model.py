@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,12 +12,14 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama, qwen2, qwen3
 from mlx_lm.models.cache import BatchKVCache, make_prompt_cache
 
+from verse.cpu_weights import packing
 from verse.cpu_weights.layers import CannotRepackError, EmbeddingFile
 from verse.cpu_weights.packed import PackedKind
 from verse.cpu_weights.packing import (
     CpuWeightsError,
     check_weights,
     choose,
+    fastest_threads,
     num_weights,
     pack_model,
     reason_against,
@@ -134,3 +137,13 @@ def test_the_choice_goes_by_memory_and_says_why(tmp_path: Path) -> None:
     with pytest.raises(CpuWeightsError, match="mxfp4 weights cannot be repacked"):
         choose(model, tmp_path, "bf16", 1 << 34)
     assert "mxfp4" in choose(model, tmp_path, "auto", 1 << 34).words
+
+
+def test_fewer_threads_are_taken_only_where_they_are_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packing, "num_cores", lambda: 2)
+    for seconds, expected in (([1.0, 0.6], 2), ([1.0, 1.3], 2), ([1.0, 1.8], 1)):
+        of_steps = mock.Mock(side_effect=seconds)  # of 1 thread, then of 2
+        monkeypatch.setattr(packing, "_seconds_of_step", of_steps)
+        assert fastest_threads(model_of(qwen2)) == expected
