@@ -16,10 +16,11 @@ from typing import Any
 
 from rich.console import Console
 
-from verse.machines import MachinesError
+from verse import UserError
+from verse.machines import MachinesError, TurnedAwayError
 from verse.machines.launch import Launch
 from verse.machines.meeting import meet, versions
-from verse.machines.ranks import Ranks
+from verse.machines.ranks import MISTAKE, Ranks
 from verse.terminal import show_line
 from verse_server.config import ServerConfig
 
@@ -73,18 +74,33 @@ def run_rank(
     if config.jobs or config.release_base_while_training:
         raise MachinesError("A server on several machines does not train; leave --jobs out.")
     lost = LostRank(console)
-    with meet(launch, versions(), on_failure=lost.tell) as ranks:
-        if not ranks.is_first:
-            return _follow(config, ranks)
-        from verse_server.engine.engine import MlxEngine
+    try:
+        ranks = meet(launch, versions(), on_failure=lost.tell)
+    except TurnedAwayError:
+        return MISTAKE  # rank 0 tells the user
+    try:
+        with ranks:
+            if not ranks.is_first:
+                return _follow(config, ranks)
+            return _lead(ranks, lost, serve)
+    except UserError:
+        if ranks.told:
+            return MISTAKE
+        raise
 
-        code = serve(partial(MlxEngine.start, ranks=ranks), lost)
-        lost.end()
-        if code:
-            # The engine's thread may be inside mlx for good, which would keep the process from
-            # ending; the others notice that this one is gone.
-            os._exit(code)
-        return code
+
+def _lead(
+    ranks: Ranks, lost: LostRank, serve: Callable[[Callable[..., Any], LostRank], int]
+) -> int:
+    from verse_server.engine.engine import MlxEngine
+
+    code = serve(partial(MlxEngine.start, ranks=ranks), lost)
+    lost.end()
+    if code:
+        # The engine's thread may be inside mlx for good, which would keep the process from ending;
+        # the others notice that this one is gone.
+        os._exit(code)
+    return code
 
 
 def _follow(config: ServerConfig, ranks: Ranks) -> int:

@@ -25,6 +25,7 @@ from verse.base_model import (
     model_folder,
 )
 from verse.machines.ranks import Ranks
+from verse.terminal import counted
 from verse_server.config import EngineConfig
 from verse_server.engine.adapters.shards import ShardedLayers
 
@@ -116,7 +117,7 @@ def _pipeline(model: Any, kind: str, group: mx.distributed.Group) -> None:
         )
     if len(inner.layers) < group.size():
         raise BaseModelError(
-            f"The model has {len(inner.layers)} layers, too few for {group.size()} ranks; start "
+            f"The model has {counted(len(inner.layers), 'layer')}, too few for {group.size()} ranks; start "
             "fewer."
         )
     inner.pipeline(group)

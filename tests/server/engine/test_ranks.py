@@ -1,16 +1,23 @@
 """A model on several ranks writes what it writes alone: every kind of adapter, joins, leaves."""
 
 import asyncio
+import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import mlx.nn as nn
 import pytest
+from rich.console import Console
 
-from tests.server.engine.conftest import build_base
+from tests.server.engine.engine_requests import StartEngine, request
 from tests.server.engine.peft_files import write_peft
 from tests.server.engine.ranked import Answer, answers, on_ranks
+from verse.base_model import BaseModelError
 from verse_server.config import EngineConfig
 from verse_server.engine.engine import MlxEngine
+from verse_server.engine.errors import EngineClosedError, GenerationFailedError
+from verse_server.engine.sharding import ModelShard
+from verse_server.ranks import LostRank
 
 LONG = tuple(range(40, 140))
 SCHEMA = {"schema": '{"type": "object", "properties": {"a": {"type": "boolean"}}}'}
@@ -56,13 +63,13 @@ def alone(model: Path, adapters: Path) -> list[Answer]:
 
 
 def assert_equal(found: list[Answer], wanted: list[Answer]) -> None:
-    asked = [request for requests in ROUNDS for request in requests]
-    for got, expected, request in zip(found, wanted, asked, strict=True):
-        assert got.tokens == expected.tokens, request
+    asked = [fields for together in ROUNDS for fields in together]
+    for got, expected, fields in zip(found, wanted, asked, strict=True):
+        assert got.tokens == expected.tokens, fields
         for mine, theirs in zip(got.logprobs, expected.logprobs, strict=True):
-            assert mine == pytest.approx(theirs, abs=1e-4), request
-        assert got.scored == pytest.approx(expected.scored, abs=1e-4), request
-        assert (got.cached, got.error) == (expected.cached, expected.error), request
+            assert mine == pytest.approx(theirs, abs=1e-4), fields
+        assert got.scored == pytest.approx(expected.scored, abs=1e-4), fields
+        assert (got.cached, got.error) == (expected.cached, expected.error), fields
 
 
 def test_two_ranks_write_what_one_process_writes(tiny_base: Path, eight_adapters: Path) -> None:
@@ -78,7 +85,54 @@ def test_a_pipeline_of_two_ranks_writes_the_same(tiny_base: Path, eight_adapters
     assert_equal(on_ranks(2, tiny_base, eight_adapters, ROUNDS, pipeline=True), wanted)
 
 
-@pytest.mark.slow
-def test_four_ranks_write_the_same(tmp_path: Path, eight_adapters: Path) -> None:
-    base = build_base(tmp_path / "tiny", seed=3, num_attention_heads=8, num_key_value_heads=8)
-    assert_equal(on_ranks(4, base, eight_adapters, ROUNDS), alone(base, eight_adapters))
+class TwoRanks:
+    """A group as far as sizes go."""
+
+    def size(self) -> int:
+        return 2
+
+    def rank(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"num_attention_heads": 5, "num_key_value_heads": 5}, "5 attention heads"),
+        ({"num_attention_heads": 14, "num_key_value_heads": 7}, "7 key and value heads"),
+        ({"text_config": {"intermediate_size": 33}}, "33 hidden units"),
+    ],
+)
+def test_what_two_ranks_cannot_share_is_refused_with_the_numbers(
+    config: dict[str, Any], words: str
+) -> None:
+    shard = ModelShard(cast(Any, TwoRanks()))
+    with pytest.raises(BaseModelError, match=f"{words}, which .* 2 ranks"):
+        shard.split(nn.Module(), config)
+
+
+def test_models_that_cannot_be_split_so_are_refused() -> None:
+    with pytest.raises(BaseModelError, match="cannot shard models of the type odd"):
+        ModelShard(cast(Any, TwoRanks())).split(nn.Module(), {"model_type": "odd"})
+    with pytest.raises(BaseModelError, match="cannot pipeline models of the type odd"):
+        ModelShard(cast(Any, TwoRanks()), pipeline=True).split(nn.Module(), {"model_type": "odd"})
+
+
+def test_a_lost_rank_ends_every_answer_with_its_reason(start_engine: StartEngine) -> None:
+    """The engine's thread may never come back, so all happens on the thread that noticed."""
+    engine = start_engine()
+    lost, deaths = LostRank(Console(file=io.StringIO())), list[str]()
+    lost.watch(engine)
+    engine.on_death(lambda: deaths.append(engine.health().status))
+    engine.on_death(lost.end)
+
+    async def read() -> None:
+        wanted = request(engine, "a", max_tokens=200, ignore_eos=True)
+        async for _ in engine.generate(wanted):
+            await asyncio.to_thread(lost.tell, "Rank 1 is gone.")
+
+    with pytest.raises(GenerationFailedError, match="Rank 1 is gone"):
+        asyncio.run(read())
+    assert deaths == ["dead"]
+    with pytest.raises(EngineClosedError):
+        asyncio.run(read())
