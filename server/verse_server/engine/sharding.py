@@ -117,8 +117,8 @@ def _pipeline(model: Any, kind: str, group: mx.distributed.Group) -> None:
         )
     if len(inner.layers) < group.size():
         raise BaseModelError(
-            f"The model has {counted(len(inner.layers), 'layer')}, too few for {group.size()} ranks; start "
-            "fewer."
+            f"The model has {counted(len(inner.layers), 'layer')}, too few for {group.size()} ranks; "
+            "start fewer."
         )
     inner.pipeline(group)
 
