@@ -1,13 +1,14 @@
 """mlx's own group, once all ranks have met: the one place that calls `mx.distributed.init`.
 
 mlx waits without end for a rank that does not come to its ring, and for one that stops answering.
-Whoever has met before (`meeting.meet`) knows that all are there, so what is left is a network that
-lets Verse's own port through and not those of mlx: a time limit tells that.
+Whoever has met before (`meeting.meet`) knows that all are there. What is left is a network that
+lets Verse's own port through and not those of mlx: after a time limit the process ends, and its
+rank is missed by the others.
 """
 
+import faulthandler
 import os
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,20 +36,17 @@ def join_group(ranks: Ranks, join_seconds: float = _JOIN_SECONDS) -> "mx.distrib
     openblas.preload()
     import mlx.core as mx
 
-    sentence = (
-        f"The machines did not connect to each other within {join_seconds:.0f} s: let each reach "
-        f"the others at the ports that mlx uses{_ports(ranks)}."
-    )
     _compile_apart(ranks.rank)
-    limit = threading.Timer(join_seconds, ranks.fail, (sentence,))
-    limit.daemon = True
-    limit.start()
-    try:
-        return mx.distributed.init(strict=True, backend=ranks.launch.backend)
-    except RuntimeError as error:
-        raise MachinesError(f"mlx could not connect the machines: {error}.") from error
-    finally:
-        limit.cancel()
+    # mlx holds the interpreter while it connects, so nobody may come late: no watch could run.
+    ranks.broadcast(b"".join(ranks.gather(b"")) if ranks.is_first else None)
+    with Path(os.devnull).open("w") as nowhere:
+        faulthandler.dump_traceback_later(join_seconds, exit=True, file=nowhere)
+        try:
+            return mx.distributed.init(strict=True, backend=ranks.launch.backend)
+        except RuntimeError as error:
+            raise MachinesError(f"mlx could not connect the machines: {error}.") from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _compile_apart(rank: int) -> None:
@@ -56,9 +54,3 @@ def _compile_apart(rank: int) -> None:
     folder = Path(tempfile.gettempdir(), f"verse-{os.getuid()}-rank-{rank}")
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = str(folder)
-
-
-def _ports(ranks: Ranks) -> str:
-    assert ranks.launch is not None
-    ports = sorted({address.port for listed in ranks.launch.addresses for address in listed})
-    return f", {ports[0]} to {ports[-1]}" if ports else ""
