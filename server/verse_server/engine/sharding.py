@@ -116,9 +116,9 @@ def _pipeline(model: Any, kind: str, group: mx.distributed.Group) -> None:
             f"mlx-lm cannot pipeline models of the type {kind}; leave --pipeline out."
         )
     if len(inner.layers) < group.size():
+        layers = counted(len(inner.layers), "layer")
         raise BaseModelError(
-            f"The model has {counted(len(inner.layers), 'layer')}, too few for {group.size()} ranks; "
-            "start fewer."
+            f"The model has {layers}, too few for {group.size()} ranks; start fewer."
         )
     inner.pipeline(group)
 
