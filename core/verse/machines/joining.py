@@ -38,7 +38,7 @@ def join_group(ranks: Ranks, join_seconds: float = _JOIN_SECONDS) -> "mx.distrib
 
     _compile_apart(ranks.rank)
     # mlx holds the interpreter while it connects, so nobody may come late: no watch could run.
-    ranks.broadcast(b"".join(ranks.gather(b"")) if ranks.is_first else None)
+    ranks.agree("", "{rank} cannot join.")
     with Path(os.devnull).open("w") as nowhere:
         faulthandler.dump_traceback_later(join_seconds, exit=True, file=nowhere)
         try:
