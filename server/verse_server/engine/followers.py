@@ -311,6 +311,7 @@ def follow(config: EngineConfig, ranks: Ranks) -> None:
         UserError: the model cannot be loaded, or not be split so.
     """
     group = join_group(ranks)
+    assert group is not None  # there are others
     part = load_part(config, ranks, group)
     bank = ShardedBank(part.base.model, part.base.dtype, part.layers, group)
     limit_memory(config)

@@ -219,6 +219,7 @@ class Leader:
     def load(self, on_progress: Callable[[float], None]) -> tuple[BaseModel, LeadingBank]:
         """Load this rank's part of the model, and make room for adapters; raises as `load_part`."""
         group = join_group(self._ranks)
+        assert group is not None  # there are others
         part = load_part(self._config, self._ranks, group, on_progress)
         base = part.base
         return base, LeadingBank(base.model, base.dtype, part.layers, group, self.send)
