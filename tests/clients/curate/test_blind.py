@@ -131,7 +131,7 @@ def test_an_order_that_is_called_blind_does_not_follow_from_what_is_hidden(
 ) -> None:
     exchanged = rng.sample(attributes, len(attributes))
     files = [ranked_file(attributes), ranked_file(exchanged)]
-    blind = [order for order in ALL_ORDERS if is_blind_order(order, files[0])]
+    blind: list[OrderName] = [o for o in ALL_ORDERS if is_blind_order(o, files[0])]
     assert "shuffle" in blind
     for order in blind:
         first, second = (
