@@ -170,4 +170,6 @@ def test_few_files_leave_some_for_connections_that_wait(
         return files, files
 
     monkeypatch.setattr(resource, "getrlimit", limits)
+    # A hard limit that is lowered for real stays so, for all tests that follow.
+    monkeypatch.setattr(resource, "setrlimit", lambda _kind, _limits: None)
     assert serving._allowed_connections(1024) == expected  # pyright: ignore[reportPrivateUsage]
