@@ -166,10 +166,10 @@ async def test_without_files_the_next_connections_wait(
 def test_few_files_leave_some_for_connections_that_wait(
     monkeypatch: pytest.MonkeyPatch, files: int, expected: tuple[int, int]
 ) -> None:
-    def limits(_: int) -> tuple[int, int]:
+    def limits(*_: object) -> tuple[int, int]:
         return files, files
 
     monkeypatch.setattr(resource, "getrlimit", limits)
     # A hard limit that is lowered for real stays so, for all tests that follow.
-    monkeypatch.setattr(resource, "setrlimit", lambda _kind, _limits: None)
+    monkeypatch.setattr(resource, "setrlimit", limits)
     assert serving._allowed_connections(1024) == expected  # pyright: ignore[reportPrivateUsage]
