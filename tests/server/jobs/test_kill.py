@@ -76,15 +76,14 @@ def test_a_server_killed_at_any_moment_loses_and_doubles_nothing(tmp_path: Path)
             process.send_signal(signal.SIGKILL)
             process.wait()
     with served(tmp_path) as (client, _):
-        listed = every(client, "/v1/files")
+        # Beside them a job may leave its results at any moment.
+        listed = [f for f in every(client, "/v1/files") if f["purpose"] == "fine-tune"]
         ids = [file["id"] for file in listed]
         assert len(ids) == len(set(ids))
         assert set(files) <= set(ids), "a file that was confirmed is lost"
         for file in listed:
             content = client.get(f"/v1/files/{file['id']}/content").raise_for_status()
             assert len(content.content) == file["bytes"] == 300_000
-        on_disk = {path.name for path in (tmp_path / "state" / "files").iterdir()}
-        assert on_disk == set(ids), "something half-written is left"
         known = [job["id"] for job in every(client, JOBS)]
         assert len(known) == len(set(known))
         assert set(jobs) <= set(known), "a job that was confirmed is lost"
@@ -102,4 +101,9 @@ def test_a_server_killed_at_any_moment_loses_and_doubles_nothing(tmp_path: Path)
                 if "train_loss" in e["data"]
             ]
             assert sorted(losses) == list(range(1, 31)), "a step is lost or told twice"
+        results = [name for job in every(client, JOBS) for name in job["result_files"]]
+        assert len(results) == len(known), "a job has no results, or two"
+        assert {file["id"] for file in every(client, "/v1/files")} == {*ids, *results}
+        on_disk = {path.name for path in (tmp_path / "state" / "files").iterdir()}
+        assert on_disk == {*ids, *results}, "something half-written is left"
     print(f"{_MOMENTS} kills, {len(files)} files, {len(known)} jobs: 0 lost, 0 doubled")  # noqa: T201
