@@ -67,7 +67,6 @@ class PreallocatedKVCache(BatchKVCache):
         """Columns that are added so many steps before they are needed: not in every layer at once.
         """
         self._max_rows = max_rows
-        self._num_roomy_steps = 0
         self._pad(padding)
 
     @property
@@ -94,7 +93,6 @@ class PreallocatedKVCache(BatchKVCache):
             self.values = mx.zeros((*values.shape[:2], 0, values.shape[3]), values.dtype)
         if self._idx + num_new + self.early > self.keys.shape[2]:
             self._add_columns(num_new + self.early)
-        self._give_back()
         columns = slice(self._idx, self._idx + num_new)
         self.keys[: self.num_rows, :, columns] = keys
         self.values[: self.num_rows, :, columns] = values
@@ -125,6 +123,9 @@ class PreallocatedKVCache(BatchKVCache):
         self._pad([self._padding[old] for old in before])
         if self.keys is not None:
             self._move([(old, new) for new, old in enumerate(before) if old != new])
+            # Not at once: rows leave one after another, and each time all others would be copied.
+            if self.num_slots >= _SHRINKING * num_slots_for(self.num_rows):
+                self.resize(self.keys.shape[2])
 
     def extend(self, other: "PreallocatedKVCache") -> None:
         """The rows of another batch join at the end."""
@@ -143,16 +144,6 @@ class PreallocatedKVCache(BatchKVCache):
         alone.keys, alone.values = mx.contiguous(self.keys[row]), mx.contiguous(self.values[row])
         alone.offset = self._idx - self._padding[slot]
         return alone
-
-    def _give_back(self) -> None:
-        """Memory that no row has needed for many steps, not in every layer at once.
-
-        Not when rows leave: others come as soon as there are seats, and all would be copied twice.
-        """
-        is_roomy = self.num_slots >= _SHRINKING * num_slots_for(self.num_rows)
-        self._num_roomy_steps = self._num_roomy_steps + 1 if is_roomy else 0
-        if self._num_roomy_steps > _ROOMY_STEPS + self.early:
-            self.resize(self.keys.shape[2])
 
     def _pad(self, padding: list[int]) -> None:
         """Note what is on the left of each row. Known on the host, nobody has to wait for it."""
@@ -219,9 +210,7 @@ class PreallocatedKVCache(BatchKVCache):
 
 _SPARE = 4
 _SHRINKING = 4
-"""Memory is given back when a batch needs no more than such a part of it,"""
-_ROOMY_STEPS = 128
-"""and has needed no more for so many steps."""
+"""Memory is given back when a batch needs no more than such a part of it."""
 
 
 def num_slots_for(num_rows: int) -> int:

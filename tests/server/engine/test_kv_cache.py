@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import BatchKVCache, KVCache, RotatingKVCache
 from numpy.typing import NDArray
 
-from verse_server.engine import kv_cache
 from verse_server.engine.kv_cache import BatchSlots, PreallocatedKVCache, preallocated
 
 HEADS, SIZE, MAX_ROWS = 2, 4, 20
@@ -122,32 +121,27 @@ def test_a_row_joins_a_spare_slot_and_leaves_it_without_a_copy_of_the_others(
     assert not copies
 
 
-def test_rows_leave_one_by_one_and_others_come_without_a_copy_of_those_that_stay(
+def test_rows_that_leave_one_by_one_have_the_others_copied_now_and_then_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     twins = Twins(2)
     while twins.ours.num_rows < MAX_ROWS:
         twins.join(1)
-    twins.ours.resize(2 * twins.ours.keys.shape[2])
-    copies: list[PreallocatedKVCache] = []
+    resize, copies = PreallocatedKVCache.resize, list[int]()
 
-    def copy(cache: PreallocatedKVCache, *_: int, **_options: int) -> None:
-        copies.append(cache)
+    def counted(cache: PreallocatedKVCache, *arguments: int) -> None:
+        copies.append(cache.num_rows)
+        resize(cache, *arguments)
 
-    monkeypatch.setattr(PreallocatedKVCache, "resize", copy)
+    monkeypatch.setattr(PreallocatedKVCache, "resize", counted)
     while twins.ours.num_rows > 1:
         twins.leave(1)
         twins.same_rows()
-    assert not copies
-    twins.join(MAX_ROWS - 3)  # who comes next finds the room that was there
-    twins.decode()
-    twins.same_rows()
-    assert not copies
+    assert len(copies) <= 4
 
 
-def test_a_batch_that_stays_small_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_shrinks_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BatchKVCache, "step", 1 << 14)  # more than all else here takes
-    monkeypatch.setattr(kv_cache, "_ROOMY_STEPS", 3)
     twins = Twins(1)
     while twins.ours.num_rows < MAX_ROWS - 1:
         twins.join()
@@ -156,14 +150,9 @@ def test_a_batch_that_stays_small_gives_its_memory_back(monkeypatch: pytest.Monk
     mx.eval(twins.ours.state)
     before, rows = mx.get_active_memory(), twins.ours.num_rows
     twins.ours.filter([rows - 1])
+    mx.eval(twins.ours.state)
     one_row = 2 * HEADS * SIZE * (1 << 14) * 4
-    given_back: list[bool] = []
-    for _ in range(5):
-        column = mx.ones((1, HEADS, 1, SIZE))
-        twins.ours.update_and_fetch(column, column)
-        mx.eval(twins.ours.state)
-        given_back.append(before - mx.get_active_memory() > (rows - 2) * one_row)
-    assert given_back == [False, False, False, True, True]
+    assert before - mx.get_active_memory() > (rows - 2) * one_row
 
 
 def test_layers_that_are_told_so_add_their_columns_in_different_steps() -> None:
