@@ -159,6 +159,11 @@ class Sequence:
         """A fresh number in [0, 1) for one draw on the host."""
         return self._random.random()
 
+    def next_uniforms(self, count: int) -> NDArray[np.float64]:
+        """(count,) fresh numbers in (0, 1)."""
+        words = np.frombuffer(self._random.randbytes(4 * count), "<u4")
+        return (words + 0.5) * 2.0**-32
+
     def begin(self, scored_prompt: tuple[TokenText, ...]) -> GenerationChunk:
         """The chunk that goes before all tokens; the only one if none are wanted.
 

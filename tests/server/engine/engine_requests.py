@@ -5,6 +5,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, cast
 
+import msgspec
+
 from verse.prompt import PromptFormat
 from verse_server.engine.adapters.lora import SlotWeights
 from verse_server.engine.engine import MlxEngine
@@ -68,3 +70,8 @@ def sequence(
     )
     nothing = cast(Any, None)
     return Sequence(wanted, slots, nothing, nothing, index=index, matcher=matcher)
+
+
+def simple_sequence(sampling: SamplingParams, seed: int) -> Sequence:
+    """One that only draws."""
+    return sequence((0,), (), msgspec.structs.replace(sampling, seed=seed))

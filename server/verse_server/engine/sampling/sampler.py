@@ -133,7 +133,8 @@ def _cutoffs(logits: mx.array, params: list[SamplingParams]) -> mx.array:
     top_p = mx.array([p.top_p if p.top_p < 1 else mx.inf for p in params])[:, None]
     min_p = mx.array([p.min_p for p in params])[:, None]
     descending = mx.sort(logits, axis=-1)[:, ::-1]
-    in_top_k = mx.arange(vocab)[None] < top_k
+    # Those as likely as the last of them are among them: which is which is an accident.
+    in_top_k = descending >= mx.take_along_axis(descending, mx.minimum(top_k, vocab) - 1, axis=-1)
     probabilities = mx.softmax(mx.where(in_top_k, descending, -mx.inf), axis=-1)
     before = mx.cumsum(probabilities, axis=-1) - probabilities
     kept = in_top_k & (before < top_p) & (probabilities >= min_p * probabilities[:, :1])
@@ -212,7 +213,7 @@ class Sampler:
         drawn = cpu.draw(
             processed_rows(on_host, tokens_before, rows),
             [row.sampling for row in rows],
-            [row.next_uniform for row in rows],
+            rows,
             self._never_excluded,
         )
         tokens = mx.array(drawn.astype(np.uint32))
@@ -251,8 +252,7 @@ class _LateDraw:
         """Wait for the logits, draw, and write the tokens where they are awaited."""
         mx.eval(self.logits, self.processed)  # pyright: ignore[reportUnknownMemberType]
         params = [row.sampling for row in self.rows]
-        uniforms = [row.next_uniform for row in self.rows]
-        drawn = cpu.draw(_on_host(self.processed), params, uniforms, never_excluded)
+        drawn = cpu.draw(_on_host(self.processed), params, self.rows, never_excluded)
         np.array(self.tokens, copy=False)[:] = drawn
         of_drawn = _on_host(self.logits)[np.arange(len(drawn)), drawn]
         note_drawn(self.logits, self.tokens, of_drawn, self.rows)
