@@ -20,6 +20,52 @@ class Answer(NamedTuple):
     """Why the model would not answer, in its own words."""
 
 
+class _Message(msgspec.Struct, frozen=True):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _PromptDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+
+class ReadCompletion(msgspec.Struct, frozen=True):
+    """What we read of a chat completion; the body of an error has no choices."""
+
+    choices: tuple[_Choice, ...] = ()
+    usage: _Usage | None = None
+    system_fingerprint: str | None = None
+
+    def answers(self, request_id: str | None = None) -> list[Answer]:
+        """All of them; each says what the whole request cost."""
+        usage = self.usage or _Usage()
+        details = usage.prompt_tokens_details or _PromptDetails()
+        return [
+            Answer(
+                text=choice.message.content or "",
+                finish_reason=choice.finish_reason or "",
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                fingerprint=self.system_fingerprint,
+                cached_tokens=details.cached_tokens,
+                request_id=request_id,
+                refusal=choice.message.refusal,
+            )
+            for choice in self.choices
+        ]
+
+
 class AnswerPart(NamedTuple):
     """A part of an answer, as it comes."""
 

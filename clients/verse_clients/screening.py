@@ -13,7 +13,7 @@ Texts are compared by `verse.similarity`, which is exact: another known poem nev
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -250,8 +250,7 @@ class PoemMarker:
         self._others = NearDuplicates(limits.ratio)
         """Cut off or blocked: only asked where no whole poem is alike, so that a thousand versions
         of one poem are held against the first."""
-        for poem in accepted:
-            self._whole.remember(poem.id, poem.text)
+        self._whole.remember_all((poem.id, poem.text) for poem in accepted)
 
     @property
     def num_compared(self) -> int:
@@ -260,8 +259,12 @@ class PoemMarker:
 
     def remember(self, poem: Candidate) -> None:
         """Know a poem that was marked, by this run or an earlier one."""
-        is_whole = poem.blocked is None and not truncated(poem)
-        (self._whole if is_whole else self._others).remember(poem.id, poem.text)
+        (self._whole if _is_whole(poem) else self._others).remember(poem.id, poem.text)
+
+    def remember_all(self, poems: Sequence[Candidate]) -> None:
+        """As `remember` of each, in a fraction of the time."""
+        self._whole.remember_all((poem.id, poem.text) for poem in poems if _is_whole(poem))
+        self._others.remember_all((poem.id, poem.text) for poem in poems if not _is_whole(poem))
 
     def marked(self, poem: Candidate) -> Candidate:
         """The poem with what speaks against it."""
@@ -361,6 +364,10 @@ def latin_leak(poem: Candidate) -> Finding | None:
         return None
     words, chinese = len(_LATIN_WORD.findall(poem.text)), len(_CHINESE.findall(poem.text))
     return Finding("latin") if words > _LATIN_SHARE * (words + chinese) else None
+
+
+def _is_whole(poem: Candidate) -> bool:
+    return poem.blocked is None and truncated(poem) is None
 
 
 def _as_finding(seen: NearDuplicates, text: str) -> Finding | None:

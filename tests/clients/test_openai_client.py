@@ -90,6 +90,7 @@ async def test_a_foreign_list_tells_ids_alone(fake: FakeOpenAI, client: AsyncSer
         (Failure(503, retry_after="4"), BrokenServerError, "answered 503: "),
         (Raw(b"{}"), NoCompletionError, "sent no chat completion"),
         (Raw(b"hello"), NoCompletionError, "sent no chat completion"),
+        (Raw(b'{"choices": [{"message": {"content": [1]}}]}'), NoCompletionError, "sent no chat"),
         (Raw(b"hello", "text/html"), NoCompletionError, "sent no chat completion"),
     ],
 )

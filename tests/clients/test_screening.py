@@ -255,8 +255,7 @@ def test_of_whole_poems_alike_the_first_stays_whatever_came_before(
     assert {poem.text: poem for poem in stays} == first
     assert len(stays) == len(first)
     again = PoemMarker([Poem(theme="河", text=SOURCE)])
-    for poem in poems[:-1]:
-        again.remember(poem)
+    again.remember_all(poems[:-1])
     if poems:
         plain = msgspec.structs.replace(
             poems[-1], duplicate_of=None, copied_from=None, copied_run="", blocked=None

@@ -294,6 +294,28 @@ def test_another_text_never_hides_a_near_duplicate(
         assert after.ratio >= before.ratio
 
 
+@given(rewritten(), piles, st.integers(0, 9))
+def test_texts_that_come_at_once_are_found_as_those_that_come_one_by_one(
+    pile: tuple[str, list[str]], more: list[str], num_first: int
+) -> None:
+    text, versions = pile
+    sources = [*versions, *more]
+    at_once = near(sources[:num_first], 0.7)
+    at_once.remember_all((str(n), s) for n, s in enumerate(sources) if n >= num_first)
+    at_once.remember_all([("last", text[:-1])])
+    one_by_one = near(sources, 0.7)
+    one_by_one.remember("last", text[:-1])
+    assert at_once.find(text) == one_by_one.find(text)
+    assert at_once.places(text) == one_by_one.places(text)
+
+
+def test_a_pile_larger_than_what_is_sorted_together_is_numbered_through() -> None:
+    texts = ["".join(chr(0x4E00 + number // 50 + n) for n in range(9)) for number in range(5000)]
+    seen = NearDuplicates(0.9)
+    seen.remember_all((str(number), text) for number, text in enumerate(texts))
+    assert seen.places(texts[4700]) == list(range(4700, 4750))
+
+
 def test_nearly_the_same_texts_find_each_other() -> None:
     texts = NearDuplicates(0.8)
     assert texts.add("a", "雨落在屋檐\n像一封没有署名的信") is None

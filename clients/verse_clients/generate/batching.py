@@ -16,7 +16,7 @@ import msgspec
 
 from verse.atomic_file import replace_file
 from verse.terminal import counted
-from verse_clients.answers import Answer
+from verse_clients.answers import Answer, ReadCompletion
 from verse_clients.errors import (
     BadRequestError,
     NoCompletionError,
@@ -280,31 +280,13 @@ def _request(id_: str, cell: Cell) -> bytes:
     return msgspec.json.encode(row) + b"\n"
 
 
-class _Message(msgspec.Struct, frozen=True):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(msgspec.Struct, frozen=True):
-    message: _Message
-    finish_reason: str
-
-
-class _Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
 class _Error(msgspec.Struct, frozen=True):
     message: str = "It gives no reason."
 
 
-class _Body(msgspec.Struct, frozen=True):
+class _Body(ReadCompletion, frozen=True):
     """A chat completion, or an error's envelope."""
 
-    choices: tuple[_Choice, ...] = ()
-    usage: _Usage = _Usage()
-    system_fingerprint: str | None = None
     error: _Error = _Error()
 
 
@@ -326,15 +308,7 @@ class _Result(msgspec.Struct, frozen=True):
         response = self.response
         if response is None or response.status_code != 200 or not response.body.choices:
             return None
-        choice, usage = response.body.choices[0], response.body.usage
-        return Answer(
-            text=choice.message.content or "",
-            finish_reason=choice.finish_reason,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            fingerprint=response.body.system_fingerprint,
-            refusal=choice.message.refusal,
-        )
+        return response.body.answers()[0]
 
     @property
     def problem(self) -> str:

@@ -242,8 +242,7 @@ class GenerationRun:
 
     async def _write_missing(self, output: Output, plan: Sequence[Cell]) -> None:
         self.poems = list(output.poems)
-        for poem in self.poems:
-            self._marker.remember(poem)
+        self._marker.remember_all(self.poems)
         cells = missing(plan, self.poems)
         already = len(plan) - len(cells)
         tally = self._tally = RunTally(total=len(plan), already=already, begun=time.monotonic())
