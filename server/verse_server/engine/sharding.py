@@ -66,6 +66,7 @@ class ModelShard:
                 _check_sizes(config, self.num_parts)
                 _shard(model, kind, self.group)
         except ValueError as error:
+            _refuse_broken_groups(error, config, self.num_parts)
             raise BaseModelError(
                 f"The model cannot be split among {self.num_parts} ranks: {error} "
                 "Start with another number of ranks."
@@ -74,7 +75,7 @@ class ModelShard:
 
     def layers_of(self, model: nn.Module) -> ShardedLayers:
         """The layers that adapters may change, after `split`."""
-        return ShardedLayers.find(model, self._shapes)
+        return ShardedLayers.find(model, self._shapes, self.num_parts)
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,22 @@ def _check_sizes(config: dict[str, Any], num_ranks: int) -> None:
                 f"The model has {count} {words}, which cannot be dealt out evenly to {num_ranks} "
                 f"ranks; start a number of ranks that divides {count}."
             )
+
+
+def _refuse_broken_groups(error: ValueError, config: dict[str, Any], num_ranks: int) -> None:
+    """What mlx says where the inputs of a quantized layer do not come out even has no way out.
+
+    Raises:
+        BaseModelError: that is what it said.
+    """
+    if "quantiz" in str(error):
+        size = cast(dict[str, Any], config.get("quantization") or {}).get("group_size")
+        groups = f"groups of {size}" if size else "groups"
+        raise BaseModelError(
+            f"The model is quantized in {groups} of inputs, which cannot be dealt out whole to "
+            f"{num_ranks} ranks; start another number of ranks, or quantize it with a smaller "
+            "--q-group-size."
+        ) from error
 
 
 def _by_rows(_path: str, _weight: object) -> int:

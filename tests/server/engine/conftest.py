@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,44 +78,46 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_base(tmp_path_factory.mktemp("models") / "tiny", seed=0)
 
 
+def write_adapter(
+    base: Path,
+    folder: Path,
+    *,
+    seed: int,
+    rank: int = 8,
+    scale: float = 2.0,
+    keys: Sequence[str] = ALL_KEYS,
+    num_layers: int = 2,
+    kind: str = "lora",
+    strength: float = 0.3,
+) -> Path:
+    """Write a random adapter folder in mlx-lm's format, with the names mlx-lm itself gives."""
+    model, _ = mlx_lm_utils.load_model(base)
+    parameters = {"rank": rank, "scale": scale, "dropout": 0.0, "keys": list(keys)}
+    linear_to_lora_layers(model, num_layers, parameters, use_dora=kind == "dora")
+    mx.random.seed(1000 + seed)
+    weights: dict[str, mx.array] = {}
+    for name, array in cast(list[tuple[str, mx.array]], tree_flatten(model.parameters())):
+        leaf = name.rsplit(".", 1)[-1]
+        if leaf in ("lora_a", "lora_b"):
+            weights[name] = mx.random.normal(array.shape) * strength
+        elif leaf == "m":
+            weights[name] = array * (1 + 0.2 * mx.random.normal(array.shape))
+    folder.mkdir(parents=True, exist_ok=True)
+    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
+    config = {
+        "fine_tune_type": kind,
+        "num_layers": num_layers,
+        "lora_parameters": parameters,
+        "model": "tiny",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def make_adapter(tiny_base: Path) -> MakeAdapter:
-    """Write a random adapter folder in mlx-lm's format, with the names mlx-lm itself gives."""
-
-    def make(
-        folder: Path,
-        *,
-        seed: int,
-        rank: int = 8,
-        scale: float = 2.0,
-        keys: Sequence[str] = ALL_KEYS,
-        num_layers: int = 2,
-        kind: str = "lora",
-        strength: float = 0.3,
-    ) -> Path:
-        model, _ = mlx_lm_utils.load_model(tiny_base)
-        parameters = {"rank": rank, "scale": scale, "dropout": 0.0, "keys": list(keys)}
-        linear_to_lora_layers(model, num_layers, parameters, use_dora=kind == "dora")
-        mx.random.seed(1000 + seed)
-        weights: dict[str, mx.array] = {}
-        for name, array in cast(list[tuple[str, mx.array]], tree_flatten(model.parameters())):
-            leaf = name.rsplit(".", 1)[-1]
-            if leaf in ("lora_a", "lora_b"):
-                weights[name] = mx.random.normal(array.shape) * strength
-            elif leaf == "m":
-                weights[name] = array * (1 + 0.2 * mx.random.normal(array.shape))
-        folder.mkdir(parents=True, exist_ok=True)
-        mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
-        config = {
-            "fine_tune_type": kind,
-            "num_layers": num_layers,
-            "lora_parameters": parameters,
-            "model": "tiny",
-        }
-        (folder / "adapter_config.json").write_text(json.dumps(config))
-        return folder
-
-    return make
+    """`write_adapter` for the tiny base."""
+    return partial(write_adapter, tiny_base)
 
 
 @pytest.fixture(scope="session")

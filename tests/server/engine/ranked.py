@@ -8,19 +8,22 @@ is one rank; the first one prints what was written, as JSON.
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from verse.machines.launch import find_launch
 from verse.machines.meeting import meet, versions
 from verse_server.config import EngineConfig
 
+Rounds = list[list[dict[str, Any]]]
+"""Requests: those of a round are asked together."""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """For each rank: they share the cores."""
 
@@ -42,6 +45,10 @@ async def _ask(engine: Any, wanted: dict[str, Any]) -> Answer:
 
     fields = dict(wanted)
     await asyncio.sleep(fields.pop("delay", 0.0))
+    if "publish" in fields:
+        source, target = map(Path, fields.pop("publish"))
+        shutil.copy(source, target.with_suffix(".new"))
+        target.with_suffix(".new").replace(target)
     if "sampling" in fields:
         fields["sampling"] = SamplingParams(**fields["sampling"])
     if "constraint" in fields:
@@ -62,7 +69,7 @@ async def _ask(engine: Any, wanted: dict[str, Any]) -> Answer:
     return answer
 
 
-async def answers(engine: Any, rounds: Sequence[Sequence[dict[str, Any]]]) -> list[Answer]:
+async def answers(engine: Any, rounds: Rounds) -> list[Answer]:
     """Each round's requests together, one round after another."""
     found: list[Answer] = []
     for wanted in rounds:
@@ -70,19 +77,49 @@ async def answers(engine: Any, rounds: Sequence[Sequence[dict[str, Any]]]) -> li
     return found
 
 
+def answers_alone(model: Path, adapters: Path, rounds: Rounds) -> list[Answer]:
+    """What one process writes."""
+    from verse_server.engine.engine import MlxEngine
+
+    engine = MlxEngine.start(EngineConfig(model=str(model), adapters=adapters))
+    try:
+        return asyncio.run(answers(engine, rounds))
+    finally:
+        engine.close()
+
+
+def assert_equal(found: list[Answer], wanted: list[Answer], rounds: Rounds) -> None:
+    """The same tokens and counts, and nearly the same numbers."""
+    asked = [fields for together in rounds for fields in together]
+    for got, expected, fields in zip(found, wanted, asked, strict=True):
+        assert got.tokens == expected.tokens, fields
+        for mine, theirs in zip(got.logprobs, expected.logprobs, strict=True):
+            assert mine == pytest.approx(theirs, abs=1e-4), fields
+        assert got.scored == pytest.approx(expected.scored, abs=1e-4), fields
+        assert (got.cached, got.error) == (expected.cached, expected.error), fields
+
+
 def on_ranks(
     num_ranks: int,
     model: Path,
     adapters: Path,
-    rounds: Sequence[Sequence[dict[str, Any]]],
+    rounds: Rounds,
+    *,
+    as_stored: bool = False,
     **options: Any,
 ) -> list[Answer]:
-    """What so many ranks write."""
+    """What so many ranks write; with weights that stay quantized on a CPU, if asked."""
     ports = free_ports(num_ranks + 1)
     hosts = json.dumps([[f"127.0.0.1:{port}"] for port in ports[:-1]])
     hostfile = adapters.parent / f"ranks-{ports[0]}.json"
     hostfile.write_text(hosts)
-    task = {"model": str(model), "adapters": str(adapters), "rounds": rounds, "options": options}
+    task = {
+        "model": str(model),
+        "adapters": str(adapters),
+        "rounds": rounds,
+        "options": options,
+        "as_stored": as_stored,
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", __name__, json.dumps(task)],
@@ -124,6 +161,10 @@ def _is_free(port: int) -> bool:
 def main() -> None:
     task = json.loads(sys.argv[1])
     config = EngineConfig(model=task["model"], adapters=Path(task["adapters"]), **task["options"])
+    if task["as_stored"]:
+        from verse import base_model
+
+        setattr(base_model, "MEMORY_SHARE", 0.0)  # noqa: B010  else all becomes float32
     with meet(find_launch(), versions()) as ranks:
         if not ranks.is_first:
             from verse_server.engine.followers import follow

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,19 +12,21 @@ from rich.console import Console
 
 from tests.server.engine.engine_requests import StartEngine, request
 from tests.server.engine.peft_files import write_peft
-from tests.server.engine.ranked import Answer, answers, on_ranks
+from tests.server.engine.ranked import Rounds, answers_alone, assert_equal, on_ranks
 from verse.base_model import BaseModelError
-from verse_server.config import EngineConfig
-from verse_server.engine.engine import MlxEngine
 from verse_server.engine.errors import EngineClosedError, GenerationFailedError
 from verse_server.engine.sharding import ModelShard
 from verse_server.ranks import LostRank
 
+WEIGHTS = "adapters.safetensors"
 LONG = tuple(range(40, 140))
-SCHEMA = {"schema": '{"type": "object", "properties": {"a": {"type": "boolean"}}}'}
+SCHEMA = {
+    "kind": "json_schema",
+    "text": '{"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}',
+}
 SAMPLED = {"temperature": 0.9, "top_p": 0.8, "seed": 3}
 MODELS = ["base", "a", "b", "c", "dora", "peft", "peft-dora", "d", "e", "base"]
-ROUNDS: list[list[dict[str, Any]]] = [
+ROUNDS: Rounds = [
     [
         *({"model": name, "max_tokens": 6 + 3 * i} for i, name in enumerate(MODELS)),
         {"model": "a:0.5+b:0.3", "num_top_logprobs": 2, "delay": 0.05},
@@ -33,6 +36,7 @@ ROUNDS: list[list[dict[str, Any]]] = [
         {"model": "d@20", "n": 3, "sampling": SAMPLED, "num_top_logprobs": 0},
         {"model": "c:0.4", "prompt": (*LONG, 7)},
         {"model": "base", "prompt": LONG, "score_prompt": True, "num_prompt_logprobs": 2},
+        {"model": "b", "constraint": SCHEMA, "max_tokens": 40},
     ],
     [{"model": "base", "prompt": (*LONG[:-1], 9)}],
 ]
@@ -46,6 +50,10 @@ def eight_adapters(make_adapter: Any, tmp_path_factory: pytest.TempPathFactory) 
     older = make_adapter(root.parent / "older", seed=30, rank=16)
     checkpoint = older / "adapters.safetensors"
     checkpoint.rename(root / "d" / "0000020_adapters.safetensors")
+    make_adapter(root / "moving", seed=31, rank=4)
+    (make_adapter(root.parent / "next", seed=32, rank=4) / WEIGHTS).rename(
+        older / "next.safetensors"
+    )
     make_adapter(root / "dora", seed=9, kind="dora", rank=4)
     made = make_adapter(root.parent / "for-peft", seed=10)
     write_peft(made, root / "peft", lora_alpha=24)
@@ -54,35 +62,42 @@ def eight_adapters(make_adapter: Any, tmp_path_factory: pytest.TempPathFactory) 
     return root
 
 
-def alone(model: Path, adapters: Path) -> list[Answer]:
-    engine = MlxEngine.start(EngineConfig(model=str(model), adapters=adapters))
-    try:
-        return asyncio.run(answers(engine, ROUNDS))
-    finally:
-        engine.close()
+def publication(adapters: Path) -> Rounds:
+    """A row on an adapter whose file is replaced meanwhile, and one on what is there now."""
+    files = [adapters.parent / "older" / "next.safetensors", adapters / "moving" / WEIGHTS]
+    replaced = {"model": "moving", "publish": [str(file) for file in files], "delay": 0.02}
+    return [[{"model": "moving", "max_tokens": 60, "ignore_eos": True}, replaced]]
 
 
-def assert_equal(found: list[Answer], wanted: list[Answer]) -> None:
-    asked = [fields for together in ROUNDS for fields in together]
-    for got, expected, fields in zip(found, wanted, asked, strict=True):
-        assert got.tokens == expected.tokens, fields
-        for mine, theirs in zip(got.logprobs, expected.logprobs, strict=True):
-            assert mine == pytest.approx(theirs, abs=1e-4), fields
-        assert got.scored == pytest.approx(expected.scored, abs=1e-4), fields
-        assert (got.cached, got.error) == (expected.cached, expected.error), fields
+def copied(adapters: Path, folder: Path) -> Path:
+    """All that the fixture made, for a run that changes it."""
+    return Path(shutil.copytree(adapters.parent, folder)) / adapters.name
 
 
-def test_two_ranks_write_what_one_process_writes(tiny_base: Path, eight_adapters: Path) -> None:
-    wanted = alone(tiny_base, eight_adapters)
+def assert_two_ranks_write_the_same(
+    model: Path, adapters: Path, folder: Path, **options: Any
+) -> None:
+    mine, theirs = copied(adapters, folder / "alone"), copied(adapters, folder / "ranks")
+    wanted = answers_alone(model, mine, rounds := ROUNDS + publication(mine))
     assert not [answer.error for answer in wanted if answer.error]
-    assert wanted[-1].cached  # a prompt that was scored before
-    assert_equal(on_ranks(2, tiny_base, eight_adapters, ROUNDS), wanted)
+    assert [answer.cached > 0 for answer in wanted[-3:]] == [True, False, False]
+    old, new = (answer.tokens[0] for answer in wanted[-2:])
+    assert old[: len(new)] != new
+    found = on_ranks(2, model, theirs, ROUNDS + publication(theirs), **options)
+    assert_equal(found, wanted, rounds)
+
+
+def test_two_ranks_write_what_one_process_writes(
+    tiny_base: Path, eight_adapters: Path, tmp_path: Path
+) -> None:
+    assert_two_ranks_write_the_same(tiny_base, eight_adapters, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_pipeline_of_two_ranks_writes_the_same(tiny_base: Path, eight_adapters: Path) -> None:
-    wanted = alone(tiny_base, eight_adapters)
-    assert_equal(on_ranks(2, tiny_base, eight_adapters, ROUNDS, pipeline=True), wanted)
+def test_a_pipeline_of_two_ranks_writes_the_same(
+    tiny_base: Path, eight_adapters: Path, tmp_path: Path
+) -> None:
+    assert_two_ranks_write_the_same(tiny_base, eight_adapters, tmp_path, pipeline=True)
 
 
 class TwoRanks:

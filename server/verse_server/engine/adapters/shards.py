@@ -7,6 +7,9 @@ How a layer is split says how its factors are:
     whole      every rank has the layer         A whole          B whole
     nowhere    another rank has it (pipeline)   nothing
 
+What mlx-lm cuts in another way, several matrices in one or in the place where they are, is computed
+as it does, and an adapter that changes it is refused.
+
 Where the inputs are split, each rank has a part of the sum, of the adapters' update as of the
 layer's own product; one all-reduce sums up both. DoRA's magnitude goes over whole rows of the
 weight, so there the ranks sum their squares first. All ranks take in the same modules in the same
@@ -20,7 +23,7 @@ from typing import Any, Literal, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from verse.adapter_files import ModuleShape
+from verse.adapter_files import AdapterFileError, ModuleShape
 from verse.base_model import linear_shapes
 from verse_server.engine.adapters.lora import LoraBank, RoutedLinear
 from verse_server.engine.adapters.weights import (
@@ -43,6 +46,10 @@ SPLIT_LAYERS: dict[type[nn.Module], Split] = {
     nn.Linear: "whole",
     nn.QuantizedLinear: "whole",
 }
+
+FUSED_LAYERS = frozenset({"qkv_proj", "qkvg_proj"})
+"""Names of layers in which mlx-lm cuts each of several matrices, so that no rank's part of the
+outputs is in one piece."""
 
 
 @dataclass(frozen=True)
@@ -78,20 +85,25 @@ class ShardedLayers:
         linears: Those that this rank has, or a part of.
         splits: Of these.
         places: Where they are in the model.
+        refused: Those that are cut in a way no adapter can be.
     """
 
     shapes: Mapping[str, ModuleShape]
     linears: dict[str, nn.Module]
     splits: Mapping[str, Split]
     places: Mapping[str, str]
+    refused: frozenset[str] = frozenset()
 
     @classmethod
-    def find(cls, model: nn.Module, shapes: Mapping[str, ModuleShape]) -> "ShardedLayers":
+    def find(
+        cls, model: nn.Module, shapes: Mapping[str, ModuleShape], num_ranks: int
+    ) -> "ShardedLayers":
         """Look for them.
 
         Args:
             model: Split already.
             shapes: Of its layers before.
+            num_ranks: Among how many it was split.
         """
         found: dict[str, nn.Module] = {}
         places: dict[str, str] = {}
@@ -100,7 +112,24 @@ class ShardedLayers:
             if type(module) in SPLIT_LAYERS and path in shapes:
                 found[path], places[path] = module, place
         splits: dict[str, Split] = {p: SPLIT_LAYERS[type(module)] for p, module in found.items()}
-        return cls(shapes, found, splits, places)
+        here = linear_shapes(found)
+        refused = {
+            path
+            for path, split in splits.items()
+            if here[path] != _shape_of_part(shapes[path], split, num_ranks)
+            or (split == "outputs" and path.rpartition(".")[2] in FUSED_LAYERS)
+        }
+        return cls(shapes, found, splits, places, frozenset(refused))
+
+
+def _shape_of_part(whole: ModuleShape, split: Split, num_ranks: int) -> ModuleShape:
+    match split:
+        case "whole":
+            return whole
+        case "outputs":
+            return ModuleShape(whole.in_dims, whole.out_dims // num_ranks)
+        case "inputs":
+            return ModuleShape(whole.in_dims // num_ranks, whole.out_dims)
 
 
 HEAD_PLACE = ".linear"
@@ -150,9 +179,19 @@ class ShardedBank(LoraBank):
         self._group = group
         self._local_shapes = linear_shapes(layers.linears)
         self._places = layers.places
+        self._refused = layers.refused
 
     def load_module(self, slot: int, path: str, reader: AdapterReader) -> None:
-        """Read one module into a slot, here and on the other ranks; raises as for one process."""
+        """Read one module into a slot, here and on the other ranks.
+
+        Raises:
+            AdapterFileError: as for one process; or the layer is cut in a way no adapter can be.
+        """
+        if path in self._refused:
+            raise AdapterFileError(
+                f"it changes {path}, which mlx-lm deals out to several ranks in a way that Verse "
+                "cannot follow; serve it on one machine"
+            )
         square, is_finite = self.take_in(slot, path, reader.factors(path))
         reader.note(square, is_finite=is_finite)
 
