@@ -6,7 +6,9 @@ must also run it.
 
 import json
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -18,8 +20,33 @@ openblas.preload()
 import mlx.core as mx  # noqa: E402  OpenBLAS must be there first
 import mlx.nn as nn  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402  # pyright: ignore[reportUnknownVariableType]
-from mlx_lm import utils as mlx_lm_utils  # noqa: E402
-from mlx_lm.tokenizer_utils import TokenizerWrapper  # noqa: E402
+
+
+@contextmanager
+def _limits_kept() -> Generator[None]:
+    """While mlx-lm is imported: it sets how many files may be open to 2048, and at most 4096.
+
+    A process that may open more would be left with fewer, and one that may not ends in a traceback.
+    """
+    real = resource.setrlimit
+
+    def raise_only(which: int, wanted: tuple[int, int]) -> None:
+        soft, hard = resource.getrlimit(which)
+        enough = wanted[0] if hard == resource.RLIM_INFINITY else min(wanted[0], hard)
+        if soft != resource.RLIM_INFINITY and soft < enough:
+            with suppress(ValueError, OSError):  # macOS allows fewer than it says
+                real(which, (enough, hard))
+
+    resource.setrlimit = raise_only
+    try:
+        yield
+    finally:
+        resource.setrlimit = real
+
+
+with _limits_kept():
+    from mlx_lm import utils as mlx_lm_utils
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from verse import UserError  # noqa: E402
 from verse.adapter_files import ModuleShape  # noqa: E402

@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from verse import base_model
 from verse.base_model import BaseModel, BaseModelError, load_base_model, load_base_tokenizer
 
 import mlx.core as mx  # isort: skip  OpenBLAS must be there first
@@ -348,3 +352,40 @@ def test_a_folder_without_a_tokenizer_is_one_sentence(copy: Path) -> None:
         file.unlink()
     with pytest.raises(BaseModelError, match="tokenizer"):
         load_base_tokenizer(str(copy))
+
+
+# --- Limits of the system -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [((256, 100_000), (2048, 100_000)), ((60_000, 100_000), None), ((256, 1024), (1024, 1024))],
+)
+def test_importing_mlx_lm_lowers_no_limit(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], expected: tuple[int, int] | None
+) -> None:
+    given: list[object] = []
+
+    def take(_: int, limits: tuple[int, int]) -> None:
+        given.append(limits)
+
+    def tell(_: int) -> tuple[int, int]:
+        return limits
+
+    monkeypatch.setattr(resource, "setrlimit", take)
+    monkeypatch.setattr(resource, "getrlimit", tell)
+    with base_model._limits_kept():  # pyright: ignore[reportPrivateUsage]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2048, 4096))
+    assert given == ([] if expected is None else [expected])
+    assert resource.setrlimit is take
+
+
+def test_a_model_can_be_loaded_where_few_files_may_be_open() -> None:
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (512, 1024));"
+        "import verse.base_model; print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("(1024, 1024)\n", "")

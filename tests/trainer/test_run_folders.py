@@ -4,6 +4,7 @@
 that release made of them in the end. `finished` ended with an update of what was left.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -37,13 +38,22 @@ def put(runs: Runs, name: str) -> None:
     shutil.copytree(FOLDERS / name, runs.folder, ignore=shutil.ignore_patterns("expected*"))
     file = runs.folder / "run.json"
     record = json.loads(file.read_text())
-    record["identity"]["base"] = run_record.base_sha256(runs.base.path)
+    record["identity"]["base"] = earlier_digest(runs.base.path)
     file.write_text(json.dumps(record))
     if name == "preferences":
         write_rows(runs.data / "train.jsonl", pairs(5))
         write_rows(runs.data / "valid.jsonl", pairs(2))
     else:
         write_data(runs.data)
+
+
+def earlier_digest(base: Path) -> str:
+    """As a run of a small base recorded it before bases had digests that servers tell."""
+    (weights,) = base.glob("*.safetensors")
+    digest = hashlib.sha256(hashlib.sha256((base / "config.json").read_bytes()).digest())
+    digest.update(f"{weights.name}/{weights.stat().st_size}/".encode())
+    digest.update(hashlib.sha256(weights.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def is_expected(runs: Runs, name: str, step: int) -> bool:

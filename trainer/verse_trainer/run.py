@@ -16,6 +16,7 @@ from typing import Any
 import mlx.core as mx
 import msgspec
 
+from verse.adapter_digest import base_digest
 from verse.base_model import BaseModel
 from verse_trainer import lora, run_record
 from verse_trainer.checkpoint import (
@@ -312,7 +313,7 @@ def prepare(
         total_steps = max(cadence.total_steps, saved.state.step)
         cadence = msgspec.structs.replace(cadence, total_steps=total_steps)
     if before is not None:
-        record = run_record.continued(before, record, is_new=saved is None)
+        record = run_record.continued(before, record, base.path, is_new=saved is None)
     num_layers = len(lora.trained_blocks(base.model, config.num_layers))
     return PreparedRun(
         config=config,
@@ -355,7 +356,7 @@ def _agree(parallel: DataParallel, base: BaseModel, material: Material) -> None:
     if parallel.is_alone:
         return
     parallel.agree(
-        run_record.base_sha256(base.path),
+        base_digest(base.path),
         "{rank} has another base model than rank 0: copy its folder from there.",
     )
     rows = [material.hash(part) for part in ("train", "valid", "test")]

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from verse.adapter_digest import file_digest
+from verse.adapter_digest import base_digest, file_digest
 from verse.atomic_file import replace_file
 from verse.base_model import BaseModel
 from verse_trainer.config import TrainConfig, complete_schedule
@@ -60,7 +60,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What the weights follow from; two runs that agree here are one run."""
 
     base: str
-    """SHA-256; see `base_sha256`."""
+    """See `verse.adapter_digest.base_digest`."""
     train_rows: str
     """SHA-256 of the encoded rows."""
     valid_rows: str
@@ -144,19 +144,20 @@ def _check_keys(recorded: Identity, now: Identity, keys: Iterable[str]) -> None:
 _WAY_OUT = "Put it back, or start a new run with another adapter_path."
 
 
-def base_sha256(folder: Path) -> str:
-    """Tell one base from another: its configuration and weights.
+def _same_base(recorded: str, digest: str, folder: Path) -> str:
+    """The digest of a base, as the record has it: what was begun before bases had digests goes on.
 
-    Of weights beyond 1 GiB only the headers (names, types, shapes) and sizes count, since reading
-    tens of gigabytes would take longer than many a run.
+    Then it was a hash of the configuration and the weights, of weights beyond 1 GiB their headers.
     """
+    if recorded == digest:
+        return digest
     files = sorted(folder.glob("*.safetensors"))
     is_small = sum(file.stat().st_size for file in files) <= _HASHED_WHOLE_BYTES
-    digest = hashlib.sha256(file_digest(folder / "config.json"))
+    earlier = hashlib.sha256(file_digest(folder / "config.json"))
     for file in files:
-        digest.update(f"{file.name}/{file.stat().st_size}/".encode())
-        digest.update(file_digest(file) if is_small else _header(file))
-    return digest.hexdigest()
+        earlier.update(f"{file.name}/{file.stat().st_size}/".encode())
+        earlier.update(file_digest(file) if is_small else _header(file))
+    return recorded if recorded == earlier.hexdigest() else digest
 
 
 def base_revision(base: BaseModel) -> str | None:
@@ -229,7 +230,7 @@ def record_of(
     """The record of a run as it begins; `is_first`: on the rank that has what it starts from."""
     start = start_file(config) if is_first else None
     identity = Identity(
-        base=base_sha256(base.path),
+        base=base_digest(base.path),
         train_rows=material.hash("train"),
         valid_rows=material.hash("valid"),
         start=None if start is None else file_digest(start).hex(),
@@ -264,18 +265,20 @@ def _deciding_keys(config: TrainConfig, cadence: Cadence) -> dict[str, Any]:
     return identity_config(filled)
 
 
-def continued(before: RunRecord, now: RunRecord, *, is_new: bool) -> RunRecord:
+def continued(before: RunRecord, now: RunRecord, base: Path, *, is_new: bool) -> RunRecord:
     """The record of a run that goes on; the weights it started from need not be given again.
 
     Args:
         before: As it lies in the folder.
         now: Of what is asked for.
+        base: The base's folder.
         is_new: Nothing was saved yet, so the first weights are needed once more.
 
     Raises:
         TrainingError: it would be another run, or lacks its first weights.
     """
-    identity = now.identity
+    recorded = _same_base(before.identity.base, now.identity.base, base)
+    identity = msgspec.structs.replace(now.identity, base=recorded)
     if is_new and before.identity.start is not None and identity.start is None:
         raise TrainingError(
             "The run stopped before it saved anything; give its resume_adapter_file again."

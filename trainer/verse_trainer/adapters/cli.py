@@ -4,6 +4,7 @@ Nothing heavy is imported before a command runs: `verse --help` loads this modul
 """
 
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -154,6 +155,7 @@ def fuse(
     adapters: AdaptersOption = None,
 ) -> None:
     """Write the base with an adapter in it, as a full model; not quantized unless you say so."""
+    import_module("verse.base_model")  # before anything imports mlx-lm
     from verse_trainer.adapters.folders import choose, parse_one
     from verse_trainer.adapters.fuse import fuse as write
 
