@@ -29,8 +29,8 @@ from tests.trainer.runs import (
     write_rows,
 )
 from verse_trainer import (
-    decoder,
     frozen_layers,
+    gate,
     layer_cache,
     material,
     objective,
@@ -107,7 +107,7 @@ def test_the_way_of_a_gpu_gives_the_same(
 ) -> None:
     """One graph that mlx compiles, with sizes rounded up; computed on this machine's CPU."""
     expected, best = losses(runs, "cpu", iters=3, **keys)
-    for module in (decoder, objective, vocabulary):
+    for module in (gate, objective, vocabulary):
         monkeypatch.setattr(module, "runs_on_cpu", lambda: False)
     if not keys:
         mx.enable_compile()

@@ -135,10 +135,19 @@ def heads() -> list[nn.Module]:
     embedding = nn.Embedding(VOCABULARY, 64)
     narrow = nn.Embedding(VOCABULARY, 64)
     narrow.set_dtype(mx.bfloat16)
-    return [linear, embedding, narrow, embedding.to_quantized(64, 8), linear.to_quantized(64, 4)]
+    half = nn.Linear(64, VOCABULARY, bias=False)
+    half.set_dtype(mx.float16)
+    return [
+        linear,
+        embedding,
+        narrow,
+        half,
+        embedding.to_quantized(64, 8),
+        linear.to_quantized(64, 4),
+    ]
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_the_vocabulary_in_pieces_gives_the_whole_ones_losses_and_gradients(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

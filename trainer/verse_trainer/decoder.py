@@ -6,14 +6,13 @@ Mistral: attention with rotary positions over all that came before, a gated MLP,
 norm, and a head that is a matrix of its own or the embedding. Others are run whole, by themselves.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from verse.base_model import runs_on_cpu
+from verse_trainer.gate import Gated, gated
 from verse_trainer.packing import Layout
 
 _FAMILIES = frozenset(f"mlx_lm.models.{name}" for name in ("qwen2", "qwen3", "llama"))
@@ -66,6 +65,7 @@ class Decoder:
         blocks: Sequence[nn.Module],
         *,
         checkpoint: bool = False,
+        gates: Gated | None = None,
     ) -> mx.array:
         """Run some blocks over packed rows.
 
@@ -75,10 +75,14 @@ class Decoder:
             prefix: Tokens in front that all rows share.
             blocks: In order.
             checkpoint: Keep each block's input alone, and compute the rest again for gradients.
+            gates: Computes the gates of the blocks; None to have them in the graph. Those of
+                checkpointed blocks always are.
         """
         for block in blocks:
-            step = _checkpointed if checkpoint else _run_block
-            states = step(cast(Any, block), states, layout, prefix)
+            if checkpoint:
+                states = _checkpointed(block, states, layout, prefix)
+            else:
+                states = _run_block(block, states, layout, prefix, gates or gated)
         return states
 
 
@@ -101,10 +105,12 @@ def trains_head(model: nn.Module) -> bool:
     return any(bool(cast(Any, part).trainable_parameters()) for part in outside)
 
 
-def _run_block(block: Any, states: mx.array, layout: Layout, prefix: int) -> mx.array:
+def _run_block(
+    block: Any, states: mx.array, layout: Layout, prefix: int, gates: Gated = gated
+) -> mx.array:
     states = states + _attend(block.self_attn, block.input_layernorm(states), layout, prefix)
     mlp, inner = block.mlp, block.post_attention_layernorm(states)
-    return states + mlp.down_proj(_gated(mlp.gate_proj(inner), mlp.up_proj(inner)))
+    return states + mlp.down_proj(gates(mlp.gate_proj(inner), mlp.up_proj(inner)))
 
 
 def _checkpointed(block: Any, states: mx.array, layout: Layout, prefix: int) -> mx.array:
@@ -156,59 +162,3 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float
     mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
     rows, heads, width, size = mixed.shape
     return mx.reshape(mx.transpose(mixed, _HEADS_FIRST), (rows * width, heads * size))
-
-
-def _gated(gate: mx.array, up: mx.array) -> mx.array:
-    """silu(gate) * up."""
-    if runs_on_cpu() and gate.dtype == mx.float32:
-        return _swiglu(gate, up)
-    return gate * mx.sigmoid(gate) * up
-
-
-# exp(x) = 2^n exp(f) with f = x - n ln 2, whose two parts keep it exact; the polynomial is that of
-# Cephes' expf. On a CPU it takes a third of the time of mlx's own, which goes number by number.
-_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
-_POLYNOMIAL = (
-    1.3981999507e-3,
-    8.3334519073e-3,
-    4.1665795894e-2,
-    1.6666665459e-1,
-    5.0000001201e-1,
-)
-_FIRST_COEFFICIENT = 1.9875691500e-4
-_LOWEST, _HIGHEST = -87.0, 88.0
-_EXPONENT_BIAS, _MANTISSA_BITS = 127, 23
-
-
-def _exp(x: mx.array) -> mx.array:
-    """Of float32, to its last digit."""
-    x = mx.clip(x, _LOWEST, _HIGHEST)
-    power = mx.round(x / math.log(2))
-    rest = x - power * _LN2_HIGH - power * _LN2_LOW
-    sum_ = mx.array(_FIRST_COEFFICIENT)
-    for coefficient in _POLYNOMIAL:
-        sum_ = sum_ * rest + coefficient
-    exponent = (power.astype(mx.int32) + _EXPONENT_BIAS) << _MANTISSA_BITS
-    return (sum_ * (rest * rest) + rest + 1) * exponent.view(mx.float32)
-
-
-def _sigmoid(x: mx.array) -> mx.array:
-    return 1 / (1 + _exp(-x))
-
-
-def _forward_swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    return gate * _sigmoid(gate) * up
-
-
-def _backward_swiglu(
-    inputs: Sequence[mx.array], cotangent: mx.array, _output: mx.array
-) -> tuple[mx.array, mx.array]:
-    """Computed anew from the inputs, which are kept anyway: the widest arrays of a block."""
-    gate, up = inputs
-    sigmoid = _sigmoid(gate)
-    silu = gate * sigmoid
-    return cotangent * up * (sigmoid + silu * (1 - sigmoid)), cotangent * silu
-
-
-_swiglu: Any = cast(Any, mx).custom_function(_forward_swiglu)
-_swiglu.vjp(_backward_swiglu)

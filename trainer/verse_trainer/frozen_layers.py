@@ -20,6 +20,7 @@ from mlx_lm import utils as mlx_lm_utils
 from verse.base_model import BaseModel, load_base_model, runs_on_cpu
 from verse_trainer.config import TrainConfig
 from verse_trainer.decoder import Decoder, is_known
+from verse_trainer.gate import gated_at_once
 from verse_trainer.lora import count_base_parameters
 from verse_trainer.packing import EXACT, lay_out
 
@@ -133,7 +134,7 @@ class ModelLayers:
     def _runner(self, blocks: list[nn.Module]) -> Run:
         def run(states: mx.array, lengths: Sequence[int], prefix: int) -> mx.array:
             layout = lay_out(lengths, prefix, EXACT)
-            return self._decoder.run(states, layout, prefix, blocks)
+            return self._decoder.run(states, layout, prefix, blocks, gates=gated_at_once)
 
         return run
 

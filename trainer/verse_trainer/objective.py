@@ -19,6 +19,7 @@ from verse.base_model import runs_on_cpu
 from verse_trainer.decoder import Decoder
 from verse_trainer.encoding import EncodedRow
 from verse_trainer.events import PreferenceFigures
+from verse_trainer.gate import Gated, gated_at_once
 from verse_trainer.layer_cache import LayerCache
 from verse_trainer.packing import EXACT, ROUNDED, PackedBatch, common_prefix, pack
 from verse_trainer.plan import PAD_MULTIPLE, padded
@@ -121,8 +122,13 @@ class WholeLoss:
 class HiddenLoss(Protocol):
     """A loss whose last part, from hidden states on, is computed at once and not in a graph."""
 
-    def hidden(self, batch: Sequence[mx.array]) -> mx.array:
-        """(targets, hidden) what the head reads; differentiable in the weights."""
+    def hidden(self, batch: Sequence[mx.array], gates: Gated | None = None) -> mx.array:
+        """(targets, hidden) what the head reads; differentiable in the weights.
+
+        Args:
+            batch: Of `collate`.
+            gates: Computes the gates of the blocks; None for a graph that is complete.
+        """
         ...
 
     def shape_of_hidden(self, batch: Sequence[mx.array]) -> tuple[int, int]:
@@ -197,17 +203,16 @@ class PackedLoss:
         batch: Sequence[mx.array],
     ) -> mx.array:
         """(rows,) float32, the sum over each row's targets; without gradient on a CPU."""
-        hidden = self.hidden(batch)
         if runs_on_cpu():
+            hidden = self.hidden(batch, gated_at_once)
             losses, _ = self.of_hidden(hidden, batch, with_gradient=False)
         else:
-            losses = token_losses(
-                self._decoder.head, hidden, PackedBatch(*batch[:_NUM_ARRAYS]).targets
-            )
+            hidden, targets = self.hidden(batch), PackedBatch(*batch[:_NUM_ARRAYS]).targets
+            losses = token_losses(self._decoder.head, hidden, targets)
         return self.of_rows(losses, batch)
 
-    def hidden(self, batch: Sequence[mx.array]) -> mx.array:
-        """(targets, hidden) what the head reads."""
+    def hidden(self, batch: Sequence[mx.array], gates: Gated | None = None) -> mx.array:
+        """(targets, hidden) what the head reads; see `HiddenLoss`."""
         packed = PackedBatch(*batch[:_NUM_ARRAYS])
         states = packed.inputs
         if self.cache is None:
@@ -218,6 +223,7 @@ class PackedLoss:
             self._prefix,
             self._decoder.blocks[self._num_frozen :],
             checkpoint=self._checkpoint,
+            gates=gates,
         )
         return self._decoder.norm(states[packed.places])
 

@@ -27,6 +27,7 @@ from verse.base_model import runs_on_cpu
 from verse_trainer.config import TrainConfig, complete_schedule
 from verse_trainer.data_parallel import DataParallel
 from verse_trainer.errors import ConfigError
+from verse_trainer.gate import HostGates
 from verse_trainer.objective import Batch, HiddenLoss, Objective
 
 
@@ -208,12 +209,14 @@ class Stepper:
         """
         row_loss = cast(HiddenLoss, self._objective.row_loss)
         room = mx.array(np.zeros(row_loss.shape_of_hidden(batch), np.float32))
+        gates = HostGates()
 
         def weighted(*_: mx.array) -> tuple[mx.array, mx.array]:
-            hidden = row_loss.hidden(batch)
+            hidden = row_loss.hidden(batch, gates)
             return (hidden * room).sum(), hidden
 
         (_, hidden), gradients = cast(Any, nn).value_and_grad(self._model, weighted)()
+        gates.compute()
         cast(Any, mx).eval(hidden)
         losses, directions = row_loss.of_hidden(hidden, batch, with_gradient=True)
 

@@ -24,6 +24,8 @@ from verse.base_model import runs_on_cpu
 
 _PIECE_LOGITS = 4 << 20
 _LEAST_PIECE, _LARGEST_PIECE = 1024, 16384
+_ROOM_NUMBERS = 7 << 20
+"""Of a piece of the head as float32: 28 MB, which the system does not clear anew each time."""
 
 
 _Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -90,7 +92,7 @@ def host_losses(
     largest = np.full((num_tokens, 1), -np.inf, np.float32)
     total = np.zeros((num_tokens, 1), np.float32)
     mixed = np.zeros(hidden.shape, np.float32)
-    for piece in _pieces(cast(Any, head), num_tokens, hidden.dtype):
+    for piece in _host_pieces(cast(Any, head), num_tokens, hidden.dtype):
         logits = piece.logits(hidden).astype(mx.float32)
         # The memory of `logits`, and so what `mix` reads.
         weights = cast(_Floats, np.array(logits, copy=False))
@@ -118,13 +120,43 @@ def _targets_of(head: Any, states: mx.array, targets: mx.array) -> tuple[mx.arra
 
 
 def _pieces(head: Any, num_tokens: int, dtype: mx.Dtype) -> Iterator[_Piece]:
-    size = max(_LEAST_PIECE, min(_LARGEST_PIECE, _PIECE_LOGITS // num_tokens))
+    for part in _parts(head, num_tokens, _LARGEST_PIECE):
+        yield _piece(head, part, lambda rows: rows.astype(dtype))
+
+
+def _host_pieces(head: Any, num_tokens: int, dtype: mx.Dtype) -> Iterator[_Piece]:
+    """Each is to be evaluated before the next is asked for, which takes its memory."""
+    if dtype != mx.float32 or head.weight.dtype not in (mx.bfloat16, mx.float16):
+        yield from _pieces(head, num_tokens, dtype)
+        return
+    width = head.weight.shape[1]
+    parts = list(_parts(head, num_tokens, max(_LEAST_PIECE, _ROOM_NUMBERS // width)))
+    room = mx.array(np.empty((parts[0].stop, width), np.float32))
+    for part in parts:
+        yield _piece(head, part, lambda rows: _widened(rows, room))
+
+
+def _widened(rows: mx.array, room: mx.array) -> mx.array:
+    """Rows of 16 bits as float32, in memory that is there; mlx takes six times as long."""
+    cast(Any, mx).eval(rows)
+    wide = cast(_Floats, np.array(room, copy=False))[: rows.shape[0]]
+    if rows.dtype == mx.bfloat16:
+        bits = wide.view(np.uint32)
+        np.copyto(bits, cast(Any, np.array(rows.view(mx.uint16), copy=False)))
+        np.left_shift(bits, 16, out=bits)
+    else:
+        np.copyto(wide, cast(Any, np.array(rows, copy=False)))
+    return room[: rows.shape[0]]
+
+
+def _parts(head: Any, num_tokens: int, largest: int) -> Iterator[slice]:
+    size = max(_LEAST_PIECE, min(largest, _PIECE_LOGITS // num_tokens))
     vocabulary = head.weight.shape[0]
     for start in range(0, vocabulary, size):
-        yield _piece(head, slice(start, min(start + size, vocabulary)), dtype)
+        yield slice(start, min(start + size, vocabulary))
 
 
-def _piece(head: Any, part: slice, dtype: mx.Dtype) -> _Piece:
+def _piece(head: Any, part: slice, widened: Callable[[mx.array], mx.array]) -> _Piece:
     bias = _bias(head)
     if "scales" in head and not runs_on_cpu():
         biases = None if head.get("biases") is None else head.biases[part]
@@ -134,7 +166,7 @@ def _piece(head: Any, part: slice, dtype: mx.Dtype) -> _Piece:
         def product(x: mx.array, transpose: bool) -> mx.array:
             return mx.quantized_matmul(x, *packed, transpose=transpose, **kind)
     else:
-        weight = _rows_of(head, part).astype(dtype)
+        weight = widened(_rows_of(head, part))
 
         def product(x: mx.array, transpose: bool) -> mx.array:
             return x @ (weight.T if transpose else weight)
