@@ -1,24 +1,29 @@
 """Two real servers: a plan that one of them dies under, and proxies in front of them."""
 
+import os
 import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from openai import OpenAI
 
+from tests.e2e.clients import PYTHON_CLIENTS
 from tests.e2e.conftest import EXAMPLES, ROOT, VERSE, Serve, Served, copy_of_examples
 from tests.e2e.guide import block
 from verse import jsonl
@@ -26,6 +31,8 @@ from verse.records import Candidate
 
 GUIDE = (ROOT / "docs" / "machines.md").read_text("utf-8")
 NUM_REQUESTS = 200
+KEY = "sk-proxy"
+"""litellm's proxy wants one; it begins so."""
 SLOTS = ("--adapter-slots", "4")
 
 
@@ -98,7 +105,7 @@ def ask_for_poems(base_url: str) -> None:
     names = [name for name in EXAMPLES for _ in range(NUM_REQUESTS // len(EXAMPLES))]
     rng.shuffle(names)
     with (
-        OpenAI(base_url=base_url, api_key="unused", max_retries=0, timeout=120) as client,
+        OpenAI(base_url=base_url, api_key=KEY, max_retries=0, timeout=120) as client,
         ThreadPoolExecutor(8) as pool,
     ):
 
@@ -115,19 +122,27 @@ def ask_for_poems(base_url: str) -> None:
 
 
 @contextmanager
-def haproxy(config: str, folder: Path) -> Generator[None]:
-    (folder / "haproxy.cfg").write_text(config, "utf-8")
-    process = subprocess.Popen([HAPROXY or "haproxy", "-f", "haproxy.cfg"], cwd=folder)
+def proxy(
+    command: Sequence[str], file: str, config: str, folder: Path, port: int
+) -> Generator[str]:
+    """A proxy with a configuration of its own; gives its address."""
+    (folder / file).write_text(config, "utf-8")
+    with (folder / f"{file}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, file], cwd=folder, stdout=log, stderr=subprocess.STDOUT,
+            env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": KEY},
+        )  # fmt: skip
     try:
-        yield
+        until_open(port, process)
+        yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()
         process.wait(30)
 
 
-def until_open(port: int) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
+def until_open(port: int, process: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
@@ -158,11 +173,65 @@ def test_a_proxy_that_hashes_the_models_name_keeps_adapters_where_they_are(
             made = made.replace(f"mac-{number}.local:8000", address)
         if balance is not None:
             made = re.sub(r"balance hash.*", balance, made).replace("hash-type consistent", "")
-        with haproxy(made, tmp_path):
-            until_open(port)
-            ask_for_poems(f"http://127.0.0.1:{port}/v1")
+        command = [HAPROXY or "haproxy", "-f"]
+        with proxy(command, "haproxy.cfg", made, tmp_path, port) as address:
+            ask_for_poems(address)
         loads[name] = [num_loads(server) for server in servers]
     print(f"\nadapters loaded by each server, for {NUM_REQUESTS} requests: {loads}")  # noqa: T201
     assert sum(loads["affinity"]) <= len(EXAMPLES) + 8
     assert min(loads["affinity"]) > 0
     assert sum(loads["round robin"]) > 3 * sum(loads["affinity"])
+
+
+def litellm(folder: Path) -> str:
+    """Its proxy, installed there; skips where it cannot be."""
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not installed")
+    client = next(client for client in PYTHON_CLIENTS if client.name == "litellm's proxy")
+    command = ["uv", "venv", "-q", "--python", sys.executable, str(folder)]
+    subprocess.run(command, check=True)
+    python = str(folder / "bin" / "python")
+    install = ["uv", "pip", "install", "-q", "--python", python, *client.requirements]
+    if subprocess.run(install, check=False, capture_output=True).returncode:
+        pytest.skip(f"{client.requirements[0]} cannot be installed here")
+    return str(folder / "bin" / "litellm")
+
+
+def deployments(servers: Sequence[Served], *, has_order: bool) -> str:
+    """The guide's list, as it is for all adapters: half of them at home on each server."""
+    shown: list[dict[str, Any]] = yaml.safe_load(block(GUIDE, "yaml", "order: 2"))["model_list"]
+    made: list[dict[str, Any]] = []
+    for number, name in enumerate(EXAMPLES):
+        of_home = "xuzhimo" if number % 2 else "hushi"
+        for entry in (entry for entry in shown if entry["model_name"] == of_home):
+            given = dict(entry["litellm_params"], model=f"openai/{name}")
+            server = servers["mac-2" in given["api_base"]]
+            given["api_base"] = server.base_url
+            if not has_order:
+                del given["order"]
+            made.append({"model_name": name, "litellm_params": given})
+    return yaml.safe_dump({"model_list": made})
+
+
+@pytest.mark.network
+def test_litellm_asks_the_server_that_is_named_first_and_the_other_where_that_fails(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """The guide's own list, and the same without an order; prints the loads of each."""
+    program = litellm(tmp_path / "venv")
+    adapters = copy_of_examples(tmp_path / "adapters")
+    loads: dict[bool, list[int]] = {}
+    for has_order in (False, True):
+        servers = [serve(*SLOTS, adapters=adapters) for _ in range(2)]
+        port = free_port()
+        config = deployments(servers, has_order=has_order)
+        command = [program, "--host", "127.0.0.1", "--port", str(port), "--config"]
+        with proxy(command, "litellm.yaml", config, tmp_path, port) as address:
+            ask_for_poems(address)
+            loads[has_order] = [num_loads(server) for server in servers]
+            if has_order:
+                servers[0].stop()
+                ask_for_poems(address)
+    print(f"\nadapters loaded by each server, in an order or not: {loads}")  # noqa: T201
+    assert loads[True] == [4, 4]
+    assert sum(loads[False]) > 3 * sum(loads[True])
