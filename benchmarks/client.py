@@ -58,19 +58,29 @@ class Answer:
         """From the request to its first piece of text."""
         return self.times[0] - self.started
 
-    def take(self, line: bytes) -> None:
-        """One line of the answer's body."""
+    def take(self, line: bytes, at: float | None = None) -> None:
+        """One line of the answer's body, which came just now or at a time that is known."""
         text = line.removeprefix(b"data: ")
         if not text.startswith(b"{"):  # a header, the size of a chunk, [DONE] or nothing
             return
         event = _decoder.decode(text)
         if any(choice.delta and choice.delta.content for choice in event.choices):
-            self.times.append(time.perf_counter())
+            self.times.append(time.perf_counter() if at is None else at)
         if event.usage:
             self.prompt_tokens = event.usage.prompt_tokens
             self.completion_tokens = event.usage.completion_tokens
             if event.usage.prompt_tokens_details:
                 self.cached_tokens = event.usage.prompt_tokens_details.cached_tokens
+
+
+def chat_request(body: dict[str, Any]) -> bytes:
+    """A request as it goes over the wire."""
+    payload = msgspec.json.encode(body)
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+    )
+    return head.encode() + payload
 
 
 async def ask(port: int, body: dict[str, Any], answer: Answer | None = None) -> Answer:
@@ -82,14 +92,9 @@ async def ask(port: int, body: dict[str, Any], answer: Answer | None = None) -> 
         answer: Filled while the answer comes in, for who wants to watch.
     """
     answer = answer or Answer()
-    payload = msgspec.json.encode(body)
-    head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
-    )
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(head.encode() + payload)
+        writer.write(chat_request(body))
         status = await reader.readline()
         if b" 200 " not in status:
             raise RuntimeError(f"{status.decode().strip()}: {(await reader.read()).decode()}")

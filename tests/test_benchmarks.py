@@ -1,7 +1,12 @@
 """The benchmarks are run by hand, so that nobody would notice what a rename broke in them."""
 
+import asyncio
 import importlib
 import json
+import socket
+import sys
+import threading
+import time
 from argparse import ArgumentTypeError
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import batch, training
+from benchmarks.serving.arrivals import Piece, arrivals
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -62,3 +68,37 @@ def test_a_training_measurement_goes_on_and_counts_the_first_step_only_if_it_is_
     assert "| Verse is so many times as fast | 2.00 | 1.00 | 50.00 |" in training.report(found)
     with pytest.raises(SystemExit, match="another measurement"):
         training.continued(file, fresh | {"settings": {"iters": 4}})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says when bytes came")
+def test_a_piece_has_the_time_at_which_it_came_though_it_was_read_later() -> None:
+    asked, go, done, sent = threading.Event(), threading.Event(), threading.Event(), list[float]()
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1)
+            asked.set()
+            go.wait(60)
+            connection.sendall(b"poem")
+            sent.append(time.perf_counter())
+            done.set()
+
+    async def read_late(port: int) -> list[Piece]:
+        async def read() -> list[Piece]:
+            return [piece async for piece in arrivals(port, b"?")]
+
+        reading = asyncio.create_task(read())
+        await asyncio.to_thread(asked.wait, 60)
+        go.set()
+        done.wait(60)  # the loop stands still, as if others had the cores
+        threading.Event().wait(0.1)
+        return await reading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        (piece,) = asyncio.run(read_late(listener.getsockname()[1]))
+        server.join()
+    assert piece.data == b"poem"
+    assert piece.at < sent[0] + 0.09

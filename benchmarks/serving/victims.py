@@ -25,13 +25,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.client import STREAMED, Answer, ask
+from benchmarks.client import STREAMED, Answer, ask, chat_request
 from benchmarks.parties import (
     ROOT,
     Server,
@@ -41,6 +42,7 @@ from benchmarks.parties import (
     served,
 )
 from benchmarks.serving import attacks
+from benchmarks.serving.arrivals import arrivals, go_first
 from benchmarks.serving.bench import Bench, Request, Settings, verse_body, workbench
 from benchmarks.serving.publish import tokens_without_text
 from benchmarks.serving.table import markdown
@@ -158,6 +160,7 @@ def _measure(bench: Bench, staged: Path, command: str, names: Sequence[str]) -> 
 async def _run(
     bench: Bench, server: Server, staged: Path, names: Sequence[str], poets: Sequence[str]
 ) -> dict[str, Any]:
+    go_first()
     gc.freeze()  # or a collection of all that was loaded would be taken for the server's pause
     bias = dict.fromkeys(tokens_without_text(bench.model), -100)
     memory = {"started": resident_bytes(server.pid)}
@@ -242,10 +245,23 @@ async def _victim(
         answer = Answer()
         watch.streams.append(answer)
         try:
-            await ask(server.port, body, answer)
+            await _follow(server.port, chat_request(body), answer)
         except Exception as error:  # noqa: BLE001  (whatever it was, it is told)
             watch.failures.append(repr(error)[:200])
             await asyncio.sleep(0.1)
+
+
+async def _follow(port: int, request: bytes, answer: Answer) -> None:
+    status, rest = b"", b""
+    async with aclosing(arrivals(port, request)) as pieces:
+        async for data, at in pieces:
+            *lines, rest = (rest + data).split(b"\r\n")
+            for line in lines:
+                status = status or line
+                for part in line.split(b"\n"):
+                    answer.take(part, at)
+    if b" 200 " not in status:
+        raise RuntimeError(status.decode() or "closed without an answer")
 
 
 async def _probe(watch: Watch, server: Server) -> None:
@@ -255,17 +271,14 @@ async def _probe(watch: Watch, server: Server) -> None:
         # httpx reads all certificates first, and the victims would wait for that.
         try:
             async with asyncio.timeout(_RECOVERY_SECONDS):
-                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-                writer.write(
-                    b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-                )
-                answer = await reader.read()
-                writer.close()
+                pieces = [piece async for piece in arrivals(server.port, attacks.get("/health"))]
+            answer, ended = b"".join(piece.data for piece in pieces), pieces[-1].at
             if not answer.startswith(b"HTTP/1.1 200"):
                 watch.failures.append(f"/health: {answer[:100]!r}")
-        except OSError as error:  # a TimeoutError is one, too
+        except (OSError, IndexError) as error:  # a TimeoutError is one, too
             watch.failures.append(f"/health: {error!r}"[:200])
-        watch.health.append((begun, time.perf_counter() - begun))
+            ended = time.perf_counter()
+        watch.health.append((begun, ended - begun))
         await asyncio.sleep(_HEALTH_PAUSE_SECONDS)
 
 
