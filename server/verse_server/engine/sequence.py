@@ -139,6 +139,12 @@ class Sequence:
         self._is_announced = False
         """Whether a chunk has gone out."""
 
+    @cached_property
+    def bias(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Token ids, and what is added to the logit of each; put together once for all steps."""
+        bias = self.sampling.logit_bias
+        return np.fromiter(bias, np.int64), np.fromiter(bias.values(), np.float32)
+
     @property
     def has_begun(self) -> bool:
         """Whether the token in flight is one of the answer, and not the prompt's last."""

@@ -40,8 +40,8 @@ def _processed(logits: Logits, token: int, row: Sequence) -> Logits:
             row.matcher.take(token)
         logits[~row.matcher.allowed()] = -np.inf
     if params.logit_bias:
-        biases = np.fromiter(params.logit_bias.values(), np.float32)
-        logits[list(params.logit_bias)] += biases
+        ids, biases = row.bias
+        logits[ids] += biases
     if _has_penalty(params):
         _penalize(logits, token, row)
     return logits

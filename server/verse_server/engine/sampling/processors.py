@@ -22,10 +22,9 @@ def processed(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.ar
         logits = _kept_open(logits, rows)
     if any(row.matcher for row in rows):
         logits = _allowed(logits, inputs, rows)
-    params = [row.sampling for row in rows]
-    if any(p.logit_bias for p in params):
-        logits = _biased(logits, params)
-    if any(_has_penalty(p) for p in params):
+    if any(row.sampling.logit_bias for row in rows):
+        logits = _biased(logits, rows)
+    if any(_has_penalty(row.sampling) for row in rows):
         logits = _penalized(logits, inputs, rows)
     return logits
 
@@ -59,16 +58,21 @@ def _kept_open(logits: mx.array, rows: list[Sequence]) -> mx.array:
     return logits
 
 
-def _biased(logits: mx.array, params: list[SamplingParams]) -> mx.array:
-    """Add each row's bias to the tokens it names."""
-    vocab = logits.shape[-1]
-    # One more column takes the writes of the padding.
-    logits = mx.pad(logits.astype(mx.float32), [(0, 0), (0, 1)])
-    ids = _padded([list(p.logit_bias) for p in params], vocab)
-    width = ids.shape[1]
-    biases = [[*p.logit_bias.values()] + [0.0] * (width - len(p.logit_bias)) for p in params]
-    raised = mx.take_along_axis(logits, ids, axis=1) + mx.array(biases)
-    return mx.put_along_axis(logits, ids, raised, axis=1)[:, :vocab]
+def _biased(logits: mx.array, rows: list[Sequence]) -> mx.array:
+    """Add each row's bias to the tokens it names; other rows stay bit for bit.
+
+    As a whole row of the vocabulary, filled in numpy: lists of ids would be made anew in each step,
+    and 50,000 of them take the interpreter from everybody else for milliseconds.
+    """
+    index = [i for i, row in enumerate(rows) if row.sampling.logit_bias]
+    biases = np.zeros((len(index), logits.shape[-1]), np.float32)
+    for place, i in enumerate(index):
+        ids, values = rows[i].bias
+        biases[place, ids] = values
+    logits = mx.array(logits.astype(mx.float32))  # the caller's own is not assigned to
+    which = mx.array(index)
+    logits[which] = logits[which] + mx.array(biases)
+    return logits
 
 
 def _has_penalty(params: SamplingParams) -> bool:
