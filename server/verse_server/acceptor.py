@@ -8,9 +8,12 @@ once.
 """
 
 import asyncio
+import ctypes
 import logging
+import os
 import selectors
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
@@ -19,7 +22,7 @@ from typing import cast
 from verse_server.crowd_selector import CrowdSelector
 from verse_server.turns import Pace
 
-_ACCEPTED_AT_ONCE = 64
+_ACCEPTED_AT_ONCE = 128
 _BEGUN_AT_ONCE = 8
 """In one turn of the event loop, also when it is late: whoever else is ready comes between."""
 _CONNECTION_SECONDS = 0.001
@@ -116,7 +119,7 @@ class Acceptor:
         """Take what the system has, in parts: streams get their turn between two."""
         for _ in range(min(_ACCEPTED_AT_ONCE, self._max_waiting - self._num_waiting)):
             try:
-                connection, _address = self._sock.accept()
+                connection = _accepted(self._sock)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
             except OSError as error:  # no files are left
@@ -124,9 +127,12 @@ class Acceptor:
                 self._pause()
                 self._retry = self._loop.call_later(_PAUSE_WITHOUT_FILES_SECONDS, self._on_retry)
                 break
-            connection.setblocking(False)
-            self._waiting[connection] = None
-            self._silent.register(connection, selectors.EVENT_READ)
+            begun = _first_bytes(connection)
+            if begun.startswith(_HEALTH) or not _is_asking(begun):
+                self._waiting[connection] = None
+                self._silent.register(connection, selectors.EVENT_READ)
+            else:
+                self._asking[connection] = None
         self._look()
 
     def _look(self) -> None:
@@ -183,7 +189,7 @@ class Acceptor:
             if begun.startswith(_HEALTH) and wait <= 0:
                 self._pace_of_probes.plan(now, _CONNECTION_SECONDS)
                 probes.append(connection)
-            elif b"\r\n\r\n" in begun or len(begun) == _PEEKED_BYTES:
+            elif _is_asking(begun):
                 self._asking[connection] = None
             else:
                 continue
@@ -218,9 +224,51 @@ class Acceptor:
             self._num_probing -= is_probe
 
 
+def _is_asking(begun: bytes) -> bool:
+    return b"\r\n\r\n" in begun or len(begun) == _PEEKED_BYTES
+
+
+def _load_libc() -> ctypes.PyDLL | None:
+    """The system's calls, made without letting go of the interpreter; None where there are others.
+
+    `socket` lets go of it in each call, and each time may wait 0.5 ms until the thread of the model
+    gives it back. These two take microseconds, and with a thousand connections at once everybody,
+    `/health` included, would wait for the sum.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.PyDLL(None, use_errno=True)
+    libc.accept4.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    libc.recv.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int]
+    libc.recv.restype = ctypes.c_ssize_t
+    return libc
+
+
+_libc = _load_libc()
+
+
+def _accepted(sock: socket.socket) -> socket.socket:
+    """The next connection; raises as `socket.accept`, a BlockingIOError if there is none."""
+    if _libc is None:
+        connection, _address = sock.accept()
+        connection.setblocking(False)
+        return connection
+    flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    descriptor = _libc.accept4(sock.fileno(), None, None, flags)
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return socket.socket(sock.family, socket.SOCK_STREAM, sock.proto, fileno=descriptor)
+
+
 def _first_bytes(connection: socket.socket) -> bytes:
     """What has come, which stays there to be read."""
-    try:
-        return connection.recv(_PEEKED_BYTES, socket.MSG_PEEK)
-    except OSError:
-        return b""
+    if _libc is None:
+        try:
+            return connection.recv(_PEEKED_BYTES, socket.MSG_PEEK)
+        except OSError:
+            return b""
+    buffer = ctypes.create_string_buffer(_PEEKED_BYTES)
+    flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
+    num_bytes = _libc.recv(connection.fileno(), buffer, _PEEKED_BYTES, flags)
+    return buffer.raw[: max(0, num_bytes)]

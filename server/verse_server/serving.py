@@ -43,6 +43,8 @@ _SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits. A step of the model asks for it
 a dozen times, and with Python's 5 ms each a busy event loop would make a step four times as long.
 """
+_FULL_COLLECTION_AFTER = 200
+"""Collections of what is young; Python's own number is 10."""
 _POLL_SECONDS = 0.05
 _KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an idle connection, so that none closes under a request on its way."""
@@ -110,9 +112,13 @@ def _share_interpreter() -> None:
     """Keep what Python does for itself from making running streams wait.
 
     What the start has made stays for good. A collection that looked through it all would stop
-    every thread for 0.1 s, now and then, and whenever a request brings many objects.
+    every thread for 0.1 s, now and then, and whenever a request brings many objects. So would one
+    through what a thousand requests hold while they wait: all is looked through seldom, and when
+    the engine rests (`engine.memory`).
     """
     gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _FULL_COLLECTION_AFTER)
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 

@@ -6,6 +6,7 @@ together.
 """
 
 import ctypes
+import gc
 import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -70,7 +71,8 @@ def limit_memory(config: EngineConfig) -> None:
 
 
 def give_memory_back() -> None:
-    """What is freed and kept for reuse goes back to the system. Takes milliseconds."""
+    """What is freed and kept for reuse goes back to the system; nothing may run meanwhile."""
+    gc.collect()
     mx.clear_cache()
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)

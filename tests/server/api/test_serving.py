@@ -52,20 +52,22 @@ def test_a_server_that_runs_leaves_streams_the_interpreter(monkeypatch: pytest.M
     seen: list[float] = []
 
     async def run_nothing(*_: object) -> int:
-        seen.extend([gc.get_freeze_count(), sys.getswitchinterval()])
+        seen.extend([gc.get_freeze_count(), sys.getswitchinterval(), gc.get_threshold()[2]])
         return 0
 
     monkeypatch.setattr(serving._Serving, "run", run_nothing)  # pyright: ignore[reportPrivateUsage]
-    before = sys.getswitchinterval()
+    before, thresholds = sys.getswitchinterval(), gc.get_threshold()
     try:
         with bind("127.0.0.1", 0) as sock:
             assert serving.run(FakeEngine(), ServerConfig(), sock) == 0
     finally:
         gc.unfreeze()
+        gc.set_threshold(*thresholds)
         sys.setswitchinterval(before)
-    num_frozen, seconds = seen
+    num_frozen, seconds, num_young = seen
     assert num_frozen > 10_000, "a collection looks through all that the start has made"
     assert seconds <= 0.001
+    assert num_young >= 100, "a flood brings several of all that waits"
 
 
 def test_whoever_connects_before_the_model_is_loaded_waits_and_is_served() -> None:
