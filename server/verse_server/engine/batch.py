@@ -22,12 +22,20 @@ from verse_server.engine.decoding import DecodeBatch, DecodeRow, Drawn
 from verse_server.engine.forward import RoutedModel, merged
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.pacing import Pacing
-from verse_server.engine.prefill import PrefillQueue, PrefillWork, PromptGroup, prefill_tokens
+from verse_server.engine.prefill import (
+    ROW_TOKENS,
+    PrefillQueue,
+    PrefillWork,
+    PromptGroup,
+    prefill_tokens,
+)
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import BatchRows, Sequence
 
 _MOST_TOKENS = 2048
 """In one forward, while no row waits for it to end."""
+_FEW_ROWS = 4
+"""For so many there may always be room."""
 _REUSED_BYTES = 32 << 20
 """Of freed arrays: prompts are of many shapes, and not all that they leave is of use again."""
 
@@ -122,13 +130,16 @@ class Batch:
         """
         if not self.num_decoding:
             return _MOST_TOKENS
-        return self._pacing.prefill_tokens if self._has_room() else 0
+        tokens = self._tokens_within() if len(self._prompts) else 0
+        self._pacing.is_prefill_due = bool(len(self._prompts)) and not tokens
+        return tokens
 
     def advance(self, prefill_tokens: int) -> list[Drawn]:
         """As `step`, with what `plan` said."""
         is_decoding = self.num_decoding > 0
         work = self._prompts.next(prefill_tokens) if prefill_tokens else None
         if work is None:
+            self._give_back()
             return self._decoding.step()
         begun = self._begin(work)
         if is_decoding:
@@ -141,20 +152,34 @@ class Batch:
         self._prompts.remove(rows)
         self._decoding.remove(rows)
 
+    def _tokens_within(self) -> int:
+        """How many the pace allows, of so few rows that all find room."""
+        if not self._has_room():
+            return 0
+        num_free = self._decoding.num_slots - self.num_decoding
+        if self._prompts.num_rows <= num_free:
+            return self._pacing.prefill_tokens
+        return min(self._pacing.prefill_tokens, num_free * ROW_TOKENS)
+
     def _has_room(self) -> bool:
-        """Whether all who wait can join without a copy of all keys and values.
+        """Whether those who join now can do so without a copy of all keys and values.
 
         If not, layers are copied as long as the rows that run may be kept waiting.
         """
-        num_rows = self.num_decoding + self._prompts.num_rows
-        if num_rows <= min(self._decoding.num_slots, self._max_rows) or not len(self._prompts):
+        # Twice as many at most: memory that is new to the process is the dearest part of it.
+        num_rows = self.num_decoding + min(self._prompts.num_rows, self.num_decoding)
+        if num_rows <= min(self._decoding.num_slots, self._max_rows):
             return True
         begun = self._wait_for_decoding()
-        # Twice as many: whoever comes next finds room.
-        wanted = min(max(num_rows, 2 * self.num_decoding), self._max_rows)
+        wanted = min(max(2 * self.num_decoding, _FEW_ROWS), self._max_rows)
         has_room = self._decoding.reserve(wanted, self._pacing.left_seconds)
         self._pacing.spend(time.monotonic() - begun)
-        return has_room
+        return has_room and self._pacing.has_room_for_prefill
+
+    def _give_back(self) -> None:
+        begun = time.monotonic()
+        self._decoding.give_back(self._pacing.left_seconds)
+        self._pacing.spend(time.monotonic() - begun)
 
     def _begin(self, work: PrefillWork) -> _Prefilled:
         """Start computing; rows whose prompts are done with it join those that decode."""

@@ -18,6 +18,8 @@ Finish = Literal["stop", "length"] | None
 _CLEAR_STEPS = 512
 """After so many, memory of shapes that are gone is not kept for reuse any longer."""
 
+_ROOMY_STEPS = 64
+
 
 class Drawn(msgspec.Struct, frozen=True):
     """One sequence's token of one step."""
@@ -52,6 +54,8 @@ class DecodeBatch:
         self._cache: list[Any] = []
         self._tokens: mx.array | None = None
         self._num_steps = 0
+        self._num_roomy_steps = 0
+        """In a row, in which there was much more room than rows."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -83,16 +87,37 @@ class DecodeBatch:
 
         Args:
             num_rows: Those here and those about to join.
-            seconds: To stop after; one layer is done in any case.
+            seconds: To stop after; half a layer is done in any case.
         """
         end = time.monotonic() + seconds
         for entry in self._cache:
-            if isinstance(entry, PreallocatedKVCache) and entry.num_slots < num_rows:
-                entry.reserve(num_rows)
-                mx.eval(entry.keys, entry.values)  # pyright: ignore[reportUnknownMemberType]
-                if time.monotonic() > end:
+            while isinstance(entry, PreallocatedKVCache):
+                grown = entry.reserve(num_rows)
+                if grown is None:
                     break
-        return self.num_slots >= num_rows
+                mx.eval(grown)  # pyright: ignore[reportUnknownMemberType]
+                if time.monotonic() > end:
+                    return self.num_slots >= num_rows
+        return True
+
+    def give_back(self, seconds: float) -> None:
+        """Let go of room that no row has needed for many steps, a layer after the other.
+
+        Not when rows leave: others come as soon as there are seats, and would have to make it anew.
+
+        Args:
+            seconds: To stop after; one layer is done in any case.
+        """
+        roomy = [e for e in self._cache if isinstance(e, PreallocatedKVCache) and e.is_roomy]
+        self._num_roomy_steps = self._num_roomy_steps + 1 if roomy else 0
+        if self._num_roomy_steps <= _ROOMY_STEPS:
+            return
+        end = time.monotonic() + seconds
+        for entry in roomy:
+            entry.give_back()
+            mx.eval(entry.keys, entry.values)  # pyright: ignore[reportUnknownMemberType]
+            if time.monotonic() > end:
+                break
 
     def wait(self) -> None:
         """Until the tokens in flight are drawn."""

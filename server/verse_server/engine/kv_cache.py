@@ -77,13 +77,33 @@ class PreallocatedKVCache(BatchKVCache):
     @property
     def num_slots(self) -> int:
         """How many rows there is room for without a copy."""
-        return self._max_rows if self.keys is None else int(self.keys.shape[0])
+        if self.keys is None:
+            return self._max_rows
+        return int(min(self.keys.shape[0], self.values.shape[0]))
 
-    def reserve(self, num_rows: int) -> None:
-        """Make room for so many; everything is copied."""
+    def reserve(self, num_rows: int) -> mx.array | None:
+        """Make room for so many in one of both arrays, which is returned; None if there is room.
+
+        The two are copied apart, since it takes a large part of a step.
+        """
         num_rows = min(num_rows, self._max_rows)
-        if num_rows > self.num_slots:
-            self.resize(self.keys.shape[2], num_rows)
+        if num_rows <= self.num_slots:
+            return None
+        used, columns = slice(0, self._idx), self.keys.shape[2]
+        if self.keys.shape[0] < num_rows:
+            self.keys = self._copied(self.keys, num_rows, columns, used, used)
+            return self.keys
+        self.values = self._copied(self.values, num_rows, columns, used, used)
+        return self.values
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether most of the memory is of rows that have left."""
+        return self.keys is not None and self.num_slots >= _SHRINKING * num_slots_for(self.num_rows)
+
+    def give_back(self) -> None:
+        """Leave no more room than usual; everything is copied."""
+        self.resize(self.keys.shape[2])
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append columns to all rows; what there is to attend to."""
@@ -123,15 +143,12 @@ class PreallocatedKVCache(BatchKVCache):
         self._pad([self._padding[old] for old in before])
         if self.keys is not None:
             self._move([(old, new) for new, old in enumerate(before) if old != new])
-            # Not at once: rows leave one after another, and each time all others would be copied.
-            if self.num_slots >= _SHRINKING * num_slots_for(self.num_rows):
-                self.resize(self.keys.shape[2])
 
     def extend(self, other: "PreallocatedKVCache") -> None:
         """The rows of another batch join at the end."""
         shift = max(0, other._idx - other._start - self._idx)
         num_rows = self.num_rows + other.num_rows
-        if shift or num_rows > self.keys.shape[0]:
+        if shift or num_rows > self.num_slots:
             self.resize(self.keys.shape[2] + shift, num_rows, shift)
         self._write(other)
         self.batch_slots.join(other.batch_slots.slots)
@@ -198,9 +215,7 @@ class PreallocatedKVCache(BatchKVCache):
         self.values = self._copied(self.values, num_slots, num_columns, old, new)
         self._pad([p + shift for p in self._padding])
 
-    def _copied(
-        self, array: Any, num_slots: int, num_columns: int, old: slice, new: slice
-    ) -> mx.array:
+    def _copied(self, array: Any, num_slots: int, num_columns: int, old: slice, new: slice) -> Any:
         # On a CPU a fifth of what `mx.pad` takes.
         _, heads, _, size = array.shape
         copy = mx.zeros((num_slots, heads, num_columns, size), array.dtype)

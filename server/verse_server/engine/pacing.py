@@ -15,7 +15,7 @@ _LOADING_SHARE = 0.5
 _ADMISSION_SHARE = 0.25
 """Of a step."""
 _LEAST_TOKENS = 8
-"""Something is computed in every pass, or those who wait would never come in."""
+"""So much is computed in every other pass, or those who wait would never come in."""
 _DECAY = 0.95
 _FIRST_SECONDS = 0.02
 """What a step is taken to last before one was seen."""
@@ -77,6 +77,8 @@ class Pacing:
         self._prefill = LinearCost(fixed_units=16)
         self._num_rows = 0
         self._spent = 0.0
+        self.is_prefill_due = False
+        """Whether prompts were put off in the pass before: now they come first."""
 
     @property
     def is_bound(self) -> bool:
@@ -91,7 +93,9 @@ class Pacing:
 
     @property
     def loading_seconds(self) -> float:
-        """What may go into loading."""
+        """What may go into loading; nothing where prompts were put off for it."""
+        if self.is_prefill_due:
+            return 0.0
         return min(_LOADING_SHARE * self.step_seconds, self.left_seconds)
 
     @property
@@ -101,9 +105,22 @@ class Pacing:
 
     @property
     def prefill_tokens(self) -> int:
-        """Tokens of prompts, padding included, that may be computed yet."""
-        within = self._prefill.units_within(self.left_seconds) if self._prefill.is_known else 0
-        return max(_LEAST_TOKENS, within)
+        """Tokens of prompts, padding included, that may be computed yet.
+
+        None if that is too few and something else was done in this pass, but not twice in a row.
+        """
+        if self._spent and not self.is_prefill_due and not self.has_room_for_prefill:
+            return 0
+        return max(_LEAST_TOKENS, self._within)
+
+    @property
+    def has_room_for_prefill(self) -> bool:
+        """Whether the least that is computed of prompts still fits into this pass."""
+        return self._within >= _LEAST_TOKENS
+
+    @property
+    def _within(self) -> int:
+        return self._prefill.units_within(self.left_seconds) if self._prefill.is_known else 0
 
     def begin(self, num_rows: int) -> None:
         """A pass begins, for which so many rows wait."""

@@ -327,10 +327,11 @@ class Worker:
 
     def _load(self) -> None:
         """Go on with adapters on their way into slots, for a part of a step."""
-        state = self._state
-        residency = state.resources.residency
+        state, residency = self._state, self._state.resources.residency
         if not residency.has_work:
             residency.load(0.0)
+            return
+        if state.pacing.is_bound and not state.pacing.loading_seconds:
             return
         state.outbox.send()  # what was written so far does not wait for it
         # What is computed now is waited for: only then are stacks written in place, and the time
@@ -377,7 +378,7 @@ class Worker:
     def _score(self) -> None:
         """A chunk of prompts; of one that is done with it, the sequences join the batch."""
         state = self._state
-        if not state.scorer.is_busy:
+        if not state.scorer.is_busy or (state.pacing.is_bound and state.pacing.is_prefill_due):
             return
         state.outbox.send()  # what was written so far does not wait for it
         if state.pacing.is_bound:

@@ -69,8 +69,24 @@ def test_what_is_spent_on_one_thing_is_lost_to_the_others_but_something_always_g
     assert pacing.prefill_tokens < before[0]
     assert pacing.loading_seconds < before[1]
     pacing.spend(1.0)
-    assert pacing.prefill_tokens == 8
+    assert pacing.prefill_tokens == 0
     assert pacing.loading_seconds == 0
+    pacing.is_prefill_due = True
+    pacing.begin(4)
+    assert pacing.loading_seconds == 0  # so nothing is spent before the prompts have their turn
+    assert pacing.prefill_tokens >= 8
+
+
+def test_prompts_are_computed_even_where_the_least_of_them_takes_longer_than_it_may() -> None:
+    pacing = Pacing()
+    for _ in range(20):
+        seen(pacing, 4, 0.002, 8, 0.1)
+    pacing.begin(4)
+    assert pacing.prefill_tokens == 8
+    pacing.spend(0.0001)
+    assert pacing.prefill_tokens == 0
+    pacing.is_prefill_due = True
+    assert pacing.prefill_tokens == 8
 
 
 def test_nothing_is_bound_while_nobody_waits() -> None:
