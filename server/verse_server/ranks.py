@@ -72,6 +72,8 @@ def run_rank(
         UserError: the ranks cannot serve together; one sentence, on rank 0.
     """
     if config.jobs or config.release_base_while_training:
+        if launch.rank > 0:
+            return MISTAKE  # rank 0 tells the user
         raise MachinesError("A server on several machines does not train; leave --jobs out.")
     lost = LostRank(console)
     try:

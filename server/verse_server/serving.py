@@ -45,6 +45,8 @@ a dozen times, and with Python's 5 ms each a busy event loop would make a step f
 """
 _FULL_COLLECTION_AFTER = 200
 """Collections of what is young; Python's own number is 10."""
+_DEAD_SECONDS = 1.0
+"""How long a server whose engine is dead says so."""
 _POLL_SECONDS = 0.05
 _KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an idle connection, so that none closes under a request on its way."""
@@ -276,8 +278,14 @@ class _Serving:
             loop.call_soon_threadsafe(self._on_death)
 
     def _on_death(self) -> None:
-        """End the process; uvicorn waits for answers on their way, at most `_GRACE_SECONDS`."""
+        """End the process; uvicorn waits for answers on their way, at most `_GRACE_SECONDS`.
+
+        Not at once: whoever asks /health now is told 503, which a closed port would not say.
+        """
         self._exit_code = 1
+        asyncio.get_running_loop().call_later(_DEAD_SECONDS, self._stop)
+
+    def _stop(self) -> None:
         self._server.should_exit = True
 
 
