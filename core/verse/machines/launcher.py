@@ -10,7 +10,8 @@ What mlx would say of a wrong one is a traceback or nothing, so it is read here 
 The launcher starts every rank, over ssh or as a process of this machine, hands our standard input
 to all of them and their output to us. What it leaves undone: it always exits with 0, it goes on
 after the end of its input, and whoever kills it leaves its children behind. So it runs in a session
-of its own, of which nothing is left when it ends.
+of its own, of which nothing is left when it ends. And it waits for pipes that can always be written
+to, which keeps a core busy from the first step to the last; `rests` sees to that.
 """
 
 import ipaddress
@@ -19,7 +20,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -117,7 +118,12 @@ DEFAULT_PORT = 32323
 """mlx.launch's own. Each rank takes one from there on, and Verse the one after them."""
 
 # What mlx.launch runs; its script in `bin` says the same, but may not be installed there.
-_LAUNCH = "from mlx._distributed_utils.launch import main; main()"
+_LAUNCH = """
+from mlx._distributed_utils import launch
+from verse.machines.launcher import rests
+launch.select = rests(launch.select)
+launch.main()
+"""
 _EXITED = re.compile(r"Node with rank (\d+) exited with code (\d+)")
 _COMPLAINT = re.compile(r"\[WARN\] Node with rank \d+ ")
 _SSH_FAILED, _NO_SUCH_FILE, _NOT_A_PROGRAM = 255, 127, 126
@@ -142,6 +148,26 @@ def launch_command(
     variables = [f"--env={name}={value}" for name, value in (env or {}).items()]
     options = [f"--hostfile={file}", f"--starting-port={starting_port}", *variables]
     return [sys.executable, "-c", _LAUNCH, *options, "--", *program]
+
+
+Files = Sequence[int]
+Select = Callable[[Files, Files, Files, float], tuple[Files, Files, Files]]
+_REST_SECONDS = 0.05
+"""What a rank gets is late by this much: a word that asks it to stop."""
+
+
+def rests(select: Select) -> Select:
+    """A `select` that waits for what can be read, and only looks at what can be written to."""
+
+    def selected(
+        reading: Files, writing: Files, failing: Files, timeout: float
+    ) -> tuple[Files, Files, Files]:
+        seconds = min(timeout, _REST_SECONDS) if writing else timeout
+        readable, _, failed = select(reading, (), failing, seconds)
+        _, writable, _ = select((), writing, (), 0)
+        return readable, writable, failed
+
+    return selected
 
 
 def end_session(process: "subprocess.Popen[bytes]") -> None:

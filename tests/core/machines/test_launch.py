@@ -1,6 +1,11 @@
 """A process learns its rank from what mlx.launch sets, for each of its backends."""
 
 import json
+import os
+import select
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +13,7 @@ import pytest
 
 from verse.machines import MachinesError
 from verse.machines.launch import Address, find_launch
-from verse.machines.launcher import Host, Hostfile, explain, launch_command
+from verse.machines.launcher import Host, Hostfile, explain, launch_command, rests
 
 
 def file_of(folder: Path, content: Any) -> str:
@@ -98,3 +103,34 @@ def test_the_launcher_is_given_the_hostfile_the_port_and_the_program() -> None:
         "-m",
         "x",
     ]
+
+
+def test_a_pipe_that_can_be_written_to_keeps_nobody_awake() -> None:
+    """mlx.launch asks for such pipes in a loop: a whole core, on the machine of rank 0."""
+    reading, writing = os.pipe()
+    resting = rests(select.select)
+    try:
+        begin = time.monotonic()
+        assert resting([reading], [writing], [], 1.0) == ([], [writing], [])
+        assert time.monotonic() - begin > 0.04
+        assert resting([reading], [writing], [], 0) == ([], [writing], [])
+        os.write(writing, b"x")
+        assert resting([reading], [writing], [], 60.0) == ([reading], [writing], [])
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_ranks_are_started_heard_and_spoken_to(tmp_path: Path) -> None:
+    host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}
+    program = "import os, sys; print('heard', sys.stdin.readline().strip(), os.environ['MLX_RANK'])"
+    command = launch_command(
+        Path(file_of(tmp_path, [host, host])), [sys.executable, "-c", program], env={"A": "b"}
+    )
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        launcher.stdin.write(b"stop\n")
+        launcher.stdin.flush()
+        heard = sorted(launcher.stdout.read().decode().split("\n"))
+    assert heard[-2:] == ["heard stop 0", "heard stop 1"]
