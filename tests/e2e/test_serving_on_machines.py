@@ -257,7 +257,7 @@ def refused(served: Machines) -> str:
     ends = [rank.end(60) for rank in served.ranks]
     assert [code for code, _ in ends] == [2] * len(ends), ends
     assert not any(said for _, said in ends[1:]), ends
-    said = " ".join(ends[0][1].split())
+    said = " ".join(ends[0][1].split()).removeprefix("Error: ")
     assert said.endswith("."), said
     assert "Traceback" not in said
     return said
