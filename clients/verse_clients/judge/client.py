@@ -60,11 +60,13 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it was answered once: then an unclear refusal is about the question."""
 
 
-def response_format(dialect: Dialect, kind: Kind) -> dict[str, Any] | None:
-    """The request's field; None to leave it out."""
+def response_format(
+    dialect: Dialect, kind: Kind, labels: tuple[str, ...] = ()
+) -> dict[str, Any] | None:
+    """The request's field; None to leave it out. `labels` are those of the poems to be ordered."""
     match dialect.format:
         case "json_schema":
-            schema = {"name": kind, "strict": True, "schema": schema_of(kind)}
+            schema = {"name": kind, "strict": True, "schema": schema_of(kind, labels)}
             return {"type": "json_schema", "json_schema": schema}
         case "json_object":
             return {"type": "json_object"}
@@ -298,7 +300,7 @@ class Judge:
                 self.model,
                 question.messages,
                 temperature=sampling.temperature if dialect.takes_temperature else None,
-                response_format=response_format(dialect, question.kind),
+                response_format=response_format(dialect, question.kind, question.labels),
                 **limit,
             )
         except ServerDownError:

@@ -102,12 +102,23 @@ _TEN = re.compile(
 
 
 @cache
-def schema_of(kind: Kind) -> dict[str, Any]:
-    """The answer's JSON schema as strict servers want it: an object at the root, all required."""
+def schema_of(kind: Kind, labels: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The answer's JSON schema as strict servers want it: an object at the root, all required.
+
+    Args:
+        kind: Of the question.
+        labels: Of the poems to be ordered: a small model would else put the poems' words there.
+    """
     reply = _REPLIES[kind]
     schema = msgspec.json.schema(reply)
     root = schema["$defs"][reply.__name__]
-    return {key: value for key, value in root.items() if key not in ("title", "description")}
+    plain = {key: value for key, value in root.items() if key not in ("title", "description")}
+    if kind == "ranking" and labels:
+        items = {"type": "string", "enum": list(labels)}
+        size = len(labels)
+        order = {"type": "array", "items": items, "minItems": size, "maxItems": size}
+        plain["properties"] = {**plain["properties"], "ranking": order}
+    return plain
 
 
 def read_scores(reply: str, shown: str = "") -> RubricScores | None:

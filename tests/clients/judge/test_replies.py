@@ -109,3 +109,9 @@ def test_schemas_are_what_strict_servers_want() -> None:
         assert schema["required"] == list(schema["properties"])
         assert next(iter(schema["properties"])) == "reasoning"
     assert list(schema_of("rubric")["properties"])[1:] == list(NAMES)
+
+
+def test_an_order_is_one_of_the_labels_and_of_as_many_as_there_are() -> None:
+    ranking = schema_of("ranking", ("L", "F"))["properties"]["ranking"]
+    assert ranking["items"]["enum"] == ["L", "F"]
+    assert ranking["minItems"] == ranking["maxItems"] == 2
