@@ -3,12 +3,16 @@
     rank 0     binds, loads its part, serves; at the end it closes the others
     rank k     loads its part and follows, without a word
 
+`mlx.launch` that is killed leaves its ranks behind; they notice, and end as if they were asked to.
+
 A rank that dies ends all: rank 0's clients get the reason at the end of their streams, `/health` is
 503, and the process ends with a code that is not 0, a few seconds later at most.
 """
 
 import os
+import select
 import signal
+import stat
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +30,7 @@ from verse_server.config import ServerConfig
 
 _FAREWELL_SECONDS = 7.0
 """For answers to end with their error once a rank is gone; all is to be over within ten seconds."""
+_INPUT_BYTES = 4096
 _STOP_SECONDS = 10.0
 """How long another rank asked to stop waits for the first one, beyond the time for draining."""
 
@@ -80,6 +85,7 @@ def run_rank(
         ranks = meet(launch, versions(), on_failure=lost.tell)
     except TurnedAwayError:
         return MISTAKE  # rank 0 tells the user
+    _end_with_launcher()
     try:
         with ranks:
             if not ranks.is_first:
@@ -111,6 +117,24 @@ def _follow(config: ServerConfig, ranks: Ranks) -> int:
     _stop_with_rank_0(config, ranks)
     follow(config.engine, ranks)
     return 0
+
+
+def _end_with_launcher() -> None:
+    """The launcher holds the other end of our standard input, and nobody else ends us."""
+    try:
+        is_held = stat.S_ISFIFO(os.fstat(0).st_mode)
+        if is_held and select.select([0], [], [], 0)[0]:
+            is_held = os.read(0, _INPUT_BYTES) != b""
+    except OSError:
+        return
+    if is_held:
+        threading.Thread(target=_wait_for_end, daemon=True).start()
+
+
+def _wait_for_end() -> None:
+    while os.read(0, _INPUT_BYTES):  # what is typed is for nobody
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stop_with_rank_0(config: ServerConfig, ranks: Ranks) -> None:

@@ -296,7 +296,8 @@ def test_a_port_of_http_that_is_in_use_is_told(machines: list[Path]) -> None:
         assert f"{port}" in refused(start(machines, f"--port={port}"))
 
 
-def test_the_launcher_takes_all_ranks_with_it_at_ctrl_c(machines: list[Path]) -> None:
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_all_ranks_end_with_their_launcher(machines: list[Path], *, is_killed: bool) -> None:
     launch = Path(sys.executable).with_name("mlx.launch")
     options = ["-n", "2", "--backend", "ring", f"--starting-port={free_ports(3)}"]
     command = ["serve", "--port", "0", "--model", "model", "--adapters", "adapters"]
@@ -311,5 +312,8 @@ def test_the_launcher_takes_all_ranks_with_it_at_ctrl_c(machines: list[Path]) ->
     )
     served = Machines([Rank(launched)])
     assert ask(served.address())["choices"]
-    os.killpg(launched.pid, signal.SIGINT)  # as a terminal does
+    if is_killed:
+        launched.kill()
+    else:
+        os.killpg(launched.pid, signal.SIGINT)  # as a terminal does
     served.ranks[0].end(2 * END_SECONDS)
