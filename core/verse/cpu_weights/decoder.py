@@ -22,6 +22,9 @@ from verse.cpu_weights.threads import Piece, Threads
 _SCORES = 4 << 20
 """Numbers of one piece of a prompt's scores."""
 _ROWS_EACH = 4
+_OF_MLP = ("gate_proj", "up_proj", "down_proj")
+_MLP_ROWS = 128
+"""Rows of a prompt at once: what is between an MLP's products is five times as wide as they are."""
 _FORBIDDEN = np.float32(-1e30)
 """Added to scores. Finite: a row of padding may look at nothing, and must not become NaN."""
 
@@ -274,19 +277,21 @@ class HostSwiGLU(nn.Module):
 
     def __init__(self, mlp: Any, threads: Threads) -> None:
         super().__init__()
-        for name in ("gate_proj", "up_proj", "down_proj"):
+        for name in _OF_MLP:
             self[name] = mlp[name]
         self._threads = threads
 
     def __call__(self, x: Host) -> Host:
         """(batch, tokens, dims) -> (batch, tokens, dims)."""
-        gate, up = (cast(HostLinear, self[name]) for name in ("gate_proj", "up_proj"))
-        inner = (
-            self._with_updates(x, gate, up)
-            if gate.has_update or up.has_update
-            else self._at_once(x, gate, up)
-        )
-        return products([cast(HostLinear, self["down_proj"])], inner)[0]
+        gate, up, down = (cast(HostLinear, self[name]) for name in _OF_MLP)
+        if gate.has_update or up.has_update or down.has_update:
+            return products([down], self._with_updates(x, gate, up))[0]
+        rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+        parts = [
+            products([down], self._at_once(rows[first : first + _MLP_ROWS], gate, up))[0]
+            for first in range(0, len(rows), _MLP_ROWS)
+        ]
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(x.shape)
 
     def _with_updates(self, x: Host, gate: HostLinear, up: HostLinear) -> Host:
         gated, upper = products([gate, up], x)

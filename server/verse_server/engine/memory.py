@@ -57,11 +57,19 @@ _CACHE_BYTES = 1 << 30
 """Of freed arrays that mlx keeps for reuse; without a bound they can fill the memory."""
 
 
-def limit_memory(config: EngineConfig) -> None:
+_PACKED_CACHE_BYTES = 32 << 20
+"""The same where the host multiplies: of mlx there are only keys and values, and what is freed of
+them when a batch grows is of a size that nobody asks for again."""
+
+
+def limit_memory(config: EngineConfig, *, is_packed: bool = False) -> None:
     """Bound mlx's own caches, and wire what Metal recommends unless asked not to."""
-    mx.set_cache_limit(_CACHE_BYTES)
+    mx.set_cache_limit(_PACKED_CACHE_BYTES if is_packed else _CACHE_BYTES)
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_ARENA_MAX, _NUM_ARENAS)
+        if is_packed:
+            libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
+    give_memory_back()  # what loading has left
     if not mx.metal.is_available():
         return
     if config.wired_limit:
@@ -81,6 +89,12 @@ def give_memory_back() -> None:
 _M_ARENA_MAX = -8
 _NUM_ARENAS = 2
 """Of glibc's heaps; by default each thread may get one, and keeps what was once freed there."""
+
+_M_MMAP_THRESHOLD = -3
+_LARGEST_KEPT = 4 << 20
+"""Of the host's arrays that are freed. Larger ones go back to the system: kept, those of one large
+prompt leave gaps that no other fits into. Clearing pages anew costs little beside what fills them.
+"""
 
 
 @lru_cache

@@ -220,7 +220,7 @@ class Worker:
             residency.on_read = lambda: self._inbox.put(FileRead())
             resources = EngineResources(base, bank, residency, self._leader)
             self._state = EngineState.of(self._config, resources)
-            limit_memory(self._config)
+            limit_memory(self._config, is_packed=base.is_packed)
         except UserError as error:
             mx.clear_streams()  # as below
             self._started.put(error)

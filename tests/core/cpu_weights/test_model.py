@@ -12,9 +12,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama, qwen2, qwen3
 from mlx_lm.models.cache import BatchKVCache, make_prompt_cache
 
-from verse.cpu_weights import packing
+from verse.cpu_weights import decoder, packing
 from verse.cpu_weights.layers import CannotRepackError, EmbeddingFile
-from verse.cpu_weights.packed import PackedKind
+from verse.cpu_weights.packed import Activations, PackedKind, PackedWeight
 from verse.cpu_weights.packing import (
     CpuWeightsError,
     check_weights,
@@ -94,6 +94,27 @@ def test_rows_are_the_same_alone_and_in_company(threads: Threads, tmp_path: Path
     together = written(prompts)
     for index, prompt in enumerate(prompts):
         assert np.array_equal(written([prompt])[0], together[index])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_long_prompt_goes_through_an_mlp_piece_by_piece_to_the_same_bits(
+    kind: PackedKind, threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(qwen2)
+    pack_model(model, tmp_path, kind, threads)
+    prompts = [[token % VOCAB for token in range(first, first + 90)] for first in (0, 50)]
+    most: list[int] = []
+    whole = logits_of(model, prompts)
+    pieces = PackedWeight.pieces
+
+    def counted(self: PackedWeight, x: Activations, out: Any) -> Any:
+        most.append(len(x.rows) if self.out_dims == SIZES["intermediate_size"] else 0)
+        return pieces(self, x, out)
+
+    monkeypatch.setattr(PackedWeight, "pieces", counted)
+    monkeypatch.setattr(decoder, "_MLP_ROWS", 32)
+    assert (logits_of(model, prompts) == whole).all()
+    assert max(most) == 32
 
 
 def test_rows_of_the_table_come_from_the_file(tmp_path: Path) -> None:

@@ -1,10 +1,16 @@
 """Room for keys and values."""
 
+import mlx.core as mx
 from hypothesis import given
 from hypothesis import strategies as st
 
 from verse_server.config import EngineConfig
-from verse_server.engine.memory import KvBudget, prefix_cache_bytes, room_for_keys_and_values
+from verse_server.engine.memory import (
+    KvBudget,
+    limit_memory,
+    prefix_cache_bytes,
+    room_for_keys_and_values,
+)
 
 
 def test_rows_are_padded_to_the_longest_and_are_there_twice_while_the_batch_grows() -> None:
@@ -46,3 +52,17 @@ def test_a_small_base_keeps_few_prompts_and_a_large_one_no_more_than_before() ->
 def test_what_is_said_about_prompts_counts() -> None:
     assert prefix_cache_bytes(EngineConfig(prefix_cache_bytes=0), 15_360) == 0
     assert prefix_cache_bytes(EngineConfig(prefix_cache_bytes=2**40), 15_360) == 2**40
+
+
+def test_of_freed_arrays_less_is_kept_where_only_keys_and_values_are_of_mlx() -> None:
+    limits = [_cache_limit_after(is_packed=is_packed) for is_packed in (True, False)]
+    assert limits == [32 << 20, 1 << 30]
+
+
+def _cache_limit_after(*, is_packed: bool) -> int:
+    before = mx.set_cache_limit(0)
+    try:
+        limit_memory(EngineConfig(), is_packed=is_packed)
+        return mx.set_cache_limit(before)
+    finally:
+        mx.set_cache_limit(before)
