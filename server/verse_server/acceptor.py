@@ -23,7 +23,9 @@ from verse_server.crowd_selector import CrowdSelector
 from verse_server.turns import Pace
 
 _ACCEPTED_AT_ONCE = 128
-_BEGUN_AT_ONCE = 8
+_SILENT_AT_ONCE = 32
+"""Of them; each may wait for the interpreter when it is begun to be watched."""
+_BEGUN_AT_ONCE = 4
 """In one turn of the event loop, also when it is late: whoever else is ready comes between."""
 _CONNECTION_SECONDS = 0.001
 """From one connection to the next, when there are many."""
@@ -117,7 +119,10 @@ class Acceptor:
 
     def _accept(self) -> None:
         """Take what the system has, in parts: streams get their turn between two."""
+        most_silent = len(self._waiting) + _SILENT_AT_ONCE
         for _ in range(min(_ACCEPTED_AT_ONCE, self._max_waiting - self._num_waiting)):
+            if len(self._waiting) > most_silent:
+                break
             try:
                 connection = _accepted(self._sock)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

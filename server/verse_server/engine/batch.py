@@ -21,14 +21,8 @@ from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.decoding import DecodeBatch, DecodeRow, Drawn
 from verse_server.engine.forward import RoutedModel, merged
 from verse_server.engine.kv_cache import PrefixCache
-from verse_server.engine.pacing import Pacing
-from verse_server.engine.prefill import (
-    ROW_TOKENS,
-    PrefillQueue,
-    PrefillWork,
-    PromptGroup,
-    prefill_tokens,
-)
+from verse_server.engine.pacing import ROW_TOKENS, Pacing
+from verse_server.engine.prefill import PrefillQueue, PrefillWork, PromptGroup, prefill_tokens
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import BatchRows, Sequence
 

@@ -16,6 +16,8 @@ _ADMISSION_SHARE = 0.25
 """Of a step."""
 _LEAST_TOKENS = 8
 """So much is computed in every other pass, or those who wait would never come in."""
+ROW_TOKENS = 6
+"""A row that joins takes about as long as so many tokens: what is known of it is copied."""
 _DECAY = 0.95
 _FIRST_SECONDS = 0.02
 """What a step is taken to last before one was seen."""
@@ -53,10 +55,20 @@ class LinearCost:
         fixed, each = self._parts()
         return fixed + each * units
 
-    def units_within(self, seconds: float) -> int:
-        """How many take no longer than that; 0 if one does already."""
+    @property
+    def each(self) -> float:
+        """Seconds of one unit more."""
+        return self._parts()[1]
+
+    def units_within(self, seconds: float, more_each: float = 0.0) -> int:
+        """How many take no longer than that; 0 if one does already.
+
+        Args:
+            seconds: For all of them.
+            more_each: Seconds that each takes elsewhere.
+        """
         fixed, each = self._parts()
-        return max(0, math.floor((seconds - fixed) / each))
+        return max(0, math.floor((seconds - fixed) / (each + more_each)))
 
     def _parts(self) -> tuple[float, float]:
         """Least squares, drawn towards the assumption the more the less sizes differ."""
@@ -120,7 +132,11 @@ class Pacing:
 
     @property
     def _within(self) -> int:
-        return self._prefill.units_within(self.left_seconds) if self._prefill.is_known else 0
+        if not self._prefill.is_known:
+            return 0
+        # A row that joins is in the step that follows, too.
+        of_step = self._steps.each / ROW_TOKENS if self._steps.is_known else 0.0
+        return self._prefill.units_within(self.left_seconds, of_step)
 
     def begin(self, num_rows: int) -> None:
         """A pass begins, for which so many rows wait."""
