@@ -60,12 +60,13 @@ def test_killed_after_a_decision_it_opens_at_the_same_place(
     wait_until(lambda: read_state(app.journal).filter.search == "2", "the filter to be kept")
     screen.keys("a", "r")  # 第2首, 第12首
     app.wait_for(2)
-    wait_until(lambda: read_state(app.journal).geometry.startswith("900x640"), "the size")
+    moved = "900x640+140+90"
+    wait_until(lambda: read_state(app.journal).geometry == moved, "size and position to be kept")
     before = app.geometry()
     app.kill()
 
     again = start_app(poems)
-    assert again.geometry() == before
+    wait_until(lambda: again.geometry() == before, "the window where it was")
     screen.keys("a")
     assert shown_by(again, 3) == "第20首"
     screen.keys("a")
