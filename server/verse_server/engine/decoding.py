@@ -10,8 +10,8 @@ import mlx.core as mx
 import msgspec
 
 from verse_server.engine.forward import RoutedModel
-from verse_server.engine.kv_cache import PreallocatedKVCache
-from verse_server.engine.sequence import Sequence
+from verse_server.engine.kv_cache import BatchSlots, PreallocatedKVCache
+from verse_server.engine.sequence import BatchRows, Sequence
 
 Finish = Literal["stop", "length"] | None
 
@@ -39,6 +39,22 @@ class DecodeRow:
     """Tokens it may still have, the one in flight included."""
     is_reported: bool = False
     """Whether the token in flight has been reported already."""
+
+
+@dataclass(frozen=True)
+class Rests:
+    """The rests of prompts, all as long, whose rows join with the step that computes them.
+
+    Attributes:
+        rows: One for each prompt.
+        cache: What is known of them, an entry a layer and their `BatchRows`; not to be used any
+            more.
+        tokens: First the last one of each, then the last but one of each, and so on.
+    """
+
+    rows: list[DecodeRow]
+    cache: list[Any]
+    tokens: list[int]
 
 
 class DecodeBatch:
@@ -75,6 +91,11 @@ class DecodeBatch:
                 ours.extend(theirs)
             self._tokens = mx.concatenate([self._tokens, tokens])
         self._rows += rows
+
+    @property
+    def takes_rests(self) -> bool:
+        """Whether `Rests` can be computed along with the next tokens."""
+        return all(isinstance(entry, PreallocatedKVCache) for entry in self._cache[:-1])
 
     @property
     def num_slots(self) -> int:
@@ -135,21 +156,30 @@ class DecodeBatch:
             row.is_reported = True
         return drawn
 
-    def step(self, on_built: Callable[[], None] = lambda: None) -> list[Drawn]:
+    def step(
+        self, on_built: Callable[[], None] = lambda: None, rests: Rests | None = None
+    ) -> list[Drawn]:
         """Send the tokens in flight through the model, and report them.
 
         Args:
             on_built: Called when the forward has been built, before it begins.
+            rests: Are sent along; the first tokens of their rows are then in flight, too.
         """
-        inputs = self._tokens
-        if inputs is None:
+        in_flight = self._tokens
+        if in_flight is None:
             return []
-        logits = self._model.forward(inputs[:, None], self._cache)
+        fed = in_flight if rests is None else self._take_in(rests)
+        logits = self._model.forward(fed[:, None], self._cache)
+        if rests is not None:
+            self._join_rests(rests)
+            logits, fed = logits[: len(self._rows)], fed[: len(self._rows)]
         on_built()
         sequences = [row.sequence for row in self._rows]
-        self._tokens = self._model.draw(logits, inputs, sequences)
+        self._tokens = self._model.draw(logits, fed, sequences)
         mx.async_eval(self._tokens)  # pyright: ignore[reportUnknownMemberType]
-        tokens = cast(list[int], inputs.tolist())
+        tokens = cast(list[int], in_flight.tolist())
+        if rests is not None:
+            tokens += rests.tokens[: len(rests.rows)]
         for row, token in zip(self._rows, tokens, strict=True):
             row.sequence.tokens.append(token)
         self._num_steps += 1
@@ -160,6 +190,24 @@ class DecodeBatch:
     def remove(self, sequences: Collection[Sequence]) -> None:
         """Take rows out; others are ignored."""
         self._keep([i for i, row in enumerate(self._rows) if row.sequence not in sequences])
+
+    def _take_in(self, rests: Rests) -> mx.array:
+        """Put the rests behind the rows; what all of them send through the model."""
+        width = len(rests.tokens) // len(rests.rows)
+        for ours, theirs in zip(self._cache[:-1], rests.cache[:-1], strict=True):
+            ours.extend_by_rests(theirs, width)
+        sequences = [row.sequence for row in rests.rows] * width
+        self._cache[-1].extend(BatchRows(sequences, BatchSlots(len(sequences))))
+        tokens = mx.array(rests.tokens, dtype=mx.uint32)
+        return mx.concatenate([cast(mx.array, self._tokens), tokens])
+
+    def _join_rests(self, rests: Rests) -> None:
+        """Of the rests that the forward computes only the last tokens' rows stay."""
+        for row in rests.rows:
+            row.is_reported = True  # its last one, which was asked and not drawn
+        self._rows = self._rows + rests.rows
+        for entry in self._cache:
+            entry.filter(range(len(self._rows)))
 
     def _reported(self, tokens: list[int]) -> list[Drawn]:
         drawn: list[Drawn] = []

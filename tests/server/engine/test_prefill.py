@@ -10,9 +10,11 @@ from mlx_lm.models.cache import RotatingKVCache
 
 from tests.server.engine.engine_requests import sequence
 from verse.base_model import BaseModel, load_base_model
+from verse.cpu_weights.packing import CpuWeights
 from verse_server.engine import prefill
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.batch import Batch
+from verse_server.engine.forward import RoutedModel
 from verse_server.engine.kv_cache import PreallocatedKVCache, PrefixCache
 from verse_server.engine.pacing import Pacing
 from verse_server.engine.prefill import PrefillQueue, PromptGroup, together
@@ -221,7 +223,7 @@ def test_room_for_more_is_made_half_a_layer_at_a_time_while_rows_write_on(
     assert all(len(written[row]) >= 5 for row in rows)
 
 
-def test_the_first_token_of_a_known_prompt_comes_with_the_next_pass(base: BaseModel) -> None:
+def test_the_first_tokens_of_known_prompts_are_drawn_in_the_next_pass(base: BaseModel) -> None:
     prefixes = PrefixCache(1 << 24)
     batch = bound_batch(base, prefixes, 64)
     run(batch, [_added(batch, [*SYSTEM, 1])])
@@ -229,6 +231,8 @@ def test_the_first_token_of_a_known_prompt_comes_with_the_next_pass(base: BaseMo
     while not running.tokens[6:]:
         batch.step()
     joining = [_added(batch, [*SYSTEM, n]) for n in (2, 3, 4)]
+    assert {one.sequence for one in batch.step()} == {running}
+    assert batch.num_decoding == 4
     assert {one.sequence for one in batch.step()} == {running, *joining}
     assert all(row.num_cached >= len(SYSTEM) for row in joining)
 
@@ -237,3 +241,37 @@ def _added(batch: Batch, prompt: list[int], max_tokens: int = 6) -> Sequence:
     row = sequence(prompt, (), GREEDY)
     batch.add([row], max_tokens)
     return row
+
+
+@pytest.mark.parametrize("weights", ["float32", "bf16"])
+def test_a_short_rest_goes_along_with_the_next_tokens_of_the_rows_that_run(
+    weights: CpuWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base_model("models/verse-tiny", cpu_weights=weights)
+    prompts = [[*SYSTEM, 6, n] for n in (2, 3)] + [[*SYSTEM, 7]]
+    alone = [run(b := bound_batch(base, PrefixCache(0), 64), [_added(b, p)]) for p in prompts]
+    batch = bound_batch(base, PrefixCache(1 << 24), 64)
+    run(batch, [_added(batch, [*SYSTEM, 1])])
+    running = [_added(batch, [5, 900, n], 60) for n in range(10)]
+    while not running[0].tokens[6:]:
+        batch.step()
+    forwards: list[int] = []
+    forward = RoutedModel.forward
+
+    def counted(model: RoutedModel, tokens: Any, cache: list[Any]) -> Any:
+        forwards.append(tokens.shape[0])
+        return forward(model, tokens, cache)
+
+    monkeypatch.setattr(RoutedModel, "forward", counted)
+    joining = [_added(batch, prompt) for prompt in prompts]
+    written = {row: list[int]() for row in (*running, *joining)}
+    while batch.num_decoding < 13:
+        for one in batch.step():
+            written[one.sequence].append(one.token)
+    assert 10 < forwards[-1] <= 13 + 2 * len(prompts)
+    assert {len(written[row]) for row in running} == {len(forwards)}
+    rest = run(batch, [*running, *joining])
+    for row, expected in zip(joining, alone, strict=True):
+        assert rest[row] == next(iter(expected.values()))
+        assert row.tokens[: len(row.prompt)] == [*row.prompt]
+        assert row.num_cached >= len(SYSTEM) - 1
