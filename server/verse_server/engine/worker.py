@@ -331,7 +331,7 @@ class Worker:
         if not residency.has_work:
             residency.load(0.0)
             return
-        if state.pacing.is_bound and not state.pacing.loading_seconds:
+        if state.pacing.is_bound and state.pacing.is_prefill_due:
             return
         state.outbox.send()  # what was written so far does not wait for it
         # What is computed now is waited for: only then are stacks written in place, and the time
