@@ -39,7 +39,7 @@ BACKLOG = 2048
 """Connections the system holds until they are accepted; a burst of 32 must not see a reset."""
 _OTHER_FILES = 128
 _MIN_WAITING = 64
-_SWITCH_SECONDS = 0.0001
+_SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits. A step of the model asks for it
 a dozen times, and with Python's 5 ms each a busy event loop would make a step four times as long.
 """

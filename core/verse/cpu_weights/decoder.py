@@ -259,7 +259,6 @@ class HostAttention(nn.Module):
             return None, new
         untyped: Any = cache  # what `isinstance` makes of it has no types
         is_plain = isinstance(cache, KVCache) or hasattr(cache, "used")
-        is_plain = is_plain and not getattr(cache, "rest_width", 0)  # there rows see each other's
         known = known_columns(cache) if is_plain else None
         fetched = cast(list[mx.array], untyped.update_and_fetch(*map(mx.array, new)))
         self._forward.later += (untyped.keys, untyped.values, untyped.offset) if is_plain else ()

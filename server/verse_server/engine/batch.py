@@ -2,9 +2,8 @@
 
 What mlx-lm's BatchGenerator does for its server is done here with other aims. A row that joins
 costs one forward: the rest of its prompt, together with all who join in the same pass, and its
-first token is drawn from that. mlx-lm takes three before it reports one. A rest of a few tokens
-does not even cost that: it goes along with the next tokens of the rows that are being written. And
-meanwhile no more of prompts is computed between two of their steps than `Pacing` allows.
+first token is drawn from that. mlx-lm takes three before it reports one. And while rows are being
+written, no more of prompts is computed between two of their steps than `Pacing` allows.
 
 Of mlx-lm the entries of cache lists are used: they merge, extend, filter and extract rows, and
 `BatchRows` rides along as one more entry, so that what belongs to a row cannot drift from it.
@@ -19,21 +18,16 @@ import mlx.core as mx
 
 from verse.base_model import BaseModel
 from verse_server.engine.adapters.lora import LoraBank
-from verse_server.engine.decoding import DecodeBatch, DecodeRow, Drawn, Rests
+from verse_server.engine.decoding import DecodeBatch, DecodeRow, Drawn
 from verse_server.engine.forward import RoutedModel, merged
 from verse_server.engine.kv_cache import PrefixCache
-from verse_server.engine.pacing import ROW_TOKENS, Pacing
+from verse_server.engine.pacing import Pacing
 from verse_server.engine.prefill import PrefillQueue, PrefillWork, PromptGroup, prefill_tokens
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import BatchRows, Sequence
 
 _MOST_TOKENS = 2048
 """In one forward, while no row waits for it to end."""
-_MANY_ROWS = 8
-_REST_ROWS = 7
-"""Room beside so many rows for the tokens of a rest that goes along with their next ones."""
-_FEW_ROWS = 4
-"""For so many there may always be room."""
 _REUSED_BYTES = 32 << 20
 """Of freed arrays: prompts are of many shapes, and not all that they leave is of use again."""
 
@@ -83,8 +77,6 @@ class Batch:
         self._prefixes = prefixes
         self._on_wait = on_wait
         self._pacing = pacing or Pacing()
-        # Ranks must all do the same, and only the first one makes room beforehand.
-        self._takes_rests = sampler is None
         sampler = sampler or Sampler(never_excluded(base), at_once=base.is_packed)
         self._routed = RoutedModel(base.model, bank, sampler, on_wait)
         self._prompts = PrefillQueue(base, prefixes)
@@ -130,19 +122,14 @@ class Batch:
         """
         if not self.num_decoding:
             return _MOST_TOKENS
-        tokens = self._tokens_within() if len(self._prompts) else 0
-        self._pacing.is_prefill_due = bool(len(self._prompts)) and not tokens
-        return tokens
+        return self._pacing.prefill_tokens if self._has_room() else 0
 
     def advance(self, prefill_tokens: int) -> list[Drawn]:
         """As `step`, with what `plan` said."""
         is_decoding = self.num_decoding > 0
         work = self._prompts.next(prefill_tokens) if prefill_tokens else None
         if work is None:
-            self._give_back()
             return self._decoding.step()
-        if is_decoding and self._goes_along(work):
-            return self._decoding.step(rests=self._rests(work))
         begun = self._begin(work)
         if is_decoding:
             return self._decoding.step(on_built=lambda: self._finish(begun))
@@ -154,71 +141,20 @@ class Batch:
         self._prompts.remove(rows)
         self._decoding.remove(rows)
 
-    def _tokens_within(self) -> int:
-        """How many the pace allows, of so few rows that all find room."""
-        if not self._has_room():
-            return 0
-        num_free = self._decoding.num_slots - self.num_decoding
-        if self._prompts.num_rows <= num_free:
-            return self._pacing.prefill_tokens
-        return min(self._pacing.prefill_tokens, num_free * ROW_TOKENS)
-
     def _has_room(self) -> bool:
-        """Whether those who join now can do so without a copy of all keys and values.
+        """Whether all who wait can join without a copy of all keys and values.
 
         If not, layers are copied as long as the rows that run may be kept waiting.
         """
-        # Twice as many at most: memory that is new to the process is the dearest part of it.
-        num_rows = self.num_decoding + min(self._prompts.num_rows, self.num_decoding)
-        num_rows += _REST_ROWS if self._takes_rests and self.num_decoding >= _MANY_ROWS else 0
-        if min(num_rows, self._max_rows) <= self._decoding.num_slots:
+        num_rows = self.num_decoding + self._prompts.num_rows
+        if num_rows <= min(self._decoding.num_slots, self._max_rows) or not len(self._prompts):
             return True
         begun = self._wait_for_decoding()
-        wanted = min(max(2 * self.num_decoding, num_rows, _FEW_ROWS), self._max_rows)
+        # Twice as many: whoever comes next finds room.
+        wanted = min(max(num_rows, 2 * self.num_decoding), self._max_rows)
         has_room = self._decoding.reserve(wanted, self._pacing.left_seconds)
         self._pacing.spend(time.monotonic() - begun)
-        return has_room and self._pacing.has_room_for_prefill
-
-    def _give_back(self) -> None:
-        begun = time.monotonic()
-        self._decoding.give_back(self._pacing.left_seconds)
-        self._pacing.spend(time.monotonic() - begun)
-
-    def _goes_along(self, work: PrefillWork) -> bool:
-        """Whether rests are computed in the forward that gives the others their next tokens.
-
-        That costs what so many more rows cost, and no forward; but for that time every token has
-        keys and values of its own. Nothing of what is computed so is kept for others.
-        """
-        num_free = min(self._decoding.num_slots, self._max_rows) - self.num_decoding
-        return (
-            self._takes_rests
-            and work.is_last
-            and work.width * len(work.groups) <= num_free
-            and self._decoding.takes_rests
-            and all(
-                len(group.rows) == 1
-                and group.can_trim
-                and len(group.prompt) > work.width
-                and not self._prefixes.would_keep(group.num_new)
-                for group in work.groups
-            )
-        )
-
-    def _rests(self, work: PrefillWork) -> Rests:
-        groups, width = work.groups, work.width
-        self._trim(groups, width)
-        rows = [group.rows[0] for group in groups]
-        cache = merged([group.entries for group in groups], rows, self._max_rows)
-        tokens = [group.prompt[-1 - behind] for behind in range(width) for group in groups]
-        return Rests([DecodeRow(g.rows[0], g.ends, g.max_tokens) for g in groups], cache, tokens)
-
-    def _trim(self, groups: list[PromptGroup], width: int) -> None:
-        """Take back what is known of the tokens that are computed; the rows are told the rest."""
-        for group in groups:
-            group.trim_to(len(group.prompt) - width)
-            for row in group.rows:
-                row.num_cached, row.tokens[:] = group.num_cached, group.head
+        return has_room
 
     def _begin(self, work: PrefillWork) -> _Prefilled:
         """Start computing; rows whose prompts are done with it join those that decode."""
@@ -237,7 +173,10 @@ class Batch:
 
     def _begin_last(self, work: PrefillWork) -> _Prefilled:
         groups, width = work.groups, work.width
-        self._trim(groups, width)
+        for group in groups:
+            group.trim_to(len(group.prompt) - width)
+            for row in group.rows:
+                row.num_cached, row.tokens[:] = group.num_cached, group.head
         firsts = [group.rows[0] for group in groups]
         cache = merged([group.entries for group in groups], firsts, self._max_rows)
         tokens = mx.array([group.prompt[-width:] for group in groups])

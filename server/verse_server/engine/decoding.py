@@ -10,15 +10,13 @@ import mlx.core as mx
 import msgspec
 
 from verse_server.engine.forward import RoutedModel
-from verse_server.engine.kv_cache import BatchSlots, PreallocatedKVCache
-from verse_server.engine.sequence import BatchRows, Sequence
+from verse_server.engine.kv_cache import PreallocatedKVCache
+from verse_server.engine.sequence import Sequence
 
 Finish = Literal["stop", "length"] | None
 
 _CLEAR_STEPS = 512
 """After so many, memory of shapes that are gone is not kept for reuse any longer."""
-
-_ROOMY_STEPS = 64
 
 
 class Drawn(msgspec.Struct, frozen=True):
@@ -41,22 +39,6 @@ class DecodeRow:
     """Whether the token in flight has been reported already."""
 
 
-@dataclass(frozen=True)
-class Rests:
-    """The rests of prompts, all as long, whose rows join with the step that computes them.
-
-    Attributes:
-        rows: One for each prompt.
-        cache: What is known of them, an entry a layer and their `BatchRows`; not to be used any
-            more.
-        tokens: First the last one of each, then the last but one of each, and so on.
-    """
-
-    rows: list[DecodeRow]
-    cache: list[Any]
-    tokens: list[int]
-
-
 class DecodeBatch:
     """Rows that each have a token in flight: drawn, or about to be, and not in the KV cache yet.
 
@@ -70,8 +52,6 @@ class DecodeBatch:
         self._cache: list[Any] = []
         self._tokens: mx.array | None = None
         self._num_steps = 0
-        self._num_roomy_steps = 0
-        """In a row, in which there was much more room than rows."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -93,11 +73,6 @@ class DecodeBatch:
         self._rows += rows
 
     @property
-    def takes_rests(self) -> bool:
-        """Whether `Rests` can be computed along with the next tokens."""
-        return all(isinstance(entry, PreallocatedKVCache) for entry in self._cache[:-1])
-
-    @property
     def num_slots(self) -> int:
         """How many rows there is room for without a copy of all keys and values."""
         slots = [e.num_slots for e in self._cache if isinstance(e, PreallocatedKVCache)]
@@ -108,37 +83,16 @@ class DecodeBatch:
 
         Args:
             num_rows: Those here and those about to join.
-            seconds: To stop after; half a layer is done in any case.
+            seconds: To stop after; one layer is done in any case.
         """
         end = time.monotonic() + seconds
         for entry in self._cache:
-            while isinstance(entry, PreallocatedKVCache):
-                grown = entry.reserve(num_rows)
-                if grown is None:
-                    break
-                mx.eval(grown)  # pyright: ignore[reportUnknownMemberType]
+            if isinstance(entry, PreallocatedKVCache) and entry.num_slots < num_rows:
+                entry.reserve(num_rows)
+                mx.eval(entry.keys, entry.values)  # pyright: ignore[reportUnknownMemberType]
                 if time.monotonic() > end:
-                    return self.num_slots >= num_rows
-        return True
-
-    def give_back(self, seconds: float) -> None:
-        """Let go of room that no row has needed for many steps, a layer after the other.
-
-        Not when rows leave: others come as soon as there are seats, and would have to make it anew.
-
-        Args:
-            seconds: To stop after; one layer is done in any case.
-        """
-        roomy = [e for e in self._cache if isinstance(e, PreallocatedKVCache) and e.is_roomy]
-        self._num_roomy_steps = self._num_roomy_steps + 1 if roomy else 0
-        if self._num_roomy_steps <= _ROOMY_STEPS:
-            return
-        end = time.monotonic() + seconds
-        for entry in roomy:
-            entry.give_back()
-            mx.eval(entry.keys, entry.values)  # pyright: ignore[reportUnknownMemberType]
-            if time.monotonic() > end:
-                break
+                    break
+        return self.num_slots >= num_rows
 
     def wait(self) -> None:
         """Until the tokens in flight are drawn."""
@@ -156,30 +110,21 @@ class DecodeBatch:
             row.is_reported = True
         return drawn
 
-    def step(
-        self, on_built: Callable[[], None] = lambda: None, rests: Rests | None = None
-    ) -> list[Drawn]:
+    def step(self, on_built: Callable[[], None] = lambda: None) -> list[Drawn]:
         """Send the tokens in flight through the model, and report them.
 
         Args:
             on_built: Called when the forward has been built, before it begins.
-            rests: Are sent along; the first tokens of their rows are then in flight, too.
         """
-        in_flight = self._tokens
-        if in_flight is None:
+        inputs = self._tokens
+        if inputs is None:
             return []
-        fed = in_flight if rests is None else self._take_in(rests)
-        logits = self._model.forward(fed[:, None], self._cache)
-        if rests is not None:
-            self._join_rests(rests)
-            logits, fed = logits[: len(self._rows)], fed[: len(self._rows)]
+        logits = self._model.forward(inputs[:, None], self._cache)
         on_built()
         sequences = [row.sequence for row in self._rows]
-        self._tokens = self._model.draw(logits, fed, sequences)
+        self._tokens = self._model.draw(logits, inputs, sequences)
         mx.async_eval(self._tokens)  # pyright: ignore[reportUnknownMemberType]
-        tokens = cast(list[int], in_flight.tolist())
-        if rests is not None:
-            tokens += rests.tokens[: len(rests.rows)]
+        tokens = cast(list[int], inputs.tolist())
         for row, token in zip(self._rows, tokens, strict=True):
             row.sequence.tokens.append(token)
         self._num_steps += 1
@@ -190,24 +135,6 @@ class DecodeBatch:
     def remove(self, sequences: Collection[Sequence]) -> None:
         """Take rows out; others are ignored."""
         self._keep([i for i, row in enumerate(self._rows) if row.sequence not in sequences])
-
-    def _take_in(self, rests: Rests) -> mx.array:
-        """Put the rests behind the rows; what all of them send through the model."""
-        width = len(rests.tokens) // len(rests.rows)
-        for ours, theirs in zip(self._cache[:-1], rests.cache[:-1], strict=True):
-            ours.extend_by_rests(theirs, width)
-        sequences = [row.sequence for row in rests.rows] * width
-        self._cache[-1].extend(BatchRows(sequences, BatchSlots(len(sequences))))
-        tokens = mx.array(rests.tokens, dtype=mx.uint32)
-        return mx.concatenate([cast(mx.array, self._tokens), tokens])
-
-    def _join_rests(self, rests: Rests) -> None:
-        """Of the rests that the forward computes only the last tokens' rows stay."""
-        for row in rests.rows:
-            row.is_reported = True  # its last one, which was asked and not drawn
-        self._rows = self._rows + rests.rows
-        for entry in self._cache:
-            entry.filter(range(len(self._rows)))
 
     def _reported(self, tokens: list[int]) -> list[Drawn]:
         drawn: list[Drawn] = []

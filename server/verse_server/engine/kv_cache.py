@@ -7,9 +7,6 @@ that leaves is overwritten by the last (see `BatchSlots`). The arrays are in the
 and so must be what the model computes; `batch` sees to it. What cannot be done in place is left to
 `BatchKVCache`.
 
-The short rest of a prompt can be computed by the forward in which the others take their next token:
-for that one forward every token of it is a row of its own (`extend_by_rests`).
-
 The poem prompt is the same for every theme, so most of a prompt has usually been computed already.
 `PrefixCache` keeps that. Its entries belong to what computed them, the adapters' digests and
 strengths, so a new version of an adapter never meets the keys and values of the old one.
@@ -69,9 +66,6 @@ class PreallocatedKVCache(BatchKVCache):
         self.early = 0
         """Columns that are added so many steps before they are needed: not in every layer at once.
         """
-        self.rest_width = 0
-        """Tokens of each rest of a prompt that the next forward computes; 0 if there are none."""
-        self._num_rests = 0
         self._max_rows = max_rows
         self._pad(padding)
 
@@ -83,33 +77,13 @@ class PreallocatedKVCache(BatchKVCache):
     @property
     def num_slots(self) -> int:
         """How many rows there is room for without a copy."""
-        if self.keys is None:
-            return self._max_rows
-        return int(min(self.keys.shape[0], self.values.shape[0]))
+        return self._max_rows if self.keys is None else int(self.keys.shape[0])
 
-    def reserve(self, num_rows: int) -> mx.array | None:
-        """Make room for so many in one of both arrays, which is returned; None if there is room.
-
-        The two are copied apart, since it takes a large part of a step.
-        """
+    def reserve(self, num_rows: int) -> None:
+        """Make room for so many; everything is copied."""
         num_rows = min(num_rows, self._max_rows)
-        if num_rows <= self.num_slots:
-            return None
-        used, columns = slice(0, self._idx), self.keys.shape[2]
-        if self.keys.shape[0] < num_rows:
-            self.keys = self._copied(self.keys, num_rows, columns, used, used)
-            return self.keys
-        self.values = self._copied(self.values, num_rows, columns, used, used)
-        return self.values
-
-    @property
-    def is_roomy(self) -> bool:
-        """Whether most of the memory is of rows that have left."""
-        return self.keys is not None and self.num_slots >= _SHRINKING * num_slots_for(self.num_rows)
-
-    def give_back(self) -> None:
-        """Leave no more room than usual; everything is copied."""
-        self.resize(self.keys.shape[2])
+        if num_rows > self.num_slots:
+            self.resize(self.keys.shape[2], num_rows)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append columns to all rows; what there is to attend to."""
@@ -120,11 +94,8 @@ class PreallocatedKVCache(BatchKVCache):
         if self._idx + num_new + self.early > self.keys.shape[2]:
             self._add_columns(num_new + self.early)
         columns = slice(self._idx, self._idx + num_new)
-        rows = slice(0, self.num_rows - self._num_rests * self.rest_width)
-        self.keys[rows, :, columns] = keys[rows]
-        self.values[rows, :, columns] = values[rows]
-        if self.rest_width:
-            self._write_rests(keys[rows.stop :], values[rows.stop :])
+        self.keys[: self.num_rows, :, columns] = keys
+        self.values[: self.num_rows, :, columns] = values
         self.offset = self.offset + num_new
         self._idx += num_new
         return self.keys_and_values()
@@ -143,69 +114,27 @@ class PreallocatedKVCache(BatchKVCache):
         """Which of the columns of `keys_and_values`, and of N new ones, each row may look at."""
         offset, padding = self._idx - self._start, self.left_padding - self._start
         del return_array  # it always is one
-        if self.rest_width:
-            return self._mask_of_rests(offset, padding, options.get("window_size"))
         return create_causal_mask(N, offset=offset, left_padding=padding, **options)
 
     def filter(self, batch_indices: Sequence[int]) -> None:
         """Only these rows stay, in this order."""
-        self.rest_width = self._num_rests = 0
         before = self.batch_slots.leave(batch_indices)
         self.offset = self.offset[mx.array(before)]
         self._pad([self._padding[old] for old in before])
         if self.keys is not None:
             self._move([(old, new) for new, old in enumerate(before) if old != new])
+            # Not at once: rows leave one after another, and each time all others would be copied.
+            if self.num_slots >= _SHRINKING * num_slots_for(self.num_rows):
+                self.resize(self.keys.shape[2])
 
     def extend(self, other: "PreallocatedKVCache") -> None:
         """The rows of another batch join at the end."""
         shift = max(0, other._idx - other._start - self._idx)
         num_rows = self.num_rows + other.num_rows
-        if shift or num_rows > self.num_slots:
+        if shift or num_rows > self.keys.shape[0]:
             self.resize(self.keys.shape[2] + shift, num_rows, shift)
-        self._write(other, 1, other.offset)
+        self._write(other)
         self.batch_slots.join(other.batch_slots.slots)
-
-    def extend_by_rests(self, other: "PreallocatedKVCache", width: int) -> None:
-        """The rests of some prompts join at the end, each token of them as a row.
-
-        The next forward takes one token of every row. After it, `filter` must leave of the new rows
-        only the last tokens', which then are the prompts'.
-
-        The new rows are, for each prompt, that of its last token, then, for each, that of the last
-        but one, and so on.
-
-        Args:
-            other: For each prompt a row with what is known of it.
-            width: Tokens of each rest.
-        """
-        shift = max(0, other._idx - other._start + width - 1 - self._idx)
-        num_new = other.num_rows * width
-        if shift or self.num_rows + num_new > self.num_slots:
-            self.resize(self.keys.shape[2] + shift, self.num_rows + num_new, shift)
-        self.rest_width, self._num_rests = width, other.num_rows
-        tokens = mx.arange(width)[::-1, None]  # that are before it in its rest
-        self._write(other, width, (other.offset[None] + tokens).flatten())
-        self.batch_slots.join(range(num_new))
-
-    def _write_rests(self, keys: mx.array, values: mx.array) -> None:
-        """All tokens of a prompt's rest into all of its rows, each at its own column."""
-        width, count = self.rest_width, self._num_rests
-        first = self.num_rows - count * width
-        columns = slice(self._idx - width + 1, self._idx + 1)
-        for array, new in ((self.keys, keys), (self.values, values)):
-            # (tokens, prompts, heads, 1, size) -> (prompts, heads, tokens, size), in their order.
-            by_token = mx.unflatten(new[:, :, 0], 0, (width, count))[::-1]
-            of_prompts = mx.moveaxis(by_token, 0, 2)
-            array[first : self.num_rows, :, columns] = _times(of_prompts, width)
-
-    def _mask_of_rests(self, offset: int, padding: mx.array, window: int | None) -> mx.array:
-        """As `create_causal_mask` for one new column, where not every row may see it."""
-        num_plain = self.num_rows - self._num_rests * self.rest_width
-        behind = [tokens for tokens in range(self.rest_width) for _ in range(self._num_rests)]
-        last = mx.array([offset - count for count in [0] * num_plain + behind])[:, None, None, None]
-        columns = mx.arange(offset + 1)
-        mask = (columns >= padding[:, None, None, None]) & (columns <= last)
-        return mask if window is None else mask & (last < columns + window)
 
     def extract(self, idx: int) -> KVCache:
         """One row alone."""
@@ -236,23 +165,16 @@ class PreallocatedKVCache(BatchKVCache):
             self.keys[new, :, : self._idx] = keys[place]
             self.values[new, :, : self._idx] = values[place]
 
-    def _write(self, other: "PreallocatedKVCache", width: int, offset: mx.array) -> None:
-        """Into spare rows. Zeros come before: what is masked is multiplied all the same.
-
-        Args:
-            other: Who joins, so many times.
-            width: How many times. So many columns, but for one, stay free behind what it holds.
-            offset: Of the new rows.
-        """
+    def _write(self, other: "PreallocatedKVCache") -> None:
+        """Into spare rows. Zeros come before: what is masked is multiplied all the same."""
         keys, values = other.keys_and_values()
-        end = self._idx - width + 1
-        at = end - keys.shape[2]
-        rows = slice(self.num_rows, self.num_rows + width * other.num_rows)
+        at = self._idx - keys.shape[2]
+        rows = slice(self.num_rows, self.num_rows + other.num_rows)
         for array, new in ((self.keys, keys), (self.values, values)):
             array[rows, :, :at] = 0
-            array[rows, :, at:end] = _times(new, width)
-        self._pad(self._padding + width * [p + at - other._start for p in other._padding])
-        self.offset = mx.concatenate([self.offset, offset])
+            array[rows, :, at : self._idx] = new
+        self._pad(self._padding + [p + at - other._start for p in other._padding])
+        self.offset = mx.concatenate([self.offset, other.offset])
 
     def _add_columns(self, num_new: int) -> None:
         """Room for at least so many; the columns that nobody needs are left out."""
@@ -276,19 +198,14 @@ class PreallocatedKVCache(BatchKVCache):
         self.values = self._copied(self.values, num_slots, num_columns, old, new)
         self._pad([p + shift for p in self._padding])
 
-    def _copied(self, array: Any, num_slots: int, num_columns: int, old: slice, new: slice) -> Any:
+    def _copied(
+        self, array: Any, num_slots: int, num_columns: int, old: slice, new: slice
+    ) -> mx.array:
         # On a CPU a fifth of what `mx.pad` takes.
         _, heads, _, size = array.shape
         copy = mx.zeros((num_slots, heads, num_columns, size), array.dtype)
         copy[: self.num_rows, :, new] = array[: self.num_rows, :, old]
         return copy
-
-
-def _times(rows: mx.array, count: int) -> mx.array:
-    """The same rows so many times."""
-    if count == 1:
-        return rows
-    return mx.flatten(mx.broadcast_to(rows[None], (count, *rows.shape)), 0, 1)
 
 
 _SPARE = 4

@@ -15,9 +15,7 @@ _LOADING_SHARE = 0.5
 _ADMISSION_SHARE = 0.25
 """Of a step."""
 _LEAST_TOKENS = 8
-"""So much is computed in every other pass, or those who wait would never come in."""
-ROW_TOKENS = 6
-"""A row that joins takes about as long as so many tokens: what is known of it is copied."""
+"""Something is computed in every pass, or those who wait would never come in."""
 _DECAY = 0.95
 _FIRST_SECONDS = 0.02
 """What a step is taken to last before one was seen."""
@@ -55,20 +53,10 @@ class LinearCost:
         fixed, each = self._parts()
         return fixed + each * units
 
-    @property
-    def each(self) -> float:
-        """Seconds of one unit more."""
-        return self._parts()[1]
-
-    def units_within(self, seconds: float, more_each: float = 0.0) -> int:
-        """How many take no longer than that; 0 if one does already.
-
-        Args:
-            seconds: For all of them.
-            more_each: Seconds that each takes elsewhere.
-        """
+    def units_within(self, seconds: float) -> int:
+        """How many take no longer than that; 0 if one does already."""
         fixed, each = self._parts()
-        return max(0, math.floor((seconds - fixed) / (each + more_each)))
+        return max(0, math.floor((seconds - fixed) / each))
 
     def _parts(self) -> tuple[float, float]:
         """Least squares, drawn towards the assumption the more the less sizes differ."""
@@ -89,8 +77,6 @@ class Pacing:
         self._prefill = LinearCost(fixed_units=16)
         self._num_rows = 0
         self._spent = 0.0
-        self.is_prefill_due = False
-        """Whether prompts were put off in the pass before: now they come first."""
 
     @property
     def is_bound(self) -> bool:
@@ -105,9 +91,7 @@ class Pacing:
 
     @property
     def loading_seconds(self) -> float:
-        """What may go into loading; nothing where prompts were put off for it."""
-        if self.is_prefill_due:
-            return 0.0
+        """What may go into loading."""
         return min(_LOADING_SHARE * self.step_seconds, self.left_seconds)
 
     @property
@@ -117,26 +101,9 @@ class Pacing:
 
     @property
     def prefill_tokens(self) -> int:
-        """Tokens of prompts, padding included, that may be computed yet.
-
-        None if that is too few and something else was done in this pass, but not twice in a row.
-        """
-        if self._spent and not self.is_prefill_due and not self.has_room_for_prefill:
-            return 0
-        return max(_LEAST_TOKENS, self._within)
-
-    @property
-    def has_room_for_prefill(self) -> bool:
-        """Whether the least that is computed of prompts still fits into this pass."""
-        return self._within >= _LEAST_TOKENS
-
-    @property
-    def _within(self) -> int:
-        if not self._prefill.is_known:
-            return 0
-        # A row that joins is in the step that follows, too.
-        of_step = self._steps.each / ROW_TOKENS if self._steps.is_known else 0.0
-        return self._prefill.units_within(self.left_seconds, of_step)
+        """Tokens of prompts, padding included, that may be computed yet."""
+        within = self._prefill.units_within(self.left_seconds) if self._prefill.is_known else 0
+        return max(_LEAST_TOKENS, within)
 
     def begin(self, num_rows: int) -> None:
         """A pass begins, for which so many rows wait."""

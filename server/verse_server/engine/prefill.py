@@ -14,11 +14,12 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from verse.base_model import BaseModel
 from verse_server.engine.kv_cache import PrefixCache, Version
-from verse_server.engine.pacing import ROW_TOKENS
 from verse_server.engine.sequence import Sequence
 
 _SHARED_TOKENS = 16
 """If another prompt that is computed now leaves so many of a prompt's own, the latter waits."""
+ROW_TOKENS = 6
+"""A row that joins takes about as long as so many tokens: what is known of it is copied."""
 _WASTED_TOKENS = 4
 """Computed twice so that all in one forward have as many: no more than so many and the rest."""
 

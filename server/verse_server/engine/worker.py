@@ -331,8 +331,6 @@ class Worker:
         if not residency.has_work:
             residency.load(0.0)
             return
-        if state.pacing.is_bound and state.pacing.is_prefill_due:
-            return
         state.outbox.send()  # what was written so far does not wait for it
         # What is computed now is waited for: only then are stacks written in place, and the time
         # that loading takes is its own.
@@ -378,7 +376,7 @@ class Worker:
     def _score(self) -> None:
         """A chunk of prompts; of one that is done with it, the sequences join the batch."""
         state = self._state
-        if not state.scorer.is_busy or (state.pacing.is_bound and state.pacing.is_prefill_due):
+        if not state.scorer.is_busy:
             return
         state.outbox.send()  # what was written so far does not wait for it
         if state.pacing.is_bound:

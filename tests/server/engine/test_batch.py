@@ -13,7 +13,7 @@ from tests.server.engine.engine_requests import sequence
 from verse.base_model import BaseModel, load_base_model
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.batch import Batch
-from verse_server.engine.kv_cache import PreallocatedKVCache, PrefixCache
+from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import Sequence as EngineSequence
 from verse_server.engine.types import SamplingParams
@@ -210,7 +210,7 @@ def test_a_lone_row_comes_in_beside_running_ones_without_holding_them_up(base: B
     while {drawn.sequence for drawn in batch.step()} != {running} or not running.tokens[3:]:
         pass
     lone = add(batch, [*KNOWN, 7], 4)
-    steps = [{drawn.sequence for drawn in batch.step()} for _ in range(9)]  # room is made first
+    steps = [{drawn.sequence for drawn in batch.step()} for _ in range(5)]  # room is made first
     assert all(running in step for step in steps)
     assert any(lone in step for step in steps)
     batch.remove([lone])
@@ -236,32 +236,3 @@ def test_prefixes_kept_hold_no_more_memory_than_they_count(base: BaseModel) -> N
     finish(batch)
     assert prefixes.num_bytes > 80 * 30 * 100
     assert mx.get_active_memory() - before < 2 * prefixes.num_bytes
-
-
-def test_short_rows_that_come_and_go_beside_a_long_one_find_the_room_of_those_before(
-    base: BaseModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is new to a process is the dearest part of a copy, so none is made twice in a flood."""
-    copied = PreallocatedKVCache._copied  # pyright: ignore[reportPrivateUsage]
-    copies: list[int] = []
-
-    def counted(cache: PreallocatedKVCache, array: mx.array, num_slots: int, *more: Any) -> Any:
-        copies.append(num_slots) if num_slots > 3 else None  # fewer are of those who come
-        return copied(cache, array, num_slots, *more)
-
-    batch = Batch(base, LoraBank(base.model, base.dtype), 32, PrefixCache(0))
-    long = add(batch, PROMPTS[0], 120)
-    while not batch.step():
-        pass
-    monkeypatch.setattr(PreallocatedKVCache, "_copied", counted)
-    drawn: list[EngineSequence] = []
-    for _ in range(10):
-        for number in range(12):
-            add(batch, [5, 900 + number], 1)
-        drawn += [one.sequence for _ in range(8) for one in batch.step()]
-    assert len(set(drawn)) > 20
-    assert long in drawn
-    model: Any = base.model
-    num_arrays = 2 * len(model.layers)
-    assert max(copies) < 12  # not for all who wait at once
-    assert len(copies) <= 3 * num_arrays
