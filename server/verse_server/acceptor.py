@@ -25,7 +25,7 @@ from verse_server.turns import Pace
 _ACCEPTED_AT_ONCE = 128
 _SILENT_AT_ONCE = 32
 """Of them; each may wait for the interpreter when it is begun to be watched."""
-_BEGUN_AT_ONCE = 4
+_BEGUN_AT_ONCE = 8
 """In one turn of the event loop, also when it is late: whoever else is ready comes between."""
 _CONNECTION_SECONDS = 0.001
 """From one connection to the next, when there are many."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
 
-_AT_ONCE = 8
+_AT_ONCE = 16
 """Of the crowd, in one turn; well below a millisecond for most of what they ask."""
 _EPOLLIN, _EPOLLOUT = 1, 4
 """`select` has them on Linux alone."""
