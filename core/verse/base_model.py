@@ -55,9 +55,12 @@ from verse.cpu_weights.packing import (  # noqa: E402
     MEMORY_SHARE,
     CpuWeights,
     CpuWeightsError,
+    WeightsChoice,
     choose,
     pack_model,
+    weight_cache,
 )
+from verse.cpu_weights.weight_cache import cache_folder  # noqa: E402
 from verse.folders import located_model  # noqa: E402
 from verse.prompt import Tokenizer  # noqa: E402
 
@@ -225,7 +228,7 @@ def load_base_model(
             if runs_on_cpu():
                 choice = choose(model, path, cpu_weights, _memory_bytes())
             if choice is not None and choice.kind is not None:
-                packed_bytes = pack_model(model, path, choice.kind, choice.threads, on_progress)
+                packed_bytes = _pack(model, path, choice, on_progress)
             else:
                 model = _for_cpu(model)
                 _bring_in(model, on_progress)
@@ -246,6 +249,19 @@ def load_base_model(
         weights="" if choice is None else choice.words,
         is_packed=packed_bytes > 0,
     )
+
+
+def _pack(
+    model: nn.Module, path: Path, choice: WeightsChoice, on_progress: Callable[[float], None]
+) -> int:
+    assert choice.kind is not None
+    caches = cache_folder() if choice.kind == "int8" else None
+    cache = None if caches is None else weight_cache(model, path, caches)
+    try:
+        return pack_model(model, path, choice.kind, choice.threads, on_progress, cache)
+    finally:
+        if cache is not None:
+            cache.close()
 
 
 def runs_on_cpu() -> bool:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from verse.cpu_weights.integer_product import numkong
 from verse.cpu_weights.packed import Activations, Host, PackedKind, PackedWeight
 from verse.cpu_weights.threads import Piece, Threads
+from verse.cpu_weights.weight_cache import KeptMatrix
 from verse.safetensors_header import SafetensorsHeaderError, read_header
 
 Layer = Any
 """A Linear or an Embedding of mlx, plain or quantized; mlx.nn has no types."""
 
-_CHUNK_NUMBERS = 8 << 20
+CHUNK_NUMBERS = 8 << 20
 """Numbers of one chunk."""
 _BITS = (4, 8)
 _GROUP_SIZES = (32, 64, 128)
@@ -62,10 +63,13 @@ class PackedLinear(nn.Module):
         self._packed = weight, bias, threads
 
     @classmethod
-    def of(cls, linear: Any, kind: PackedKind, threads: Threads) -> "PackedLinear":
-        """Pack a layer, which may be dropped afterwards."""
+    def of(
+        cls, linear: Any, kind: PackedKind, threads: Threads, kept: KeptMatrix | None = None
+    ) -> "PackedLinear":
+        """Pack a layer, which may be dropped afterwards; what is kept of it is not read anew."""
         bias = None if "bias" not in linear else np.array(linear["bias"].astype(mx.float32))
-        weight = PackedWeight.pack(kind, shape_of(linear), rows_of(linear), threads)
+        rows, write = rows_of(linear, kept), None if kept is None else kept.write
+        weight = PackedWeight.pack(kind, shape_of(linear), rows, threads, write)
         return cls(weight, bias, threads)
 
     @property
@@ -358,12 +362,13 @@ def check_can_be_repacked(layer: Layer) -> None:
         raise CannotRepackError(f"weights in groups of {layer.group_size}")
 
 
-def rows_of(layer: Layer) -> Iterator[Any]:
-    """All rows in chunks: float32 as numpy has it, or bfloat16 as numkong has it."""
+def rows_of(layer: Layer, kept: KeptMatrix | None = None) -> Iterator[Any]:
+    """All rows in chunks: what is kept, or float32 as numpy and bfloat16 as numkong has it."""
     num_rows, num_columns = shape_of(layer)
-    each = max(1, _CHUNK_NUMBERS // num_columns)
+    each = max(1, CHUNK_NUMBERS // num_columns)
     for first in range(0, num_rows, each):
-        yield on_host(_chunk(layer, slice(first, first + each)))
+        found = None if kept is None else kept.read(first)
+        yield on_host(_chunk(layer, slice(first, first + each))) if found is None else found
 
 
 def on_host(array: mx.array) -> Any:

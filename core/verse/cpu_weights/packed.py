@@ -15,7 +15,7 @@ in company, the same bits.
 import functools
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -28,6 +28,7 @@ from verse.cpu_weights.integer_product import (
     numkong,
 )
 from verse.cpu_weights.threads import Piece, Threads
+from verse.cpu_weights.weight_cache import Quantized
 
 Host = NDArray[np.float32]
 PackedKind = Literal["bf16", "int8"]
@@ -90,20 +91,30 @@ class PackedWeight:
 
     @classmethod
     def pack(
-        cls, kind: PackedKind, shape: tuple[int, int], chunks: Iterable[Any], threads: Threads
+        cls,
+        kind: PackedKind,
+        shape: tuple[int, int],
+        chunks: Iterable[Any],
+        threads: Threads,
+        keep: Callable[[int, Quantized], None] | None = None,
     ) -> "PackedWeight":
         """Pack rows that come in chunks.
 
         Args:
             kind: Of the numbers.
             shape: (out_dims, in_dims).
-            chunks: (some rows, in_dims) each, in order: numpy's float32, or numkong's bfloat16.
+            chunks: (some rows, in_dims) each, in order: numpy's float32, numkong's bfloat16, or
+                what `quantized` has made of either.
             threads: Who does it.
+            keep: Given what `quantized` made of each chunk, and its first row.
         """
         weight = cls(kind, shape[1])
         rows_each = num_block_rows(kind, shape, threads.num_threads)
         for chunk in chunks:
-            weight._add(list(_pieces_of(chunk, rows_each)), threads)
+            first = weight.out_dims
+            made = weight._add(list(_pieces_of(chunk, rows_each)), threads)
+            if keep is not None and not isinstance(chunk, Quantized):
+                keep(first, Quantized(*map(np.concatenate, zip(*made, strict=True))))
         if weight.out_dims != shape[0]:
             raise ValueError(f"chunks end at row {weight.out_dims} of {shape[0]}")
         return weight
@@ -151,17 +162,24 @@ class PackedWeight:
 
         return [lambda b=block: multiply(*b) for block in self._blocks]
 
-    def _add(self, chunks: list[Any], threads: Threads) -> None:
-        packed: list[Any] = [None] * len(chunks)
+    def _add(self, pieces: list[Any], threads: Threads) -> list[Quantized]:
+        """Append rows; what 8 bits made of each piece."""
+        packed: list[Any] = [None] * len(pieces)
+        made: dict[int, Quantized] = {}
 
         def pack(index: int) -> None:
-            packed[index] = _packed(self.kind, chunks[index])
+            if self.kind == "bf16":
+                packed[index] = _packed_bf16(pieces[index])
+            else:
+                made[index] = quantized(pieces[index])
+                packed[index] = fastest_product()(*made[index])
 
-        threads.run([lambda i=index: pack(i) for index in range(len(chunks))])
-        for chunk, block in zip(chunks, packed, strict=True):
-            last = self.out_dims + int(chunk.shape[0])
+        threads.run([lambda i=index: pack(i) for index in range(len(pieces))])
+        for piece, block in zip(pieces, packed, strict=True):
+            last = self.out_dims + num_rows_of(piece)
             self._blocks.append((self.out_dims, last, block))
             self.out_dims = last
+        return [made[index] for index in sorted(made)]
 
 
 def num_block_rows(kind: PackedKind, shape: tuple[int, int], num_threads: int) -> int:
@@ -173,16 +191,29 @@ def num_block_rows(kind: PackedKind, shape: tuple[int, int], num_threads: int) -
 
 
 def _pieces_of(chunk: Any, rows_each: int) -> Iterator[Any]:
-    for first in range(0, int(chunk.shape[0]), rows_each):
-        yield chunk[first : first + rows_each]
+    for first in range(0, num_rows_of(chunk), rows_each):
+        rows = slice(first, first + rows_each)
+        if isinstance(chunk, Quantized):
+            yield Quantized(chunk.numbers[rows], chunk.steps[rows])
+        else:
+            yield chunk[rows]
 
 
-def _packed(kind: PackedKind, rows: Any) -> Any:
-    """One block: numkong's, or an `IntegerProduct`."""
-    if kind == "bf16":
-        if isinstance(rows, np.ndarray):
-            rows = numkong.astype(np.ascontiguousarray(cast(Host, rows)), "bf16")
-        return numkong.dots_pack(rows, dtype="bf16")
+def num_rows_of(chunk: Any) -> int:
+    """Of a piece or chunk of any kind."""
+    return len(chunk.steps) if isinstance(chunk, Quantized) else int(chunk.shape[0])
+
+
+def _packed_bf16(rows: Any) -> Any:
+    if isinstance(rows, np.ndarray):
+        rows = numkong.astype(np.ascontiguousarray(cast(Host, rows)), "bf16")
+    return numkong.dots_pack(rows, dtype="bf16")
+
+
+def quantized(rows: Any) -> Quantized:
+    """Rows in 8 bits, rotated; those that are so already as they are."""
+    if isinstance(rows, Quantized):
+        return rows
     if not isinstance(rows, np.ndarray):
         rows = np.asarray(numkong.astype(rows, "f32"), np.float32)
     rows = _rotated_at_once(cast(Host, rows))
@@ -190,7 +221,7 @@ def _packed(kind: PackedKind, rows: Any) -> Any:
     steps = largest / np.float32(_STEPS)
     steps[steps == 0] = 1
     scaled = rows * (1 / steps)[:, None]
-    return fastest_product()(np.rint(scaled, out=scaled).astype(np.int8), steps)
+    return Quantized(np.rint(scaled, out=scaled).astype(np.int8), steps)
 
 
 def rotated(rows: Host) -> Host:

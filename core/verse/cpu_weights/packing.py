@@ -17,10 +17,10 @@ from mlx_lm.models.cache import make_prompt_cache
 from verse.cpu_weights.decoder import Forward, HostDecoderLayer
 from verse.cpu_weights.integer_product import give_back_memory, numkong
 from verse.cpu_weights.layers import (
+    CHUNK_NUMBERS,
     CannotRepackError,
     EmbeddingFile,
     EmbeddingTable,
-    ExactRows,
     HostNorm,
     PackedEmbedding,
     PackedHead,
@@ -31,11 +31,13 @@ from verse.cpu_weights.layers import (
 )
 from verse.cpu_weights.packed import PackedKind
 from verse.cpu_weights.threads import Threads, num_cores
+from verse.cpu_weights.weight_cache import WeightCache
 
 _ARCHITECTURES = ("qwen2", "qwen3", "llama")
 """mlx-lm's modules whose layers `HostDecoderLayer` stands in for; Mistral is one of Llama's."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _OF_MLP = ("gate_proj", "up_proj", "down_proj")
+_HEAD = "head"
 
 
 def reason_against(model: nn.Module) -> str | None:
@@ -70,6 +72,7 @@ def pack_model(
     kind: PackedKind,
     threads: Threads,
     on_progress: Callable[[float], None] = lambda _share: None,
+    cache: WeightCache | None = None,
 ) -> int:
     """Replace what is frozen by what stands in for it; returns the bytes it takes.
 
@@ -80,17 +83,19 @@ def pack_model(
             ninth of the weights, and the values are what 8 bits harm most.
         threads: Who multiplies.
         on_progress: Told the share that is packed.
+        cache: Of `weight_cache`; what it has is read there, what it lacks is written.
     """
     inner = model.model
     total = num_weights(model)
-    done = _pack_ends(model, folder, kind, threads)
+    done = _pack_ends(model, folder, kind, threads, cache)
     on_progress(done / total)
     num_bytes, forward = _num_bytes(model), Forward()
     for index, layer in enumerate(inner.layers):
         for owner, names in ((layer.self_attn, _PROJECTIONS), (layer.mlp, _OF_MLP)):
             for name in names:
                 of_kind: PackedKind = kind if name in _OF_MLP else "bf16"
-                packed = PackedLinear.of(owner[name], of_kind, threads)
+                kept = cache.matrix(f"{index}.{name}") if cache and of_kind == "int8" else None
+                packed = PackedLinear.of(owner[name], of_kind, threads, kept)
                 owner[name] = packed
                 done += packed.matrix.out_dims * packed.matrix.in_dims
                 num_bytes += packed.num_bytes
@@ -104,24 +109,41 @@ def pack_model(
     return num_bytes
 
 
-def _pack_ends(model: Any, folder: Path, kind: PackedKind, threads: Threads) -> int:
+def weight_cache(model: Any, folder: Path, caches: Path) -> WeightCache | None:
+    """Where a model's weights in 8 bits are kept; None for a small one, soon packed anew.
+
+    Args:
+        model: Lazy.
+        folder: Where its weights are.
+        caches: Where such files are.
+    """
+    if num_weights(model) <= _SMALL_WEIGHTS:
+        return None
+    is_tied = "lm_head" not in model
+    shapes = {_HEAD: shape_of(model.model.embed_tokens if is_tied else model.lm_head)}
+    for index, layer in enumerate(model.model.layers):
+        shapes |= {f"{index}.{name}": shape_of(layer.mlp[name]) for name in _OF_MLP}
+    return WeightCache.of(caches, folder, shapes, CHUNK_NUMBERS)
+
+
+def _pack_ends(
+    model: Any, folder: Path, kind: PackedKind, threads: Threads, cache: WeightCache | None
+) -> int:
     """The embedding table and the head; how many numbers they have."""
     embedding = model.model.embed_tokens
     rows, columns = shape_of(embedding)
     is_tied = "lm_head" not in model
     table = EmbeddingFile.find(folder, embedding) or EmbeddingTable(embedding)
-    head = _head(embedding, table, kind, threads) if is_tied else None
-    model.model.embed_tokens = PackedEmbedding(table, head)
+    kept = None if cache is None else cache.matrix(_HEAD)
+    of_head = embedding if is_tied else model.lm_head
+    exact = table if is_tied else EmbeddingFile.find(folder, of_head, "lm_head")
+    packed = PackedLinear.of(of_head, kind, threads, kept)
+    head = PackedHead(packed, exact if kind == "int8" else None)
+    model.model.embed_tokens = PackedEmbedding(table, head if is_tied else None)
     if not is_tied:
-        rows_of_head = EmbeddingFile.find(folder, model.lm_head, "lm_head")
-        model.lm_head = _head(model.lm_head, rows_of_head, kind, threads)
+        model.lm_head = head
     mx.clear_cache()
     return rows * columns * (1 if is_tied else 2)
-
-
-def _head(layer: Any, exact: ExactRows | None, kind: PackedKind, threads: Threads) -> PackedHead:
-    packed = PackedLinear.of(layer, kind, threads)
-    return PackedHead(packed, exact if kind == "int8" else None)
 
 
 def _num_bytes(model: Any) -> int:
