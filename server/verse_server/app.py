@@ -5,13 +5,16 @@ from typing import Any
 
 from litestar import Litestar, Response, Router
 from litestar.config.cors import CORSConfig
+from litestar.datastructures import MutableScopeHeaders
 from litestar.di import Provide
 from litestar.enums import MediaType
 from litestar.exceptions import NotFoundException
+from litestar.routes import HTTPRoute
 from litestar.types import (
     LifeSpanReceive,
     LifeSpanScope,
     LifeSpanSend,
+    Message,
     Receive,
     Scope,
     Send,
@@ -79,8 +82,23 @@ class VerseApp(Litestar):
         else:
             if scope["path"] != _HEALTH:
                 await self.turns.begin()
+            if scope["type"] == "http" and scope["method"] == "OPTIONS":
+                send = self._naming_all_methods(scope, send)
             is_upload = scope["path"] == UPLOAD_PATH  # never decoded on the loop
             await super().__call__(scope, receive if is_upload else self.turns.paced(receive), send)
+
+    def _naming_all_methods(self, scope: Scope, send: Send) -> Send:
+        """Litestar's answer to OPTIONS names the methods of the handler that came first alone."""
+
+        async def send_complete(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableScopeHeaders.from_message(message)
+                for route in self.routes if "allow" in headers else ():
+                    if isinstance(route, HTTPRoute) and route.path_format == scope["path_template"]:
+                        headers["Allow"] = ", ".join(sorted(route.methods))
+            await send(message)
+
+        return send_complete
 
 
 def _never_html(response: Response[Any]) -> Response[Any]:

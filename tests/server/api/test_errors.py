@@ -137,11 +137,20 @@ def test_a_wrong_method_is_405_and_told_the_right_ones(
     msgspec.json.decode(response.content, type=ErrorResponse)
 
 
-@pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/xuzhimo", CHAT])
-def test_options_answers_everywhere(client: Client, path: str) -> None:
+ALLOWED = {
+    CHAT: "OPTIONS, POST",
+    "/health": "GET, HEAD, OPTIONS",
+    "/v1/models/xuzhimo": "GET, HEAD, OPTIONS",
+    "/v1/models": "GET, HEAD, OPTIONS",
+    "/v1/responses/resp_1": "DELETE, GET, HEAD, OPTIONS",
+}
+
+
+@pytest.mark.parametrize("path", ALLOWED)
+def test_options_names_what_another_method_is_told(client: Client, path: str) -> None:
     response = client.options(path)
-    assert response.status_code == 204
-    assert "OPTIONS" in response.headers["allow"]
+    assert (response.status_code, response.headers["allow"]) == (204, ALLOWED[path])
+    assert client.put(path).headers["allow"] == ALLOWED[path]
 
 
 @pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/xuzhimo"])

@@ -89,18 +89,33 @@ def test_a_deleted_file_is_not_found(client: Client, state: ServerState) -> None
     refused(client.delete(f"/v1/files/{id_}"), 404, state)
 
 
+def test_options_names_all_methods_of_a_path(client: Client) -> None:
+    for path, allowed in {
+        "": "GET, HEAD, OPTIONS, POST",
+        "/a": "DELETE, GET, HEAD, OPTIONS",
+    }.items():
+        assert client.options(f"/v1/files{path}").headers["allow"] == allowed
+
+
 def test_an_upload_may_expire(client: Client) -> None:
     fields = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
     file = upload(client, ROW, "a", purpose="batch", **fields).json()
     assert file["expires_at"] == file["created_at"] + 3600
 
 
-PATHS = ["../../etc/passwd", "/etc/passwd", "a/b.jsonl", "..", "poems\\a.jsonl"]
+PATHS = [
+    *("../../etc/passwd", "/etc/passwd", "a/b.jsonl", ".."),
+    *("poems\\a.jsonl", "C:\\a.jsonl", "\\\\poems\\a.jsonl"),
+]
 
 
 @pytest.mark.parametrize("name", PATHS)
 def test_a_name_that_is_a_path_is_refused(client: Client, state: ServerState, name: str) -> None:
     assert "name" in refused(upload(client, name=name), 400, state)
+
+
+def test_a_quote_in_a_name_is_no_path(client: Client) -> None:
+    assert upload(client, name='a "b".jsonl').json()["filename"] == 'a "b".jsonl'
 
 
 @pytest.mark.parametrize("purpose", ["assistants", "", "fine_tune", "batch_output"])
