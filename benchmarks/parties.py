@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -150,6 +150,23 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     """`--model`, the base that a benchmark serves or trains."""
     say = "folder or Hugging Face id of the base (VERSE_QWEN, or verse-tiny)"
     parser.add_argument("--model", default=MODEL, help=say)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """The value of an option: `1,8,32`."""
+    return tuple(map(int, text.split(",")))
+
+
+def some_of(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+    """What reads the value of an option: names, with commas between."""
+
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        if unknown := set(names) - set(known):
+            raise argparse.ArgumentTypeError(f"{min(unknown)!r} is none of {', '.join(known)}")
+        return names
+
+    return read
 
 
 def model_folder(name: str) -> Path:

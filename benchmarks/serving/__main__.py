@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.parties import add_model_option, machine
+from benchmarks.parties import add_model_option, machine, numbers, some_of
 from benchmarks.serving import overhead, publish, ragged, throughput, ttft, zipf
 from benchmarks.serving.bench import Bench, Settings, workbench
 
@@ -92,25 +92,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     add = parser.add_argument
-    add("--only", type=_names, default=tuple(PARTS), help="parts, with commas between; all if left")
+    say = "parts, with commas between; all if left"
+    add("--only", type=some_of(PARTS), default=tuple(PARTS), help=say)
     add("--rounds", type=int, default=5, help="medians are over so many (5)")
     add("--tokens", type=int, default=64, help="of every answer (64)")
-    add("--streams", type=_numbers, default=(1, 2, 4, 8, 16, 32), help="1,2,4,8,16,32")
+    add("--streams", type=numbers, default=(1, 2, 4, 8, 16, 32), help="1,2,4,8,16,32")
     add("--folders", type=int, default=1000, help="of the Zipf part (1000)")
     add_model_option(parser)
     add("--output", type=Path, help="write the raw numbers to this JSON file")
     return parser
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    if unknown := set(names) - set(PARTS):
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(PARTS)}")
-    return names
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
 
 
 if __name__ == "__main__":

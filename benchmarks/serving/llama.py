@@ -48,6 +48,7 @@ from benchmarks.parties import (
     llama_server,
     machine,
     model_folder,
+    numbers,
     peak_bytes,
     served,
     verse_command,
@@ -239,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--before", help="the verse command of an older build")
     add("--only", type=_texts, default=(), help="servers by name: q8,before")
     add("--threads", type=int, default=os.cpu_count(), help="of llama-server (all cores)")
-    add("--streams", type=_numbers, default=(1, 8, 16, 32), help="1,8,16,32")
+    add("--streams", type=numbers, default=(1, 8, 16, 32), help="1,8,16,32")
     add("--rounds", type=int, default=3, help="medians are over so many (3)")
     add("--tokens", type=int, default=64, help="of every answer (64)")
     add("--output", type=Path, help="write the raw numbers to this JSON file")
@@ -255,10 +256,6 @@ def _named(text: str) -> tuple[str, str]:
 
 def _texts(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
 
 
 if __name__ == "__main__":

@@ -32,9 +32,11 @@ from benchmarks.parties import (
     add_model_option,
     machine,
     model_folder,
+    numbers,
     peak_bytes,
     resident_bytes,
     served,
+    some_of,
     verse_command,
 )
 from benchmarks.serving.bench import requests, verse_body
@@ -165,22 +167,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add_model_option(parser)
-    add("--only", type=_ways, default=tuple(WAYS), help="some of 1x1,1x2,2x1")
-    add("--streams", type=_numbers, default=(1, 8, 32), help="1,8,32")
+    add("--only", type=some_of(WAYS), default=tuple(WAYS), help="some of 1x1,1x2,2x1")
+    add("--streams", type=numbers, default=(1, 8, 32), help="1,8,32")
     add("--tokens", type=int, default=16, help="of every answer (16)")
     add("--output", type=Path, help="add the figures to this JSON file")
     return parser
-
-
-def _ways(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    if unknown := set(names) - set(WAYS):
-        raise argparse.ArgumentTypeError(f"{min(unknown)!r} is none of {', '.join(WAYS)}")
-    return names
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(",")))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from benchmarks.parties import (
     machine,
     resident_bytes,
     served,
+    some_of,
 )
 from benchmarks.serving import attacks
 from benchmarks.serving.arrivals import arrivals, go_first
@@ -125,19 +126,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--server", action="append", help="NAME=COMMAND that 'serve' is added to; repeat it")
-    add("--only", type=_names, default=tuple(attacks.ATTACKS), help="attacks, with commas between")
+    every = attacks.ATTACKS
+    add("--only", type=some_of(every), default=tuple(every), help="attacks, with commas between")
     add_model_option(parser)
     add("--output", type=Path, help="write the raw numbers to this JSON file")
     return parser
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    if unknown := set(names) - set(attacks.ATTACKS):
-        raise argparse.ArgumentTypeError(
-            f"{', '.join(unknown)}: not among {', '.join(attacks.ATTACKS)}"
-        )
-    return names
 
 
 def _measure(bench: Bench, staged: Path, command: str, names: Sequence[str]) -> dict[str, Any]:
