@@ -1,6 +1,7 @@
 """Rows that join, decode and leave together; on the release of mlx-lm whose entries are used."""
 
 import dataclasses
+import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,25 @@ from verse.base_model import BaseModel, load_base_model
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.batch import Batch
 from verse_server.engine.kv_cache import PrefixCache
+from verse_server.engine.pacing import Pacing
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import Sequence as EngineSequence
 from verse_server.engine.types import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
 PROMPTS = ([5, 900, 77], [6, 901], [7, 902, 78, 80, 81])
+
+
+class Unbound(Pacing):
+    """All who wait join at the next step, however slow the machine is today."""
+
+    @property
+    def prefill_tokens(self) -> int:
+        return 2048
+
+    @property
+    def left_seconds(self) -> float:
+        return math.inf
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +43,12 @@ def base(tiny_base: Path) -> BaseModel:
 
 @pytest.fixture
 def batch(base: BaseModel) -> Batch:
-    return Batch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
+    return made(base)
+
+
+def made(base: BaseModel, prefix_bytes: int = 0, **more: Any) -> Batch:
+    bank, prefixes = LoraBank(base.model, base.dtype), PrefixCache(prefix_bytes)
+    return Batch(base, bank, 8, prefixes, pacing=Unbound(), **more)
 
 
 def add(
@@ -97,7 +116,7 @@ def test_the_sampler_is_called_once_for_all_rows_with_their_states_in_order(
         return mx.argmax(logits, axis=-1)
 
     monkeypatch.setattr(Sampler, "sample", spy)
-    batch = Batch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(0))
+    batch = made(base)
     for prompt in PROMPTS:
         add(batch, prompt, 5)
     finish(batch)
@@ -107,8 +126,7 @@ def test_the_sampler_is_called_once_for_all_rows_with_their_states_in_order(
 
 def test_a_step_that_decodes_is_foretold_and_calls_back_once(base: BaseModel) -> None:
     calls: list[None] = []
-    bank = LoraBank(base.model, base.dtype)
-    batch = Batch(base, bank, 8, PrefixCache(0), on_wait=lambda: calls.append(None))
+    batch = made(base, on_wait=lambda: calls.append(None))
     add(batch, PROMPTS[0], 4)
     foretold = called = 0
     for step in range(14):
@@ -160,7 +178,7 @@ KNOWN = list(range(40, 70))
 
 def known_batch(base: BaseModel) -> Batch:
     """One that has seen all of `KNOWN`."""
-    batch = Batch(base, LoraBank(base.model, base.dtype), 8, PrefixCache(1 << 24))
+    batch = made(base, 1 << 24)
     add(batch, [*KNOWN, 5], 1)
     finish(batch)
     return batch
