@@ -1,7 +1,9 @@
 """The HTTP side put together: `create_app(engine, config)` is a Litestar application."""
 
+import asyncio
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from litestar import Litestar, Response, Router
 from litestar.config.cors import CORSConfig
@@ -9,6 +11,7 @@ from litestar.datastructures import MutableScopeHeaders
 from litestar.di import Provide
 from litestar.enums import MediaType
 from litestar.exceptions import NotFoundException
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.routes import HTTPRoute
 from litestar.types import (
     LifeSpanReceive,
@@ -46,6 +49,7 @@ from verse_server.state.responses import ResponseStore
 from verse_server.turns import RequestTurns
 
 _HEALTH = "/health"
+_SCHEMA = "/schema"
 
 
 class VerseApp(Litestar):
@@ -61,6 +65,11 @@ class VerseApp(Litestar):
     batches: BatchRunner | None
     """Started and stopped by them, too; None without `--jobs`."""
 
+    def __init__(self, **options: Any) -> None:
+        """As Litestar."""
+        super().__init__(**options)
+        self._describing = threading.Lock()
+
     async def __call__(
         self,
         scope: Scope | LifeSpanScope,
@@ -73,6 +82,11 @@ class VerseApp(Litestar):
         else:
             await super().__call__(scope, receive, send)
 
+    @staticmethod
+    def _get_default_plugins(plugins: list[Any]) -> list[Any]:
+        """Without pydantic's, which bring both of its versions into memory: no record is theirs."""
+        return [*plugins, MsgspecDIPlugin()]
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
@@ -82,10 +96,17 @@ class VerseApp(Litestar):
         else:
             if scope["path"] != _HEALTH:
                 await self.turns.begin()
+            if scope["path"].startswith(_SCHEMA):
+                await asyncio.to_thread(self._describe)
             if scope["type"] == "http" and scope["method"] == "OPTIONS":
                 send = self._naming_all_methods(scope, send)
             is_upload = scope["path"] == UPLOAD_PATH  # never decoded on the loop
             await super().__call__(scope, receive if is_upload else self.turns.paced(receive), send)
+
+    def _describe(self) -> None:
+        """Have Litestar make its document, which takes a quarter of a second, once."""
+        with self._describing:
+            cast(Any, self.plugins.get("OpenAPIPlugin")).provide_openapi_schema()
 
     def _naming_all_methods(self, scope: Scope, send: Send) -> Send:
         """Litestar's answer to OPTIONS names the methods of the handler that came first alone."""
@@ -101,8 +122,11 @@ class VerseApp(Litestar):
         return send_complete
 
 
-def _never_html(response: Response[Any]) -> Response[Any]:
-    """Litestar answers unknown paths below /schema with a page; errors are envelopes here."""
+async def _never_html(response: Response[Any]) -> Response[Any]:
+    """Litestar answers unknown paths below /schema with a page; errors are envelopes here.
+
+    Were it no coroutine, each answer would be sent through a thread and wait for it.
+    """
     if response.media_type != MediaType.HTML:
         return response
     return error_response(NotFoundException())

@@ -112,9 +112,9 @@ def start(adapters: Path, *options: str) -> Served:
     return served
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One server for the tests of a module that leave it as it was."""
+    """One server for all tests that leave it as it was."""
     running = start(copy_of_examples(tmp_path_factory.mktemp("served") / "adapters"))
     yield running
     running.stop()

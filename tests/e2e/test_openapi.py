@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import jsonschema_rs
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
@@ -103,6 +104,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    """One connection for all, as far as the server keeps it."""
+    with requests.Session() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 def document(served: Served) -> Any:
     return httpx.get(served.base_url.removesuffix("/v1") + "/schema/openapi.json").json()
 
@@ -128,14 +136,14 @@ def test_all_operations_of_the_document_are_asked_here(document: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_what_the_document_allows_is_answered_as_it_says(
-    api: Any, document: Any, label: str
+    api: Any, document: Any, session: requests.Session, label: str
 ) -> None:
     answers: Counter[tuple[int, str]] = Counter()
 
     def ask(case: Any) -> None:
         case.body = askable(label, case.body)
         about_real_models(case)
-        response = case.call()
+        response = case.call(session=session)
         answers[response.status_code, media_type(response)] += 1
         check_events(response, document)
         excluded = [positive_data_acceptance] if is_beyond_a_schema(response) else []
@@ -150,7 +158,9 @@ def test_what_the_document_allows_is_answered_as_it_says(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("label", TAKES_A_BODY)
-def test_what_the_document_rules_out_is_refused_as_it_says(api: Any, label: str) -> None:
+def test_what_the_document_rules_out_is_refused_as_it_says(
+    api: Any, session: requests.Session, label: str
+) -> None:
     statuses: Counter[int] = Counter()
 
     def ask(case: Any) -> None:
@@ -161,7 +171,7 @@ def test_what_the_document_rules_out_is_refused_as_it_says(api: Any, label: str)
             case.headers.pop(DEADLINE, None)
         else:  # a header that nobody asked for, say: the body is as the document has it
             case.body = askable(label, case.body)
-        response = case.call()
+        response = case.call(session=session)
         statuses[response.status_code] += 1
         excluded = [positive_data_acceptance] if is_beyond_a_schema(response) else []
         case.validate_response(response, excluded_checks=excluded)

@@ -183,8 +183,15 @@ def openapi_config(*, with_api_key: bool) -> OpenAPIConfig:
 
 
 class _Truthful(JsonRenderPlugin):
+    _rendered: bytes | None = None
+
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """Called by Litestar with the document as it sees it."""
+        """Called by Litestar with the document as it sees it, which never changes."""
+        if self._rendered is None:
+            self._rendered = self._render(request, openapi_schema)
+        return self._rendered
+
+    def _render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         paths = {
             path: {method: _operation(method, operation) for method, operation in item.items()}
             for path, item in openapi_schema["paths"].items()

@@ -1,7 +1,8 @@
 """`verse serve` over a FakeEngine, as a process of its own: `serve_fake.py JSON`.
 
 JSON: `{"engine": {...FakeEngine's arguments}}`, and either `"cli": [...]` for the whole command or
-`"config": {...}` for `serving.run` alone. SIGUSR1 kills the engine.
+`"config": {...}` for `serving.run` alone, with `"grace_seconds"` in place of the usual ones.
+SIGUSR1 kills the engine.
 """
 
 import json
@@ -33,7 +34,7 @@ def main(spec: dict[str, Any]) -> None:
     if "cli" in spec:
         _run_command(engine, spec["cli"])
     else:
-        _run_serving(engine, spec["config"])
+        _run_serving(engine, spec["config"], spec.get("grace_seconds"))
 
 
 def _die_on_signal(engine: FakeEngine) -> None:
@@ -53,13 +54,15 @@ def _run_command(engine: FakeEngine, arguments: list[str]) -> None:
     sys.exit(run_verse(["serve", *arguments]))
 
 
-def _run_serving(engine: FakeEngine, config: dict[str, Any]) -> None:
+def _run_serving(engine: FakeEngine, config: dict[str, Any], grace_seconds: float | None) -> None:
+    from verse_server import serving
     from verse_server.config import ServerConfig
-    from verse_server.serving import bind, run
 
-    with bind("127.0.0.1", 0) as sock:
+    if grace_seconds is not None:
+        serving._GRACE_SECONDS = grace_seconds  # pyright: ignore[reportPrivateUsage]
+    with serving.bind("127.0.0.1", 0) as sock:
         print(f"address http://127.0.0.1:{sock.getsockname()[1]}/v1", flush=True)  # noqa: T201
-        sys.exit(run(engine, ServerConfig(**config), sock))
+        sys.exit(serving.run(engine, ServerConfig(**config), sock))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,26 @@
 """Probes go by the status; people read the rest."""
 
+import asyncio
 from typing import Literal
 
 import pytest
 from fake_engine import FakeEngine
 from wire import Connect
 
+from verse_server.app import create_app
+from verse_server.config import ServerConfig
 from verse_server.engine.types import Health
+
+
+def test_no_probe_waits_for_a_thread(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = connect(FakeEngine())
+    monkeypatch.delattr(asyncio.BaseEventLoop, "run_in_executor")
+    assert client.get("/health").status_code == 200
+
+
+def test_the_application_brings_in_no_other_kind_of_records() -> None:
+    plugins = create_app(FakeEngine(), ServerConfig()).plugins
+    assert not [plugin for plugin in plugins if "pydantic" in type(plugin).__module__]
 
 
 @pytest.mark.parametrize(

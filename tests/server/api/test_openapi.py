@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from litestar import Litestar
 from litestar.testing import TestClient
 from wire import ADDRESS, Client, Connect
 
+from verse_server.api import openapi
 from verse_server.app import create_app
 from verse_server.config import ServerConfig
 
@@ -22,6 +24,24 @@ def document() -> Any:
         response = client.get("/schema/openapi.json")
     assert response.status_code == 200
     return response.json()
+
+
+def test_the_document_is_made_once_and_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[str] = []
+    monkeypatch.setattr(
+        openapi.ChatOperation,
+        "__post_init__",
+        lambda _: threads.append(threading.current_thread().name),
+    )
+    app = create_app(FakeEngine(), ServerConfig())
+    with TestClient[Litestar](app, base_url=ADDRESS) as client:
+        first = client.get("/schema/openapi.json")
+        monkeypatch.delattr(openapi, "_schemas")
+        assert client.get("/schema").content == first.content
+    (thread,) = threads
+    assert thread.startswith("asyncio_")
 
 
 @pytest.fixture(scope="module")

@@ -158,8 +158,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_engine_that_hangs_is_given_up(tmp_path: Path) -> None:
-    engine = {**ENDLESS, "hangs": True}
-    with served_process(tmp_path, engine=engine, config={"drain_seconds": 0.1}) as server:
+    engine, config = {**ENDLESS, "hangs": True}, {"drain_seconds": 0.1}
+    with served_process(tmp_path, engine=engine, config=config, grace_seconds=0.5) as server:
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 1
 
