@@ -106,7 +106,9 @@ async def completion_rows(
     rows = _completion_rows(request, admission, base, target, encoded)
     if not request.echo:
         return rows, [""] * len(rows)
-    return rows, [p if isinstance(p, str) else engine.decode(p) for p in prompts]
+    num_ids = sum(len(prompt) for prompt in prompts if not isinstance(prompt, str))
+    read = partial(_texts_of, engine.decode, prompts)
+    return rows, await encode_beside_the_loop(read, num_ids) if num_ids else read()
 
 
 async def probe_request(
@@ -138,6 +140,12 @@ def _encode_texts(
     encode_text: Callable[[str], tuple[int, ...]], prompts: Sequence[str | tuple[int, ...]]
 ) -> list[tuple[int, ...]]:
     return [encode_text(p) if isinstance(p, str) else p for p in prompts]
+
+
+def _texts_of(
+    decode: Callable[[Sequence[int]], str], prompts: Sequence[str | tuple[int, ...]]
+) -> list[str]:
+    return [p if isinstance(p, str) else decode(p) for p in prompts]
 
 
 def _chat_row(

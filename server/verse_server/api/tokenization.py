@@ -49,7 +49,10 @@ class TokenizerController(Controller):
         """A text's tokens, or a conversation's in the format of the base or of an adapter."""
         async with until_disconnect(request.receive):
             tokens = await _tokens(data, engine)
-        names = engine.token_names(tokens) if data.return_token_strs else None
+            names: list[str] | None = None
+            if data.return_token_strs:
+                name_all = partial(engine.token_names, tokens)
+                names = await encode_beside_the_loop(name_all, len(tokens))
         return TokenizeResponse(
             count=len(tokens),
             max_model_len=engine.base.context_length,

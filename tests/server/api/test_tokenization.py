@@ -1,5 +1,7 @@
 """The tokenizer's endpoints, as vLLM has them and lm-eval's remote tokenizer asks for them."""
 
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -28,6 +30,30 @@ def test_a_text_is_tokenized_with_and_without_what_texts_begin_with(client: Clie
     named = client.post("/tokenize", json={"prompt": "ab", "return_token_strs": True}).json()
     assert named["tokens"] == [1, 97, 98]
     assert named["token_strs"] == ["<1>", "<97>", "<98>"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "method"),
+    [
+        ("/tokenize", {"prompt": "ab", "return_token_strs": True}, "token_names"),
+        ("/detokenize", {"tokens": [5, 6]}, "decode"),
+        ("/v1/completions", {"model": "base", "prompt": [5, 6], "echo": True}, "decode"),
+    ],
+)
+def test_tokens_are_read_beside_the_event_loop(
+    client: Client, engine: FakeEngine, path: str, body: Any, method: str
+) -> None:
+    threads: list[str] = []
+    read = getattr(engine, method)
+
+    def noted(tokens: Sequence[int]) -> Any:
+        threads.append(threading.current_thread().name)
+        return read(tokens)
+
+    setattr(engine, method, noted)
+    assert client.post(path, json=body).status_code == 200
+    (thread,) = threads
+    assert thread.startswith("encode")
 
 
 def test_no_text_has_no_tokens_and_a_text_longer_than_the_context_has_all(client: Client) -> None:
