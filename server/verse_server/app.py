@@ -65,10 +65,7 @@ class VerseApp(Litestar):
     batches: BatchRunner | None
     """Started and stopped by them, too; None without `--jobs`."""
 
-    def __init__(self, **options: Any) -> None:
-        """As Litestar."""
-        super().__init__(**options)
-        self._describing = threading.Lock()
+    _describing = threading.Lock()
 
     async def __call__(
         self,

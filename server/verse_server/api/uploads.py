@@ -209,7 +209,7 @@ def _checked_name(segment: MultipartSegment) -> str:
     if not name or name in (".", ".."):
         raise RequestError("The file has no name; send one, such as 'poems.jsonl'.", param="file")
     # Of `C:\\poems.jsonl` the parser only shows the end, as an old browser would mean it.
-    sent = segment.header("Content-Disposition", "").replace('\\"', "")
+    sent = dict(segment.headerlist).get("Content-Disposition", "").replace('\\"', "")
     if "\\" in sent or any(char in "/\\" or not char.isprintable() for char in name):
         raise RequestError(
             "The file's name must be a plain name such as 'poems.jsonl', not a path.",

@@ -30,11 +30,11 @@ def test_the_document_is_made_once_and_beside_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     threads: list[str] = []
-    monkeypatch.setattr(
-        openapi.ChatOperation,
-        "__post_init__",
-        lambda _: threads.append(threading.current_thread().name),
-    )
+
+    def note(_: openapi.ChatOperation) -> None:
+        threads.append(threading.current_thread().name)
+
+    monkeypatch.setattr(openapi.ChatOperation, "__post_init__", note)
     app = create_app(FakeEngine(), ServerConfig())
     with TestClient[Litestar](app, base_url=ADDRESS) as client:
         first = client.get("/schema/openapi.json")
