@@ -34,8 +34,8 @@ def constraint_of(
             answer that goes on where its grammar ends.
     """
     asked = [*_of_structured_outputs(request), *_of_guided(request)]
-    if use is not None and use.constraint is not None:
-        asked = [use.constraint, *asked]
+    if use is not None and (forced := use.constraint) is not None:
+        asked = [forced, *asked]
     else:
         asked = [*_of_format(response_format), *asked]
         if use is not None and asked:

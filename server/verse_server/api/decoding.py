@@ -20,6 +20,7 @@ from verse_server.api.tools import check_turn
 from verse_server.api.validation import (
     explained,
     refuse_byte_order_mark,
+    refuse_crowds,
     refuse_repeated_keys,
     with_whole_numbers,
 )
@@ -148,6 +149,7 @@ def decode_json(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
     if not body.strip():
         raise RequestError("The request has no body; send a JSON object.", code="invalid_json")
     refuse_byte_order_mark(body)
+    refuse_crowds(body)
     try:
         decoded = _decoded(body, decoder)
         refuse_repeated_keys(body)

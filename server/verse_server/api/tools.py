@@ -26,6 +26,10 @@ from verse_server.protocol.tools import (
 )
 
 
+_MAX_BYTES = 1 << 16
+"""Of schemas. The engine refuses longer ones as they are, and to go through them takes a while."""
+
+
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
     """Which functions an answer may call, and whether it has to."""
 
@@ -54,6 +58,9 @@ class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
         """What the text of a forced answer follows."""
         if not self.is_forced:
             return None
+        given = msgspec.json.encode({"anyOf": [f.parameters or {} for f in self.functions]})
+        if len(given) > _MAX_BYTES:
+            return Constraint("json_schema", given.decode(), "tools")
         if self.only_function is not None:
             schema = arguments_schema(self.functions[0])
         else:

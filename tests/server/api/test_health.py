@@ -15,7 +15,8 @@ from verse_server.engine.types import Health
 def test_no_probe_waits_for_a_thread(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     client = connect(FakeEngine())
     monkeypatch.delattr(asyncio.BaseEventLoop, "run_in_executor")
-    assert client.get("/health").status_code == 200
+    for path in ("/health", "/metrics", "/"):
+        assert client.get(path).status_code == 200
 
 
 def test_the_application_brings_in_no_other_kind_of_records() -> None:

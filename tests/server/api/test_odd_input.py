@@ -9,6 +9,7 @@ from fake_engine import FakeEngine
 from openai_schemas import ErrorResponse
 from wire import CHAT, Client, chat_body
 
+from verse_server.api import decoding
 from verse_server.api.validation import refuse_repeated_keys
 
 JSON = {"content-type": "application/json"}
@@ -171,6 +172,23 @@ def test_a_large_body_is_not_read_key_by_key(monkeypatch: pytest.MonkeyPatch) ->
     body = json.dumps(chat_body(logit_bias={str(token): 1 for token in range(20_000)})).encode()
     monkeypatch.setattr(json, "loads", pytest.fail)
     refuse_repeated_keys(body)
+
+
+@pytest.mark.parametrize("thing", ["{}", "[]", '{"a": []}'])
+def test_a_body_of_nothing_but_objects_is_refused_before_they_are_made(
+    client: Client, monkeypatch: pytest.MonkeyPatch, thing: str
+) -> None:
+    things = ", ".join([thing] * 33_000)
+    body = f'{{"model": "xuzhimo", "chat_template_kwargs": {{"a": [{things}]}}}}'.encode()
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding, "_decoded", pytest.fail)
+        assert refused(client, CHAT, body).code == "too_many_values"
+
+
+def test_a_text_may_hold_as_many_brackets_as_it_likes(client: Client) -> None:
+    turn = {"role": "user", "content": '{[\\"' * 40_000}
+    error = refused(client, CHAT, json.dumps(chat_body(messages=[turn])).encode())
+    assert error.code == "context_length_exceeded"
 
 
 def test_a_key_may_occur_in_several_objects(client: Client) -> None:

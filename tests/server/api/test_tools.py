@@ -12,6 +12,7 @@ from wire import CHAT, Client, Connect, chat_body, stream
 
 from verse.prompt import Message, ToolCallMessage, ToolResultMessage
 from verse.tool_calls import ToolCall
+from verse_server.api import tools as tools_of_requests
 
 COUNT: dict[str, Any] = {
     "type": "function",
@@ -172,6 +173,17 @@ def test_a_call_that_must_be_made_is_held_to_its_schema(client: Client, engine: 
         "type": "object",
         "properties": {},
     }
+
+
+def test_schemas_longer_than_any_engine_follows_are_not_gone_through(
+    client: Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools_of_requests, "arguments_schema", pytest.fail)
+    properties = {f"p{number}": {"type": "string"} for number in range(4000)}
+    long = {"name": "f", "parameters": {"type": "object", "properties": properties}}
+    tools = [{"type": "function", "function": long}]
+    (schema,) = schema_for(client, engine, tool_choice="required", tools=tools)["anyOf"]
+    assert schema == long["parameters"]
 
 
 @pytest.mark.parametrize(
