@@ -25,7 +25,6 @@ from verse_server.protocol.tools import (
     FunctionDefinition,
 )
 
-
 _MAX_BYTES = 1 << 16
 """Of schemas. The engine refuses longer ones as they are, and to go through them takes a while."""
 
