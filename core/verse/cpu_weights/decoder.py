@@ -36,9 +36,17 @@ class Rotation:
         """Take over mlx's; what it is if numpy knows it, and otherwise mlx does it."""
         self._rope = rope
         self._frequencies: Host | None = None
+        self._of: tuple[object, ...] = (id(self),)
         if type(rope) is nn.RoPE and not rope.traditional:
             pairs = np.arange(0, rope.dims, 2, dtype=np.float64) / rope.dims
             self._frequencies = (rope.scale * rope.base**-pairs).astype(np.float32)
+            self._of = rope.scale, rope.base, rope.dims
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rotation) and self._of == other._of
+
+    def __hash__(self) -> int:
+        return hash(self._of)
 
     def angles(self, offset: Any, num_tokens: int) -> tuple[Host, Host] | None:
         """(rows or 1, tokens, 1, pairs) cosines and sines; None where mlx turns.
@@ -205,6 +213,19 @@ class Forward:
         """Of mlx, to be computed when all layers have run: one wait instead of one a layer."""
         self._mask: tuple[Any, int, int] | None = None
         self._added: Host | None = None
+        self._angles: dict[tuple[Rotation, int], tuple[Host, Host] | None] = {}
+
+    def begin(self) -> None:
+        """The first layer is about to run."""
+        self.later, self._mask = [], None
+        self._angles.clear()
+
+    def angles(self, rotation: Rotation, offset: Any, num_tokens: int) -> tuple[Host, Host] | None:
+        """See `Rotation`; rows are at the same positions in every layer."""
+        key = rotation, num_tokens
+        if key not in self._angles:
+            self._angles[key] = rotation.angles(offset, num_tokens)
+        return self._angles[key]
 
     def added(self, mask: Any, num_tokens: int, num_columns: int) -> Host | None:
         """See `added_by`; every layer has the same."""
@@ -215,7 +236,7 @@ class Forward:
 
     def finish(self) -> None:
         """All layers have run."""
-        later, self.later, self._mask = self.later, [], None
+        later, self.later = self.later, []
         mx.eval(later)  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -243,7 +264,7 @@ class HostAttention(nn.Module):
         q = self._normed(0, q.reshape(batch, num_tokens, num_heads, -1))
         k = self._normed(1, k.reshape(batch, num_tokens, num_shared, -1))
         offset = 0 if cache is None else cache.offset
-        angles = self._rotation.angles(offset, num_tokens)
+        angles = self._forward.angles(self._rotation, offset, num_tokens)
         q, k = (self._rotation.turn(part, angles, offset) for part in (q, k))
         v = v.reshape(batch, num_tokens, num_shared, -1)
         new = k.swapaxes(1, 2), v.swapaxes(1, 2)
@@ -308,7 +329,7 @@ class HostSwiGLU(nn.Module):
         of_gate, of_up = gate.packed, up.packed
         width = of_gate.matrix.out_dims
         gated, upper = (np.empty((len(rows), width), np.float32) for _ in range(2))
-        activations = Activations(rows)
+        activations = Activations(rows, self._threads)
         pairs = zip(
             of_gate.matrix.pieces(activations, gated),
             of_up.matrix.pieces(activations, upper),
@@ -340,10 +361,12 @@ def _swiglu(gate: Host, up: Host) -> None:
 class HostDecoderLayer(nn.Module):
     """Stands in for one layer of the model."""
 
-    def __init__(self, layer: Any, threads: Threads, forward: Forward, *, is_last: bool) -> None:
+    def __init__(
+        self, layer: Any, threads: Threads, forward: Forward, *, is_first: bool, is_last: bool
+    ) -> None:
         super().__init__()
         self._forward = forward
-        self._is_last = is_last
+        self._is_first, self._is_last = is_first, is_last
         self.use_sliding = bool(getattr(layer, "use_sliding", False))  # Llama asks its layers
         self.self_attn = HostAttention(layer.self_attn, threads, forward)
         self.mlp = HostSwiGLU(layer.mlp, threads)
@@ -352,6 +375,8 @@ class HostDecoderLayer(nn.Module):
 
     def __call__(self, x: Any, mask: Any = None, cache: Any = None) -> Host:
         """(batch, tokens, dims) -> the same on the host."""
+        if self._is_first:
+            self._forward.begin()
         hidden = host_array(x)
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), mask, cache)
         hidden += self.mlp(self.post_attention_layernorm(hidden))

@@ -218,8 +218,10 @@ class HostNorm(nn.Module):
     def __call__(self, x: Any) -> Any:
         """The weight times x / sqrt(mean(x^2) + eps), over the last axis."""
         rows, (weight, eps) = host_array(x), self._weight
-        mean = np.square(rows).mean(axis=-1, keepdims=True)
-        return _given_back(x, rows * (1 / np.sqrt(mean + eps)) * weight)
+        mean = np.einsum("...i,...i->...", rows, rows)[..., None] / np.float32(rows.shape[-1])
+        normed = rows * (1 / np.sqrt(mean + eps))
+        normed *= weight
+        return _given_back(x, normed)
 
 
 def products(layers: Sequence[HostLinear], x: Host) -> list[Host]:
@@ -235,7 +237,7 @@ def products(layers: Sequence[HostLinear], x: Host) -> list[Host]:
     packed = [layer.packed for layer in layers]
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     outs = [np.empty((len(rows), layer.matrix.out_dims), np.float32) for layer in packed]
-    activations = Activations(rows)
+    activations = Activations(rows, packed[0].threads)
     pieces: list[Piece] = []
     for layer, out in zip(packed, outs, strict=True):
         pieces += layer.matrix.pieces(activations, out)

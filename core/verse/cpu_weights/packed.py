@@ -33,8 +33,14 @@ from verse.cpu_weights.weight_cache import Quantized
 Host = NDArray[np.float32]
 PackedKind = Literal["bf16", "int8"]
 
-_BLOCK_BYTES = 1 << 20
-"""Of weights in one piece of work: long beside handing it over, short beside a step."""
+_BLOCK_BYTES = 2 << 20
+"""Of weights in one piece of work, about: long beside handing it over, short beside a step."""
+_LEAST_BYTES = 256 << 10
+"""Of a matrix in several pieces."""
+_ROWS_AT_ONCE = 128
+"""Of activations: what both halves give stays in the processor's cache until it is added."""
+_LEAST_CONVERTED = 16 << 10
+"""Numbers of activations that one thread converts."""
 _STEPS = 127
 _HALF = 256
 """One step of the high half in steps of the low one."""
@@ -47,11 +53,12 @@ _ROTATED = 128
 class Activations:
     """Rows to multiply, converted once for all weights they meet."""
 
-    def __init__(self, rows: Host) -> None:
+    def __init__(self, rows: Host, threads: Threads) -> None:
         """Take (rows, in_dims), float32, contiguous."""
         self.rows = rows
+        self._threads = threads
         self._bf16: Any = None
-        self._int8: tuple[Any, Host] | None = None
+        self._int8: tuple[NDArray[np.uint8], Host] | None = None
 
     @property
     def bf16(self) -> Any:
@@ -62,21 +69,34 @@ class Activations:
 
     @property
     def int8(self) -> tuple[NDArray[np.uint8], Host]:
-        """(2 * rows, in_dims), the high halves and then the low ones; (rows, 1) the low step."""
+        """(2, rows, in_dims), the high halves and the low ones; (rows, 1) the low step."""
         if self._int8 is None:
-            rows = rotated(self.rows)
-            largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))[:, None]
-            step = largest / np.float32(_COUNTED)
-            np.copyto(step, 1, where=(step == 0) | ~np.isfinite(step))
-            # Both halves are `MIDDLE` more than they are, so that neither is below 0.
-            counted = rows * (1 / step)
-            counted += np.float32(MIDDLE * (_HALF + 1) + 0.5)
-            with np.errstate(invalid="ignore"):  # a row that is not finite stays without meaning
-                halves = counted.astype(np.uint16).view(np.uint8).reshape(*rows.shape, 2)
-            low, high = (0, 1) if sys.byteorder == "little" else (1, 0)
-            both = np.concatenate([halves[:, :, high], halves[:, :, low]])
+            num_rows, dims = self.rows.shape
+            both = np.empty((2, num_rows, dims), np.uint8)
+            step = np.empty((num_rows, 1), np.float32)
+            least = -(-_LEAST_CONVERTED // dims)
+            each = max(least, -(-num_rows // self._threads.num_threads))
+            parts = [slice(first, first + each) for first in range(0, num_rows, each)]
+            self._threads.run(
+                [lambda p=p: _halve(self.rows[p], both[:, p], step[p]) for p in parts]
+            )
             self._int8 = both, step
         return self._int8
+
+
+def _halve(rows: Host, both: NDArray[np.uint8], step: Host) -> None:
+    """Write the high and the low halves of rows, and what 1 means in the low one."""
+    rows = rotated(rows)
+    np.maximum(rows.max(axis=1), -rows.min(axis=1), out=step[:, 0])
+    step /= np.float32(_COUNTED)
+    np.copyto(step, 1, where=(step == 0) | ~np.isfinite(step))
+    # Both halves are `MIDDLE` more than they are, so that neither is below 0.
+    rows *= 1 / step
+    rows += np.float32(MIDDLE * (_HALF + 1) + 0.5)
+    with np.errstate(invalid="ignore"):  # a row that is not finite stays without meaning
+        halves = rows.astype(np.uint16).view(np.uint8).reshape(*rows.shape, 2)
+    low, high = (0, 1) if sys.byteorder == "little" else (1, 0)
+    both[0], both[1] = halves[:, :, high], halves[:, :, low]
 
 
 class PackedWeight:
@@ -146,19 +166,22 @@ class PackedWeight:
     def multiplied(self, rows: Host, threads: Threads) -> Host:
         """What (rows, in_dims) @ self.T is: (rows, out_dims), float32 as they are."""
         out = np.empty((len(rows), self.out_dims), np.float32)
-        threads.run(self.pieces(Activations(np.ascontiguousarray(rows)), out))
+        threads.run(self.pieces(Activations(np.ascontiguousarray(rows), threads), out))
         return out
 
     def _int8_pieces(self, x: Activations, out: Host) -> list[Piece]:
-        halves, low_step = x.int8
-        high_step, num_rows = low_step * np.float32(_HALF), len(out)
+        both, low_step = x.int8
+        high_step = low_step * np.float32(_HALF)
 
         def multiply(first: int, last: int, block: IntegerProduct) -> None:
-            products = block(halves)
-            target, low = out[:, first:last], products[num_rows:]
-            np.multiply(products[:num_rows], high_step, out=target)
-            low *= low_step
-            target += low
+            for start in range(0, len(out), _ROWS_AT_ONCE):
+                rows = slice(start, start + _ROWS_AT_ONCE)
+                products = block(both[:, rows].reshape(-1, self.in_dims))
+                num_rows = len(products) // 2
+                target, low = out[rows, first:last], products[num_rows:]
+                np.multiply(products[:num_rows], high_step[rows], out=target)
+                low *= low_step[rows]
+                target += low
 
         return [lambda b=block: multiply(*b) for block in self._blocks]
 
@@ -183,11 +206,17 @@ class PackedWeight:
 
 
 def num_block_rows(kind: PackedKind, shape: tuple[int, int], num_threads: int) -> int:
-    """Rows of one piece: about a megabyte, and at least two pieces for each thread."""
-    row_bytes = shape[1] * (2 if kind == "bf16" else 1)
-    of_bytes = max(1, _BLOCK_BYTES // row_bytes)
-    even = -(-shape[0] // (2 * num_threads))
-    return max(16, min(of_bytes, even) // 16 * 16)
+    """Rows of one piece: about two megabytes, and as many pieces as all threads do in equal turns.
+
+    Fewer and longer ones would be faster yet, but for what is done with the product in the
+    processor's cache. What is too little to be worth handing over is one piece.
+    """
+    num_bytes = shape[0] * shape[1] * (2 if kind == "bf16" else 1)
+    if num_bytes < _LEAST_BYTES:
+        return -(-shape[0] // 16) * 16
+    turns = max(1, round(num_bytes / _BLOCK_BYTES / num_threads))
+    each = -(-shape[0] // (turns * num_threads))
+    return -(-each // 16) * 16
 
 
 def _pieces_of(chunk: Any, rows_each: int) -> Iterator[Any]:

@@ -100,7 +100,11 @@ def pack_model(
                 done += packed.matrix.out_dims * packed.matrix.in_dims
                 num_bytes += packed.num_bytes
         inner.layers[index] = HostDecoderLayer(
-            layer, threads, forward, is_last=index == len(inner.layers) - 1
+            layer,
+            threads,
+            forward,
+            is_first=index == 0,
+            is_last=index == len(inner.layers) - 1,
         )
         mx.clear_cache()
         give_back_memory()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from verse.cpu_weights.packed import PackedKind, PackedWeight
+from verse.cpu_weights.packed import Activations, PackedKind, PackedWeight, num_block_rows
 from verse.cpu_weights.threads import Threads
 
 KINDS: list[PackedKind] = ["bf16", "int8"]
@@ -90,3 +90,28 @@ def test_a_slow_piece_holds_up_no_other(threads: Threads) -> None:
     threads.run([lambda i=i: piece(i) for i in range(20)])
     assert len(done) == 20
     assert done[-1] == 0
+
+
+def test_rows_that_threads_share_are_halved_as_each_is_alone(threads: Threads) -> None:
+    x = numbers(40, 1152)
+    halves, steps = Activations(x, threads).int8
+    for row in range(40):
+        of_row, step = Activations(x[row : row + 1], threads).int8
+        assert np.array_equal(halves[:, row], of_row[:, 0])
+        assert steps[row] == step[0]
+
+
+@pytest.mark.parametrize("shape", [(4864, 896), (896, 4864), (896, 896), (18944, 3584)])
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_thread_waits_for_another_to_do_one_piece_more(
+    kind: PackedKind, num_threads: int, shape: tuple[int, int]
+) -> None:
+    rows = num_block_rows(kind, shape, num_threads)
+    num_turns = -(-shape[0] // (rows * num_threads))
+    assert rows % 16 == 0
+    assert num_turns * rows * num_threads <= 1.04 * shape[0]
+
+
+def test_a_small_matrix_is_not_worth_sharing() -> None:
+    assert num_block_rows("bf16", (128, 896), 2) == 128
