@@ -266,6 +266,18 @@ def many_messages(target: Target) -> None:
     target.ask_all([chat(messages=turns)] * 8)
 
 
+def many_objects(target: Target) -> None:
+    """Eight bodies of 340,000 empty objects, eight of a tool with 30,000 fields, the document."""
+    crowd = b"[" + b",".join([b"{}"] * 340_000) + b"]"
+    turn = b'{"role": "user", "content": ""}'
+    body = b'{"model":"base","messages":[%s],"chat_template_kwargs":{"a":%s}}' % (turn, crowd)
+    fields = {f"p{number}": {"type": "string"} for number in range(30_000)}
+    tool = {"name": "f", "parameters": {"type": "object", "properties": fields}}
+    tools = [{"type": "function", "function": tool}]
+    called = chat(tools=tools, tool_choice="required")
+    target.ask_all([post(CHAT, body), called, get("/schema/openapi.json")] * 8)
+
+
 def many_answers(target: Target) -> None:
     """Sixteen answers each to 32 requests."""
     target.ask_all([chat(n=16, max_tokens=8, temperature=1)] * 32)
@@ -373,8 +385,8 @@ ATTACKS: dict[str, Callable[[Target], None]] = {
     attack.__name__: attack
     for attack in (
         *(spaces, spaces_and_gone, long_system, loading, huge_rank, huge_header, never_reading),
-        *(half_sent, endless_headers, schemas, biases, many_messages, many_answers, many_folders),
-        *(more_than_slots, one_slot, broken, overflow, overflow_of_both),
+        *(half_sent, endless_headers, schemas, biases, many_messages, many_objects, many_answers),
+        *(many_folders, more_than_slots, one_slot, broken, overflow, overflow_of_both),
         overflow_elsewhere,
     )
 }
