@@ -11,7 +11,8 @@ dark colours and needs no matplotlib.
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,9 +54,7 @@ class IntervalRow(NamedTuple):
 def svg(name: str, draw: Callable[[Axes], None], inches_high: float) -> str:
     """Draw and make it fit to stand in a page beside others."""
     stream = io.StringIO()
-    with rc_context(_SVG_STYLE), warnings.catch_warnings():
-        # Its own fonts lack Chinese, and need not have it.
-        warnings.simplefilter("ignore", UserWarning)
+    with rc_context(_SVG_STYLE), _unwarned():
         figure = Figure(figsize=(_SVG_INCHES_WIDE, inches_high), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())
@@ -74,10 +73,19 @@ def write_png(path: Path, draw: Callable[[Axes], bool]) -> Path | None:
     """
     figure = Figure(figsize=_PNG_INCHES, layout="constrained")
     FigureCanvasAgg(figure)
-    if not draw(figure.add_subplot()):
-        return None
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    with _unwarned():
+        if not draw(figure.add_subplot()):
+            return None
+        figure.savefig(path, dpi=_DOTS_PER_INCH)
     return path
+
+
+@contextmanager
+def _unwarned() -> Generator[None]:
+    with warnings.catch_warnings():
+        # Its own fonts lack Chinese, which a page need not have, and a name in a PNG may.
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def draw_rows(axes: Axes, names: Sequence[str]) -> None:

@@ -135,11 +135,15 @@ def test_a_round_on_a_real_model_makes_an_adapter_that_is_compared(
     decide(made / "ranked.json")
     with workshop.timed("convert, train and compare, s"):
         assert "rounds/01 is complete" in verse(folder, "refine")
-    numbers = json.loads((made / "compare" / "numbers.json").read_text("utf-8"))
-    assert numbers
+    compared = json.loads((made / "compare" / "numbers.json").read_text("utf-8"))
+    assert [side["name"] for side in compared] == ["first", "first-r01"]
+    assert all(side["valid_loss"] and side["num_poems"] == len(THEMES) for side in compared)
+    report = ("--decisions", str(made / "decisions.jsonl"), "-i", str(made / "ranked.json"))
     figures["poems an hour"] = round(NUM_POEMS * 3600 / figures["generate, s"])
     figures["judged"] = len(judged)
-    show("\n" + json.dumps(figures, indent=1))
+    figures["compared"] = compared
+    show("\n" + json.dumps(figures, indent=1, ensure_ascii=False))
+    show(verse(folder, "judge", "report", *report))
     for row in ranked.poems[:6]:
         poem = row.candidate
         show(f"\n{poem.theme} ({poem.model}, {row.score or 0:.2f})\n{poem.text}")

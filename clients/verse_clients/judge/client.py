@@ -11,7 +11,8 @@ An answer belongs to what the server's list says of the model beyond its name (`
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -177,36 +178,6 @@ class Judge:
             self._is_identified = True
             return
 
-    async def check_context(self, questions: Sequence[Question]) -> None:
-        """See that the model can bear questions of these lengths, where its server tells.
-
-        Raises:
-            InputError: it cannot.
-        """
-        for question in questions:
-            try:
-                context, tokens = await self._measured(question)
-            except ServerError:
-                return  # few servers tell; what goes wrong is said when they are asked
-            needed = tokens + LIKELY_ANSWER[question.kind]
-            if needed > context:
-                raise InputError(
-                    f"The judge {self.name} at {self.server.base_url} has a context of {context} "
-                    f"tokens, and a {question.kind} question with its answer takes {needed} or "
-                    f"more; name another --judge, or --judge {LIKELIHOOD}."
-                )
-
-    async def _measured(self, question: Question) -> tuple[int, int]:
-        """The model's context, and the tokens of a question: at least so many."""
-        try:
-            found = await self.server.tokenize(self.model, question.messages)
-        except BadRequestError as error:
-            if error.code != "context_length_exceeded":
-                raise
-            context = (await self.server.tokenize(self.model, _SHORT)).max_model_len
-            return context, context + 1
-        return found.max_model_len, len(found.tokens)
-
     def known(self, question: Question) -> Judgment | None:
         """The answer to a question that was asked before, by any of the servers."""
         found = (self._context.judgments.find(key) for key in self._keys(question))
@@ -346,6 +317,39 @@ class Judge:
 
     def _key(self, question: Question, base_url: str) -> str:
         return key_of(question, self.model, base_url, self._context.sampling, self.identity)
+
+
+async def check_context(
+    name: str, model: str, servers: Iterable[ChatServer], questions: Sequence[Question]
+) -> None:
+    """See that a judge can bear questions of these lengths, on each of its servers that tells.
+
+    Raises:
+        InputError: one cannot.
+    """
+    for server in servers:
+        with suppress(ServerError):  # few tell; what goes wrong is said when they are asked
+            for question in questions:
+                context, tokens = await _measured(server, model, question)
+                needed = tokens + LIKELY_ANSWER[question.kind]
+                if needed > context:
+                    raise InputError(
+                        f"The judge {name} at {server.base_url} has a context of {context} "
+                        f"tokens, and a {question.kind} question with its answer takes {needed} or "
+                        f"more; name another --judge, or --judge {LIKELIHOOD}."
+                    )
+
+
+async def _measured(server: ChatServer, model: str, question: Question) -> tuple[int, int]:
+    """A server's context for a model, and the tokens of a question: at least so many."""
+    try:
+        found = await server.tokenize(model, question.messages)
+    except BadRequestError as error:
+        if error.code != "context_length_exceeded":
+            raise
+        context = (await server.tokenize(model, _SHORT)).max_model_len
+        return context, context + 1
+    return found.max_model_len, len(found.tokens)
 
 
 def _trouble(answer: Answer) -> str | None:

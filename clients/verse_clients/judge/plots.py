@@ -45,11 +45,13 @@ def draw(
 
 
 def _agreement(axes: Axes, report: Report) -> bool:
+    if not report.scorers:
+        return False
     rows = [IntervalRow(s.name, *s.auc, _KIND_COLOURS[s.kind]) for s in report.scorers]
     draw_intervals(axes, rows)
     axes.axvline(0.5, color="black", linestyle=":", linewidth=1)
     axes.set_xlabel("ROC-AUC with the poet's blind decisions; 0.5 is chance")
-    return bool(rows)
+    return True
 
 
 def _ranks(axes: Any, ranked: Ranked, taken: Taken) -> bool:

@@ -26,7 +26,7 @@ from verse_clients.errors import (
     UnfinishedError,
 )
 from verse_clients.generate.inputs import read_training
-from verse_clients.judge.client import Judge, JudgeContext
+from verse_clients.judge.client import Judge, JudgeContext, check_context
 from verse_clients.judge.costs import FREE, AnswerTally, Budget, Price, likely_tokens
 from verse_clients.judge.judges import ConnectionOptions, JudgePool, JudgeSpec, ResolvedJudge
 from verse_clients.judge.judgments import Judgments, given, identities, read_judgments
@@ -266,6 +266,7 @@ class JudgingRun:
         pipeline = JudgingPipeline([], self._survivors(), self._examples, how, lambda _: None)
         try:
             who = [await _who(judge, earlier) for judge in self._pool.resolved]
+            await self._check_contexts(pipeline, local_only=True)  # poems go nowhere else yet
             poems = counted(len(self._poems), "poem")
             return [
                 f"{poems}, {len(self._survivors())} of them to be judged.",
@@ -293,13 +294,18 @@ class JudgingRun:
                 tally.expect,
                 computed,
             )
-            await asyncio.gather(
-                *(judge.check_context(pipeline.usual_questions()) for judge in judges)
-            )
+            await self._check_contexts(pipeline)
             await pipeline.score_all()
             if not pipeline.not_asked:
                 await pipeline.compare()
         return pipeline
+
+    async def _check_contexts(self, pipeline: JudgingPipeline, *, local_only: bool = False) -> None:
+        usual = pipeline.usual_questions()
+        for judge in self._pool.resolved:
+            if judge.name != LIKELIHOOD:
+                servers = [s for s in judge.servers.servers if s.is_local or not local_only]
+                await check_context(judge.name, judge.model, servers, usual)
 
     def _tell_of_others(self, judges: Sequence[Judge], judgments: Judgments) -> None:
         for judge in judges:

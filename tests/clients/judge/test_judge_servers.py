@@ -64,6 +64,17 @@ def test_servers_with_different_models_under_one_name_are_refused(
     assert not Path("ranked.json").exists()
 
 
+@pytest.mark.parametrize("context", [60, 700])
+def test_the_one_server_whose_context_is_too_short_is_named_before_the_first_question(
+    context: int, fake: FakeOpenAI, other: FakeOpenAI, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.script.context, other.script.context = 100_000, context
+    assert judge(fake, other) == 2
+    said = capfd.readouterr().err
+    assert f"The judge base at {other.base_url} has a context of {context} tokens, and a " in said
+    assert fake.num_calls == other.num_calls == 0
+
+
 def test_several_judges_have_one_server_each(
     fake: FakeOpenAI, other: FakeOpenAI, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ from verse_clients.judge.ranked import (
     write_json,
 )
 from verse_clients.judge.report import Report, make_report
+from verse_clients.plotting import write_png
 
 TIME = datetime(2026, 3, 1, tzinfo=UTC)
 Score = Callable[[Candidate], float]
@@ -307,6 +308,23 @@ def test_the_command_prints_the_report_and_draws_it(capfd: pytest.CaptureFixture
     assert told["num_decisions"] == 60
     assert told["scorers"][0]["name"] == "ranking"
     assert (Path("plots") / "ranks.png").exists()
+
+
+def test_a_report_without_a_verdict_leaves_out_the_plot_and_any_name_can_be_drawn(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    candidates = poems(6)
+    ranked = ranking(candidates, likes(candidates, taste(candidates), 0.5))
+    write_json(Path("ranked.json"), ranked)
+    jsonl.append(Path("decisions.jsonl"), *decisions(candidates, [True] * 6))
+    assert cli.main(["judge", "report"]) == 0
+    told = capfd.readouterr()
+    assert "No result: " in told.out
+    assert told.err == ""
+    assert not (Path("judge-report") / "agreement.png").exists()
+    named = write_png(Path("named.png"), lambda axes: bool(axes.set_title("评委")))
+    assert named is not None
+    assert named.exists()
 
 
 @pytest.mark.parametrize(

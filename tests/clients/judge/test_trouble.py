@@ -143,11 +143,12 @@ def test_a_judge_whose_context_is_too_short_is_told_so_before_the_first_question
     context: int, fake: FakeOpenAI, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fake.script.context = context
-    assert verse_judge(fake) == 2
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1
-    assert f"The judge base at {fake.base_url} has a context of {context} tokens, and a " in said
-    assert said.endswith("name another --judge, or --judge likelihood.\n")
+    for option in ("--json", "--dry-run"):
+        assert verse_judge(fake, option) == 2
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1
+        assert f"The judge base at {fake.base_url} has a context of {context} tokens, and" in said
+        assert said.endswith("name another --judge, or --judge likelihood.\n")
     assert fake.num_calls == 0
     fake.script.context = 100_000
     assert verse_judge(fake) == 0
