@@ -26,6 +26,8 @@ compares the last two alone, in turn, three times.
     uv run python -m benchmarks.batch ... --only process,served --output FILE
 
 measures piece by piece, of PIECES; what an earlier piece has left in the file is in the table too.
+mlx_lm leaves one core free, as Verse does with a small base; OPENBLAS_NUM_THREADS=2 beside `--only
+process,served` gives it both for a large one.
 
 Starting up and writing are told apart. Start-up is what the first poem costs and the next ones do
 not: from the start of a server until it answers; of `verse generate` also what the command takes
@@ -59,6 +61,7 @@ from benchmarks.parties import (
     with_openblas,
 )
 from benchmarks.serving.bench import write_adapters
+from verse.atomic_file import replace_file
 from verse.prompt import POEM_SYSTEM
 
 SHIPPED = ("xuzhimo", "hushi", "wenyiduo")
@@ -216,6 +219,7 @@ def measure(options: argparse.Namespace) -> dict[str, Way]:
 
     def note(name: str, way: Way) -> None:
         ways[name] = way
+        keep(options.output, ways)
         print(f"{name:24s} {way}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="verse-benchmark-") as name:
@@ -236,6 +240,13 @@ def measure(options: argparse.Namespace) -> dict[str, Way]:
         for piece in () if options.ours else options.only or PIECES:
             note(PIECES[piece], ways_of[piece]())
     return ways
+
+
+def keep(file: Path | None, ways: dict[str, Way]) -> None:
+    """Write what was measured so far."""
+    if file is not None:
+        raw = {"machine": machine(), "ways": {name: asdict(way) for name, way in ways.items()}}
+        replace_file(file, [json.dumps(raw, indent=1).encode(), b"\n"])
 
 
 def earlier(file: Path | None) -> dict[str, Way]:
@@ -273,7 +284,7 @@ def report(ways: dict[str, Way]) -> str:
 
 
 def main() -> None:
-    """Measure, print the table, and keep the raw numbers if asked."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.batch",
         description=__doc__,
@@ -291,9 +302,6 @@ def main() -> None:
     print("about 4 minutes for 300 poems of verse-tiny on two cores", flush=True)
     ways = measure(arguments)
     print("\n" + report(ways))
-    if arguments.output:
-        raw = {"machine": machine(), "ways": {name: asdict(way) for name, way in ways.items()}}
-        arguments.output.write_text(json.dumps(raw, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

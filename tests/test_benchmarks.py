@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,30 @@ def _trained(seconds: list[float], caching: float = 0.0) -> dict[str, Any]:
         "peak_bytes": 1e9,
         "never_seen": 0,
     }
+
+
+def test_what_was_measured_is_kept_when_the_next_piece_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> batch.Way:
+        raise KeyboardInterrupt
+
+    def prepared(*_: object) -> batch.Work:
+        return batch.Work(tmp_path, tmp_path, ("one",), [("河", "one")])
+
+    def measured(*_: object) -> batch.Way:
+        return ours
+
+    ours = batch.Way(60, 5.0, 45.0, 3000)
+    monkeypatch.setattr(batch, "prepare", prepared)
+    monkeypatch.setattr(batch, "alone", measured)
+    monkeypatch.setattr(batch, "one_process_per_poem", stopped)
+    options = Namespace(
+        only=["generate", "process"], output=tmp_path / "batch.json", served=1, processes=1, ours=0
+    )
+    with pytest.raises(KeyboardInterrupt):
+        batch.measure(options)
+    assert batch.earlier(options.output) == {batch.PIECES["generate"]: ours}
 
 
 def test_a_training_measurement_goes_on_and_counts_the_first_step_only_if_it_is_alone(
