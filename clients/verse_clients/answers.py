@@ -1,5 +1,6 @@
 """What servers say, without any SDK's types: answers, and the models they list."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -88,6 +89,12 @@ class ServedPart(msgspec.Struct, frozen=True):
     digest: str | None = None
 
 
+class ServedMeta(msgspec.Struct, frozen=True):
+    """What llama.cpp's server says of its model."""
+
+    n_ctx: int
+
+
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model as the server lists it; a foreign server tells no more than the id."""
 
@@ -100,6 +107,18 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     digest: str | None = None
     parts: tuple[ServedPart, ...] = ()
     """Of a blend, or of an adapter with a strength."""
+    max_model_len: object = None
+    meta: object = None
+    """Both are what the server likes; a list is readable whatever stands there."""
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together; None where the server does not list it."""
+        if isinstance(self.max_model_len, int):
+            return self.max_model_len
+        with suppress(msgspec.ValidationError):
+            return msgspec.convert(self.meta, ServedMeta).n_ctx
+        return None
 
 
 class Tokenized(msgspec.Struct, frozen=True, kw_only=True):

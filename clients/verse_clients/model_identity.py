@@ -63,6 +63,16 @@ async def identity_of(server: ModelLister, name: str) -> str:
     return " ".join(f"{key}={value}" for key, value in said.items() if value and value != name)
 
 
+async def listed_context(server: ModelLister, name: str) -> int | None:
+    """How many tokens a model can bear by its server's list; None where that does not tell.
+
+    Raises:
+        ServerError: it does not answer, or refuses.
+    """
+    found = await _listed(server, name)
+    return found and found.context
+
+
 async def versions_of(server: ModelLister, names: Iterable[str]) -> dict[str, str]:
     """Which weights stand behind names, and behind `base` below them.
 

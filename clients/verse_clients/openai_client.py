@@ -390,7 +390,7 @@ def _translated(error: openai.OpenAIError, base_url: str) -> ServerError:
         return ServerDownError(f"No server answers at {base_url}.")
     if isinstance(error, openai.APIStatusError):
         return _refusal(error, base_url)
-    return NoCompletionError(f"{base_url} failed: {error}")
+    return NoCompletionError(f"{base_url} failed: {_sentence(str(error))}")
 
 
 def _is_unreached(error: openai.APITimeoutError) -> bool:
@@ -425,7 +425,13 @@ def _refusal(error: openai.APIStatusError, base_url: str) -> ServerError:
 
 def _own_words(error: openai.APIStatusError) -> str:
     """What the server said, without what the SDK writes before it."""
-    return error.message.removeprefix(f"Error code: {error.status_code} - ")
+    return _sentence(error.message.removeprefix(f"Error code: {error.status_code} - "))
+
+
+def _sentence(words: str) -> str:
+    """With an end, so that another sentence may follow."""
+    words = words.strip()
+    return words if words.endswith((".", "!", "?", "。", "！", "？")) else f"{words}."
 
 
 def _about_key(error: openai.APIStatusError) -> str:

@@ -31,12 +31,12 @@ from verse_clients.errors import (
     ServerTimeoutError,
     UnauthorisedError,
 )
-from verse_clients.judge.costs import Budget, Price, most_tokens
+from verse_clients.judge.costs import Budget, Price, likely_tokens, most_tokens
 from verse_clients.judge.judgments import Judgments
 from verse_clients.judge.prompts import LIKELY_ANSWER, JudgeSampling, Kind, Question, key_of
 from verse_clients.judge.ranked import LIKELIHOOD
 from verse_clients.judge.replies import read_ranking, read_scores, schema_of
-from verse_clients.model_identity import NOT_NOW, identity_of
+from verse_clients.model_identity import NOT_NOW, identity_of, listed_context
 from verse_clients.server_pool import PooledServer, ServerPool
 
 _LOWER: dict[AnswerFormat, AnswerFormat] = {"json_schema": "json_object", "json_object": "text"}
@@ -47,6 +47,8 @@ _OWN_FAULT = (BadRequestError, BrokenServerError, NoCompletionError, ServerTimeo
 _MAY_COST = (NoCompletionError, ServerTimeoutError)
 """Errors after which the server may have done, and charged for, the work."""
 _SHORT = (Message("user", "诗"),)
+_LEAST_SHARE = 0.5
+"""Of the tokens that are likely: no tokenizer in use makes fewer of a Chinese text."""
 _FAILED_IN_A_ROW = 5
 """So many without an answer between them are the server's trouble, not the poems'."""
 
@@ -332,7 +334,7 @@ async def check_context(
             for question in questions:
                 context, tokens = await _measured(server, model, question)
                 needed = tokens + LIKELY_ANSWER[question.kind]
-                if needed > context:
+                if context and needed > context:
                     raise InputError(
                         f"The judge {name} at {server.base_url} has a context of {context} "
                         f"tokens, and a {question.kind} question with its answer takes {needed} or "
@@ -340,15 +342,16 @@ async def check_context(
                     )
 
 
-async def _measured(server: ChatServer, model: str, question: Question) -> tuple[int, int]:
+async def _measured(server: ChatServer, model: str, question: Question) -> tuple[int | None, int]:
     """A server's context for a model, and the tokens of a question: at least so many."""
     try:
         found = await server.tokenize(model, question.messages)
-    except BadRequestError as error:
-        if error.code != "context_length_exceeded":
-            raise
-        context = (await server.tokenize(model, _SHORT)).max_model_len
-        return context, context + 1
+    except ServerError as error:
+        if error.code == "context_length_exceeded":
+            context = (await server.tokenize(model, _SHORT)).max_model_len
+            return context, context + 1
+        least = likely_tokens(question.messages) * _LEAST_SHARE
+        return await listed_context(server, model), round(least)
     return found.max_model_len, len(found.tokens)
 
 

@@ -235,7 +235,7 @@ def test_a_long_wait_is_shown_and_one_beyond_the_limit_ends_the_run(
     options = ["-a", "hushi", "--wait", "60", "--concurrency", "1"]
     assert verse_generate(fake, *options) == 2
     said = capfd.readouterr().err.strip()
-    assert "answered 429: slow down It asks to wait 900 s; --wait allows 60 s." in said
+    assert "answered 429: slow down. It asks to wait 900 s; --wait allows 60 s." in said
     assert said.endswith("1 of 3 poems is in poems.jsonl; run the same command again to continue.")
     assert verse_generate(fake, *options) == 0
     assert fake.num_calls == 2 + 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.fake_openai import Failure, FakeOpenAI, Reply, Script
+from tests.clients.fake_openai import Failure, FakeOpenAI, Reply, Script, model
 from tests.clients.judge.conftest import (
     CACHE,
     NUM_POEMS,
@@ -152,3 +152,16 @@ def test_a_judge_whose_context_is_too_short_is_told_so_before_the_first_question
     assert fake.num_calls == 0
     fake.script.context = 100_000
     assert verse_judge(fake) == 0
+
+
+@pytest.mark.parametrize("listed", [{"meta": {"n_ctx": 300}}, {"max_model_len": 300}])
+def test_a_context_that_is_only_listed_is_held_against_the_least_that_a_question_takes(
+    listed: dict[str, object], fake: FakeOpenAI, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.script.models = [model("base", parent=None) | listed]
+    assert verse_judge(fake) == 2
+    assert "has a context of 300 tokens, and a rubric question" in capfd.readouterr().err
+    assert fake.num_calls == 0
+    for more in ({"meta": {"n_ctx": 4096}}, {"meta": "anything", "max_model_len": "?"}):
+        fake.script.models = [model("base", parent=None) | more]
+        assert verse_judge(fake, "-o", "other.json", "--cache", f"{len(more)}.jsonl") == 0
