@@ -8,6 +8,7 @@ import json
 import os
 import resource
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,38 +208,43 @@ def load_base_model(
     """
     path, id_ = _find(path_or_id)
     _refuse_missing_files(path)
-    packed_bytes = 0
+    choice, packed_bytes = None, 0
     try:
-        model, tokenizer, config = cast(
-            tuple[nn.Module, TokenizerWrapper, dict[str, Any]],
-            mlx_lm_utils.load(
-                str(path),
-                lazy=True,
-                return_config=True,
-                tokenizer_config={"trust_remote_code": trust_remote_code},
-                trust_remote_code=trust_remote_code,
+        model, config = cast(
+            tuple[nn.Module, dict[str, Any]],
+            mlx_lm_utils.load_model(  # pyright: ignore[reportUnknownMemberType]
+                path, lazy=True, trust_remote_code=trust_remote_code
             ),
         )
-        _refuse_without_tokens(tokenizer, path)
-        choice, num_parameters = None, _num_parameters(model)  # before the host takes them
-        if shard is not None:
-            model = shard.split(_for_cpu(model, shard.num_parts), config)
-            _bring_in(model, on_progress)
-        elif not as_stored:
-            if runs_on_cpu():
-                choice = choose(model, path, cpu_weights, _memory_bytes())
-            if choice is not None and choice.kind is not None:
-                packed_bytes = _pack(model, path, choice, on_progress)
-            else:
+        num_parameters = _num_parameters(model)  # before the host takes them
+        if shard is None and not as_stored and runs_on_cpu():
+            choice = choose(model, path, cpu_weights, _memory_bytes())
+        # Beside what is measured for the choice nothing else may run.
+        settings = {"trust_remote_code": trust_remote_code}
+        with ThreadPoolExecutor(1, "tokenizer") as pool:
+            tokenizer = pool.submit(_load_tokenizer, path, config, settings)
+
+            def progress(share: float) -> None:
+                if tokenizer.done():
+                    tokenizer.result()  # raises what is wrong with it
+                on_progress(share)
+
+            if shard is not None:
+                model = shard.split(_for_cpu(model, shard.num_parts), config)
+                _bring_in(model, progress)
+            elif choice is not None and choice.kind is not None:
+                packed_bytes = _pack(model, path, choice, progress)
+            elif not as_stored:
                 model = _for_cpu(model)
-                _bring_in(model, on_progress)
+                _bring_in(model, progress)
+            tokenizer.result()
     except (BaseModelError, CpuWeightsError) as error:
         raise BaseModelError(str(error)) from error
     except Exception as error:
         raise BaseModelError(f"The model in {path} cannot be loaded: {_short(error)}") from error
     return BaseModel(
         model=model,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer.result(),
         id=id_,
         path=path,
         config=config,
@@ -249,6 +255,13 @@ def load_base_model(
         weights="" if choice is None else choice.words,
         is_packed=packed_bytes > 0,
     )
+
+
+def _load_tokenizer(path: Path, config: dict[str, Any], settings: dict[str, Any]) -> Any:
+    end_tokens = config.get("eos_token_id")
+    tokenizer = mlx_lm_utils.load_tokenizer(path, settings, end_tokens)  # pyright: ignore[reportUnknownMemberType]
+    _refuse_without_tokens(tokenizer, path)
+    return tokenizer
 
 
 def _pack(

@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -267,6 +268,19 @@ def test_a_model_with_a_weight_missing_is_one_sentence(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes().replace(b"model.norm.", b"model.morn.", 1))
     assert "parameters" in complaint_about(copy)
+
+
+def test_the_tokenizer_is_loaded_while_the_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory = threading.Event()
+    load = base_model._load_tokenizer  # pyright: ignore[reportPrivateUsage]
+
+    def waiting(*arguments: Any) -> Any:
+        assert in_memory.wait(60)
+        return load(*arguments)
+
+    monkeypatch.setattr(base_model, "_load_tokenizer", waiting)
+    base = load_base_model(str(VERSE_TINY), lambda share: in_memory.set() if share == 1 else None)
+    assert base.hf_tokenizer.encode("河", add_special_tokens=False)
 
 
 def test_a_model_without_its_tokenizer_is_refused(copy: Path) -> None:
