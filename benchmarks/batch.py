@@ -193,9 +193,19 @@ def batched(folder: Path, work: Work) -> Way:
         return verse_generate(server, folder, work, "--batch")
 
 
+def without_own_sampling(model: Path) -> Path:
+    """Leave the base only its tokens: Verse takes what it recommends, such as top_k; mlx_lm not."""
+    file = model / "generation_config.json"
+    if file.exists():
+        settings: dict[str, object] = json.loads(file.read_text("utf-8"))
+        tokens = {name: value for name, value in settings.items() if name.endswith("_token_id")}
+        file.write_text(json.dumps(tokens), "utf-8")
+    return model
+
+
 def prepare(folder: Path, options: argparse.Namespace) -> Work:
     """A float32 copy of the base, adapters that fit it, and the plan."""
-    model = float32_copy(folder / Path(options.model).name, options.model)
+    model = without_own_sampling(float32_copy(folder / Path(options.model).name, options.model))
     adapters, names = options.adapters or ROOT / "adapters", SHIPPED
     if options.adapters:
         found = sorted(file.parent.name for file in adapters.glob("*/adapters.safetensors"))

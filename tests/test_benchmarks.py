@@ -52,6 +52,14 @@ def _trained(seconds: list[float], caching: float = 0.0) -> dict[str, Any]:
     }
 
 
+def test_all_ways_sample_alike_whatever_the_base_recommends(tmp_path: Path) -> None:
+    file = tmp_path / "generation_config.json"
+    assert batch.without_own_sampling(tmp_path) == tmp_path
+    file.write_text('{"eos_token_id": [7, 8], "do_sample": true, "top_k": 20}', "utf-8")
+    batch.without_own_sampling(tmp_path)
+    assert json.loads(file.read_text("utf-8")) == {"eos_token_id": [7, 8]}
+
+
 def test_what_was_measured_is_kept_when_the_next_piece_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
