@@ -36,7 +36,7 @@ def verse(folder: Path, *words: str, timeout: float = 600) -> str:
 
 
 def decide(poems: Path) -> None:
-    """As the poet would in the window: accept, edit and reject in turn."""
+    """As the poet would in the window, blind: accept, shorten and reject in turn."""
     store = open_journal(poems.with_name("decisions.jsonl"))
     session = CurationSession(
         read_items([poems]),
@@ -45,12 +45,20 @@ def decide(poems: Path) -> None:
         clock=lambda: datetime.now(UTC),
         session_id="test",
     )
-    for number, item in enumerate(list(session.items)):
+    session.set_order("shuffle")
+    for number in range(len(session.items)):
+        assert session.current is not None
         if number % 3 == 1:
-            session.edit(f"{item.candidate.text}\n改过的第{number}行")
+            session.edit(shortened(session.current.item.candidate.text))
         else:
             session.decide("reject" if number % 3 else "accept")
     assert store.close()
+
+
+def shortened(poem: str) -> str:
+    """Without its last line, or without its last character if it has only one."""
+    lines = poem.splitlines()
+    return "\n".join(lines[:-1]) if len(lines) > 1 else poem[:-1]
 
 
 def test_a_round_goes_from_writing_to_a_new_adapter_that_is_served_without_any_key(
