@@ -64,6 +64,7 @@ from verse.cpu_weights.packing import (  # noqa: E402
 from verse.cpu_weights.weight_cache import cache_folder  # noqa: E402
 from verse.folders import located_model  # noqa: E402
 from verse.prompt import Tokenizer  # noqa: E402
+from verse.weight_files import INDEX, WeightFilesError, check_weight_files  # noqa: E402
 
 _FLOAT32_BYTES = 4
 _EVAL_BYTES = 256 << 20
@@ -304,22 +305,12 @@ def _shape_of(linear: nn.Module) -> ModuleShape:
 
 
 def _refuse_missing_files(path: Path) -> None:
-    """Name the weights files that an index names and the folder lacks: mlx-lm counts parameters."""
-    index = path / "model.safetensors.index.json"
-    if not index.is_file():
-        return
     try:
-        listed = cast(dict[str, dict[str, str]], json.loads(index.read_text("utf-8")))
-        names = {str(name) for name in listed.get("weight_map", {}).values()}
-        missing = sorted(name for name in names if not (path / name).is_file())
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise BaseModelError(f"{index} cannot be read: {_short(error)}") from error
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BaseModelError(
-            f"The model in {path} lacks {missing[0]}{more}, named in its index; copy or download "
-            "what is missing."
-        )
+        check_weight_files(path)
+    except WeightFilesError as error:
+        raise BaseModelError(f"The model in {path} {error}") from error
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{path / INDEX} cannot be read: {_short(error)}") from error
 
 
 def _refuse_without_tokens(tokenizer: TokenizerWrapper, path: Path) -> None:

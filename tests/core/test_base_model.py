@@ -224,7 +224,7 @@ def complaint_about(folder: Path) -> str:
         ("config.json", {"model_type": "poet"}, "Model type poet not supported."),
         ("config.json", {"hidden_size": 32}, "cannot be loaded: Expected shape"),
         ("model.safetensors", None, "lacks model.safetensors, named in its index"),
-        ("model.safetensors", "", "cannot be loaded: [read] Unable to read"),
+        ("model.safetensors", "", "has an empty model.safetensors; copy or download it again."),
         ("model.safetensors", "no tensors here", "cannot be loaded: [load_safetensors]"),
         ("tokenizer.json", "{", "cannot be loaded: "),
         ("generation_config.json", "[]", "cannot be loaded: "),
@@ -246,6 +246,22 @@ def test_a_download_that_stopped_halfway_is_one_sentence(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     assert "exceeding the size of the file" in complaint_about(copy)
+
+
+def test_a_pointer_of_git_is_told_from_weights(copy: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (copy / "model.safetensors").write_text(pointer)
+    said = "has only Git's pointer to model.safetensors; run `git lfs pull` there"
+    assert said in complaint_about(copy)
+
+
+def test_a_numbered_file_is_missed_without_an_index_too(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "model-00001-of-00003.safetensors")
+    (copy / "model.safetensors.index.json").unlink(missing_ok=True)
+    said = (
+        f"The model in {copy} lacks model-00002-of-00003.safetensors and 1 more; copy or download"
+    )
+    assert said in complaint_about(copy)
 
 
 def test_a_missing_shard_is_named_before_anything_is_loaded(copy: Path) -> None:
