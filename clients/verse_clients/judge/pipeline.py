@@ -57,7 +57,8 @@ from verse_clients.judge.ranking import (
 from verse_clients.screening import Finding
 
 _PLANNING_DRAWS = 40
-
+_ENOUGH_POEMS, _ALIKE = 10, 0.8
+"""From so many poems on, and such a share of them with the same scores, a judge tells nothing."""
 
 MAX_SIZE = MAX_BATCH
 
@@ -421,6 +422,11 @@ def _notes(pipeline: JudgingPipeline, orders: Sequence[Sequence[str]]) -> list[s
             f"The voice of {counted(voiceless, 'poem')} is unknown: the adapter that wrote "
             f"{'it' if voiceless == 1 else 'them'} is not served, or has other weights now."
         )
+    notes += [
+        f"{name} gave {same} of {counted(number, 'poem')} the same scores, which tell nothing."
+        for name, (same, number) in pipeline.rubric.commonest().items()
+        if number >= _ENOUGH_POEMS and same > _ALIKE * number
+    ]
     notes += [
         f"The answers of {name} come from {count} versions of its model, by system_fingerprint."
         for name, count in pipeline.changed_models().items()

@@ -198,6 +198,14 @@ class Rubric:
         totals += [self._computed[poem]] if poem in self._computed else []
         return pstdev(totals) if len(totals) > 1 else None
 
+    def commonest(self) -> dict[str, tuple[int, int]]:
+        """How many poems got the scores that each judge gave most often, and of how many."""
+        given: defaultdict[str, Counter[RubricScores]] = defaultdict(Counter)
+        for by_judge in self._scores.values():
+            for judge, scores in by_judge.items():
+                given[judge][scores] += 1
+        return {judge: (max(each.values()), each.total()) for judge, each in given.items()}
+
 
 class RankedPosition(NamedTuple):
     """Where a poem stands."""

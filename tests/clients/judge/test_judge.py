@@ -194,6 +194,7 @@ def test_a_judge_that_answers_in_words_is_read(fake: FakeOpenAI) -> None:
     assert verse_judge(fake) == 0
     assert ranked().judges[0].outcomes["judged"] == fake.num_calls
     assert ranked().poems[0].total == pytest.approx(2.5)
+    assert "base gave 12 of 12 poems the same scores, which tell nothing." in ranked().notes
 
 
 def test_the_form_a_server_takes_is_found_once_and_remembered(fake: FakeOpenAI) -> None:
