@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.parties import model_folder
+from benchmarks.serving import sharded
 from tests.core.machines.meetings import free_ports
 from tests.e2e.conftest import VERSE, copy_of_examples
 from tests.trainer.runs import build_model
@@ -71,20 +73,35 @@ class Machines:
         raise AssertionError("the server did not become ready")
 
 
-def start(folders: Sequence[Path], *options: str, model: str = "model") -> Machines:
-    """Ranks as `mlx.launch` starts them, each in the folder of its machine."""
-    port = free_ports(len(folders) + 1)
+def start(
+    folders: Sequence[Path],
+    *options: str,
+    model: str = "model",
+    port: int | None = None,
+    of_second: Mapping[str, str] | None = None,
+) -> Machines:
+    """Ranks as `mlx.launch` starts them, each in the folder of its machine.
+
+    Args:
+        folders: Of the machines.
+        options: Of the command.
+        model: Its folder, on all.
+        port: The first one of the ring.
+        of_second: What the environment of rank 1 has beside.
+    """
+    first = port or free_ports(len(folders) + 1)
     ring = folders[0] / "ring.json"
-    ring.write_text(json.dumps([[f"127.0.0.1:{port + rank}"] for rank in range(len(folders))]))
+    ring.write_text(json.dumps([[f"127.0.0.1:{first + rank}"] for rank in range(len(folders))]))
     command = [VERSE, "serve", "--port", "0", "--model", model, "--adapters", "adapters", *options]
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "MLX_HOSTFILE": str(ring)}
+    own: list[Mapping[str, str]] = [{}, of_second or {}, *[{}] * len(folders)]
     return Machines(
         [
             Rank(
                 subprocess.Popen(
                     command,
                     cwd=folder,
-                    env={**os.environ, **one_thread, "MLX_RANK": str(rank)},
+                    env={**os.environ, **one_thread, "MLX_RANK": str(rank), **own[rank]},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
@@ -290,30 +307,123 @@ def test_a_machine_without_the_model_is_told(machines: list[Path]) -> None:
     assert refused(start(machines)).startswith("Rank 1 (127.0.0.1): There is no model folder")
 
 
+def test_a_first_machine_without_the_adapters_folder_is_told(machines: list[Path]) -> None:
+    (machines[0] / "adapters").rmdir()
+    assert "adapters" in refused(start(machines))
+
+
 def test_a_port_of_http_that_is_in_use_is_told(machines: list[Path]) -> None:
     port = free_ports(1)
     with socket.create_server(("127.0.0.1", port)):
         assert f"{port}" in refused(start(machines, f"--port={port}"))
 
 
-@pytest.mark.parametrize("is_killed", [False, True])
-def test_all_ranks_end_with_their_launcher(machines: list[Path], *, is_killed: bool) -> None:
-    launch = Path(sys.executable).with_name("mlx.launch")
-    options = ["-n", "2", "--backend", "ring", f"--starting-port={free_ports(3)}"]
+def test_a_port_of_another_rank_that_is_in_use_is_told(machines: list[Path]) -> None:
+    port = free_ports(3)
+    with socket.create_server(("127.0.0.1", port + 1)):
+        said = refused(start(machines, port=port))
+    wanted = f"Rank 1 (127.0.0.1): 127.0.0.1:{port + 1} cannot be listened at (address already in "
+    assert said.startswith(wanted)
+
+
+@pytest.mark.parametrize("offset", [0, 2])
+def test_a_port_of_the_first_rank_that_is_in_use_is_told_and_its_launcher_ends_all(
+    machines: list[Path], offset: int
+) -> None:
+    """That of the ring, or the one after all of them, which is Verse's own."""
+    port = free_ports(3)
+    with socket.create_server(("127.0.0.1", port + offset)):
+        _, said = launch(machines[0], port).ranks[0].end(60)
+    assert said.count("Error: ") == 1
+    assert f"Error: 127.0.0.1:{port + offset} cannot be listened at" in " ".join(said.split())
+    assert "Node with rank 0 exited with code 2" in said
+    assert "Traceback" not in said
+
+
+FIREWALL = """
+import socket
+real = socket.create_connection
+def blocked(address, *args, **options):
+    if address[1] == {port}:
+        raise TimeoutError("timed out")
+    return real(address, *args, **options)
+socket.create_connection = blocked
+"""
+
+
+def test_a_port_that_another_machine_does_not_reach_is_told(machines: list[Path]) -> None:
+    port = free_ports(3)
+    (machines[1] / "sitecustomize.py").write_text(FIREWALL.format(port=port))
+    said = refused(start(machines, port=port, of_second={"PYTHONPATH": str(machines[1])}))
+    assert said.startswith(
+        f"Rank 1 (127.0.0.1) cannot reach rank 0 (127.0.0.1) at 127.0.0.1:{port} (timed out): "
+    )
+
+
+def test_ranks_that_were_given_other_ports_are_told(machines: list[Path]) -> None:
+    port = free_ports(4)
+    other = machines[1] / "ring.json"  # the last port is the same, so Verse's own is, too
+    other.write_text(json.dumps([[f"127.0.0.1:{port}"], [f"127.0.0.1:{port + 2}"]]))
+    said = refused(start(machines, port=port + 1, of_second={"MLX_HOSTFILE": str(other)}))
+    assert said == (
+        "Rank 1 (127.0.0.1) has other addresses than rank 0 "
+        f"(127.0.0.1:{port}; 127.0.0.1:{port + 2} for 127.0.0.1:{port + 1}; 127.0.0.1:{port + 2}): "
+        "give all the same hostfile."
+    )
+
+
+@pytest.mark.parametrize(("package", "name"), [("mlx", "mlx"), ("verse-workshop", "Verse")])
+def test_a_machine_with_another_version_is_told(
+    machines: list[Path], package: str, name: str
+) -> None:
+    metadata = machines[1] / "installed" / f"{package.replace('-', '_')}-9.9.9.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Name: {package}\nVersion: 9.9.9\n")
+    said = refused(start(machines, of_second={"PYTHONPATH": str(metadata.parent)}))
+    assert re.fullmatch(
+        rf"Rank 1 \(127\.0\.0\.1\) has {name} 9\.9\.9, rank 0 has \S+: "
+        "install the same on all machines\\.",
+        said,
+    )
+
+
+def launch(folder: Path, port: int) -> Machines:
+    """Two ranks by `mlx.launch`, whose output is that of all."""
+    program = Path(sys.executable).with_name("mlx.launch")
+    options = ["-n", "2", "--backend", "ring", f"--starting-port={port}"]
     command = ["serve", "--port", "0", "--model", "model", "--adapters", "adapters"]
     launched = subprocess.Popen(
-        [launch, *options, "--env", "OPENBLAS_NUM_THREADS=1", "--", VERSE, *command],
-        cwd=machines[0],
+        [program, *options, "--env", "OPENBLAS_NUM_THREADS=1", "--", VERSE, *command],
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
-    served = Machines([Rank(launched)])
+    return Machines([Rank(launched)])
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_all_ranks_end_with_their_launcher(machines: list[Path], *, is_killed: bool) -> None:
+    served = launch(machines[0], free_ports(3))
+    launched = served.ranks[0].process
     assert ask(served.address())["choices"]
     if is_killed:
         launched.kill()
     else:
         os.killpg(launched.pid, signal.SIGINT)  # as a terminal does
     served.ranks[0].end(2 * END_SECONDS)
+
+
+@pytest.mark.qwen
+def test_each_of_two_ranks_holds_little_more_than_half(qwen: str, tmp_path: Path) -> None:
+    """At the most, from the start to the end of 32 answers at once; the followers hold less."""
+    peaks: dict[str, list[float]] = {}
+    for name in ("2x1", "1x1"):
+        (tmp_path / name).mkdir()
+        with sharded.started(model_folder(qwen), tmp_path / name, *sharded.WAYS[name]) as way:
+            peaks[name] = sharded.measure(way, (32,), 16)["peak, MB"]
+    print(peaks)  # noqa: T201
+    (alone,) = peaks["1x1"]
+    assert max(peaks["2x1"]) <= 0.6 * alone

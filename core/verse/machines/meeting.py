@@ -61,7 +61,7 @@ def meet(
         connections = {0: _come(launch, facts, join_seconds)}
         return Ranks(launch, connections, on_failure=on_failure, end=end)
     _check_ports(launch)
-    listener = _listen(launch.contact, launch.size)
+    listener = listen_at(launch.contact, launch.size)
     come: dict[int, Connection] = {}
     try:
         _welcome(launch, listener, facts, join_seconds, come)
@@ -77,20 +77,26 @@ def _check_ports(launch: Launch) -> None:
     """The ring of mlx would share a port with a program that has it, and wait for ever."""
     if launch.addresses:
         for address in launch.addresses[launch.rank]:
-            _listen(address, 1).close()
+            listen_at(address, 1).close()
 
 
-def _listen(address: Address, backlog: int) -> socket.socket:
+def listen_at(address: Address, backlog: int) -> socket.socket:
+    """Listen at an address of this machine.
+
+    Raises:
+        MachinesError: the port is in use, or the address is another machine's.
+    """
     try:
         return listen(address, backlog)
     except OSError as error:
         raise MachinesError(
-            f"{address} cannot be listened at ({_reason(error)}): stop what uses that port, give "
+            f"{address} cannot be listened at ({reason_of(error)}): stop what uses that port, give "
             "another --starting-port, or put an address of this machine into the hostfile."
         ) from error
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """In the system's words."""
     return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
@@ -161,7 +167,7 @@ def _come(launch: Launch, facts: Mapping[str, str], join_seconds: float) -> Conn
             if time.monotonic() > deadline:
                 raise MachinesError(
                     f"{capitalised(launch.describe(launch.rank))} did not reach rank 0 at "
-                    f"{launch.contact} within {join_seconds:.0f} s ({_reason(error)})."
+                    f"{launch.contact} within {join_seconds:.0f} s ({reason_of(error)})."
                 ) from error
             time.sleep(_RETRY_SECONDS)
     try:
