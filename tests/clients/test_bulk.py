@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from benchmarks.parties import resident_bytes
 from tests.clients.bulk_server import ADAPTERS, characters, poem
 from verse import jsonl
 from verse.poem_files import json_files
@@ -154,7 +155,7 @@ def servers() -> Iterator[list[str]]:
 def test_a_hundred_thousand_poems_by_eight_servers(
     tmp_path: Path, servers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed in the middle and started again; prints seconds for each 10,000, and the memory."""
+    """Killed in the middle and started again; prints time and memory at each 10,000."""
     monkeypatch.chdir(tmp_path)
     number = 100_000
     themes = tmp_path / "themes.txt"
@@ -164,28 +165,20 @@ def test_a_hundred_thousand_poems_by_eight_servers(
         str(VERSE), "generate", "--themes", "themes.txt", "-n", str(number // 1250 // 8), *flags,
     ]  # fmt: skip
     poems = tmp_path / "poems.jsonl"
-    begun = time.monotonic()
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    times, done = [0.0], 0
-    while run.poll() is None and done < number // 2:
-        time.sleep(0.2)
-        done = num_lines(poems, done)
-        if done // 10_000 > len(times) - 1:
-            times.append(time.monotonic() - begun)
-    run.kill()
-    run.wait()
-    kept = poems.read_bytes().count(b"\n")
-    begun_again = time.monotonic()
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while run.poll() is None and poems.read_bytes().count(b"\n") <= kept:
-        time.sleep(0.1)
-    resumed = time.monotonic() - begun_again
-    assert run.wait() == 0
-    whole = time.monotonic() - begun_again
+    begun = Progress(subprocess.Popen(command, stdout=subprocess.DEVNULL), poems)
+    begun.watch(number // 2)
+    begun.process.kill()
+    begun.process.wait()
+    again = Progress(subprocess.Popen(command, stdout=subprocess.DEVNULL), poems)
+    kept = again.num_written
+    again.watch(kept + 1)
+    resumed = time.monotonic() - again.started
+    again.watch(number)
+    assert again.process.wait() == 0
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
     print(  # noqa: T201
-        f"\nseconds at each 10,000: {[round(each) for each in times]}; again after {kept:,}: first "
-        f"poem after {resumed:.1f} s, the rest in {whole:.0f} s; peak {peak} MB"
+        f"\n{begun.report()}\nagain after {kept:,}: first poem after {resumed:.1f} s\n"
+        f"{again.report()}\npeak {peak} MB"
     )
     written = jsonl.read(poems, msgspec.json.Decoder(Candidate))
     assert len(written) == len({(p.theme, p.adapter, p.sample) for p in written}) == number
@@ -194,5 +187,38 @@ def test_a_hundred_thousand_poems_by_eight_servers(
     assert resumed < 30
 
 
-def num_lines(path: Path, before: int) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else before
+class Progress:
+    """A run of `verse generate`, and what it held when it had written so many poems."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", poems: Path) -> None:
+        self.process = process
+        self.started = time.monotonic()
+        self.num_written = 0
+        self._poems = poems
+        self._num_read = 0
+        self._seen: list[tuple[int, float, float]] = []
+        self._count()
+
+    def watch(self, number: int) -> None:
+        """Until there are so many poems, or it has ended."""
+        while self.process.poll() is None and self.num_written < number:
+            time.sleep(0.2)
+            before = self.num_written
+            self._count()
+            if self.num_written // 10_000 > before // 10_000:
+                seconds = time.monotonic() - self.started
+                self._seen.append((self.num_written, seconds, resident_bytes(self.process.pid)))
+
+    def report(self) -> str:
+        """A line for each ten thousand."""
+        lines = [f"{n:,} poems: {s:.0f} s, {b / 1e6:.0f} MB" for n, s, b in self._seen]
+        return "\n".join(lines)
+
+    def _count(self) -> None:
+        """Of the file, only what is new is read."""
+        if self._poems.exists():
+            with self._poems.open("rb") as file:
+                file.seek(self._num_read)
+                fresh = file.read()
+            self._num_read += len(fresh)
+            self.num_written += fresh.count(b"\n")
