@@ -106,6 +106,27 @@ def test_verse_tiny_says_what_it_is(tiny: tuple[BaseModel, list[float]]) -> None
     assert base.hf_tokenizer.encode("河", add_special_tokens=False)
 
 
+def test_what_a_tokenizer_was_made_from_is_not_kept(copy: Path, tmp_path: Path) -> None:
+    file = copy / "tokenizer_config.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "Qwen2Tokenizer"})
+    )
+    whole: Any = load_base_tokenizer(str(copy)).hf_tokenizer
+    slim: Any = load_base_model(str(copy)).hf_tokenizer
+    assert type(slim).__name__ == "Qwen2Tokenizer"
+    large = [
+        key for key, kept in vars(slim).items() if isinstance(kept, dict | list) and len(kept) > 999
+    ]
+    assert large == []
+    for text in ("静夜思", "a  <|im_end|>\n"):
+        ids = slim.encode(text, add_special_tokens=False)
+        assert ids == whole.encode(text, add_special_tokens=False)
+        assert slim.decode(ids) == whole.decode(ids)
+    assert slim.get_vocab() == whole.get_vocab()
+    slim.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "tokenizer.json").is_file()
+
+
 def test_progress_never_falls_and_reaches_one(tiny: tuple[BaseModel, list[float]]) -> None:
     _, shares = tiny
     assert shares == sorted(shares)

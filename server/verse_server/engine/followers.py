@@ -37,7 +37,12 @@ from verse_server.engine.adapters.weights import Factors
 from verse_server.engine.batch import Batch
 from verse_server.engine.forward import next_logits
 from verse_server.engine.kv_cache import PrefixCache, Version
-from verse_server.engine.memory import bytes_per_token, give_memory_back, limit_memory
+from verse_server.engine.memory import (
+    bytes_per_token,
+    give_memory_back,
+    limit_memory,
+    set_up_heap,
+)
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.scoring import ScoringCache
 from verse_server.engine.sequence import Sequence
@@ -312,6 +317,7 @@ def follow(config: EngineConfig, ranks: Ranks) -> None:
     """
     group = join_group(ranks)
     assert group is not None  # there are others
+    set_up_heap()
     part = load_part(config, ranks, group)
     bank = ShardedBank(part.base.model, part.base.dtype, part.layers, group)
     limit_memory(config)

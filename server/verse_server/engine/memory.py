@@ -19,7 +19,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from verse.adapter_files import ModuleShape
-from verse.base_model import BaseModel
+from verse.base_model import BaseModel, runs_on_cpu
 from verse_server.config import EngineConfig
 from verse_server.engine.adapters.limits import AdapterLimits, rank_class
 from verse_server.engine.kv_cache import num_slots_for
@@ -56,19 +56,18 @@ def room_for_keys_and_values(memory_bytes: int, taken_bytes: int) -> int:
 _CACHE_BYTES = 1 << 30
 """Of freed arrays that mlx keeps for reuse; without a bound they can fill the memory."""
 
+_HOST_CACHE_BYTES = 64 << 20
+"""The same on a CPU, where new memory costs little beside what fills it: what a forward frees.
+Keys and values that are freed when rows leave are of sizes that nobody asks for again."""
 
 _PACKED_CACHE_BYTES = 32 << 20
-"""The same where the host multiplies: of mlx there are only keys and values, and what is freed of
-them when a batch grows is of a size that nobody asks for again."""
+"""The same where the host multiplies: of mlx there are only keys and values."""
 
 
 def limit_memory(config: EngineConfig, *, is_packed: bool = False) -> None:
     """Bound mlx's own caches, and wire what Metal recommends unless asked not to."""
-    mx.set_cache_limit(_PACKED_CACHE_BYTES if is_packed else _CACHE_BYTES)
-    if (libc := _glibc()) is not None:
-        libc.mallopt(_M_ARENA_MAX, _NUM_ARENAS)
-        if is_packed:
-            libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
+    host_bytes = _PACKED_CACHE_BYTES if is_packed else _HOST_CACHE_BYTES
+    mx.set_cache_limit(host_bytes if runs_on_cpu() else _CACHE_BYTES)
     give_memory_back()  # what loading has left
     if not mx.metal.is_available():
         return
@@ -76,6 +75,15 @@ def limit_memory(config: EngineConfig, *, is_packed: bool = False) -> None:
         maybe_set_recommended_wired_limit()
     else:
         mx.set_wired_limit(0)
+
+
+def set_up_heap() -> None:
+    """Before anything is loaded: what is freed early leaves the gaps that stay."""
+    if (libc := _glibc()) is not None:
+        libc.mallopt(_M_ARENA_MAX, _NUM_ARENAS)
+        if runs_on_cpu():
+            libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
+            libc.mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
 
 
 def give_memory_back() -> None:
@@ -95,6 +103,10 @@ _LARGEST_KEPT = 4 << 20
 """Of the host's arrays that are freed. Larger ones go back to the system: kept, those of one large
 prompt leave gaps that no other fits into. Clearing pages anew costs little beside what fills them.
 """
+
+_M_TRIM_THRESHOLD = -1
+_MOST_KEPT = 32 << 20
+"""At the end of a heap. glibc finds about this by itself, but not once the other one is set."""
 
 
 @lru_cache

@@ -32,7 +32,7 @@ from verse_server.engine.errors import (
     QueueFullError,
 )
 from verse_server.engine.leading import Leader, load_base
-from verse_server.engine.memory import give_memory_back, limit_memory
+from verse_server.engine.memory import give_memory_back, limit_memory, set_up_heap
 from verse_server.engine.scheduler import RequestRate
 from verse_server.engine.scoring import Scored
 from verse_server.engine.sequence import EngineRequest, Sequence
@@ -215,6 +215,7 @@ class Worker:
         make_residency: Callable[[LoraBank, BaseModel], AdapterResidency],
     ) -> None:
         try:
+            set_up_heap()
             base, bank = load_base(self._config, self._leader, on_progress)
             residency = make_residency(bank, base)
             residency.on_read = lambda: self._inbox.put(FileRead())

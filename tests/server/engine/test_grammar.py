@@ -54,7 +54,7 @@ async def test_the_first_schema_does_not_wait_for_the_tokenizer_to_be_made(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = threading.Event()
-    monkeypatch.setattr(grammar_module, "from_tokenizer", lambda *_, **__: made.set())  # pyright: ignore
+    monkeypatch.setattr(grammar_module, "make_grammar_tokenizer", lambda *_: made.set())  # pyright: ignore
     Grammars(base)
     assert made.wait(60), "it is made at the first schema, beside whoever runs then"
 

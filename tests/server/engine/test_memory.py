@@ -1,10 +1,12 @@
 """Room for keys and values."""
 
 import mlx.core as mx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from verse_server.config import EngineConfig
+from verse_server.engine import memory
 from verse_server.engine.memory import (
     KvBudget,
     limit_memory,
@@ -54,9 +56,13 @@ def test_what_is_said_about_prompts_counts() -> None:
     assert prefix_cache_bytes(EngineConfig(prefix_cache_bytes=2**40), 15_360) == 2**40
 
 
-def test_of_freed_arrays_less_is_kept_where_only_keys_and_values_are_of_mlx() -> None:
-    limits = [_cache_limit_after(is_packed=is_packed) for is_packed in (True, False)]
-    assert limits == [32 << 20, 1 << 30]
+@pytest.mark.parametrize(("is_on_cpu", "limits"), [(True, [32, 64]), (False, [1024, 1024])])
+def test_of_freed_arrays_less_is_kept_where_new_memory_costs_little(
+    monkeypatch: pytest.MonkeyPatch, *, is_on_cpu: bool, limits: list[int]
+) -> None:
+    monkeypatch.setattr(memory, "runs_on_cpu", lambda: is_on_cpu)
+    found = [_cache_limit_after(is_packed=is_packed) for is_packed in (True, False)]
+    assert found == [limit << 20 for limit in limits]
 
 
 def _cache_limit_after(*, is_packed: bool) -> int:

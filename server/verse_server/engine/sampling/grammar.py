@@ -23,11 +23,11 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
-from llguidance.hf import from_tokenizer
 from numpy.typing import NDArray
 
 from verse.base_model import BaseModel
 from verse_server.engine.errors import InvalidRequestError
+from verse_server.engine.sampling.grammar_tokens import make_grammar_tokenizer
 from verse_server.engine.types import Constraint
 
 _MAX_COMPILED = 16
@@ -147,11 +147,8 @@ class Grammars:
             ) from error
 
     def _make_tokenizer(self) -> LLTokenizer:
-        return from_tokenizer(
-            cast(Any, self._base.hf_tokenizer),
-            n_vocab=self._base.vocab_size,
-            eos_token=sorted(self._base.end_tokens),
-        )
+        base = self._base
+        return make_grammar_tokenizer(base.hf_tokenizer, base.vocab_size, base.end_tokens)
 
 
 def _grammar_text(constraint: Constraint) -> str:
