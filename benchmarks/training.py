@@ -18,7 +18,8 @@ take part, by its Python. `--as-installed` lets mlx_lm.lora also do one step wit
 installs, which takes minutes on a real model.
 
 Whatever was measured is in the output file at once. The same command goes on from there, so that a
-measurement may be done in pieces.
+measurement may be done in pieces: with --folder, which keeps the copy of the base and the adapters
+whose losses are to be measured, and --processes 1, each takes a minute or two on a model of 0.5B.
 """
 
 import argparse
@@ -28,7 +29,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,22 @@ SETTINGS: dict[str, Any] = {
     "max_seq_length": 512,
 }
 
+# What a process took at most. Not `getrusage`: a program that was started has the peak of the one
+# that started it there, until its own is higher.
+PEAK = """
+def peak_bytes():
+    import re, resource
+    try:
+        status = open("/proc/self/status").read()
+    except OSError:  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) * 1024
+"""
+
 # Each program reads its settings as JSON from its argument and prints its figures as JSON.
-MLX_LM = """
+MLX_LM = (
+    PEAK
+    + """
 from verse import openblas
 openblas.preload()
 import functools, json, sys, types
@@ -80,19 +96,21 @@ model, tokenizer = lora.load(args.model)
 train_set, valid_set, _ = lora.load_dataset(args, tokenizer)
 lora.train_model(args, model, train_set, valid_set, Callback())
 print()
-import resource
 print(json.dumps({
     "tokens": counts[: args.iters],
-    "process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "process_bytes": peak_bytes(),
     "caching_seconds": 0.0,
     "seconds": [args.steps_per_report / report["iterations_per_second"] for report in reports],
     "peak_bytes": max(report["peak_memory"] for report in reports) * 1e9,
     "never_seen": len(train_set) - len(seen),
 }))
 """
+)
 
-VERSE = """
-import json, resource, sys, time
+VERSE = (
+    PEAK
+    + """
+import json, sys, time
 import msgspec
 from verse.base_model import load_base_model
 from verse_trainer import run
@@ -122,13 +140,14 @@ start = time.perf_counter()
 run.train(prepared, listen)
 print(json.dumps({
     "tokens": tokens,
-    "process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "process_bytes": peak_bytes(),
     "caching_seconds": begun[0] - start,
     "seconds": [config.steps_per_report / report.iterations_per_second for report in reports],
     "peak_bytes": max(report.peak_memory_bytes for report in reports),
     "never_seen": prepared.num_rows - len(seen),
 }))
 """
+)
 
 EVALUATE = """
 from verse import openblas
@@ -166,6 +185,8 @@ MLX_LM_AS_INSTALLED = MLX_LM.replace("from verse import openblas\nopenblas.prelo
 
 LORA, BEFORE, NOW = "mlx_lm.lora", "Verse before", "Verse"
 AS_INSTALLED = "mlx_lm.lora as installed"
+_COMPLETE = ".complete"
+"""Says in a folder that its files were all written."""
 _CACHED_EPOCHS = 10
 """Over which the pass through frozen layers is spread, whatever is measured."""
 
@@ -190,13 +211,18 @@ def run_program(python: str, program: str, settings: dict[str, Any]) -> Any:
 
 
 def prepare_files(folder: Path, base: str) -> dict[str, Any]:
-    """A float32 copy of the base and the sample poems, split."""
+    """A float32 copy of the base and the sample poems, split; what is there already is taken."""
     model, data = folder / Path(base).name, folder / "data"
+    if (folder / _COMPLETE).exists():
+        return {"model": str(model), "data": str(data)}
+    for left in (model, data):
+        shutil.rmtree(left, ignore_errors=True)
     float32_copy(model, base)
     data.mkdir()
     shutil.copy(ROOT / "data" / "poems.jsonl", data)
     split = verse_command("data", "split", str(data / "poems.jsonl"))
     subprocess.run(split, check=True, stdout=subprocess.DEVNULL)
+    (folder / _COMPLETE).touch()
     return {"model": str(model), "data": str(data)}
 
 
@@ -219,8 +245,7 @@ def tokens_per_second(figures: dict[str, Any], every: int, steps_per_epoch: int)
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train with all in turn, and measure the checkpoints of each one's first round."""
     rivals = parties(arguments.before, as_installed=arguments.as_installed)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with work_folder(arguments.folder) as folder:
         files = prepare_files(folder, arguments.model)
         num_rows = len(Path(files["data"], "train.jsonl").read_text("utf-8").splitlines())
         steps_per_epoch = -(-num_rows // arguments.batch_size)
@@ -230,24 +255,52 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         result |= {"every": every, "rivals": list(rivals), "settings": settings}
         result |= {rival: {"rounds": []} for rival in rivals}
         result = continued(arguments.output, result)
-        for number in range(arguments.rounds):
-            for rival, (python, program) in rivals.items():
-                rounds = result[rival]["rounds"]
-                if len(rounds) > number or (number and rival == AS_INSTALLED):
-                    continue
-                own = {**settings, **files, "adapter_path": str(folder / f"{rival}-{number}")}
-                if program is VERSE:
-                    own["patience"] = None
-                if rival == AS_INSTALLED:
-                    own |= {"iters": 1, "steps_per_report": 1}
-                rounds.append(run_program(python, program, own))
-                show(
-                    number, rival, rounds[-1], tokens_per_second(rounds[-1], every, steps_per_epoch)
-                )
-                if number == 0 and not arguments.no_losses and rival != AS_INSTALLED:
-                    result[rival]["valid_loss"] = run_program(sys.executable, EVALUATE, own)
+        left = arguments.processes
+        for number, rival in [(n, r) for n in range(arguments.rounds) for r in rivals]:
+            rounds, own = result[rival]["rounds"], {**settings, **files}
+            own["adapter_path"] = str(folder / f"{rival}-{number}")
+            if left > 0 and is_due(number, rival, rounds):
+                train(own, rivals[rival], rival, rounds)
+                rate = tokens_per_second(rounds[-1], every, steps_per_epoch)
+                show(number, rival, rounds[-1], rate)
+                left -= 1
+                save(arguments.output, result)
+            is_measured = arguments.no_losses or "valid_loss" in result[rival]
+            if number or is_measured or rival == AS_INSTALLED or left <= 0:
+                continue
+            if Path(own["adapter_path"]).is_dir():
+                result[rival]["valid_loss"] = run_program(sys.executable, EVALUATE, own)
+                left -= 1
                 save(arguments.output, result)
     return result
+
+
+def is_due(number: int, rival: str, rounds: list[Any]) -> bool:
+    """Whether a round is still to be made; of the slowest one is enough."""
+    return len(rounds) <= number and not (number and rival == AS_INSTALLED)
+
+
+def train(own: dict[str, Any], party: tuple[str, str], rival: str, rounds: list[Any]) -> None:
+    """One process; its figures are added to the rounds."""
+    shutil.rmtree(own["adapter_path"], ignore_errors=True)  # of a piece that was cut off
+    python, program = party
+    told = dict(own)
+    if program is VERSE:
+        told["patience"] = None
+    if rival == AS_INSTALLED:
+        told |= {"iters": 1, "steps_per_report": 1}
+    rounds.append(run_program(python, program, told))
+
+
+@contextmanager
+def work_folder(kept: Path | None) -> Generator[Path]:
+    """Where the copy of the base and the adapters lie: a folder that is kept, or one that goes."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
 
 
 def settings_of(arguments: argparse.Namespace, steps_per_epoch: int) -> dict[str, Any]:
@@ -336,8 +389,8 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure, print the table, and keep the raw numbers if asked."""
+def parse(given: list[str] | None = None) -> argparse.Namespace:
+    """What is asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -354,10 +407,22 @@ def main() -> None:
     )
     parser.add_argument("--no-losses", action="store_true", help="measure no losses")
     parser.add_argument("--output", type=Path, help="write the raw numbers to this JSON file")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--folder", type=Path, help="keep the copy of the base and the adapters here, for pieces"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=sys.maxsize, help="stop after so many, to be continued"
+    )
+    return parser.parse_args(given)
+
+
+def main() -> None:
+    """Measure, print the table, and keep the raw numbers if asked."""
+    arguments = parse()
     result = measure(arguments)
     save(arguments.output, result)
-    print("\n" + report(result))
+    if all(result[rival]["rounds"] for rival in result["rivals"]):
+        print("\n" + report(result))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import json
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -100,6 +101,63 @@ def test_a_training_measurement_goes_on_and_counts_the_first_step_only_if_it_is_
     assert "| Verse is so many times as fast | 2.00 | 1.00 | 50.00 |" in training.report(found)
     with pytest.raises(SystemExit, match="another measurement"):
         training.continued(file, fresh | {"settings": {"iters": 4}})
+
+
+def test_a_training_measurement_is_made_process_by_process_and_cut_off_without_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    is_cut_off = False
+
+    def run(_python: str, program: str, own: dict[str, Any]) -> Any:
+        started.append("losses" if program is training.EVALUATE else Path(own["adapter_path"]).name)
+        if is_cut_off:
+            raise KeyboardInterrupt
+        if program is training.EVALUATE:
+            return {"3": 1.5}
+        Path(own["adapter_path"]).mkdir()
+        return _trained([9.0, 2.0, 2.0])
+
+    def prepare(folder: Path, _base: str) -> dict[str, Any]:
+        data = folder / "data"
+        data.mkdir(exist_ok=True)
+        (data / "train.jsonl").write_text("{}\n" * 8)
+        return {"model": "base", "data": str(data)}
+
+    monkeypatch.setattr(training, "run_program", run)
+    monkeypatch.setattr(training, "prepare_files", prepare)
+    given = ["--iters", "3", "--rounds", "2", "--folder", str(tmp_path / "work")]
+    given += ["--output", str(tmp_path / "figures.json"), "--processes"]
+
+    def piece(most: int) -> dict[str, Any]:
+        return training.measure(training.parse([*given, str(most)]))
+
+    piece(1)
+    is_cut_off = True
+    with pytest.raises(KeyboardInterrupt):
+        piece(9)
+    is_cut_off = False
+    piece(1)
+    result = piece(9)
+    assert started == [
+        "mlx_lm.lora-0",
+        *["losses"] * 2,  # of which one was cut off
+        "Verse-0",
+        "losses",
+        "mlx_lm.lora-1",
+        "Verse-1",
+    ]
+    assert [len(result[name]["rounds"]) for name in (training.LORA, training.NOW)] == [2, 2]
+    assert "| valid loss at step 3 | 1.5000 | 1.5000 |" in training.report(result)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone keeps the peak of one program")
+def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    held = bytearray(200 << 20)
+    held[:: 1 << 12] = bytes(len(held) >> 12)  # every page is there
+    program = training.PEAK + "print(peak_bytes())"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert int(found.stdout) < 100 << 20 < len(held)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says when bytes came")
