@@ -7,8 +7,13 @@ are those of JSON and TOML, so that what is printed for a program stays what it 
 """
 
 import logging
+import os
+import queue
 import sys
+import threading
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +34,10 @@ _HARMFUL = (
 )
 _FILE_WIDTH = 160
 """Columns of a table in a file."""
+_MAX_WAITING_LINES = 4096
+_GATHER_SECONDS = 0.01
+_FLUSH_SECONDS = 1.0
+"""How long a warning, and the end of the process, wait for the log to take them."""
 _CODES = {char: f"\\u{char:04x}" for char in _HARMFUL}
 
 
@@ -95,6 +104,58 @@ class ShownFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, with codes for what a terminal would obey."""
         return shown(super().format(record))
+
+
+class PatientHandler(logging.Handler):
+    """Writes a log in a thread: who logs never waits for a stopped terminal, a full pipe or a disk.
+
+    Only a warning waits until it is written, for a second at most: the process may be about to end.
+    When nothing is taken for long, lines are left out.
+    """
+
+    def __init__(self, descriptor: int = 2) -> None:
+        """Begin to wait for lines.
+
+        Args:
+            descriptor: Of the file; 2 is standard error.
+        """
+        super().__init__()
+        self._descriptor = descriptor
+        self._lines = queue.SimpleQueue[tuple[str, threading.Event | None]]()
+        self._num_left_out = 0
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by logging."""
+        if self._lines.qsize() >= _MAX_WAITING_LINES:
+            self._num_left_out += 1
+            return
+        if self._num_left_out:
+            self._lines.put((f"{counted(self._num_left_out, 'line')} left out here\n", None))
+            self._num_left_out = 0
+        self._lines.put((f"{self.format(record)}\n", None))
+        if record.levelno >= logging.WARNING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wait until all is written, but not for ever."""
+        written = threading.Event()
+        self._lines.put(("", written))
+        written.wait(_FLUSH_SECONDS)
+
+    def _write(self) -> None:
+        while True:
+            waiting = [self._lines.get()]
+            time.sleep(_GATHER_SECONDS)  # in a flood, one call for many lines
+            while not self._lines.empty():
+                waiting.append(self._lines.get())
+            left = "".join(line for line, _ in waiting).encode(errors="backslashreplace")
+            with suppress(OSError):  # nobody reads it any more
+                while left:
+                    left = left[os.write(self._descriptor, left) :]
+            for _, written in waiting:
+                if written is not None:
+                    written.set()
 
 
 def wide_console() -> "Console":

@@ -338,7 +338,7 @@ def _open_state(config: ServerConfig) -> Generator["ServerState | None"]:
 
 
 def _set_up_logging() -> None:
-    handler = logging.StreamHandler()
+    handler = terminal.PatientHandler()
     handler.setFormatter(terminal.ShownFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("verse_server").setLevel(logging.INFO)

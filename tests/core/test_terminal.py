@@ -3,8 +3,11 @@
 import io
 import json
 import logging
+import os
 import re
+import select
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,17 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from verse.terminal import ShownFormatter, console, show, show_json, show_line, show_parts, shown
+from verse import terminal
+from verse.terminal import (
+    PatientHandler,
+    ShownFormatter,
+    console,
+    show,
+    show_json,
+    show_line,
+    show_parts,
+    shown,
+)
 
 Capture = pytest.CaptureFixture[str]
 
@@ -24,6 +37,8 @@ CODES = "a\\u001b[2Jb\\u009b31mc\\u202ed\\u2066e\\u0007\\u000df\\u007fg\\u2028h"
 _ALSO = "\u061c\u200e\u200f" + "".join(map(chr, range(0x206A, 0x2070)))
 """Weak bidi marks, and controls that Unicode has withdrawn."""
 REPOSITORY = Path(__file__).parents[2]
+HELD = 1 << 16
+"""Bytes that a pipe holds on Linux, or more than it holds."""
 
 
 def is_harmful(char: str) -> bool:
@@ -121,3 +136,66 @@ def test_nothing_else_in_the_product_writes_to_the_terminal(package: str) -> Non
         if file.name != "terminal.py" and writes.search(line.partition("#")[0])
     ]
     assert found == []
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Its two ends; it is full after a few lines."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    held = os.write(write, b"." * (HELD - 100))
+    yield read, write
+    assert held == HELD - 100
+    os.close(read)
+    os.close(write)
+
+
+def log(handler: PatientHandler, text: str, level: int = logging.INFO) -> None:
+    handler.handle(logging.LogRecord("poems", level, "", 0, text, None, None))
+
+
+def read_lines(descriptor: int, last: str) -> list[str]:
+    """All lines up to one, waited for."""
+    text = b""
+    while not text.endswith(f"{last}\n".encode()):
+        assert select.select([descriptor], [], [], 60)[0]
+        text += os.read(descriptor, 1 << 20)
+    return text.decode().lstrip(".").splitlines()
+
+
+def test_who_logs_does_not_wait_for_a_reader(pipe: tuple[int, int]) -> None:
+    read, write = pipe
+    handler, lines = PatientHandler(write), [f"poem {number}" for number in range(50)]
+    for line in lines:
+        log(handler, line)
+    assert read_lines(read, lines[-1]) == lines
+
+
+def test_a_log_that_is_not_read_leaves_lines_out_and_says_so(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_MAX_WAITING_LINES", 20)
+    read, write = pipe
+    handler, num_lines = PatientHandler(write), 1000
+    for number in range(num_lines):
+        log(handler, f"poem {number}")
+    assert os.read(read, HELD).startswith(b".")  # now there is room for all that waits
+    monkeypatch.setattr(terminal, "_MAX_WAITING_LINES", 100)
+    log(handler, "the last")
+    *kept, left_out, _ = read_lines(read, "the last")
+    assert len(kept) < 100
+    assert kept[-1] == f"poem {num_lines - int(left_out.split()[0]) - 1}"
+    assert left_out.endswith(" lines left out here")
+
+
+def test_a_warning_is_written_when_it_has_been_logged(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        log(PatientHandler(file.fileno()), "the end", logging.WARNING)
+        assert (tmp_path / "log").read_text() == "the end\n"
+
+
+def test_a_log_that_is_gone_harms_nobody() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    log(PatientHandler(write), "the end", logging.WARNING)
+    os.close(write)
