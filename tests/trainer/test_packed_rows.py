@@ -1,6 +1,7 @@
 """Packed rows and the vocabulary in pieces, against a model's own forward and plain arithmetic."""
 
 import random
+import tracemalloc
 from typing import Any, cast
 
 import mlx.core as mx
@@ -11,11 +12,12 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama, qwen2, qwen3
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from verse_trainer import memory, vocabulary
+from verse_trainer import host_head, memory, vocabulary
 from verse_trainer.decoder import Decoder, is_known
 from verse_trainer.encoding import EncodedRow
+from verse_trainer.host_head import host_losses
 from verse_trainer.packing import EXACT, ROUNDED, Multiples, common_prefix, pack
-from verse_trainer.vocabulary import host_losses, token_losses
+from verse_trainer.vocabulary import token_losses
 
 VOCABULARY, PREFIX = 3000, 12
 SIZES: dict[str, Any] = {
@@ -59,13 +61,23 @@ def adapted(kind: str, *, tied: bool) -> nn.Module:
     return model
 
 
-def packed(model: nn.Module, multiples: Multiples, *, checkpoint: bool = False) -> mx.array:
+def packed(
+    model: nn.Module, multiples: Multiples, *, checkpoint: bool = False, asked: bool = True
+) -> mx.array:
     decoder = Decoder(model)
     prefix = common_prefix(ROWS)
     batch = pack(ROWS, prefix, multiples)
     states = decoder.embed(batch.inputs, mx.float32)
-    states = decoder.run(states, batch.layout, prefix, decoder.blocks, checkpoint=checkpoint)
-    losses = token_losses(decoder.head, decoder.norm(states[batch.places]), batch.targets)
+    states = decoder.run(
+        states,
+        batch.layout,
+        prefix,
+        decoder.blocks,
+        checkpoint=checkpoint,
+        places=batch.places if asked else None,
+    )
+    states = states if asked else states[batch.places]
+    losses = token_losses(decoder.head, decoder.norm(states), batch.targets)
     return mx.stack([(losses * (batch.owners == row)).sum() for row in range(len(ROWS))])
 
 
@@ -104,6 +116,28 @@ def test_losses_and_gradients_are_those_of_each_row_alone(
         largest: Any = mx.abs(gradient).max().item()
         error: Any = mx.abs(gradient - found[name]).max().item()
         assert error < 1e-5 * largest + 1e-9
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_what_nothing_reads_is_not_computed_and_changes_nothing(checkpoint: bool) -> None:
+    model = adapted("qwen2", tied=True)
+    last: Any = Decoder(model).blocks[-1]
+    read: list[int] = []
+
+    class Counted(nn.Module):
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def __call__(self, x: mx.array) -> mx.array:
+            read.append(x.shape[0])
+            return self.inner(x)
+
+    expected = packed(model, EXACT, checkpoint=checkpoint, asked=False)
+    last.mlp.down_proj = Counted(last.mlp.down_proj)
+    found = packed(model, EXACT, checkpoint=checkpoint)
+    assert read == [sum(len(row.targets) for row in ROWS)]
+    assert mx.allclose(found, expected, rtol=1e-6)
 
 
 def test_no_place_is_spent_on_padding() -> None:
@@ -153,6 +187,8 @@ def test_the_vocabulary_in_pieces_gives_the_whole_ones_losses_and_gradients(
 ) -> None:
     monkeypatch.setattr(vocabulary, "_LEAST_PIECE", 700)
     monkeypatch.setattr(vocabulary, "_PIECE_LOGITS", 1)
+    monkeypatch.setattr(host_head, "LEAST_PIECE", 200)
+    monkeypatch.setattr(host_head, "PIECE_LOGITS", 1)
     head: Any = heads()[number]
     hidden = mx.random.normal((5, 64)) * 3
     targets = mx.array([0, VOCABULARY - 1, 699, 700, 1234])
@@ -181,6 +217,8 @@ def test_the_vocabulary_in_pieces_gives_the_whole_ones_losses_and_gradients(
 def test_no_array_of_tokens_by_vocabulary_is_ever_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocabulary, "_LEAST_PIECE", 100)
     monkeypatch.setattr(vocabulary, "_PIECE_LOGITS", 256 * 100)
+    monkeypatch.setattr(host_head, "PIECE_LOGITS", 256 * 512)
+    tracemalloc.start()
     head = nn.Embedding(40_000, 8)
     hidden, targets = mx.random.normal((256, 8)), mx.zeros(256, mx.int32)
     mx.eval(head.parameters(), hidden, targets)
@@ -197,6 +235,8 @@ def test_no_array_of_tokens_by_vocabulary_is_ever_whole(monkeypatch: pytest.Monk
         mx.reset_peak_memory()
         mx.eval(run())
         assert mx.get_peak_memory() - before < 256 * 40_000 * 4 / 10
+    assert tracemalloc.get_traced_memory()[1] < 256 * 40_000 * 4 / 3  # numpy's is counted apart
+    tracemalloc.stop()
 
 
 def test_many_small_chances_are_not_lost_in_the_sum() -> None:
@@ -208,6 +248,14 @@ def test_many_small_chances_are_not_lost_in_the_sum() -> None:
     logits = np.array(hidden).astype(np.float64) @ np.array(head.weight).astype(np.float64).T
     expected = np.log(np.exp(logits).sum(axis=1)) - logits[:, 0]
     assert np.array(losses) == pytest.approx(expected, rel=2e-6)
+
+
+def test_a_loss_that_is_not_finite_is_seen_by_its_number_and_no_warning() -> None:
+    head = nn.Embedding(3000, 8)
+    hidden = mx.array([[float("nan")] * 8, [1e38] * 8, [0.0] * 8])
+    losses, directions = host_losses(head, hidden, mx.zeros(3, mx.int32), with_gradient=True)
+    assert directions is not None
+    assert np.isfinite(np.array(losses)).tolist() == [False, False, True]
 
 
 def test_the_memory_estimate_counts_pieces_as_they_are() -> None:

@@ -66,6 +66,7 @@ class Decoder:
         *,
         checkpoint: bool = False,
         gates: Gated | None = None,
+        places: mx.array | None = None,
     ) -> mx.array:
         """Run some blocks over packed rows.
 
@@ -77,12 +78,18 @@ class Decoder:
             checkpoint: Keep each block's input alone, and compute the rest again for gradients.
             gates: Computes the gates of the blocks; None to have them in the graph. Those of
                 checkpointed blocks always are.
+            places: Of the tokens whose states are asked for; None for all. What the last block
+                makes of the others, nothing reads.
+
+        Returns:
+            (tokens, hidden), or (places, hidden).
         """
         for block in blocks:
+            kept = places if block is blocks[-1] else None
             if checkpoint:
-                states = _checkpointed(block, states, layout, prefix)
+                states = _checkpointed(block, states, layout, prefix, kept)
             else:
-                states = _run_block(block, states, layout, prefix, gates or gated)
+                states = _run_block(block, states, layout, prefix, gates or gated, kept)
         return states
 
 
@@ -106,23 +113,33 @@ def trains_head(model: nn.Module) -> bool:
 
 
 def _run_block(
-    block: Any, states: mx.array, layout: Layout, prefix: int, gates: Gated = gated
+    block: Any,
+    states: mx.array,
+    layout: Layout,
+    prefix: int,
+    gates: Gated = gated,
+    places: mx.array | None = None,
 ) -> mx.array:
-    states = states + _attend(block.self_attn, block.input_layernorm(states), layout, prefix)
+    mixed = _attend(block.self_attn, block.input_layernorm(states), layout, prefix, places)
+    states = (states if places is None else states[places]) + mixed
     mlp, inner = block.mlp, block.post_attention_layernorm(states)
     return states + mlp.down_proj(gates(mlp.gate_proj(inner), mlp.up_proj(inner)))
 
 
-def _checkpointed(block: Any, states: mx.array, layout: Layout, prefix: int) -> mx.array:
+def _checkpointed(
+    block: Any, states: mx.array, layout: Layout, prefix: int, places: mx.array | None
+) -> mx.array:
     def run(weights: Any, inputs: mx.array) -> mx.array:
         block.update(weights)
-        return _run_block(block, inputs, layout, prefix)
+        return _run_block(block, inputs, layout, prefix, places=places)
 
     # What is trained must be an argument, or it would get no gradient.
     return cast(Any, mx.checkpoint(run))(block.trainable_parameters(), states)
 
 
-def _attend(attention: Any, states: mx.array, layout: Layout, prefix: int) -> mx.array:
+def _attend(
+    attention: Any, states: mx.array, layout: Layout, prefix: int, places: mx.array | None
+) -> mx.array:
     queries = _heads(attention.q_proj(states), attention.n_heads, attention.get("q_norm"))
     keys = _heads(attention.k_proj(states), attention.n_kv_heads, attention.get("k_norm"))
     values = _heads(attention.v_proj(states), attention.n_kv_heads, None)
@@ -143,7 +160,8 @@ def _attend(attention: Any, states: mx.array, layout: Layout, prefix: int) -> mx
         row_keys = mx.concatenate([_repeated(first_keys, num_rows), row_keys], axis=2)
         row_values = mx.concatenate([_repeated(first_values, num_rows), row_values], axis=2)
     outputs.append(_attention(row_queries, row_keys, row_values, scale))
-    return attention.o_proj(mx.concatenate(outputs)[layout.scatter])
+    scatter = layout.scatter if places is None else layout.scatter[places]
+    return attention.o_proj(mx.concatenate(outputs)[scatter])
 
 
 def _heads(projected: mx.array, num_heads: int, norm: Any) -> mx.array:

@@ -20,10 +20,11 @@ from verse_trainer.decoder import Decoder
 from verse_trainer.encoding import EncodedRow
 from verse_trainer.events import PreferenceFigures
 from verse_trainer.gate import Gated, gated_at_once
+from verse_trainer.host_head import host_losses
 from verse_trainer.layer_cache import LayerCache
 from verse_trainer.packing import EXACT, ROUNDED, PackedBatch, common_prefix, pack
 from verse_trainer.plan import PAD_MULTIPLE, padded
-from verse_trainer.vocabulary import host_losses, token_losses
+from verse_trainer.vocabulary import token_losses
 
 _PROBE = ((1, 2, 3),)
 _NUM_ARRAYS = len(PackedBatch._fields)
@@ -224,8 +225,9 @@ class PackedLoss:
             self._decoder.blocks[self._num_frozen :],
             checkpoint=self._checkpoint,
             gates=gates,
+            places=packed.places,
         )
-        return self._decoder.norm(states[packed.places])
+        return self._decoder.norm(states)
 
     def shape_of_hidden(self, batch: Sequence[mx.array]) -> tuple[int, int]:
         """Of what `hidden` gives."""
