@@ -334,8 +334,8 @@ def test_a_port_of_the_first_rank_that_is_in_use_is_told_and_its_launcher_ends_a
     port = free_ports(3)
     with socket.create_server(("127.0.0.1", port + offset)):
         _, said = launch(machines[0], port).ranks[0].end(60)
-    assert said.count("Error: ") == 1
-    assert f"Error: 127.0.0.1:{port + offset} cannot be listened at" in " ".join(said.split())
+    assert said.count("cannot be listened at") == 1
+    assert said.startswith(f"127.0.0.1:{port + offset} cannot be listened at (address already in")
     assert "Node with rank 0 exited with code 2" in said
     assert "Traceback" not in said
 
