@@ -23,7 +23,7 @@ from verse.machines.meeting import meet, versions
 from verse_server.config import EngineConfig
 
 Rounds = list[list[dict[str, Any]]]
-"""Requests: those of a round are asked together."""
+"""Requests: those of a round are asked together, but what publishes waits until one is written."""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """For each rank: they share the cores."""
 
@@ -38,7 +38,7 @@ class Answer(msgspec.Struct):
     error: str = ""
 
 
-async def _ask(engine: Any, wanted: dict[str, Any]) -> Answer:
+async def _ask(engine: Any, wanted: dict[str, Any], has_begun: asyncio.Event) -> Answer:
     from tests.server.engine.engine_requests import request
     from verse_server.engine.errors import EngineError
     from verse_server.engine.types import SamplingParams, TokenLogprob
@@ -46,6 +46,7 @@ async def _ask(engine: Any, wanted: dict[str, Any]) -> Answer:
     fields = dict(wanted)
     await asyncio.sleep(fields.pop("delay", 0.0))
     if "publish" in fields:
+        await has_begun.wait()
         source, target = map(Path, fields.pop("publish"))
         shutil.copy(source, target.with_suffix(".new"))
         target.with_suffix(".new").replace(target)
@@ -60,6 +61,7 @@ async def _ask(engine: Any, wanted: dict[str, Any]) -> Answer:
     try:
         asked = request(engine, fields.pop("model"), **fields)
         async for chunk in engine.generate(asked):
+            has_begun.set()
             answer.tokens[chunk.index] += chunk.token_ids
             answer.logprobs[chunk.index] += [entry.logprob for entry in chunk.logprobs]
             answer.cached = chunk.cached_tokens
@@ -73,7 +75,8 @@ async def answers(engine: Any, rounds: Rounds) -> list[Answer]:
     """Each round's requests together, one round after another."""
     found: list[Answer] = []
     for wanted in rounds:
-        found += await asyncio.gather(*(_ask(engine, request) for request in wanted))
+        has_begun = asyncio.Event()
+        found += await asyncio.gather(*(_ask(engine, request, has_begun) for request in wanted))
     return found
 
 

@@ -65,7 +65,7 @@ def eight_adapters(make_adapter: Any, tmp_path_factory: pytest.TempPathFactory) 
 def publication(adapters: Path) -> Rounds:
     """A row on an adapter whose file is replaced meanwhile, and one on what is there now."""
     files = [adapters.parent / "older" / "next.safetensors", adapters / "moving" / WEIGHTS]
-    replaced = {"model": "moving", "publish": [str(file) for file in files], "delay": 0.02}
+    replaced = {"model": "moving", "publish": [str(file) for file in files]}
     return [[{"model": "moving", "max_tokens": 60, "ignore_eos": True}, replaced]]
 
 
