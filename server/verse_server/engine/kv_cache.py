@@ -67,6 +67,7 @@ class PreallocatedKVCache(BatchKVCache):
         """Columns that are added so many steps before they are needed: not in every layer at once.
         """
         self._max_rows = max_rows
+        self._is_new = True
         self._pad(padding)
 
     @property
@@ -177,9 +178,13 @@ class PreallocatedKVCache(BatchKVCache):
         self.offset = mx.concatenate([self.offset, other.offset])
 
     def _add_columns(self, num_new: int) -> None:
-        """Room for at least so many; the columns that nobody needs are left out."""
-        blocks = -(-num_new // self.step)
-        self.resize(self._idx - self._start + blocks * self.step, shift=-self._start)
+        """Room for at least so many; the columns that nobody needs are left out.
+
+        The first time for just so many: what has been merged mostly joins another batch at once.
+        """
+        room = num_new if self._is_new else -(-num_new // self.step) * self.step
+        self._is_new = False
+        self.resize(self._idx - self._start + room, shift=-self._start)
 
     def resize(self, num_columns: int, num_rows: int = 0, shift: int = 0) -> None:
         """Copy everything, which is the dearest that can happen between two steps.
