@@ -151,3 +151,29 @@ def test_loading_it_does_not_load_mlx() -> None:
     code = "import sys; from verse import openblas; openblas.preload(); print('mlx' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
+
+
+NUMPY = sorted(Path(sysconfig.get_path("purelib"), "numpy.libs").glob("libscipy_openblas64_*"))
+ASKED = """
+import ctypes, sys
+import verse_server.engine
+import numpy
+print(ctypes.CDLL(sys.argv[1]).scipy_openblas_get_num_threads64_())
+print(ctypes.CDLL(sys.argv[2]).openblas_get_num_threads())
+"""
+
+
+@needs_the_wheel
+@pytest.mark.skipif(not NUMPY, reason="numpy has no OpenBLAS of its own here")
+def test_a_server_leaves_the_threads_of_numpy_to_its_own_and_those_of_mlx_as_they_are() -> None:
+    command = [sys.executable, "-c", ASKED, str(NUMPY[0]), str(OPENBLAS)]
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["1", str(min(2, len(os.sched_getaffinity(0))))]
+
+
+def test_without_an_openblas_of_numpy_there_is_nothing_to_set(purelib: Path) -> None:
+    assert not openblas.one_thread_in_numpy()
+    (purelib / "numpy.libs").mkdir()
+    (purelib / "numpy.libs" / "libscipy_openblas64_-1.so").write_bytes(b"no library")
+    assert not openblas.one_thread_in_numpy()

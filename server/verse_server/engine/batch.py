@@ -78,7 +78,8 @@ class Batch:
         self._on_wait = on_wait
         self._pacing = pacing or Pacing()
         sampler = sampler or Sampler(never_excluded(base), at_once=base.is_packed)
-        self._routed = RoutedModel(base.model, bank, sampler, on_wait)
+        self._at_once = base.is_packed
+        self._routed = RoutedModel(base.model, bank, sampler, on_wait, at_once=self._at_once)
         self._prompts = PrefillQueue(base, prefixes)
         self._decoding = DecodeBatch(self._routed)
 
@@ -129,12 +130,21 @@ class Batch:
         is_decoding = self.num_decoding > 0
         work = self._prompts.next(prefill_tokens) if prefill_tokens else None
         if work is None:
-            return self._decoding.step()
+            return self._decoded()
         begun = self._begin(work)
         if is_decoding:
-            return self._decoding.step(on_built=lambda: self._finish(begun))
+            return self._decoded(on_built=lambda: self._finish(begun))
         self._finish(begun)
         return self._decoding.report()
+
+    def _decoded(self, on_built: Callable[[], None] = lambda: None) -> list[Drawn]:
+        """One step of the rows that decode.
+
+        What is computed at once is known, so nobody waits a step for it, and no row that has ended
+        is in another one.
+        """
+        drawn = self._decoding.step(on_built)
+        return [*drawn, *self._decoding.report()] if self._at_once else drawn
 
     def remove(self, rows: Collection[Sequence]) -> None:
         """Take rows out at once, wherever they are; others are ignored."""

@@ -18,7 +18,13 @@ class RoutedModel:
     """The base, with the adapters routed by the rows of the batch it is given."""
 
     def __init__(
-        self, model: nn.Module, bank: LoraBank, sampler: Sampler, on_wait: Callable[[], None]
+        self,
+        model: nn.Module,
+        bank: LoraBank,
+        sampler: Sampler,
+        on_wait: Callable[[], None],
+        *,
+        at_once: bool = False,
     ) -> None:
         """Make one.
 
@@ -27,10 +33,12 @@ class RoutedModel:
             bank: The adapters on it.
             sampler: Draws for all rows.
             on_wait: Called when a forward is ready to be computed.
+            at_once: The model computes while it is called, and not when its output is needed.
         """
         self._model = model
         self._bank = bank
         self._on_wait = on_wait
+        self._at_once = at_once
         self.sampler = sampler
 
     def forward(self, tokens: mx.array, cache: list[Any]) -> mx.array:
@@ -43,6 +51,8 @@ class RoutedModel:
         Returns:
             (rows, vocab), in the batch's order.
         """
+        if self._at_once:
+            self._on_wait()
         states: BatchRows = cache[-1]
         self._bank.route.set(states.adapter_slots, self._bank)
         logits = cast(mx.array, self._model(states.by_slot(tokens), cache=cache[:-1]))
@@ -53,7 +63,8 @@ class RoutedModel:
 
         What was handed out before is drawn first, if it is not yet.
         """
-        self._on_wait()
+        if not self._at_once:
+            self._on_wait()
         return self.sampler.sample(logits, inputs, rows)
 
 

@@ -142,3 +142,61 @@ def test_padding_and_a_known_beginning_change_last_bits_and_no_token(packed: Bas
     assert np.abs(got - expected).max() < 0.01 * np.abs(expected).max()
     assert np.array_equal(got.argmax(axis=-1), expected.argmax(axis=-1))
     assert row.num_cached > 20
+
+
+def test_a_step_tells_what_it_has_drawn_and_no_row_is_computed_after_its_end(
+    packed: BaseModel,
+) -> None:
+    noting = Noting(packed)
+    row, beside = noting.add(PROMPT, tokens=5), noting.add(PROMPT[1:], tokens=7)
+    steps: list[list[Sequence]] = []
+    while not noting.batch.is_empty:
+        steps.append([drawn.sequence for drawn in noting.batch.step()])
+    assert [len(noting.logits[r]) for r in (row, beside)] == [5, 7]
+    assert sum(step.count(row) for step in steps) == 5
+    assert [step.count(beside) for step in steps[-2:]] == [1, 1]
+    assert all(steps)
+
+
+def test_what_was_told_goes_out_before_the_next_forward_and_not_after_it(packed: BaseModel) -> None:
+    events: list[str] = []
+    bank = LoraBank(packed.model, packed.dtype)
+    batch = Batch(packed, bank, 8, PrefixCache(0), on_wait=lambda: events.append("sent"))
+    routed: Any = batch._routed  # pyright: ignore[reportPrivateUsage]
+    model = routed._model
+
+    def noted(*args: Any, **options: Any) -> Any:
+        events.append("computed")
+        return model(*args, **options)
+
+    routed._model = noted
+    batch.add([sequence(PROMPT, (), SamplingParams(temperature=0))], 4)
+    batch.step()
+    events.clear()
+    batch.step()
+    assert events == ["sent", "computed"]
+
+
+class _Counting:
+    """Stands for a grammar's matcher that allows all."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    def take(self, token: int) -> None:
+        self.taken.append(token)
+
+    def allowed(self) -> Any:
+        return np.ones(8192, np.bool_)
+
+
+def test_a_grammar_has_taken_each_token_when_it_is_told(packed: BaseModel) -> None:
+    batch = Batch(packed, LoraBank(packed.model, packed.dtype), 8, PrefixCache(0))
+    matcher = _Counting()
+    row = sequence(PROMPT, (), SamplingParams(temperature=0), matcher=cast(Any, matcher))
+    batch.add([row], 5)
+    told: list[int] = []
+    while not batch.is_empty:
+        told += [drawn.token for drawn in batch.step()]
+        assert matcher.taken == told
+    assert len(told) == 5

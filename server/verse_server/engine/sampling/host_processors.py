@@ -35,9 +35,7 @@ def _processed(logits: Logits, token: int, row: Sequence) -> Logits:
     logits = logits.copy()
     if keep_open:
         logits[list(row.ends)] = -np.inf
-    if row.matcher is not None:
-        if row.has_begun:
-            row.matcher.take(token)
+    if row.matcher is not None:  # whoever draws lets it take the token at once
         logits[~row.matcher.allowed()] = -np.inf
     if params.logit_bias:
         ids, biases = row.bias

@@ -216,6 +216,9 @@ class Sampler:
             rows,
             self._never_excluded,
         )
+        for row, token in zip(rows, drawn.tolist(), strict=True):
+            if row.matcher is not None:
+                row.matcher.take(token)  # so that an answer that is complete with it ends with it
         tokens = mx.array(drawn.astype(np.uint32))
         note_drawn(logits, tokens, on_host[np.arange(len(drawn)), drawn], rows)
         return tokens
