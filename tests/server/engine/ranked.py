@@ -50,6 +50,8 @@ async def _ask(engine: Any, wanted: dict[str, Any], has_begun: asyncio.Event) ->
         source, target = map(Path, fields.pop("publish"))
         shutil.copy(source, target.with_suffix(".new"))
         target.with_suffix(".new").replace(target)
+    if "prompt" in fields:
+        fields["prompt"] = tuple(fields["prompt"])  # JSON has made it a list
     if "sampling" in fields:
         fields["sampling"] = SamplingParams(**fields["sampling"])
     if "constraint" in fields:
