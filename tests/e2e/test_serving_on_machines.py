@@ -372,7 +372,7 @@ def test_ranks_that_were_given_other_ports_are_told(machines: list[Path]) -> Non
     )
 
 
-@pytest.mark.parametrize(("package", "name"), [("mlx", "mlx"), ("verse-workshop", "Verse")])
+@pytest.mark.parametrize(("package", "name"), [("mlx", "mlx"), ("mlx-lm", "mlx-lm")])
 def test_a_machine_with_another_version_is_told(
     machines: list[Path], package: str, name: str
 ) -> None:
