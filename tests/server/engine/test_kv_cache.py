@@ -103,6 +103,7 @@ def test_a_row_joins_a_spare_slot_and_leaves_it_without_a_copy_of_the_others(
     twins = Twins(0)
     twins.join(15)
     twins.decode()
+    twins.decode()  # the first time there is no room for more
     twins.leave(1)
     slots = twins.ours.keys.shape[0]
     assert slots > twins.ours.num_rows
@@ -146,6 +147,7 @@ def test_a_batch_that_shrinks_gives_its_memory_back(monkeypatch: pytest.MonkeyPa
     while twins.ours.num_rows < MAX_ROWS - 1:
         twins.join()
     twins.decode()
+    twins.decode()  # the first time there is no room for more
     del twins.theirs
     mx.eval(twins.ours.state)
     before, rows = mx.get_active_memory(), twins.ours.num_rows
@@ -153,6 +155,14 @@ def test_a_batch_that_shrinks_gives_its_memory_back(monkeypatch: pytest.MonkeyPa
     mx.eval(twins.ours.state)
     one_row = 2 * HEADS * SIZE * (1 << 14) * 4
     assert before - mx.get_active_memory() > (rows - 2) * one_row
+
+
+def test_what_was_merged_gets_just_the_columns_it_needs() -> None:
+    ours = Twins(3).ours
+    length = ours.keys.shape[2]
+    new = mx.zeros((ours.num_rows, HEADS, 7, SIZE))
+    ours.update_and_fetch(new, new)
+    assert ours.keys.shape[2] == length + 7
 
 
 def test_layers_that_are_told_so_add_their_columns_in_different_steps() -> None:
@@ -167,7 +177,7 @@ def test_layers_that_are_told_so_add_their_columns_in_different_steps() -> None:
         now = [pair.ours.keys.shape[2] for pair in twins]
         grown += [[step, *(i for i in range(3) if now[i] != widths[i])]] if now != widths else []
         widths = now
-    assert [layers for _, *layers in grown[1:]] == [[2], [1], [0]]
+    assert [layers for _, *layers in grown] == [[0, 1, 2], [0, 1, 2], [2], [1], [0]]
     for pair in twins:
         pair.same_rows()
 
