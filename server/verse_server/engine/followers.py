@@ -320,5 +320,5 @@ def follow(config: EngineConfig, ranks: Ranks) -> None:
     set_up_heap()
     part = load_part(config, ranks, group)
     bank = ShardedBank(part.base.model, part.base.dtype, part.layers, group)
-    limit_memory(config)
+    limit_memory(config, num_ranks=ranks.size)
     Follower(part.base, bank, lambda: decode_plan(ranks.broadcast(None))).follow()

@@ -64,9 +64,15 @@ _PACKED_CACHE_BYTES = 32 << 20
 """The same where the host multiplies: of mlx there are only keys and values."""
 
 
-def limit_memory(config: EngineConfig, *, is_packed: bool = False) -> None:
-    """Bound mlx's own caches, and wire what Metal recommends unless asked not to."""
-    host_bytes = _PACKED_CACHE_BYTES if is_packed else _HOST_CACHE_BYTES
+def limit_memory(config: EngineConfig, *, is_packed: bool = False, num_ranks: int = 1) -> None:
+    """Bound mlx's own caches, and wire what Metal recommends unless asked not to.
+
+    Args:
+        config: Of the server.
+        is_packed: Whether the host multiplies.
+        num_ranks: Each computes its part of every array.
+    """
+    host_bytes = _PACKED_CACHE_BYTES if is_packed else _HOST_CACHE_BYTES // num_ranks
     mx.set_cache_limit(host_bytes if runs_on_cpu() else _CACHE_BYTES)
     give_memory_back()  # what loading has left
     if not mx.metal.is_available():

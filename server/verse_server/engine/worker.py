@@ -79,6 +79,7 @@ class Worker:
         """Make one; `ranks` are all of which this is the first, if the model is shared."""
         self._config = config
         self._leader = None if ranks is None else Leader(config, ranks)
+        self._num_ranks = 1 if ranks is None else ranks.size
         self._inbox: queue.SimpleQueue[EngineMessage] = queue.SimpleQueue()
         self._rate = RequestRate()
         self._unfinished: set[EngineRequest] = set()
@@ -221,7 +222,7 @@ class Worker:
             residency.on_read = lambda: self._inbox.put(FileRead())
             resources = EngineResources(base, bank, residency, self._leader)
             self._state = EngineState.of(self._config, resources)
-            limit_memory(self._config, is_packed=base.is_packed)
+            limit_memory(self._config, is_packed=base.is_packed, num_ranks=self._num_ranks)
         except UserError as error:
             mx.clear_streams()  # as below
             self._started.put(error)

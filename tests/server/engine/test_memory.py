@@ -65,10 +65,15 @@ def test_of_freed_arrays_less_is_kept_where_new_memory_costs_little(
     assert found == [limit << 20 for limit in limits]
 
 
-def _cache_limit_after(*, is_packed: bool) -> int:
+def test_ranks_that_share_a_model_keep_their_share_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "runs_on_cpu", lambda: True)
+    assert _cache_limit_after(num_ranks=2) == _cache_limit_after() // 2
+
+
+def _cache_limit_after(*, is_packed: bool = False, num_ranks: int = 1) -> int:
     before = mx.set_cache_limit(0)
     try:
-        limit_memory(EngineConfig(), is_packed=is_packed)
+        limit_memory(EngineConfig(), is_packed=is_packed, num_ranks=num_ranks)
         return mx.set_cache_limit(before)
     finally:
         mx.set_cache_limit(before)
