@@ -10,6 +10,9 @@ import math
 
 _SHARE = 1.25
 """Of a step: how long the running rows are kept waiting between two."""
+_FIRST_SHARE = 1.75
+"""The same while all of them have just begun: who is asked together with them comes in soon."""
+_FIRST_PASSES = 24
 _LOADING_SHARE = 0.5
 """Of a step: how much of that may be spent on adapters from the disk."""
 _ADMISSION_SHARE = 0.25
@@ -76,6 +79,8 @@ class Pacing:
         self._steps = LinearCost(fixed_units=4)
         self._prefill = LinearCost(fixed_units=16)
         self._num_rows = 0
+        self._num_passes = 0
+        """Since there was no row."""
         self._spent = 0.0
 
     @property
@@ -108,6 +113,7 @@ class Pacing:
     def begin(self, num_rows: int) -> None:
         """A pass begins, for which so many rows wait."""
         self._num_rows, self._spent = num_rows, 0.0
+        self._num_passes = self._num_passes + 1 if num_rows else 0
 
     def spend(self, seconds: float) -> None:
         """Anything has taken so long."""
@@ -126,4 +132,5 @@ class Pacing:
     @property
     def left_seconds(self) -> float:
         """What may yet go into anything but the step."""
-        return max(0.0, _SHARE * self.step_seconds - self._spent)
+        share = _FIRST_SHARE if self._num_passes <= _FIRST_PASSES else _SHARE
+        return max(0.0, share * self.step_seconds - self._spent)

@@ -48,6 +48,16 @@ def test_a_pass_computes_about_a_step_of_prompts_while_rows_run() -> None:
     assert 0.010 < foretold < 0.015
 
 
+def test_while_all_rows_have_just_begun_those_asked_with_them_come_in_sooner() -> None:
+    pacing = Pacing()
+    seen(pacing, 4, 0.010, 30, 0.01)
+    room: list[int] = []
+    for rows in (0, *[4] * 40, 0, 4):
+        pacing.begin(rows)
+        room.append(pacing.prefill_tokens)
+    assert room[1] == room[20] == room[-1] > 1.2 * room[40]
+
+
 def test_more_rows_make_longer_steps_and_room_for_more() -> None:
     pacing = Pacing()
     for rows in (2, 16, 8, 30) * 10:
@@ -65,7 +75,7 @@ def test_what_is_spent_on_one_thing_is_lost_to_the_others_but_something_always_g
         seen(pacing, 4, 0.02, 20, 0.01)
     pacing.begin(4)
     before = pacing.prefill_tokens, pacing.loading_seconds
-    pacing.spend(0.02)
+    pacing.spend(0.03)
     assert pacing.prefill_tokens < before[0]
     assert pacing.loading_seconds < before[1]
     pacing.spend(1.0)
