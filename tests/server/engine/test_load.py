@@ -243,10 +243,12 @@ async def test_requests_that_come_together_to_an_idle_engine_begin_in_one_forwar
         num_groups.append(len(work.groups))
         return begin(batch, work)
 
-    monkeypatch.setattr(Batch, "_begin", noted)
-    monkeypatch.setattr(worker, "_GATHER_SECONDS", 5.0)
-    monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 0.3)
     engine = start_engine()
+    for name in "ab":  # what is read from the disk first would be waited for
+        assert await write(engine, name)
+    monkeypatch.setattr(Batch, "_begin", noted)
+    monkeypatch.setattr(worker, "_GATHER_SECONDS", 0.5)
+    monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 60.0)
     poems = [asyncio.ensure_future(write(engine, name)) for name in "aabb"]
     assert all(await asyncio.gather(*poems))
     assert num_groups == [4]
