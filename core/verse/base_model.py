@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from verse import openblas
+from verse import import_structure, openblas
 
 openblas.preload()
+import_structure.quicken()
 
 import mlx.core as mx  # noqa: E402  OpenBLAS must be there first
 import mlx.nn as nn  # noqa: E402
@@ -64,7 +65,11 @@ from verse.cpu_weights.packing import (  # noqa: E402
 from verse.cpu_weights.weight_cache import cache_folder  # noqa: E402
 from verse.folders import located_model  # noqa: E402
 from verse.prompt import Tokenizer  # noqa: E402
-from verse.weight_files import INDEX, WeightFilesError, check_weight_files  # noqa: E402
+from verse.safetensors_header import (  # noqa: E402
+    INDEX,
+    WeightFilesError,
+    check_weight_files,
+)
 
 _FLOAT32_BYTES = 4
 _EVAL_BYTES = 256 << 20
