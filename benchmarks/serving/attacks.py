@@ -267,11 +267,11 @@ def many_messages(target: Target) -> None:
 
 
 def many_objects(target: Target) -> None:
-    """Eight bodies of 340,000 empty objects, eight of a tool with 30,000 fields, the document."""
+    """Eight bodies of 340,000 empty objects, eight of a tool with 8,000 fields, the document."""
     crowd = b"[" + b",".join([b"{}"] * 340_000) + b"]"
     turn = b'{"role": "user", "content": ""}'
     body = b'{"model":"base","messages":[%s],"chat_template_kwargs":{"a":%s}}' % (turn, crowd)
-    fields = {f"p{number}": {"type": "string"} for number in range(30_000)}
+    fields = {f"p{number}": {"type": "string"} for number in range(8_000)}
     tool = {"name": "f", "parameters": {"type": "object", "properties": fields}}
     tools = [{"type": "function", "function": tool}]
     called = chat(tools=tools, tool_choice="required")

@@ -40,7 +40,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 
-_MAX_CONTAINERS = 1 << 15
+_MAX_CONTAINERS = 1 << 13
 """Objects and lists of one body. A megabyte of nothing else takes 0.2 s to be read, in which nobody
 else is answered."""
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)

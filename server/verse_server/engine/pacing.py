@@ -8,8 +8,10 @@ others took, so the bound is the same on any machine and for any model. Pure: no
 
 import math
 
-_SHARE = 1.25
+_SHARE = 0.75
 """Of a step: how long the running rows are kept waiting between two."""
+_CROWDED_SHARE = 1.25
+"""The same while more wait than fill the batch: otherwise it would fill up slowly, for all."""
 _FIRST_SHARE = 1.75
 """The same while all of them have just begun: who is asked together with them comes in soon."""
 _FIRST_PASSES = 24
@@ -79,6 +81,7 @@ class Pacing:
         self._steps = LinearCost(fixed_units=4)
         self._prefill = LinearCost(fixed_units=16)
         self._num_rows = 0
+        self._is_crowded = False
         self._num_passes = 0
         """Since there was no row."""
         self._spent = 0.0
@@ -110,9 +113,9 @@ class Pacing:
         within = self._prefill.units_within(self.left_seconds) if self._prefill.is_known else 0
         return max(_LEAST_TOKENS, within)
 
-    def begin(self, num_rows: int) -> None:
-        """A pass begins, for which so many rows wait."""
-        self._num_rows, self._spent = num_rows, 0.0
+    def begin(self, num_rows: int, *, is_crowded: bool = False) -> None:
+        """A pass begins, for which so many rows wait; a crowd is more than would fill the batch."""
+        self._num_rows, self._spent, self._is_crowded = num_rows, 0.0, is_crowded
         self._num_passes = self._num_passes + 1 if num_rows else 0
 
     def spend(self, seconds: float) -> None:
@@ -132,5 +135,6 @@ class Pacing:
     @property
     def left_seconds(self) -> float:
         """What may yet go into anything but the step."""
-        share = _FIRST_SHARE if self._num_passes <= _FIRST_PASSES else _SHARE
+        share = _CROWDED_SHARE if self._is_crowded else _SHARE
+        share = _FIRST_SHARE if self._num_passes <= _FIRST_PASSES else share
         return max(0.0, share * self.step_seconds - self._spent)

@@ -141,6 +141,11 @@ class EngineState:
         """Whether the next pass will get something done for certain."""
         return bool(self.running) or self.resources.residency.has_work
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more requests wait than would fill the batch."""
+        return len(self.waiting) > self.max_batch
+
     def num_running_of(self, client: str) -> int:
         """Sequences that a client has in the batch."""
         return sum(request.asked.client == client for request in self.running.values())

@@ -241,7 +241,7 @@ class Worker:
         try:
             while self._take_messages():
                 started = time.monotonic()
-                pacing.begin(self._state.batch.num_decoding)
+                pacing.begin(self._state.batch.num_decoding, is_crowded=self._state.is_crowded)
                 self._end_late_requests()
                 self._load()
                 self._run_tasks()

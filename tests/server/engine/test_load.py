@@ -17,6 +17,7 @@ from verse_server.engine.errors import (
     SlowClientError,
 )
 from verse_server.engine.memory import give_memory_back
+from verse_server.engine.pacing import Pacing
 from verse_server.engine.prefill import PrefillWork
 
 pytestmark = pytest.mark.anyio
@@ -254,3 +255,24 @@ async def test_requests_that_come_together_to_an_idle_engine_begin_in_one_forwar
     assert num_groups == [4]
     monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 0.0)
     assert await write(engine, "a")
+
+
+async def test_a_crowd_is_more_than_would_fill_the_batch_once_more(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowded: list[bool] = []
+    begin = Pacing.begin
+
+    def noted(pacing: Pacing, num_rows: int, *, is_crowded: bool = False) -> None:
+        crowded.append(is_crowded)
+        begin(pacing, num_rows, is_crowded=is_crowded)
+
+    engine = start_engine(max_batch=2)
+    assert await write(engine, "a")  # whoever waits for its file does so as well
+    monkeypatch.setattr(Pacing, "begin", noted)
+    await asyncio.gather(*(write(engine, "a") for _ in range(3)))
+    assert crowded
+    assert not any(crowded)
+    await asyncio.gather(*(write(engine, "a") for _ in range(6)))
+    assert any(crowded)
+    assert not crowded[-1]

@@ -38,14 +38,24 @@ def test_the_latest_counts_most() -> None:
     assert cost.seconds_of(8) == pytest.approx(0.01, rel=0.1)
 
 
-def test_a_pass_computes_about_a_step_of_prompts_while_rows_run() -> None:
+def test_a_pass_computes_less_than_a_step_of_prompts_while_rows_run() -> None:
     pacing = Pacing()
     for tokens in (6, 30, 12, 48) * 10:
         seen(pacing, 3, 0.010, tokens, 0.006 + 0.0004 * tokens)
     pacing.begin(3)
     assert pacing.step_seconds == pytest.approx(0.010, rel=0.05)
     foretold = 0.006 + 0.0004 * pacing.prefill_tokens
-    assert 0.010 < foretold < 0.015
+    assert 0.006 < foretold < 0.010
+
+
+def test_more_comes_in_between_two_steps_while_a_crowd_waits() -> None:
+    pacing = Pacing()
+    for tokens in (6, 30, 12, 48) * 10:
+        seen(pacing, 3, 0.010, tokens, 0.002 + 0.0004 * tokens)
+    pacing.begin(3)
+    usual = pacing.prefill_tokens
+    pacing.begin(3, is_crowded=True)
+    assert pacing.prefill_tokens > 1.4 * usual
 
 
 def test_while_all_rows_have_just_begun_those_asked_with_them_come_in_sooner() -> None:
