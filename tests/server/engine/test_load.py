@@ -270,7 +270,7 @@ async def test_a_crowd_is_more_than_would_fill_the_batch_once_more(
     engine = start_engine(max_batch=2)
     assert await write(engine, "a")  # whoever waits for its file does so as well
     monkeypatch.setattr(Pacing, "begin", noted)
-    await asyncio.gather(*(write(engine, "a") for _ in range(3)))
+    await asyncio.gather(*(write(engine, "a") for _ in range(2)))
     assert crowded
     assert not any(crowded)
     await asyncio.gather(*(write(engine, "a") for _ in range(6)))
