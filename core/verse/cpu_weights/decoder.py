@@ -21,7 +21,8 @@ from verse.cpu_weights.threads import Piece, Threads
 
 _SCORES = 4 << 20
 """Numbers of one piece of a prompt's scores."""
-_ROWS_EACH = 4
+_COLUMNS_ALONE = 1024
+"""Of all rows together, when each has one token: fewer are not worth handing over."""
 _OF_MLP = ("gate_proj", "up_proj", "down_proj")
 _MLP_ROWS = 128
 """Rows of a prompt at once: what is between an MLP's products is five times as wide as they are."""
@@ -106,25 +107,29 @@ def attend(
     out = np.empty((num_rows, num_tokens, num_heads, new[1].shape[-1]), np.float32)
     parts = (new,) if known is None else (known, new)
     pieces: list[Piece] = []
-    for rows, tokens in _parts(queries.shape, sum(keys.shape[2] for keys, _ in parts)):
+    num_columns = sum(keys.shape[2] for keys, _ in parts)
+    for rows, tokens in _parts(queries.shape, num_columns, threads.num_threads):
         of_part = None if added is None else _of_part(added, rows, tokens)
 
         def piece(rows: slice = rows, tokens: slice = tokens, added: Host | None = of_part) -> None:
             of_rows = [(keys[rows], values[rows]) for keys, values in parts]
-            out[rows, tokens] = _attended(queries[rows, tokens], of_rows, scale, added)
+            if num_tokens == 1 and known is not None:
+                out[rows] = _attended_once(queries[rows], of_rows[0], of_rows[1], scale, added)
+            else:
+                out[rows, tokens] = _attended(queries[rows, tokens], of_rows, scale, added)
 
         pieces.append(piece)
     threads.run(pieces)
     return out.reshape(num_rows, num_tokens, -1)
 
 
-def _parts(shape: Sequence[int], num_columns: int) -> list[tuple[slice, slice]]:
+def _parts(shape: Sequence[int], num_columns: int, num_threads: int) -> list[tuple[slice, slice]]:
     """Rows of the batch and tokens of a prompt that are computed at once."""
     num_rows, num_tokens, num_heads, _ = shape
     if num_tokens == 1:
-        return [
-            (slice(row, row + _ROWS_EACH), slice(None)) for row in range(0, num_rows, _ROWS_EACH)
-        ]
+        is_little = num_rows * num_columns < _COLUMNS_ALONE
+        each = num_rows if is_little else -(-num_rows // num_threads)
+        return [(slice(row, row + each), slice(None)) for row in range(0, num_rows, each)]
     each = max(1, _SCORES // (num_heads * num_columns))
     starts = range(0, num_tokens, each)
     return [(slice(r, r + 1), slice(t, t + each)) for r in range(num_rows) for t in starts]
@@ -188,6 +193,28 @@ def _attended(q: Host, parts: list[KeysValues], scale: float, added: Host | None
     out /= total
     shaped_out = out.reshape(num_rows, num_shared, each, num_tokens, -1)
     return shaped_out.transpose(0, 3, 1, 2, 4).reshape(num_rows, num_tokens, num_heads, -1)
+
+
+def _attended_once(
+    q: Host, known: KeysValues, new: KeysValues, scale: float, added: Host | None
+) -> Host:
+    """The same for one token of each row, whose own column is no product of matrices."""
+    num_rows, _, num_heads, dims = q.shape
+    keys, values = known
+    num_shared, num_known = keys.shape[1:3]
+    grouped = q.reshape(num_rows, num_shared, -1, dims) * np.float32(scale)
+    scores = np.empty((*grouped.shape[:3], num_known + 1), np.float32)
+    np.matmul(grouped, keys.swapaxes(-1, -2), out=scores[..., :num_known])
+    np.einsum("rsed,rsd->rse", grouped, new[0][:, :, 0], out=scores[..., num_known])
+    if added is not None:
+        by_key_head = num_shared if added.shape[1] == num_heads else 1
+        scores += added.reshape(added.shape[0], by_key_head, -1, added.shape[3])
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    out = np.matmul(scores[..., :num_known], values)
+    out += scores[..., num_known:] * new[1]
+    out /= scores.sum(axis=-1, keepdims=True)
+    return out.reshape(num_rows, 1, num_heads, -1)
 
 
 def known_columns(cache: Any) -> KeysValues | None:

@@ -96,6 +96,36 @@ def test_rows_are_the_same_alone_and_in_company(threads: Threads, tmp_path: Path
         assert np.array_equal(written([prompt])[0], together[index])
 
 
+@pytest.mark.parametrize("num_masked", [0, 1, 4])
+def test_a_next_token_looks_at_what_it_would_see_as_the_last_of_a_prompt(
+    num_masked: int, threads: Threads
+) -> None:
+    random, num_rows, num_known = np.random.default_rng(2), 20, 70
+
+    def normal(*shape: int) -> Any:
+        return random.standard_normal(shape, np.float32)
+
+    queries = normal(num_rows, 1, 4, 32)
+    wide = normal(2, num_rows, 2, 99, 32)[:, :, :, 5 : 5 + num_known]
+    known = wide[0], wide[1]
+    new = normal(num_rows, 2, 1, 32), normal(num_rows, 2, 1, 32)
+    added = None
+    if num_masked:
+        allowed = random.random((num_rows, num_masked, 1, num_known + 1)) < 0.8
+        allowed[..., -1] = True
+        added = decoder.added_by(allowed, 1, num_known + 1)
+    of_all = decoder.attend(queries, known, new, 0.2, added, threads)
+    whole = tuple(np.concatenate(pair, axis=2) for pair in zip(known, new, strict=True))
+    at_once = decoder.attend(queries.copy(), None, (whole[0], whole[1]), 0.2, added, threads)
+    np.testing.assert_allclose(of_all, at_once, rtol=1e-4, atol=1e-5)
+    for row in (0, 13):
+        one = slice(row, row + 1)
+        known_one, new_one = ((keys[one], values[one]) for keys, values in (known, new))
+        of_one = None if added is None else added[one]
+        alone = decoder.attend(queries[one], known_one, new_one, 0.2, of_one, threads)
+        assert alone.tobytes() == of_all[one].tobytes()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_long_prompt_goes_through_an_mlp_piece_by_piece_to_the_same_bits(
     kind: PackedKind, threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
