@@ -9,6 +9,7 @@ into losses. The loop, the evaluation and the checkpoints know nothing else of i
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import mlx.core as mx
@@ -20,7 +21,7 @@ from verse_trainer.decoder import Decoder
 from verse_trainer.encoding import EncodedRow
 from verse_trainer.events import PreferenceFigures
 from verse_trainer.gate import Gated, gated_at_once
-from verse_trainer.host_head import host_losses
+from verse_trainer.host_head import VocabularyScreen, host_losses, screen_of
 from verse_trainer.layer_cache import LayerCache
 from verse_trainer.packing import EXACT, ROUNDED, PackedBatch, common_prefix, pack
 from verse_trainer.plan import PAD_MULTIPLE, padded
@@ -86,6 +87,11 @@ class RowLoss(Protocol):
         """Whether its arithmetic is mlx's alone, so that mlx can compile it."""
         ...
 
+    @property
+    def host_bytes(self) -> int:
+        """What it keeps that mlx does not count."""
+        ...
+
     def collate(self, rows: Sequence[EncodedRow]) -> tuple[mx.array, ...]:
         """Some rows as arrays."""
         ...
@@ -103,6 +109,7 @@ class WholeLoss:
     """Of any model: rows padded side by side, the model run as it is."""
 
     is_traceable = True
+    host_bytes = 0
 
     def __init__(self, model: nn.Module) -> None:
         self._token_loss = TokenLoss(model)
@@ -192,6 +199,11 @@ class PackedLoss:
         """Not where numpy computes the exponentials."""
         return not runs_on_cpu()
 
+    @property
+    def host_bytes(self) -> int:
+        """Of the screen of a large head."""
+        return 0 if not runs_on_cpu() or self._screen is None else self._screen.num_bytes
+
     def collate(self, rows: Sequence[EncodedRow]) -> tuple[mx.array, ...]:
         """One behind the other."""
         multiples = EXACT if runs_on_cpu() else ROUNDED
@@ -238,7 +250,14 @@ class PackedLoss:
     ) -> tuple[mx.array, mx.array | None]:
         """(targets,) losses, and (targets, hidden) their gradients if they are asked for."""
         targets = PackedBatch(*batch[:_NUM_ARRAYS]).targets
-        return host_losses(self._decoder.head, hidden, targets, with_gradient=with_gradient)
+        return host_losses(
+            self._decoder.head, hidden, targets, with_gradient=with_gradient, screen=self._screen
+        )
+
+    @cached_property
+    def _screen(self) -> VocabularyScreen | None:
+        """Packed when the first losses are asked for: then the head is in memory."""
+        return screen_of(self._decoder.head)
 
     def of_rows(self, losses: mx.array, batch: Sequence[mx.array]) -> mx.array:
         """(targets,) losses summed to (rows,)."""

@@ -17,8 +17,10 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from verse.base_model import runs_on_cpu
+from verse_trainer.blas import Floats
 
 _PIECE_LOGITS = 4 << 20
 _LEAST_PIECE, _LARGEST_PIECE = 1024, 16384
@@ -129,3 +131,60 @@ def rows_of(head: Any, ids: mx.array | slice) -> mx.array:
 def bias_of(head: Any) -> mx.array | None:
     """(vocabulary,) what it adds to the logits, if anything."""
     return head.bias if "bias" in head else None
+
+
+Places = slice | np.ndarray[Any, np.dtype[np.intp]]
+"""Of rows."""
+
+
+class Room:
+    """Memory that is taken once, for a part's pieces one after the other."""
+
+    def __init__(self) -> None:
+        self._numbers = np.empty(0, np.float32)
+
+    def of(self, shape: tuple[int, int]) -> Floats:
+        """Some of it."""
+        count = shape[0] * shape[1]
+        if count > len(self._numbers):
+            self._numbers = np.empty(count, np.float32)
+        return self._numbers[:count].reshape(shape)
+
+
+Read = Callable[[Places, Room], Floats]
+"""Rows of the head as float32, which may lie in the room."""
+
+
+def floats(array: mx.array) -> Floats:
+    """The memory of an array."""
+    return cast(Floats, np.array(array, copy=False))
+
+
+def reader(head: Any) -> tuple[Read, bool]:
+    """Who reads the head's rows, and whether several threads may, and in any order."""
+    weight: mx.array = head.weight
+    if "scales" in head:
+
+        def unpack(part: Places, _room: Room) -> Floats:
+            assert isinstance(part, slice)
+            return floats(rows_of(head, part).astype(mx.float32))
+
+        return unpack, False
+    cast(Any, mx).eval(weight)
+    is_bf16 = weight.dtype == mx.bfloat16
+    stored: Any = floats(weight.view(mx.uint16) if is_bf16 else weight)
+
+    def widen(part: Places, room: Room) -> Floats:
+        rows = stored[part]
+        if rows.dtype == np.float32:
+            return np.ascontiguousarray(rows)
+        wide = room.of(rows.shape)
+        if is_bf16:
+            bits = wide.view(np.uint32)
+            np.copyto(bits, rows)
+            np.left_shift(bits, 16, out=bits)
+        else:
+            np.copyto(wide, rows)
+        return wide
+
+    return widen, True

@@ -39,6 +39,8 @@ _FLOAT, _UINT8 = 1, 2
 _TRIED = (512, 896)
 _TRIED_ROWS = 32
 _TRIES = 3
+_WITH_VNNI = ("icelake", "alder", "sierra")
+"""numkong's names of the first processors with it."""
 
 
 class IntegerProduct(Protocol):
@@ -116,6 +118,13 @@ def fastest_product() -> type[NumkongProduct] | type[OnnxProduct]:
     if _onnxruntime() is None or not _is_exact(OnnxProduct):
         return NumkongProduct
     return min((OnnxProduct, NumkongProduct), key=_seconds)
+
+
+@functools.cache
+def has_fast_integers() -> bool:
+    """Whether the processor has VNNI: these products take a quarter of the time of float32's."""
+    found: dict[str, bool] = {} if _numkong is None else numkong.get_capabilities()
+    return any(found.get(name, False) for name in _WITH_VNNI)
 
 
 def _is_exact(kind: type[OnnxProduct]) -> bool:

@@ -1,5 +1,7 @@
 """Products of 8 bits: exact sums, by whichever library makes them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from verse.cpu_weights.integer_product import (
     NumkongProduct,
     OnnxProduct,
     fastest_product,
+    has_fast_integers,
 )
 
 KINDS = [NumkongProduct, OnnxProduct]
@@ -49,3 +52,14 @@ def test_without_onnxruntime_or_with_sums_that_overflow_numkong_is_taken(
     assert untouched() is NumkongProduct
     monkeypatch.setattr(integer_product, "_onnxruntime", lambda: None)
     assert untouched() is NumkongProduct
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system lists no instructions")
+def test_integers_are_fast_only_where_the_processor_has_instructions_for_them() -> None:
+    listed = set(Path("/proc/cpuinfo").read_text("utf-8").split())
+    assert has_fast_integers() <= bool(listed & {"avx512_vnni", "avx_vnni"})
+
+
+def test_without_numkong_integers_are_not_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integer_product, "_numkong", None)
+    assert not has_fast_integers.__wrapped__()
