@@ -20,8 +20,11 @@ from itertools import islice
 from typing import cast
 
 from verse_server.crowd_selector import CrowdSelector
+from verse_server.engine.errors import StartupError
 from verse_server.turns import Pace
 
+BACKLOG = 2048
+"""Connections the system holds until they are accepted; a burst of 32 must not see a reset."""
 _ACCEPTED_AT_ONCE = 128
 _SILENT_AT_ONCE = 32
 """Of them; each may wait for the interpreter when it is begun to be watched."""
@@ -45,6 +48,22 @@ _PEEKED_BYTES = 4096
 """Whoever has sent so much is taken for a client whose headers are here."""
 
 _log = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the address. Whoever connects from now on waits for an `Acceptor`.
+
+    Raises:
+        StartupError: the address is in use, or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise StartupError(
+            f"Cannot listen on {host} port {port} ({_reason(error)}); "
+            "choose another address with --host and --port."
+        ) from error
 
 
 class Acceptor:
@@ -277,3 +296,8 @@ def _first_bytes(connection: socket.socket) -> bytes:
     flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
     num_bytes = _libc.recv(connection.fileno(), buffer, _PEEKED_BYTES, flags)
     return buffer.raw[: max(0, num_bytes)]
+
+
+def _reason(error: OSError) -> str:
+    # asyncio and socket put whole sentences into strerror.
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()

@@ -7,7 +7,9 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -296,20 +298,36 @@ def _serve(
         start: Starts the engine, in place of one that has the model alone.
         lost: To be told of an engine that may lose other ranks.
     """
+    from verse_server.acceptor import bind
     from verse_server.banner import loading, show_ready
-    from verse_server.serving import bind, run
 
     with bind(config.host, config.port) as sock, _open_state(config) as state:
         from verse_server.engine.engine import MlxEngine  # after bind: mlx takes its time
 
-        with loading(console, config.engine.model) as on_progress:
+        with (
+            _imported_meanwhile("verse_server.serving"),
+            loading(console, config.engine.model) as on_progress,
+        ):
             start_engine = partial(start or MlxEngine.start, config.engine)
             engine = _started(config, start_engine, on_progress)
+        from verse_server.serving import run
+
         if lost is not None:
             lost.watch(engine)
         port = sock.getsockname()[1]
         show_ready(console, config, port, engine.base, engine.models(), engine.warnings)
         return run(engine, config, sock, state)
+
+
+@contextmanager
+def _imported_meanwhile(module: str) -> Generator[None]:
+    """Import a third of a second of Python beside what seldom needs the interpreter."""
+    thread = Thread(target=import_module, args=[module])
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _started(config: ServerConfig, start: Any, on_progress: Callable[[float], None]) -> Any:

@@ -24,19 +24,16 @@ from typing import Any, Protocol, cast
 
 import uvicorn
 
-from verse_server.acceptor import Acceptor
+from verse_server.acceptor import BACKLOG, Acceptor
 from verse_server.app import create_app
 from verse_server.base_release import ReleasableEngine
 from verse_server.config import ServerConfig
 from verse_server.crowd_selector import CrowdSelector
-from verse_server.engine.errors import StartupError
 from verse_server.engine.interface import Engine
 from verse_server.http_protocol import ConnectionLimits, LimitedProtocol
 from verse_server.jobs.runner import JobBase, JobRunner
 from verse_server.state.folder import ServerState
 
-BACKLOG = 2048
-"""Connections the system holds until they are accepted; a burst of 32 must not see a reset."""
 _OTHER_FILES = 128
 _MIN_WAITING = 64
 _SWITCH_SECONDS = 0.0005
@@ -68,22 +65,6 @@ class ServedEngine(Engine, Protocol):
     def on_death(self, callback: Callable[[], None]) -> None:
         """Call back, from any thread, if the engine breaks for good."""
         ...
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Take the address. Whoever connects from now on waits until `run` accepts.
-
-    Raises:
-        StartupError: the address is in use, or not ours.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise StartupError(
-            f"Cannot listen on {host} port {port} ({_reason(error)}); "
-            "choose another address with --host and --port."
-        ) from error
 
 
 def run(
@@ -295,8 +276,3 @@ def _close(engine: ServedEngine) -> bool:
     thread.start()
     thread.join(_GRACE_SECONDS)
     return not thread.is_alive()
-
-
-def _reason(error: OSError) -> str:
-    # asyncio and socket put whole sentences into strerror.
-    return (os.strerror(error.errno) if error.errno else str(error)).lower()

@@ -63,3 +63,15 @@ def test_integers_are_fast_only_where_the_processor_has_instructions_for_them() 
 def test_without_numkong_integers_are_not_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integer_product, "_numkong", None)
     assert not has_fast_integers.__wrapped__()
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_a_weight_that_a_session_reads_at_each_product_is_kept(
+    monkeypatch: pytest.MonkeyPatch, is_packed: bool
+) -> None:
+    monkeypatch.setattr(integer_product, "_is_packed", lambda: is_packed)
+    x, weight, steps = operands(3)
+    product = OnnxProduct(weight, steps)
+    kept = [value for value in vars(product).values() if isinstance(value, np.ndarray)]
+    assert [value.shape for value in kept] == ([] if is_packed else [(IN, OUT)])
+    assert np.array_equal(product(x), OnnxProduct(weight, steps)(x))

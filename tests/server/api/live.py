@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 from fake_engine import FakeEngine
 
+from verse_server.acceptor import bind
 from verse_server.app import create_app
 from verse_server.config import ServerConfig
-from verse_server.serving import bind, make_server
+from verse_server.serving import make_server
 
 _SCRIPT = Path(__file__).with_name("serve_fake.py")
 

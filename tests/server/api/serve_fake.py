@@ -56,11 +56,12 @@ def _run_command(engine: FakeEngine, arguments: list[str]) -> None:
 
 def _run_serving(engine: FakeEngine, config: dict[str, Any], grace_seconds: float | None) -> None:
     from verse_server import serving
+    from verse_server.acceptor import bind
     from verse_server.config import ServerConfig
 
     if grace_seconds is not None:
         serving._GRACE_SECONDS = grace_seconds  # pyright: ignore[reportPrivateUsage]
-    with serving.bind("127.0.0.1", 0) as sock:
+    with bind("127.0.0.1", 0) as sock:
         print(f"address http://127.0.0.1:{sock.getsockname()[1]}/v1", flush=True)  # noqa: T201
         sys.exit(serving.run(engine, ServerConfig(**config), sock))
 

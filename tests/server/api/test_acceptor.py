@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from verse_server import acceptor, serving
-from verse_server.acceptor import Acceptor
-from verse_server.serving import bind
+from verse_server.acceptor import Acceptor, bind
 
 pytestmark = pytest.mark.anyio
 

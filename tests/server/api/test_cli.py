@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -16,10 +17,11 @@ from typer.testing import CliRunner
 from wire import CHAT, chat_body
 
 from verse.cli import main
+from verse_server import cli
+from verse_server.acceptor import bind
 from verse_server.cli import app
 from verse_server.config import EngineConfig, ServerConfig
 from verse_server.engine.errors import StartupError
-from verse_server.serving import bind
 
 runner = CliRunner()
 
@@ -172,3 +174,16 @@ def test_nobody_else_may_train_without_a_key(started: list[ServerConfig]) -> Non
     assert started == []
     assert runner.invoke(app, ["--jobs", "--host", "0.0.0.0", "--api-key", "k"]).exit_code == 0
     assert runner.invoke(app, ["--jobs", "--host", "127.0.0.1"]).exit_code == 0
+
+
+def test_what_serves_is_imported_while_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_meanwhile.py").write_text("IS_WHOLE = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    deadline = time.monotonic() + 60
+    with cli._imported_meanwhile("imported_meanwhile"):  # pyright: ignore[reportPrivateUsage]
+        while not hasattr(sys.modules.get("imported_meanwhile"), "IS_WHOLE"):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    del sys.modules["imported_meanwhile"]

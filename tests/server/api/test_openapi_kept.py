@@ -30,9 +30,10 @@ from tests.e2e.test_openapi import (
     whole,
     whole_turns,
 )
+from verse_server.acceptor import bind
 from verse_server.app import create_app
 from verse_server.config import EngineConfig, ServerConfig
-from verse_server.serving import bind, make_runner, make_server
+from verse_server.serving import make_runner, make_server
 from verse_server.state.folder import ServerState
 
 READS = (

@@ -18,9 +18,9 @@ from openai_schemas import ErrorResponse
 from wire import CHAT, chat_body, content, events
 
 from verse_server import serving
+from verse_server.acceptor import BACKLOG, bind
 from verse_server.config import ServerConfig
 from verse_server.engine.errors import StartupError
-from verse_server.serving import BACKLOG, bind
 
 # Long enough to send a signal into, short enough to wait for.
 WRITING = {"texts": ["水"] * 30, "seconds_per_chunk": 0.1}

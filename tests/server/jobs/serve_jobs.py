@@ -4,9 +4,10 @@ import importlib
 import sys
 from pathlib import Path
 
+from verse_server.acceptor import bind
 from verse_server.config import EngineConfig, ServerConfig
 from verse_server.jobs import trainer_process
-from verse_server.serving import bind, run
+from verse_server.serving import run
 from verse_server.state.folder import ServerState
 
 _HERE = Path(__file__).parent
