@@ -382,11 +382,22 @@ def report(result: dict[str, Any]) -> str:
             (str(of[rival][0]["never_seen"]) for rival in rivals),
         ),
     ]
-    for step in result[NOW].get("valid_loss", {}):
-        losses = (result[rival].get("valid_loss", {}).get(step) for rival in rivals)
-        cells = ("" if loss is None else f"{loss:.4f}" for loss in losses)
+    losses: dict[str, dict[str, float]] = {
+        rival: result[rival].get("valid_loss", {}) for rival in rivals
+    }
+    for step in losses[NOW]:
+        cells = (f"{losses[rival][step]:.4f}" if step in losses[rival] else "" for rival in rivals)
         lines.append(row(f"valid loss at step {step}", cells))
+    if losses[NOW]:
+        cells = (difference(losses[NOW], losses[rival]) for rival in rivals)
+        lines.append(row("Verse's differs at most by", cells))
     return "\n".join(lines)
+
+
+def difference(ours: dict[str, float], theirs: dict[str, float]) -> str:
+    """The largest at a step that both have, in percent of theirs."""
+    found = [abs(ours[step] / loss - 1) for step, loss in theirs.items() if step in ours]
+    return f"{max(found):.2%}" if found else ""
 
 
 def parse(given: list[str] | None = None) -> argparse.Namespace:

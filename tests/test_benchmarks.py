@@ -149,6 +149,8 @@ def test_a_training_measurement_is_made_process_by_process_and_cut_off_without_l
     ]
     assert [len(result[name]["rounds"]) for name in (training.LORA, training.NOW)] == [2, 2]
     assert "| valid loss at step 3 | 1.5000 | 1.5000 |" in training.report(result)
+    result[training.LORA]["valid_loss"] = {"3": 1.6}
+    assert "| Verse's differs at most by | 6.25% | 0.00% |" in training.report(result)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone keeps the peak of one program")
