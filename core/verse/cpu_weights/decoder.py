@@ -21,7 +21,7 @@ from verse.cpu_weights.threads import Piece, Threads
 
 _SCORES = 4 << 20
 """Numbers of one piece of a prompt's scores."""
-_COLUMNS_ALONE = 1024
+_COLUMNS_ALONE = 384
 """Of all rows together, when each has one token: fewer are not worth handing over."""
 _OF_MLP = ("gate_proj", "up_proj", "down_proj")
 _MLP_ROWS = 128

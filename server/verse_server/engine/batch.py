@@ -135,7 +135,18 @@ class Batch:
         if is_decoding:
             return self._decoded(on_built=lambda: self._finish(begun))
         self._finish(begun)
+        self._begin_others(work.width, prefill_tokens - begun.num_tokens)
         return self._decoding.report()
+
+    def _begin_others(self, width: int, num_tokens: int) -> None:
+        """Prompts like the first ones, which did not fit into one forward with them, begin along.
+
+        Once rows decode, the others would come in between their steps, bit by bit.
+        """
+        while num_tokens > 0 and (work := self._prompts.next_like(width, num_tokens)):
+            begun = self._begin(work)
+            self._finish(begun)
+            num_tokens -= begun.num_tokens
 
     def _decoded(self, on_built: Callable[[], None] = lambda: None) -> list[Drawn]:
         """One step of the rows that decode.

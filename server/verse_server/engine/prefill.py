@@ -155,6 +155,14 @@ class PrefillQueue:
         self._was_piece = False
         return self._last(together(short, max_tokens), max_tokens) if short else None
 
+    def next_like(self, width: int, max_tokens: int) -> PrefillWork | None:
+        """The same of prompts that are hardly longer than so many tokens, whole ones alone."""
+        for group in self._groups:
+            self._look_up(group)
+        most = min(max_tokens, _much_longer(width))
+        like = [g for g in self._groups if g.num_left <= most and g.piece(most) == g.num_left]
+        return self._last(together(like, max_tokens), max_tokens) if like else None
+
     def _last(self, groups: list[PromptGroup], max_tokens: int) -> PrefillWork:
         first = groups[0]
         num_rows = 1 + max(0, max_tokens - first.num_left) // ROW_TOKENS
@@ -189,11 +197,15 @@ def together(groups: Iterable[PromptGroup], max_tokens: int) -> list[PromptGroup
         fits = (
             prefill_tokens(all_, width) <= max_tokens
             and width <= min(len(g.prompt) for g in all_)
-            and width <= 2 * min(g.num_left for g in all_) + _WASTED_TOKENS
+            and width <= _much_longer(min(g.num_left for g in all_))
         )
         if not chosen or (fits and not _gives_way(group, chosen)):
             chosen.append(group)
     return chosen
+
+
+def _much_longer(num_tokens: int) -> int:
+    return 2 * num_tokens + _WASTED_TOKENS
 
 
 def prefill_tokens(groups: list[PromptGroup], width: int) -> int:

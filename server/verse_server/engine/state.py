@@ -21,7 +21,7 @@ from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.leading import Leader, LeadingBatch, LeadingScorer
 from verse_server.engine.memory import KvBudget, kv_budget, prefix_cache_bytes
 from verse_server.engine.pacing import Pacing
-from verse_server.engine.scheduler import WaitingQueue
+from verse_server.engine.scheduler import LoadGate, WaitingQueue
 from verse_server.engine.scoring import PromptScorer
 from verse_server.engine.sequence import EngineRequest, Sequence
 from verse_server.engine.text import AnswerText, Detokenizer, TokenTexts
@@ -103,6 +103,7 @@ class EngineState:
     waiting: WaitingQueue[EngineRequest]
     running: dict[Sequence, EngineRequest] = field(default_factory=dict[Sequence, EngineRequest])
     tasks: list[EngineTask] = field(default_factory=list[EngineTask])
+    gate: LoadGate = field(default_factory=LoadGate)
 
     @classmethod
     def of(cls, config: EngineConfig, resources: EngineResources) -> "EngineState":
@@ -139,12 +140,24 @@ class EngineState:
     @property
     def has_work(self) -> bool:
         """Whether the next pass will get something done for certain."""
-        return bool(self.running) or self.resources.residency.has_work
+        has_rows = bool(self.running) and not self.gate.is_shut
+        return has_rows or self.resources.residency.has_work
+
+    def is_held(self, now: float) -> bool:
+        """Whether the rows that could begin wait for who came along, see `LoadGate`."""
+        if not self.gate.is_shut:
+            return False
+        is_loading = any(map(self.is_loading, self.waiting))
+        return self.gate.holds(now, self.resources.residency.num_loads, is_loading=is_loading)
 
     @property
     def is_crowded(self) -> bool:
         """Whether more requests wait than would fill the batch."""
         return len(self.waiting) > self.max_batch
+
+    def wait(self, request: EngineRequest) -> None:
+        """Queue one."""
+        self.waiting.push(request, request.asked.client, is_batch=request.asked.is_batch)
 
     def num_running_of(self, client: str) -> int:
         """Sequences that a client has in the batch."""

@@ -311,8 +311,8 @@ class Worker:
             elif isinstance(message, EngineRequest):
                 if state.is_idle:
                     self._gather_until = time.monotonic() + _GATHER_LONGEST_SECONDS
-                asked = message.asked
-                state.waiting.push(message, asked.client, is_batch=asked.is_batch)
+                    state.gate.shut(time.monotonic(), state.resources.residency.num_loads)
+                state.wait(message)
 
     def _rest_seconds(self) -> float | None:
         """How long to wait for a message: not at all while there is work; None for ever."""
@@ -406,7 +406,7 @@ class Worker:
 
     def _step(self) -> None:
         state = self._state
-        if not state.running:
+        if not state.running or state.is_held(time.monotonic()):
             return
         stopped: list[Sequence] = []
         for drawn in state.batch.step():

@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from tests.server.engine.engine_requests import StartEngine, collect, request, until, write
-from verse_server.engine import worker
+from verse_server.engine import scheduler, worker
 from verse_server.engine.batch import Batch
 from verse_server.engine.errors import (
     DeadlineExceededError,
@@ -255,6 +255,27 @@ async def test_requests_that_come_together_to_an_idle_engine_begin_in_one_forwar
     assert num_groups == [4]
     monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 0.0)
     assert await write(engine, "a")
+
+
+async def test_requests_that_come_together_begin_together_though_their_adapters_are_on_the_disk(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_groups: list[int] = []
+    begin = Batch._begin  # pyright: ignore[reportPrivateUsage]
+
+    def noted(batch: Batch, work: PrefillWork) -> object:
+        num_groups.append(len(work.groups))
+        return begin(batch, work)
+
+    engine = start_engine()
+    monkeypatch.setattr(Batch, "_begin", noted)
+    monkeypatch.setattr(worker, "_GATHER_SECONDS", 0.5)
+    monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 60.0)
+    monkeypatch.setattr(scheduler, "_NEXT_LOAD_SECONDS", 60.0)
+    monkeypatch.setattr(scheduler, "_ALL_LOADS_SECONDS", 60.0)
+    poems = [asyncio.ensure_future(write(engine, name)) for name in "abab"]
+    assert all(await asyncio.gather(*poems))
+    assert num_groups == [4]
 
 
 async def test_a_crowd_is_more_than_would_fill_the_batch_once_more(

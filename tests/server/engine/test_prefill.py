@@ -235,3 +235,18 @@ def _added(batch: Batch, prompt: list[int], max_tokens: int = 6) -> Sequence:
     row = sequence(prompt, (), GREEDY)
     batch.add([row], max_tokens)
     return row
+
+
+def test_prompts_of_many_lengths_begin_in_one_pass_but_for_a_much_longer_one(
+    base: BaseModel,
+) -> None:
+    batch = bound_batch(base, PrefixCache(0), 8)
+    rows = [_added(batch, [*range(100, 140 + n)]) for n in (4, 0, 1, 3, 0, 2)]
+    long = _added(batch, [*range(300, 400)])
+    assert {one.sequence for one in batch.step()} == {*rows}
+    together_ = run(batch, [*rows, long])
+    for row in (*rows, long):
+        (alone,) = run(
+            b := bound_batch(base, PrefixCache(0), 8), [_added(b, [*row.prompt])]
+        ).values()
+        assert together_[row] == alone[-len(together_[row]) :]

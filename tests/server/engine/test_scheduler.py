@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verse_server.engine.scheduler import RequestRate, WaitingQueue
+from verse_server.engine.scheduler import LoadGate, RequestRate, WaitingQueue
 
 
 def queue_of(*items: str, max_skips: int = 4) -> WaitingQueue[str]:
@@ -206,3 +206,24 @@ def test_waiting_for_a_file_holds_nobody_up_however_often_one_is_overtaken() -> 
     queue.push("d")
     loading.clear()
     assert [pick(), pick()] == ["loads", "d"]
+
+
+def test_rows_wait_for_adapters_of_those_who_came_along_while_one_after_another_comes_in() -> None:
+    gate = LoadGate()
+    assert not gate.holds(0.0, 5, is_loading=True)  # nothing has come to an idle engine
+    gate.shut(10.0, 5)
+    assert gate.holds(10.1, 5, is_loading=True)
+    assert gate.holds(10.5 - 0.01, 6, is_loading=True)
+    assert gate.holds(10.9, 6, is_loading=True)
+    assert not gate.holds(10.91, 7, is_loading=False)
+    assert not gate.is_shut
+    assert not gate.holds(10.92, 8, is_loading=True)  # it began, and those who come now come later
+
+
+def test_a_large_adapter_or_a_slow_disk_holds_nobody_up_for_long() -> None:
+    gate = LoadGate()
+    gate.shut(10.0, 0)
+    assert not gate.holds(10.51, 0, is_loading=True)
+    gate.shut(20.0, 0)
+    held = [gate.holds(20.0 + n / 10, n, is_loading=True) for n in range(40)]
+    assert held == [True] * 20 + [False] * 20
