@@ -2,8 +2,10 @@
 
 import gc
 import os
+import shutil
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,13 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     kernels = Path(tempfile.gettempdir(), f"verse-tests-{os.getuid()}-{worker}")
     kernels.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = str(kernels)
+
+if (compiler := shutil.which("g++")) and "VERSE_TESTS_COMPILER" not in os.environ:
+    # Commands inherit it, and what is kept outlives the run.
+    compiled = f"verse-tests-{os.getuid()}-kernels-{metadata.version('mlx')}"
+    (kept := Path(tempfile.gettempdir(), compiled)).mkdir(mode=0o700, exist_ok=True)
+    os.environ |= {"VERSE_TESTS_COMPILER": compiler, "VERSE_TESTS_KERNELS": str(kept)}
+    os.environ["PATH"] = f"{Path(__file__).with_name('bin')}{os.pathsep}{os.environ['PATH']}"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
