@@ -20,7 +20,7 @@ _LOADING_SHARE = 0.5
 _ADMISSION_SHARE = 0.25
 """Of a step."""
 _LEAST_TOKENS = 8
-"""Something is computed in every pass, or those who wait would never come in."""
+"""Something is computed in every second pass, or those who wait would never come in."""
 _DECAY = 0.95
 _FIRST_SECONDS = 0.02
 """What a step is taken to last before one was seen."""
@@ -85,6 +85,9 @@ class Pacing:
         self._num_passes = 0
         """Since there was no row."""
         self._spent = 0.0
+        self._has_prefilled = False
+        self._is_owed = False
+        """Whether the time of the pass before has gone into anything but prompts."""
 
     @property
     def is_bound(self) -> bool:
@@ -109,13 +112,16 @@ class Pacing:
 
     @property
     def prefill_tokens(self) -> int:
-        """Tokens of prompts, padding included, that may be computed yet."""
+        """Tokens of prompts, padding included, that may be computed yet; 0 is for this pass."""
         within = self._prefill.units_within(self.left_seconds) if self._prefill.is_known else 0
+        if within < _LEAST_TOKENS and self._spent and not self._is_owed:
+            return 0
         return max(_LEAST_TOKENS, within)
 
     def begin(self, num_rows: int, *, is_crowded: bool = False) -> None:
         """A pass begins, for which so many rows wait; a crowd is more than would fill the batch."""
         self._num_rows, self._spent, self._is_crowded = num_rows, 0.0, is_crowded
+        self._has_prefilled = False
         self._num_passes = self._num_passes + 1 if num_rows else 0
 
     def spend(self, seconds: float) -> None:
@@ -125,10 +131,12 @@ class Pacing:
     def note_prefill(self, tokens: int, seconds: float) -> None:
         """So many tokens of prompts were computed."""
         self._prefill.note(tokens, seconds)
+        self._has_prefilled = True
         self.spend(seconds)
 
     def end(self, seconds: float) -> None:
         """The pass has taken so long, all in all."""
+        self._is_owed = self._spent > 0 and not self._has_prefilled
         if self._num_rows:
             self._steps.note(self._num_rows, max(0.0, seconds - self._spent))
 

@@ -79,7 +79,7 @@ def test_more_rows_make_longer_steps_and_room_for_more() -> None:
     assert room[1] > 2 * room[0]
 
 
-def test_what_is_spent_on_one_thing_is_lost_to_the_others_but_something_always_goes_on() -> None:
+def test_what_is_spent_on_one_thing_is_lost_to_the_others() -> None:
     pacing = Pacing()
     for _ in range(20):
         seen(pacing, 4, 0.02, 20, 0.01)
@@ -89,8 +89,33 @@ def test_what_is_spent_on_one_thing_is_lost_to_the_others_but_something_always_g
     assert pacing.prefill_tokens < before[0]
     assert pacing.loading_seconds < before[1]
     pacing.spend(1.0)
-    assert pacing.prefill_tokens == 8
+    assert pacing.prefill_tokens == 0
     assert pacing.loading_seconds == 0
+
+
+def test_prompts_go_on_in_every_second_pass_whatever_else_there_is() -> None:
+    pacing = Pacing()
+    for _ in range(20):
+        seen(pacing, 4, 0.02, 20, 0.01)
+    tokens: list[int] = []
+    for _ in range(6):
+        pacing.begin(4)
+        pacing.spend(1.0)
+        tokens.append(pacing.prefill_tokens)
+        if tokens[-1]:
+            pacing.note_prefill(tokens[-1], 0.01)
+        pacing.end(1.03)
+    assert tokens == [0, 8] * 3
+
+
+def test_a_pass_without_anything_else_computes_some_of_a_prompt_however_dear() -> None:
+    pacing = Pacing()
+    for _ in range(20):
+        seen(pacing, 4, 0.02, 20, 1.0)
+    for _ in range(2):
+        pacing.begin(4)
+        assert pacing.prefill_tokens == 8
+        pacing.end(0.02)
 
 
 def test_nothing_is_bound_while_nobody_waits() -> None:
