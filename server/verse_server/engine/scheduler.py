@@ -112,9 +112,9 @@ class WaitingQueue(Generic[T]):
             entry.picks += 1
 
 
-_NEXT_LOAD_SECONDS = 0.5
+_NEXT_LOAD_SECONDS = 0.2
 """Until one adapter more has come in."""
-_ALL_LOADS_SECONDS = 2.0
+_ALL_LOADS_SECONDS = 1.0
 
 
 class LoadGate:
