@@ -10,6 +10,7 @@ import pytest
 from tests.trainer.test_packed_rows import ROWS, VOCABULARY, adapted
 from verse_trainer import host_head
 from verse_trainer.blas import Floats
+from verse_trainer.frozen_layers import narrow
 from verse_trainer.host_head import host_losses, screen_of
 from verse_trainer.objective import PackedLoss
 from verse_trainer.vocabulary import Places, Room
@@ -128,3 +129,15 @@ def test_packed_rows_are_screened(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not np.array_equal(found, expected)
     assert exact.host_bytes == 0
     assert screened.host_bytes > VOCABULARY * 32
+
+
+def test_a_head_that_is_a_copy_of_bfloat16_is_kept_as_that() -> None:
+    head: Any = head_of("float32")
+    exact = head.weight
+    narrow(head)
+    assert head.weight is exact
+    head.weight = exact.astype(mx.bfloat16).astype(mx.float32)
+    expected = mx.array(head.weight)
+    narrow(head)
+    assert head.weight.dtype == mx.bfloat16
+    assert mx.array_equal(head.weight.astype(mx.float32), expected)

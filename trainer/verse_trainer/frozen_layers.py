@@ -10,14 +10,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten  # pyright: ignore[reportUnknownVariableType]
 from mlx_lm import utils as mlx_lm_utils
 
 from verse.base_model import BaseModel, load_base_model, runs_on_cpu
+from verse.cpu_weights.integer_product import give_back_memory
 from verse_trainer.config import TrainConfig
 from verse_trainer.decoder import Decoder, is_known
 from verse_trainer.gate import gated_at_once
@@ -34,6 +36,7 @@ _LARGEST_KEPT = 32 << 20
 """The most that glibc takes for a threshold; larger arrays still go back to the system."""
 _MOST_KEPT = 1 << 30
 _FILE_SHARE = 16
+_HALF_BITS, _PARTS = 16, 64
 
 Run = Callable[[mx.array, Sequence[int], int], mx.array]
 
@@ -89,6 +92,8 @@ def load_for_training(
         dtype = mx.float32
         for block in decoder.blocks[cut:]:
             _widen(block)
+    if runs_on_cpu():
+        narrow(decoder.head)  # before the blocks take memory
     resident = [*decoder.blocks[cut:], decoder.head]
     _bring_in([array for module in resident for array in _arrays(module)], on_progress)
     share = _FLOAT32_BYTES if dtype == mx.float32 else 0
@@ -130,6 +135,7 @@ class ModelLayers:
             self._decoder.blocks[number] = nn.Module()
         self._decoder.release_embedding()
         mx.clear_cache()
+        give_back_memory()  # of rows and layers that are larger than what a step needs
 
     def _runner(self, blocks: list[nn.Module]) -> Run:
         def run(states: mx.array, lengths: Sequence[int], prefix: int) -> mx.array:
@@ -171,6 +177,22 @@ def resident_bytes(model: nn.Module, num_frozen: int) -> int:
 
 def _machine_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def narrow(head: nn.Module) -> None:
+    """Keep half of the bytes where the other half is empty, as in a float32 copy of bfloat16."""
+    weight = cast(mx.array, cast(Any, head).weight)
+    if weight.dtype != mx.float32:
+        return
+    numbers = cast(Any, np).array(weight, copy=False)
+    bits = numbers.view(np.uint32)
+    if not any((part.astype(np.uint16)).any() for part in np.array_split(bits, _PARTS)):
+        halves = np.empty(bits.shape, np.uint16)
+        for part, half in zip(
+            np.array_split(bits, _PARTS), np.array_split(halves, _PARTS), strict=True
+        ):
+            half[:] = part >> _HALF_BITS
+        cast(Any, head).weight = mx.array(halves).view(mx.bfloat16)
 
 
 def _widen(block: nn.Module) -> None:

@@ -45,7 +45,7 @@ LEAST_VOCABULARY = 1 << 16
 """Below, there is little to leave out."""
 _PIECE = 2048
 """Rows of the head in one product."""
-_MOST_TOKENS = 96
+_MOST_TOKENS = 64
 """Screened together; of each, an estimate for every word is kept meanwhile."""
 _LEAST_CHANCE = 1e-5
 _STEPS = 127
