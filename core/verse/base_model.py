@@ -65,11 +65,7 @@ from verse.cpu_weights.packing import (  # noqa: E402
 from verse.cpu_weights.weight_cache import cache_folder  # noqa: E402
 from verse.folders import located_model  # noqa: E402
 from verse.prompt import Tokenizer  # noqa: E402
-from verse.safetensors_header import (  # noqa: E402
-    INDEX,
-    WeightFilesError,
-    check_weight_files,
-)
+from verse.weight_files import INDEX, WeightFilesError, check_weight_files  # noqa: E402
 
 _FLOAT32_BYTES = 4
 _EVAL_BYTES = 256 << 20

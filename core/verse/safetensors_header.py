@@ -6,31 +6,18 @@ and every running poem with it. The largest adapter of Linear layers there is ha
 
 Read, not mapped: somebody may be rewriting the file in place, and touching a mapped page that has
 been cut off ends the process. So the safetensors library cannot be used here.
-
-What is wrong with the download of a model is told before any header is read, by the names of its
-files and their first bytes: one that the index names is not there, one of a numbered set is not
-there (`model-00001-of-00003.safetensors`), or one is empty or still the pointer that Git leaves
-where Git LFS is not installed.
 """
 
-import json
 import math
 import os
-import re
 import struct
 from pathlib import Path
-from typing import cast
 
 import msgspec
 
-INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 4 << 20
 MAX_TENSORS = 16_384
 _MAX_DIMENSIONS = 8
-_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
-_POINTER = b"version https://git-lfs"
-_SHORTEST = 8
-"""Bytes: a file of weights begins with the length of its header."""
 
 _DTYPE_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -42,10 +29,6 @@ _DTYPE_BYTES = {
 
 class SafetensorsHeaderError(Exception):
     """The file is no whole safetensors file, or larger than an adapter is; the text says why."""
-
-
-class WeightFilesError(ValueError):
-    """A file is missing or holds no weights; what the message says follows the model's name."""
 
 
 class TensorEntry(msgspec.Struct, frozen=True):
@@ -127,49 +110,3 @@ def _too_large(file: Path, found: str) -> str:
         f"{file.name} has {found}, and an adapter has at most {MAX_HEADER_BYTES:,} bytes of header "
         f"and {MAX_TENSORS:,} tensors; save the LoRA factors alone."
     )
-
-
-def check_weight_files(folder: Path) -> None:
-    """See that all files of weights are there and hold some.
-
-    Raises:
-        WeightFilesError: they do not.
-        OSError: the folder or a file of it cannot be read.
-        ValueError: the index is none.
-    """
-    named = _named_in(folder / INDEX)
-    expected = named or _numbered(folder)
-    missing = sorted(name for name in expected if not (folder / name).is_file())
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        why = ", named in its index" if named else ""
-        raise WeightFilesError(f"lacks {missing[0]}{more}{why}; copy or download what is missing.")
-    for file in sorted(folder.glob("model*.safetensors")):
-        with file.open("rb") as opened:
-            begin = opened.read(len(_POINTER))
-        if begin == _POINTER:
-            raise WeightFilesError(
-                f"has only Git's pointer to {file.name}; run `git lfs pull` there, or download it."
-            )
-        if len(begin) < _SHORTEST:
-            raise WeightFilesError(f"has an empty {file.name}; copy or download it again.")
-
-
-def _named_in(index: Path) -> set[str]:
-    if not index.is_file():
-        return set()
-    try:
-        listed = cast(dict[str, dict[str, str]], json.loads(index.read_text("utf-8")))
-        return {str(name) for name in listed.get("weight_map", {}).values()}
-    except (AttributeError, TypeError) as error:
-        raise ValueError(str(error)) from error
-
-
-def _numbered(folder: Path) -> set[str]:
-    """All files of the sets that the folder has some of."""
-    return {
-        f"{found['stem']}-{number:05}-of-{found['count']}.safetensors"
-        for file in folder.glob("model*.safetensors")
-        if (found := _NUMBERED.fullmatch(file.name))
-        for number in range(1, int(found["count"]) + 1)
-    }
