@@ -175,7 +175,8 @@ class Batch:
         wanted = min(max(num_rows, 2 * self.num_decoding), self._max_rows)
         has_room = self._decoding.reserve(wanted, self._pacing.left_seconds)
         self._pacing.spend(time.monotonic() - begun)
-        return has_room
+        # Otherwise there is room in the next pass, and nothing to be copied for it.
+        return has_room and self._pacing.left_seconds > 0
 
     def _begin(self, work: PrefillWork) -> _Prefilled:
         """Start computing; rows whose prompts are done with it join those that decode."""

@@ -114,9 +114,8 @@ class Pacing:
     def prefill_tokens(self) -> int:
         """Tokens of prompts, padding included, that may be computed yet; 0 is for this pass."""
         within = self._prefill.units_within(self.left_seconds) if self._prefill.is_known else 0
-        if within < _LEAST_TOKENS and self._spent and not self._is_owed:
-            return 0
-        return max(_LEAST_TOKENS, within)
+        is_urgent = self._is_owed or self._is_crowded or not self._spent
+        return max(_LEAST_TOKENS, within) if is_urgent or within >= _LEAST_TOKENS else 0
 
     def begin(self, num_rows: int, *, is_crowded: bool = False) -> None:
         """A pass begins, for which so many rows wait; a crowd is more than would fill the batch."""

@@ -106,6 +106,9 @@ def test_prompts_go_on_in_every_second_pass_whatever_else_there_is() -> None:
             pacing.note_prefill(tokens[-1], 0.01)
         pacing.end(1.03)
     assert tokens == [0, 8] * 3
+    pacing.begin(4, is_crowded=True)
+    pacing.spend(1.0)
+    assert pacing.prefill_tokens == 8
 
 
 def test_a_pass_without_anything_else_computes_some_of_a_prompt_however_dear() -> None:
