@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,18 @@ def test_what_became_of_a_rank_that_never_spoke_is_told(
     line = f"[WARN] Node with rank 1 exited with code {code}"
     with pytest.raises(MachinesError, match=reason):
         launch(monkeypatch, hosts, f"import sys; print({line!r}, file=sys.stderr)")
+
+
+def test_a_complaint_is_heard_though_the_launcher_has_long_ended(
+    monkeypatch: pytest.MonkeyPatch, hosts: Path
+) -> None:
+    monkeypatch.setattr(launching, "show", lambda *_, **__: time.sleep(0.05))
+    program = (
+        "import sys; print('a line\\n' * 10 + '[WARN] Node with rank 1 exited with code 1',"
+        "file=sys.stderr)"
+    )
+    with pytest.raises(MachinesError, match="ended before its time"):
+        launch(monkeypatch, hosts, program)
 
 
 def test_what_a_rank_has_told_is_enough(monkeypatch: pytest.MonkeyPatch, hosts: Path) -> None:

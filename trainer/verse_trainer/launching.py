@@ -38,6 +38,8 @@ from verse_trainer.supervise import Ending, Stopper, signals_to
 _REQUEST_VARIABLE = "VERSE_TRAIN_REQUEST"
 _PROGRAM = (sys.executable, "-m", "verse_trainer.child")
 _STOP = b"stop\n"
+_READING_SECONDS = 10.0
+"""Somebody else may have the launcher's standard error, too, and keep it open."""
 
 
 class Complaints:
@@ -59,9 +61,12 @@ class Complaints:
             elif text:
                 show(text, stderr=True)
 
+    def wait(self) -> None:
+        """Until all is read of a launcher that has ended; afterwards its pipe may be closed."""
+        self._thread.join(_READING_SECONDS)
+
     def reason(self, hostfile: Hostfile) -> str | None:
         """Why it ended, in a sentence; None if it has nothing to complain of."""
-        self._thread.join()
         known = [explain(line, hostfile) for line in self.lines]
         if not known:
             return None
@@ -109,6 +114,7 @@ def supervise_launcher(
             raise
         finally:
             end_session(process)
+            complaints.wait()
     reason = complaints.reason(hostfile)
     if reason is not None and not has_failed and stopper.stopped_by is None:
         raise MachinesError(reason)
