@@ -74,7 +74,10 @@ def test_what_became_of_a_rank_that_never_spoke_is_told(
 def test_a_complaint_is_heard_though_the_launcher_has_long_ended(
     monkeypatch: pytest.MonkeyPatch, hosts: Path
 ) -> None:
-    monkeypatch.setattr(launching, "show", lambda *_, **__: time.sleep(0.05))
+    def show_slowly(*_: object, **__: object) -> None:
+        time.sleep(0.05)
+
+    monkeypatch.setattr(launching, "show", show_slowly)
     program = (
         "import sys; print('a line\\n' * 10 + '[WARN] Node with rank 1 exited with code 1',"
         "file=sys.stderr)"
