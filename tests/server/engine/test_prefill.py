@@ -210,10 +210,10 @@ def test_room_for_many_is_made_a_layer_at_a_time_while_rows_write_on(
     monkeypatch.setattr(PreallocatedKVCache, "resize", counted)
     rows = [_added(batch, [6, 901, n]) for n in range(7)]
     num_layers = len(cast(Any, base.model).layers)
-    for number in range(num_layers - 1):
+    for number in range(num_layers):
         assert {one.sequence for one in batch.step()} == {running}
         assert len(copied) == number + 1
-    assert {one.sequence for one in batch.step()} > {running}
+    assert {one.sequence for one in batch.step()} > {running}  # in a pass that has time left
     assert len(copied) == len(set(copied)) == num_layers
     written = run(batch, [running, *rows])
     assert all(len(written[row]) >= 5 for row in rows)
