@@ -234,9 +234,8 @@ def test_giving_memory_back_leaves_mlx_nothing_to_reuse() -> None:
     assert mx.get_cache_memory() == 0
 
 
-async def test_requests_that_come_together_to_an_idle_engine_begin_in_one_forward(
-    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def groups_begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """From now on, how many prompts begin in each forward, where all wait for whoever comes."""
     num_groups: list[int] = []
     begin = Batch._begin  # pyright: ignore[reportPrivateUsage]
 
@@ -244,12 +243,19 @@ async def test_requests_that_come_together_to_an_idle_engine_begin_in_one_forwar
         num_groups.append(len(work.groups))
         return begin(batch, work)
 
-    engine = start_engine()
-    for name in "ab":  # what is read from the disk first would be waited for
-        assert await write(engine, name)
     monkeypatch.setattr(Batch, "_begin", noted)
     monkeypatch.setattr(worker, "_GATHER_SECONDS", 0.5)
     monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 60.0)
+    return num_groups
+
+
+async def test_requests_that_come_together_to_an_idle_engine_begin_in_one_forward(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start_engine()
+    for name in "ab":  # what is read from the disk first would be waited for
+        assert await write(engine, name)
+    num_groups = groups_begun(monkeypatch)
     poems = [asyncio.ensure_future(write(engine, name)) for name in "aabb"]
     assert all(await asyncio.gather(*poems))
     assert num_groups == [4]
@@ -260,17 +266,8 @@ async def test_requests_that_come_together_to_an_idle_engine_begin_in_one_forwar
 async def test_requests_that_come_together_begin_together_though_their_adapters_are_on_the_disk(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    num_groups: list[int] = []
-    begin = Batch._begin  # pyright: ignore[reportPrivateUsage]
-
-    def noted(batch: Batch, work: PrefillWork) -> object:
-        num_groups.append(len(work.groups))
-        return begin(batch, work)
-
     engine = start_engine()
-    monkeypatch.setattr(Batch, "_begin", noted)
-    monkeypatch.setattr(worker, "_GATHER_SECONDS", 0.5)
-    monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 60.0)
+    num_groups = groups_begun(monkeypatch)
     monkeypatch.setattr(worker, "_PIECE_SECONDS", 0.0)  # one adapter comes in before the other
     monkeypatch.setattr(scheduler, "_NEXT_LOAD_SECONDS", 60.0)
     monkeypatch.setattr(scheduler, "_ALL_LOADS_SECONDS", 60.0)
