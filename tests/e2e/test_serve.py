@@ -40,7 +40,7 @@ def is_chinese(text: str) -> bool:
 
 
 def write(served: Served, model: str, **fields: Any) -> str:
-    options: dict[str, Any] = {"messages": RIVER, "max_tokens": 32, "temperature": 0, **fields}
+    options: dict[str, Any] = {"messages": RIVER, "max_tokens": 60, "temperature": 0, **fields}
     completion = served.client.chat.completions.create(model=model, **options)
     return completion.choices[0].message.content or ""
 

@@ -38,7 +38,7 @@ def test_every_parsed_answer_is_a_verdict_and_poems_beside_it_stay_the_same(
     chat = served.client.chat.completions
 
     def poem(seed: int) -> str:
-        answer = chat.create(model="xuzhimo", messages=RIVER, seed=seed, max_tokens=40)
+        answer = chat.create(model="xuzhimo", messages=RIVER, seed=seed, max_tokens=80)
         return answer.choices[0].message.content or ""
 
     def verdicts(model: str) -> list[Verdict]:
