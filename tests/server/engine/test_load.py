@@ -244,7 +244,7 @@ def groups_begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return begin(batch, work)
 
     monkeypatch.setattr(Batch, "_begin", noted)
-    monkeypatch.setattr(worker, "_GATHER_SECONDS", 0.5)
+    monkeypatch.setattr(worker, "_GATHER_SECONDS", 2.0)
     monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 60.0)
     return num_groups
 
@@ -289,6 +289,8 @@ async def test_a_crowd_is_more_than_would_fill_the_batch_once_more(
     engine = start_engine(max_batch=2)
     assert await write(engine, "a")  # whoever waits for its file does so as well
     monkeypatch.setattr(Pacing, "begin", noted)
+    monkeypatch.setattr(worker, "_GATHER_SECONDS", 1.0)  # all are there before the first pass
+    monkeypatch.setattr(worker, "_GATHER_LONGEST_SECONDS", 60.0)
     await asyncio.gather(*(write(engine, "a") for _ in range(2)))
     assert crowded
     assert not any(crowded)
