@@ -66,8 +66,12 @@ class PackedLinear(nn.Module):
     def of(
         cls, linear: Any, kind: PackedKind, threads: Threads, kept: KeptMatrix | None = None
     ) -> "PackedLinear":
-        """Pack a layer, which may be dropped afterwards; what is kept of it is not read anew."""
+        """Pack a layer, which may be dropped afterwards; what is kept of it is not read anew.
+
+        What is kept are 8 bits, which no other kind is made of.
+        """
         bias = None if "bias" not in linear else np.array(linear["bias"].astype(mx.float32))
+        kept = kept if kind == "int8" else None
         rows, write = rows_of(linear, kept), None if kept is None else kept.write
         weight = PackedWeight.pack(kind, shape_of(linear), rows, threads, write)
         return cls(weight, bias, threads)

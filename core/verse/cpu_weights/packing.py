@@ -94,7 +94,7 @@ def pack_model(
         for owner, names in ((layer.self_attn, _PROJECTIONS), (layer.mlp, _OF_MLP)):
             for name in names:
                 of_kind: PackedKind = kind if name in _OF_MLP else "bf16"
-                kept = cache.matrix(f"{index}.{name}") if cache and of_kind == "int8" else None
+                kept = cache.matrix(f"{index}.{name}") if cache and name in _OF_MLP else None
                 packed = PackedLinear.of(owner[name], of_kind, threads, kept)
                 owner[name] = packed
                 done += packed.matrix.out_dims * packed.matrix.in_dims

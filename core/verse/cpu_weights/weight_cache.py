@@ -91,6 +91,10 @@ class WeightCache:
         self._part: Path | None = None
         self._num_written = 0
         self._is_damaged = False
+        largest = max(
+            (min(p.rows_each, p.out_dims) * p.in_dims for p in places.values()), default=0
+        )
+        self._numbers = np.empty(largest, np.int8)
         self._descriptor = self._opened()
         self.is_found = self._descriptor is not None
         """Whether the numbers are there to be read."""
@@ -128,18 +132,19 @@ class WeightCache:
         if not self.is_found or self._descriptor is None:
             return None
         rows = min(place.rows_each, place.out_dims - first)
+        # One memory for all: new pages would take longer than what they are filled with.
+        numbers = self._numbers[: rows * place.in_dims]
         try:
-            numbers = self._bytes(place.start + first * place.in_dims, rows * place.in_dims)
-            steps = self._bytes(place.steps_start + 4 * first, 4 * rows)
-            expected = self._bytes(place.sums_start + 8 * (first // place.rows_each), 8)
+            self._fill(numbers, place.start + first * place.in_dims)
+            steps = os.pread(self._descriptor, 4 * rows, place.steps_start + 4 * first)
+            sum_start = place.sums_start + 8 * (first // place.rows_each)
+            expected = os.pread(self._descriptor, 8, sum_start)
         except OSError:
-            expected = numbers = steps = b""
-        if len(expected) != 8 or int.from_bytes(expected, "little") != _sum(numbers, steps):
+            expected = steps = b""
+        if len(expected) != 8 or int.from_bytes(expected, "little") != _sum(numbers.data, steps):
             self._is_damaged = True
             return None
-        shape = rows, place.in_dims
-        of_numbers = np.frombuffer(numbers, np.int8).reshape(shape)
-        return Quantized(of_numbers, np.frombuffer(steps, "<f4"))
+        return Quantized(numbers.reshape(rows, place.in_dims), np.frombuffer(steps, "<f4"))
 
     def write(self, place: MatrixSpan, first: int, rows: Quantized) -> None:
         """See `KeptMatrix`."""
@@ -203,9 +208,14 @@ class WeightCache:
         except OSError as error:
             self._give_up(error)
 
-    def _bytes(self, start: int, count: int) -> bytes:
+    def _fill(self, array: NDArray[np.int8], start: int) -> None:
         assert self._descriptor is not None
-        return os.pread(self._descriptor, count, start)
+        done = 0
+        while done < len(array):
+            count = os.preadv(self._descriptor, [array[done:].data], start + done)
+            if not count:
+                raise OSError("the file has been cut short")
+            done += count
 
     def _write_all(self, start: int, data: bytes) -> None:
         assert self._descriptor is not None
@@ -241,7 +251,10 @@ class KeptMatrix(NamedTuple):
     place: MatrixSpan
 
     def read(self, first: int) -> Quantized | None:
-        """The chunk that begins with a row; None if it is not there, or damaged."""
+        """The chunk that begins with a row; None if it is not there, or damaged.
+
+        The next one that is read takes its place in memory.
+        """
         return self.cache.read(self.place, first)
 
     def write(self, first: int, rows: Quantized) -> None:
@@ -264,12 +277,12 @@ def _identity(model: Path) -> list[object]:
     return [base_digest(model), *([name, of.st_size, of.st_mtime_ns] for name, of in files)]
 
 
-def _sum(*parts: bytes) -> int:
+def _sum(*parts: bytes | memoryview) -> int:
     """A sum over words of 8 bytes: fast beside a checksum, and zeros or a cut are not missed."""
     total = 0
     for part in parts:
         whole = len(part) // 8 * 8
-        total += int(np.frombuffer(part[:whole] if whole < len(part) else part, "<u8").sum())
+        total += int(np.frombuffer(part[:whole], "<u8").sum())
         total += int.from_bytes(part[whole:], "little") + len(part)
     return total % (1 << 64)
 

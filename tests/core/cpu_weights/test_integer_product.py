@@ -65,13 +65,29 @@ def test_without_numkong_integers_are_not_fast(monkeypatch: pytest.MonkeyPatch) 
     assert not has_fast_integers.__wrapped__()
 
 
-@pytest.mark.parametrize("is_packed", [True, False])
-def test_a_weight_that_a_session_reads_at_each_product_is_kept(
-    monkeypatch: pytest.MonkeyPatch, is_packed: bool
-) -> None:
-    monkeypatch.setattr(integer_product, "_is_packed", lambda: is_packed)
+def packed_before_others(num_others: int) -> tuple[OnnxProduct, bool]:
+    """A product that others were packed after, and whether it is what it was."""
     x, weight, steps = operands(3)
     product = OnnxProduct(weight, steps)
-    kept = [value for value in vars(product).values() if isinstance(value, np.ndarray)]
-    assert [value.shape for value in kept] == ([] if is_packed else [(IN, OUT)])
-    assert np.array_equal(product(x), OnnxProduct(weight, steps)(x))
+    before = product(x)
+    for _ in range(num_others):
+        OnnxProduct(-weight, steps)
+    return product, np.array_equal(product(x), before)
+
+
+def test_weights_are_packed_through_one_memory() -> None:
+    (first, is_same), (second, _) = (packed_before_others(3) for _ in range(2))
+    places = {product._given.data_ptr() for product in (first, second)}  # pyright: ignore[reportPrivateUsage]
+    assert is_same
+    assert len(places) == (1 if integer_product._is_packed() else 2)  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_weight_that_a_session_reads_at_each_product_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(integer_product, "_is_packed", lambda: False)
+    (first, is_same), (second, _) = (packed_before_others(3) for _ in range(2))
+    assert is_same
+    assert first._given.data_ptr() != second._given.data_ptr()  # pyright: ignore[reportPrivateUsage]
+    _, weight, _ = operands(3)
+    assert np.array_equal(first._given.numpy(), weight.T)  # pyright: ignore[reportPrivateUsage]

@@ -105,6 +105,19 @@ def test_the_next_start_reads_nothing_of_the_model_and_has_the_same_bits(
     assert [file.suffix for file in kept(tmp_path)] == [".int8"]
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_of_weights_in_16_bits_nothing_is_kept_or_read(
+    tied: bool, start: Starter, folder: Path, tmp_path: Path, threads: Threads
+) -> None:
+    start(tie_word_embeddings=tied)
+    with_cache, without = (model_of(tie_word_embeddings=tied) for _ in range(2))
+    cache = weight_cache(with_cache, folder, tmp_path / "caches")
+    pack_model(with_cache, folder, "bf16", threads, cache=cache)
+    pack_model(without, folder, "bf16", threads)
+    logits = [np.array(model(mx.array(TOKENS))[:, :]) for model in (with_cache, without)]
+    assert np.array_equal(logits[0], logits[1])
+
+
 @pytest.mark.parametrize("place", [0.0, 0.3, 0.99])
 def test_a_damaged_part_is_taken_from_the_model_and_the_file_written_anew(
     place: float, start: Starter, tmp_path: Path
