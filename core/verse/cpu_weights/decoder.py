@@ -17,6 +17,7 @@ from mlx_lm.models.cache import KVCache
 
 from verse.cpu_weights.layers import HostLinear, HostNorm, host_array, products
 from verse.cpu_weights.packed import Activations, Host
+from verse.cpu_weights.partial_forward import PartialForward
 from verse.cpu_weights.threads import Piece, Threads
 
 _SCORES = 4 << 20
@@ -113,7 +114,7 @@ def attend(
 
         def piece(rows: slice = rows, tokens: slice = tokens, added: Host | None = of_part) -> None:
             of_rows = [(keys[rows], values[rows]) for keys, values in parts]
-            if num_tokens == 1 and known is not None:
+            if new[0].shape[2] == 1 and known is not None:
                 out[rows] = _attended_once(queries[rows], of_rows[0], of_rows[1], scale, added)
             else:
                 out[rows, tokens] = _attended(queries[rows, tokens], of_rows, scale, added)
@@ -236,6 +237,8 @@ class Forward:
     """What the layers share while a forward runs."""
 
     def __init__(self) -> None:
+        self.partial = PartialForward()
+        """What is different about the next one; the one after is whole again."""
         self.later: list[Any] = []
         """Of mlx, to be computed when all layers have run: one wait instead of one a layer."""
         self._mask: tuple[Any, int, int] | None = None
@@ -263,6 +266,7 @@ class Forward:
 
     def finish(self) -> None:
         """All layers have run."""
+        self.partial = PartialForward()
         later, self.later = self.later, []
         mx.eval(later)  # pyright: ignore[reportUnknownMemberType]
 
@@ -282,8 +286,8 @@ class HostAttention(nn.Module):
         self._threads = threads
         self._forward = forward
 
-    def __call__(self, x: Host, mask: Any, cache: Any) -> Host:
-        """(batch, tokens, dims) -> (batch, tokens, dims)."""
+    def __call__(self, x: Host, mask: Any, cache: Any, *, is_last_needed: bool = False) -> Host:
+        """(batch, tokens, dims) -> (batch, tokens, dims), or the last token's alone."""
         linears = [cast(HostLinear, self[name]) for name in ("q_proj", "k_proj", "v_proj")]
         q, k, v = products(linears, x)
         batch, num_tokens, _ = x.shape
@@ -298,6 +302,8 @@ class HostAttention(nn.Module):
         known, new = self._kept(cache, new)
         num_columns = new[0].shape[2] + (0 if known is None else known[0].shape[2])
         added = self._forward.added(mask, num_tokens, num_columns)
+        if is_last_needed:
+            q, added = q[:, -1:], None if added is None else added[:, :, -1:]
         out = attend(q, known, new, self._scale, added, self._threads)
         return products([cast(HostLinear, self["o_proj"])], out)[0]
 
@@ -389,11 +395,11 @@ class HostDecoderLayer(nn.Module):
     """Stands in for one layer of the model."""
 
     def __init__(
-        self, layer: Any, threads: Threads, forward: Forward, *, is_first: bool, is_last: bool
+        self, layer: Any, threads: Threads, forward: Forward, *, index: int, is_last: bool
     ) -> None:
         super().__init__()
         self._forward = forward
-        self._is_first, self._is_last = is_first, is_last
+        self._index, self._is_last = index, is_last
         self.use_sliding = bool(getattr(layer, "use_sliding", False))  # Llama asks its layers
         self.self_attn = HostAttention(layer.self_attn, threads, forward)
         self.mlp = HostSwiGLU(layer.mlp, threads)
@@ -402,11 +408,22 @@ class HostDecoderLayer(nn.Module):
 
     def __call__(self, x: Any, mask: Any = None, cache: Any = None) -> Host:
         """(batch, tokens, dims) -> the same on the host."""
-        if self._is_first:
+        if self._index == 0:
             self._forward.begin()
-        hidden = host_array(x)
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), mask, cache)
+        partial, hidden = self._forward.partial, host_array(x)
+        if partial.leaves_out(self._index):
+            return hidden
+        hidden, mask = partial.into(self._index, hidden, mask, cache)
+        is_last_needed = self._is_last and partial.is_last_needed
+        normed = self.input_layernorm(hidden)
+        attended = self.self_attn(normed, mask, cache, is_last_needed=is_last_needed)
+        hidden = (hidden[:, -1:] if is_last_needed else hidden) + attended
         hidden += self.mlp(self.post_attention_layernorm(hidden))
         if self._is_last:
             self._forward.finish()
         return hidden
+
+
+def forward_of(model: Any) -> Forward:
+    """What the layers of a packed model share."""
+    return cast(Forward, model.model.layers[0]._forward)

@@ -103,7 +103,7 @@ def pack_model(
             layer,
             threads,
             forward,
-            is_first=index == 0,
+            index=index,
             is_last=index == len(inner.layers) - 1,
         )
         mx.clear_cache()

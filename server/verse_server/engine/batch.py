@@ -22,7 +22,7 @@ from verse_server.engine.decoding import DecodeBatch, DecodeRow, Drawn
 from verse_server.engine.forward import RoutedModel, merged
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.pacing import Pacing
-from verse_server.engine.prefill import PrefillQueue, PrefillWork, PromptGroup, prefill_tokens
+from verse_server.engine.prefill import PrefillQueue, PrefillWork, PromptGroup
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import BatchRows, Sequence
 
@@ -110,7 +110,9 @@ class Batch:
             ignore_eos: The tokenizer's own do not.
         """
         ends = frozenset(stop_tokens if ignore_eos else (*self._base.end_tokens, *stop_tokens))
-        self._prompts.add(PromptGroup(list(rows), max_tokens, ends))
+        slots = next(iter(rows)).adapter_slots
+        layer = self._routed.lowest_adapted_layer(slots)
+        self._prompts.add(PromptGroup(list(rows), max_tokens, ends, adapted_layer=layer))
 
     def step(self) -> list[Drawn]:
         """Compute a part of what is queued, and one token of every row; finished rows leave."""
@@ -184,25 +186,30 @@ class Batch:
             return self._begin_last(work)
         (group,) = work.groups
         tokens = group.prompt[group.num_done : group.num_done + work.width]
-        self._routed.forward(mx.array([tokens]), [*group.entries, BatchRows(group.rows[:1])])
+        partial, num_tokens = work.partial(), work.num_tokens
+        cache = [*group.entries, BatchRows(group.rows[:1])]
+        self._routed.forward(mx.array([tokens]), cache, partial)
+        work.note(partial)
         group.num_done += work.width
         begun = self._wait_for_decoding()
         states = [entry.state for entry in group.entries]
         mx.async_eval(states)  # pyright: ignore[reportUnknownMemberType]
         if group.num_left == 1 and not group.can_trim:
             self._prefixes.store(group.version, group.head, group.entries, group.num_known)
-        return _Prefilled(work.width, begun, states)
+        return _Prefilled(num_tokens, begun, states)
 
     def _begin_last(self, work: PrefillWork) -> _Prefilled:
-        groups, width = work.groups, work.width
+        groups, width, num_tokens = work.groups, work.width_below, work.num_tokens
+        partial = work.partial()
         for group in groups:
-            group.trim_to(len(group.prompt) - width)
+            group.trim_to(len(group.prompt) - work.width, len(group.prompt) - width)
             for row in group.rows:
                 row.num_cached, row.tokens[:] = group.num_cached, group.head
         firsts = [group.rows[0] for group in groups]
         cache = merged([group.entries for group in groups], firsts, self._max_rows)
         tokens = mx.array([group.prompt[-width:] for group in groups])
-        logits, inputs = self._routed.forward(tokens, cache), tokens[:, -1]
+        logits, inputs = self._routed.forward(tokens, cache, partial), tokens[:, -1]
+        work.note(partial)
         rows = [row for group in groups for row in group.rows]
         if len(rows) > len(groups):
             repeats = mx.array([i for i, group in enumerate(groups) for _ in group.rows])
@@ -216,7 +223,7 @@ class Batch:
         self._keep_prefixes(groups, cache)
         joining = [DecodeRow(r, g.ends, g.max_tokens) for g in groups for r in g.rows]
         self._decoding.join(joining, cache, drawn)
-        return _Prefilled(prefill_tokens(groups, width), begun, [drawn])
+        return _Prefilled(num_tokens, begun, [drawn])
 
     def _wait_for_decoding(self) -> float:
         """Until the step before is done, so that what begins now is timed alone; the time then."""
@@ -248,4 +255,6 @@ class Batch:
                 for entry in entries:
                     entry.trim(1)
                 self._prefixes.store(group.version, group.head, entries, group.num_known)
+                if group.below:
+                    group.below.store(self._prefixes, group.head, entries)
             index += len(group.rows)

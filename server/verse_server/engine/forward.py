@@ -7,6 +7,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
+from verse.cpu_weights.decoder import forward_of
+from verse.cpu_weights.partial_forward import PartialForward
 from verse_server.engine.adapters.lora import LoraBank, SlotWeights
 from verse_server.engine.kv_cache import BatchSlots, PreallocatedKVCache, preallocated
 from verse_server.engine.sampling.sampler import Sampler
@@ -38,21 +40,29 @@ class RoutedModel:
         self._model = model
         self._bank = bank
         self._on_wait = on_wait
-        self._at_once = at_once
+        self._shared = forward_of(model) if at_once else None
         self.sampler = sampler
 
-    def forward(self, tokens: mx.array, cache: list[Any]) -> mx.array:
+    def lowest_adapted_layer(self, slots: SlotWeights) -> int:
+        """Of the model; 0 also where no part of a forward can be left out."""
+        return self._bank.lowest_layer({slot for slot, _ in slots}) if self._shared else 0
+
+    def forward(
+        self, tokens: mx.array, cache: list[Any], partial: PartialForward | None = None
+    ) -> mx.array:
         """The logits of each row's last token; nothing is computed yet.
 
         Args:
             tokens: (rows, seq), in the batch's order.
             cache: One entry a layer, and at last the `BatchRows`.
+            partial: What may be left out, of rows whose slots are in their order.
 
         Returns:
             (rows, vocab), in the batch's order.
         """
-        if self._at_once:
+        if self._shared:
             self._on_wait()
+            self._shared.partial = partial or PartialForward()
         states: BatchRows = cache[-1]
         self._bank.route.set(states.adapter_slots, self._bank)
         logits = cast(mx.array, self._model(states.by_slot(tokens), cache=cache[:-1]))
@@ -63,7 +73,7 @@ class RoutedModel:
 
         What was handed out before is drawn first, if it is not yet.
         """
-        if not self._at_once:
+        if not self._shared:
             self._on_wait()
         return self.sampler.sample(logits, inputs, rows)
 

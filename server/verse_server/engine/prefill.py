@@ -10,16 +10,22 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from verse.base_model import BaseModel
+from verse.cpu_weights.packed import Host
+from verse.cpu_weights.partial_forward import PartialForward
 from verse_server.engine.kv_cache import PrefixCache, Version
+from verse_server.engine.layers_below import LayersBelow
 from verse_server.engine.sequence import Sequence
 
 _SHARED_TOKENS = 16
 """If another prompt that is computed now leaves so many of a prompt's own, the latter waits."""
 ROW_TOKENS = 6
 """A row that joins takes about as long as so many tokens: what is known of it is copied."""
+_MOST_ABOVE = 2048
+"""Tokens through the changed layers alone, in one forward: they cost less, and not less memory."""
 _WASTED_TOKENS = 4
 """Computed twice so that all in one forward have as many: no more than so many and the rest."""
 
@@ -40,6 +46,10 @@ class PromptGroup:
     num_stored: int = -1
     """What had been stored in the prefix cache when it was last asked."""
     has_given_way: bool = False
+    adapted_layer: int = 0
+    """The lowest that its adapters change, if those below may be told apart."""
+    below: LayersBelow | None = None
+    """Those, unless of tokens that the others have done it is unknown what came from there."""
     num_reported: int | None = None
     """What its other rows, which are in already, were told to be known."""
 
@@ -63,11 +73,31 @@ class PromptGroup:
         """Tokens of the prompt that are to be computed."""
         return len(self.prompt) - self.num_done
 
+    @property
+    def num_left_below(self) -> int:
+        """Those of them that the layers below the changed ones compute as well."""
+        return self.num_left if self.below is None else len(self.prompt) - self.below.num_done
+
+    @property
+    def cost(self) -> int:
+        """What they take, in tokens that go through all layers."""
+        below = self.below
+        return self.num_left if below is None else below.cost(self.num_left, self.num_left_below)
+
     def piece(self, max_tokens: int) -> int:
         """How many of them one forward of about so many tokens takes; all of them ends it."""
-        if self.num_left <= max_tokens and (self.num_left == 1 or self.can_trim):
+        is_whole = self.cost <= max_tokens and self.num_left <= max(max_tokens, _MOST_ABOVE)
+        if is_whole and (self.num_left == 1 or self.can_trim):
             return self.num_left
+        if self.below and (num_ahead := self.num_left - self.num_left_below):
+            return min(num_ahead, self.below.num_above(max_tokens), _MOST_ABOVE)
         return min(max_tokens, self.num_left - 1)
+
+    def states_of(self, tokens: slice) -> Host:
+        """What has come from the layers below for some of its tokens."""
+        assert self.below is not None
+        assert self.below.states is not None
+        return self.below.states[tokens]
 
     def split(self, num_rows: int) -> "PromptGroup":
         """Take the first rows out, which have the same tokens done."""
@@ -81,12 +111,16 @@ class PromptGroup:
         """What its rows are told to be known of the prompt."""
         return self.num_known if self.num_reported is None else self.num_reported
 
-    def trim_to(self, num_tokens: int) -> None:
-        """Take back what is done beyond so many."""
-        if num_tokens < self.num_done:
-            for entry in self.entries:
-                entry.trim(self.num_done - num_tokens)
-            self.num_done = num_tokens
+    def trim_to(self, num_tokens: int, num_below: int) -> None:
+        """Take back what is done beyond so many, and in the layers below beyond so many."""
+        num_layers = self.below.layer if self.below else 0
+        done_below = self.below.num_done if self.below else 0
+        for layer, entry in enumerate(self.entries):
+            is_below = layer < num_layers
+            num_more = done_below - num_below if is_below else self.num_done - num_tokens
+            if num_more > 0:
+                entry.trim(num_more)
+        self.num_done = min(self.num_done, num_tokens)
 
     @property
     def can_trim(self) -> bool:
@@ -111,6 +145,47 @@ class PrefillWork(NamedTuple):
     is_last: bool
     """Whether the prompts are done with it. Each then has its last `width` tokens computed, known
     ones among them if its own rest is shorter: nothing is padded. Otherwise there is one group."""
+
+    @property
+    def width_below(self) -> int:
+        """Tokens of each that the layers below the changed ones compute; 0 if all are known."""
+        if self.is_last:
+            return max(group.num_left_below for group in self.groups)
+        (group,) = self.groups
+        return self.width if group.num_left == group.num_left_below else 0
+
+    @property
+    def num_tokens(self) -> int:
+        """What it costs, in tokens that go through all layers."""
+        return prefill_tokens(self.groups, self.width, self.width_below)
+
+    def partial(self) -> PartialForward:
+        """What of the forward is known, and what is to be noted for `note`."""
+        wanted = {group.below.layer for group in self.groups if group.below}
+        width_below = self.width_below
+        if width_below == self.width:
+            return PartialForward(wanted=wanted, is_last_needed=True)
+        ends = (len(g.prompt) if self.is_last else g.num_done + self.width for g in self.groups)
+        known = [
+            group.states_of(slice(end - self.width, end - width_below))
+            for group, end in zip(self.groups, ends, strict=True)
+        ]
+        return PartialForward(
+            layer=min(wanted),
+            known=np.stack(known),
+            is_all_known=not width_below,
+            wanted=wanted if width_below else (),
+            is_last_needed=True,
+        )
+
+    def note(self, partial: PartialForward) -> None:
+        """Keep what has come from the layers below in this forward."""
+        width = self.width_below
+        for row, group in enumerate(self.groups):
+            if group.below and group.below.layer in partial.noted:
+                before = len(group.prompt) - width if self.is_last else group.num_done
+                new = partial.noted[group.below.layer][row]
+                group.below = group.below.with_states(before, new)
 
 
 class PrefillQueue:
@@ -182,6 +257,15 @@ class PrefillQueue:
         entries, num_known = self._prefixes.fetch(group.version, group.head)
         group.entries = entries or make_prompt_cache(self._model)
         group.num_known = group.num_done = num_known if entries else 0
+        if group.adapted_layer:
+            self._look_up_below(group, LayersBelow(group.adapted_layer, len(group.entries)))
+
+    def _look_up_below(self, group: PromptGroup, below: LayersBelow) -> None:
+        found, entries = below.look_up(self._prefixes, group.head)
+        is_ahead = found.num_done >= group.num_done and group.can_trim
+        group.below = found if is_ahead else None
+        if is_ahead and entries:
+            group.entries[: below.layer] = entries
 
 
 def together(groups: Iterable[PromptGroup], max_tokens: int) -> list[PromptGroup]:
@@ -193,11 +277,14 @@ def together(groups: Iterable[PromptGroup], max_tokens: int) -> list[PromptGroup
     chosen: list[PromptGroup] = []
     for group in groups:
         all_ = [*chosen, group]
-        width = max(g.num_left for g in all_)
+        width, below = max(g.num_left for g in all_), max(g.num_left_below for g in all_)
         fits = (
-            prefill_tokens(all_, width) <= max_tokens
+            prefill_tokens(all_, width, below) <= max_tokens
+            and width * len(all_) <= max(max_tokens, _MOST_ABOVE)
             and width <= min(len(g.prompt) for g in all_)
             and width <= _much_longer(min(g.num_left for g in all_))
+            and below <= _much_longer(min(g.num_left_below for g in all_))
+            and (below == width or len({g.below and g.below.layer for g in all_}) == 1)
         )
         if not chosen or (fits and not _gives_way(group, chosen)):
             chosen.append(group)
@@ -208,18 +295,33 @@ def _much_longer(num_tokens: int) -> int:
     return 2 * num_tokens + _WASTED_TOKENS
 
 
-def prefill_tokens(groups: list[PromptGroup], width: int) -> int:
+def prefill_tokens(groups: list[PromptGroup], width: int, width_below: int) -> int:
     """What it costs to compute the last tokens of prompts and let their rows join, in tokens."""
-    num_rows = sum(len(group.rows) for group in groups)
-    return width * len(groups) + ROW_TOKENS * (num_rows - 1)
+    num_rows, below = sum(len(group.rows) for group in groups), groups[0].below
+    each = width if below is None else below.cost(width, width_below)
+    return each * len(groups) + ROW_TOKENS * (num_rows - 1)
 
 
 def _gives_way(group: PromptGroup, others: list[PromptGroup]) -> bool:
     """Whether others are about to compute most of this prompt; nobody gives way twice."""
-    if group.has_given_way or group.num_left <= _SHARED_TOKENS:
+    if group.has_given_way:
         return False
-    wanted = group.prompt[: group.num_done + _SHARED_TOKENS]
-    if not any(o.version == group.version and o.head[: len(wanted)] == [*wanted] for o in others):
+    done, below = group.num_done, group.below
+    of_all = [o for o in others if o.version == group.version]
+    group.has_given_way = _is_computed(group, done, of_all) or (
+        below is not None
+        and _is_computed(group, below.num_done, [o for o in others if _is_like(o.below, below)])
+    )
+    return group.has_given_way
+
+
+def _is_like(other: LayersBelow | None, below: LayersBelow) -> bool:
+    return other is not None and other.layer == below.layer
+
+
+def _is_computed(group: PromptGroup, num_done: int, others: list[PromptGroup]) -> bool:
+    """Whether others will leave enough of this prompt behind what is done of it."""
+    if len(group.prompt) - num_done <= _SHARED_TOKENS:
         return False
-    group.has_given_way = True
-    return True
+    wanted = [*group.prompt[: num_done + _SHARED_TOKENS]]
+    return any(other.head[: len(wanted)] == wanted for other in others)

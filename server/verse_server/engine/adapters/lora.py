@@ -18,6 +18,7 @@ zero. So a base row adds exact zeros. `benchmarks/lora.py` measures this against
 columns of all slots and against one product per adapter.
 """
 
+import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -374,6 +375,15 @@ class _Store:
         return rows
 
 
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+
+def _layer_of(path: str) -> int:
+    """The number of the layer that a module belongs to; 0 for one that is in none."""
+    found = _LAYER.search(path)
+    return int(found[1]) if found else 0
+
+
 class LoraBank:
     """All resident adapters on one base. Engine thread only."""
 
@@ -395,6 +405,11 @@ class LoraBank:
     def num_bytes(self) -> int:
         """What the adapters take."""
         return sum(routed.num_bytes for routed in self._routed.values())
+
+    def lowest_layer(self, slots: Set[int]) -> int:
+        """The lowest of the model's layers that adapters change; 0 if they change none."""
+        changed = [p for p, routed in self._routed.items() if slots & routed.locations.keys()]
+        return min(map(_layer_of, changed), default=0)
 
     def write(self, slot: int, weights: AdapterWeights) -> None:
         """Make an adapter resident in a slot, in place of whatever was there."""
