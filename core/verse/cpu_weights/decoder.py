@@ -16,7 +16,8 @@ import numpy as np
 from mlx_lm.models.cache import KVCache
 
 from verse.cpu_weights.layers import HostLinear, HostNorm, host_array, products
-from verse.cpu_weights.packed import Activations, Host
+from verse.cpu_weights.packed import Host
+from verse.cpu_weights.packed_mlp import HostSwiGLU, PackedMlp
 from verse.cpu_weights.partial_forward import PartialForward
 from verse.cpu_weights.threads import Piece, Threads
 
@@ -24,9 +25,6 @@ _SCORES = 4 << 20
 """Numbers of one piece of a prompt's scores."""
 _COLUMNS_ALONE = 384
 """Of all rows together, when each has one token: fewer are not worth handing over."""
-_OF_MLP = ("gate_proj", "up_proj", "down_proj")
-_MLP_ROWS = 128
-"""Rows of a prompt at once: what is between an MLP's products is five times as wide as they are."""
 _FORBIDDEN = np.float32(-1e30)
 """Added to scores. Finite: a row of padding may look at nothing, and must not become NaN."""
 
@@ -326,85 +324,27 @@ class HostAttention(nn.Module):
         return x if norm is None else norm(x)
 
 
-class HostSwiGLU(nn.Module):
-    """Stands in for down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, mlp: Any, threads: Threads) -> None:
-        super().__init__()
-        for name in _OF_MLP:
-            self[name] = mlp[name]
-        self._threads = threads
-
-    def __call__(self, x: Host) -> Host:
-        """(batch, tokens, dims) -> (batch, tokens, dims)."""
-        gate, up, down = (cast(HostLinear, self[name]) for name in _OF_MLP)
-        if gate.has_update or up.has_update or down.has_update:
-            return products([down], self._with_updates(x, gate, up))[0]
-        rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-        parts = [
-            products([down], self._at_once(rows[first : first + _MLP_ROWS], gate, up))[0]
-            for first in range(0, len(rows), _MLP_ROWS)
-        ]
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(x.shape)
-
-    def _with_updates(self, x: Host, gate: HostLinear, up: HostLinear) -> Host:
-        gated, upper = products([gate, up], x)
-        rows = (gated.reshape(-1, gated.shape[-1]), upper.reshape(-1, upper.shape[-1]))
-        width = rows[0].shape[1]
-        each = -(-width // (2 * self._threads.num_threads))
-        parts = [slice(first, first + each) for first in range(0, width, each)]
-        self._threads.run([lambda p=p: _swiglu(rows[0][:, p], rows[1][:, p]) for p in parts])
-        return gated
-
-    def _at_once(self, x: Host, gate: HostLinear, up: HostLinear) -> Host:
-        """Each piece goes on from its product, which is still in the processor's cache."""
-        rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-        of_gate, of_up = gate.packed, up.packed
-        width = of_gate.matrix.out_dims
-        gated, upper = (np.empty((len(rows), width), np.float32) for _ in range(2))
-        activations = Activations(rows, self._threads)
-        pairs = zip(
-            of_gate.matrix.pieces(activations, gated),
-            of_up.matrix.pieces(activations, upper),
-            of_gate.matrix.spans,
-            strict=True,
-        )
-
-        def piece(of_gated: Piece, of_upper: Piece, span: slice) -> None:
-            of_gated()
-            of_upper()
-            for part, linear in ((gated, of_gate), (upper, of_up)):
-                if linear.offset is not None:
-                    part[:, span] += linear.offset[span]
-            _swiglu(gated[:, span], upper[:, span])
-
-        self._threads.run([lambda p=pair: piece(*p) for pair in pairs])
-        return gated.reshape(*x.shape[:-1], width)
-
-
-def _swiglu(gate: Host, up: Host) -> None:
-    """Into gate: gate / (1 + exp(-gate)) * up."""
-    with np.errstate(over="ignore"):  # exp of much is infinite, and the quotient then 0
-        denominator = np.exp(-gate)
-    denominator += 1
-    gate /= denominator
-    gate *= up
-
-
 class HostDecoderLayer(nn.Module):
     """Stands in for one layer of the model."""
 
     def __init__(
-        self, layer: Any, threads: Threads, forward: Forward, *, index: int, is_last: bool
+        self,
+        layer: Any,
+        threads: Threads,
+        forward: Forward,
+        mlp: PackedMlp | None = None,
+        *,
+        index: int,
+        is_last: bool,
     ) -> None:
         super().__init__()
         self._forward = forward
         self._index, self._is_last = index, is_last
         self.use_sliding = bool(getattr(layer, "use_sliding", False))  # Llama asks its layers
         self.self_attn = HostAttention(layer.self_attn, threads, forward)
-        self.mlp = HostSwiGLU(layer.mlp, threads)
+        norm = HostNorm(layer.post_attention_layernorm)
+        self.mlp = HostSwiGLU(layer.mlp, norm, threads, mlp)
         self.input_layernorm = HostNorm(layer.input_layernorm)
-        self.post_attention_layernorm = HostNorm(layer.post_attention_layernorm)
 
     def __call__(self, x: Any, mask: Any = None, cache: Any = None) -> Host:
         """(batch, tokens, dims) -> the same on the host."""
@@ -418,7 +358,7 @@ class HostDecoderLayer(nn.Module):
         normed = self.input_layernorm(hidden)
         attended = self.self_attn(normed, mask, cache, is_last_needed=is_last_needed)
         hidden = (hidden[:, -1:] if is_last_needed else hidden) + attended
-        hidden += self.mlp(self.post_attention_layernorm(hidden))
+        hidden += self.mlp(hidden)
         if self._is_last:
             self._forward.finish()
         return hidden

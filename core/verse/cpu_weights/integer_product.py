@@ -7,16 +7,16 @@ is used it must give the exact sums, of the largest numbers there are, here.
 
 import ctypes
 import functools
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from verse.cpu_weights.onnx_graph import NO_FILE, OnnxGraph
 
 try:
     import numkong as _numkong
@@ -29,16 +29,7 @@ numkong = cast(Any, _numkong)
 MIDDLE = 128
 """Activations are kept as this more than they are: MLAS is fast with unsigned ones only."""
 
-_IR_VERSION = 8
-_OPSET = 17
-_MICROSOFT = "com.microsoft"
-_TYPES: dict[Any, int] = {
-    np.dtype(np.float32): 1,
-    np.dtype(np.uint8): 2,
-    np.dtype(np.int8): 3,
-}
-_WEIGHT = "weight"
-_NO_FILE = Path(os.devnull)
+WEIGHT = "weight"
 _FOLDER_OF_FILES = "session.model_external_initializers_file_folder_path"
 
 _TRIED = (512, 896)
@@ -83,13 +74,9 @@ class OnnxProduct:
 
     def __init__(self, weight: NDArray[np.int8], steps: NDArray[np.float32]) -> None:
         """Pack (out_dims, in_dims); `steps` are (out_dims,)."""
-        out_dims, in_dims = weight.shape
-        memory = _scratch(weight.size) if _is_packed() else np.empty(weight.size, np.int8)
-        columns = memory.reshape(in_dims, out_dims)
-        _transpose(weight, columns)
         # To be kept as long as the session is, which reads no more of it than `_is_packed` says.
-        self._given = _onnxruntime().OrtValue.ortvalue_from_numpy(columns)
-        self._run = _run_of(product_model(weight.shape, steps), self._given)
+        self._given = given_columns(weight)
+        self._run = session_run(product_model(weight.shape, steps), self._given)
         self.num_bytes = weight.nbytes + steps.nbytes
 
     def __call__(self, x: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -116,7 +103,7 @@ def _onnxruntime() -> Any:
 Run = Callable[[list[str], dict[str, Any], None], list[Any]]
 
 
-def _run_of(model: bytes, weight: Any = None) -> Run:
+def session_run(model: bytes, weight: Any = None) -> Run:
     """What a model does with a weight, if it has one: an OrtValue, which is kept by the caller."""
     # Python's wrapper keeps the model's bytes, to start again on another processor.
     return _session(model, weight)._sess.run
@@ -133,8 +120,8 @@ def _session(model: bytes, weight: Any = None) -> Any:
     if weight is not None:
         # Of the ways to give a weight from outside the one that copies nothing. It wants to be told
         # of a file that is there, and does not open it.
-        options.add_initializer(_WEIGHT, weight)
-        options.add_session_config_entry(_FOLDER_OF_FILES, str(_NO_FILE.parent))
+        options.add_initializer(WEIGHT, weight)
+        options.add_session_config_entry(_FOLDER_OF_FILES, str(NO_FILE.parent))
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -146,7 +133,7 @@ def _is_packed() -> bool:
     """
     columns, x = np.ones((64, 64), np.int8), np.full((1, 64), MIDDLE + 1, np.uint8)
     given = _onnxruntime().OrtValue.ortvalue_from_numpy(columns)
-    run = _run_of(product_model(columns.shape, np.ones(64, np.float32)), given)
+    run = session_run(product_model(columns.shape, np.ones(64, np.float32)), given)
     columns[:] = 0
     return bool((run(["y"], {"x": x}, None)[0] == 64).all())
 
@@ -179,6 +166,14 @@ def _transpose(weight: NDArray[np.int8], columns: NDArray[np.int8]) -> None:
     place = columns.ctypes.data
     binding.bind_output("y", "cpu", 0, np.int8, columns.shape, place)
     session.run_with_iobinding(binding)
+
+
+def given_columns(weight: NDArray[np.int8]) -> Any:
+    """An OrtValue of (out_dims, in_dims), turned round for a session; kept as long as that is."""
+    memory = _scratch(weight.size) if _is_packed() else np.empty(weight.size, np.int8)
+    columns = memory.reshape(weight.shape[::-1])
+    _transpose(weight, columns)
+    return _onnxruntime().OrtValue.ortvalue_from_numpy(columns)
 
 
 @functools.cache
@@ -219,10 +214,7 @@ def _seconds(kind: type[NumkongProduct] | type[OnnxProduct]) -> float:
 
 
 def product_model(shape: tuple[int, ...], steps: NDArray[np.float32]) -> bytes:
-    """A model of ONNX; importing the package onnx would take a quarter of a second at each start.
-
-    It is `y = (float)((x - 128) @ weight) * steps`, one node with its constants. The weight itself
-    is given to the session: within the model it would be copied three times on its way there.
+    """A model of ONNX: `y = (float)((x - MIDDLE) @ weight) * steps`.
 
     Args:
         shape: (out_dims, in_dims); the weight is (in_dims, out_dims).
@@ -232,78 +224,23 @@ def product_model(shape: tuple[int, ...], steps: NDArray[np.float32]) -> bytes:
         A serialized ModelProto; `x` is (rows, in_dims) uint8, `y` (rows, out_dims) float32.
     """
     out_dims, in_dims = shape
-    constants: Mapping[str, NDArray[np.generic]] = {
-        "one": np.ones((), np.float32),
-        "steps": steps,
-        "middle": np.full((), 128, np.uint8),
-    }
-    node = [part for name in ("x", _WEIGHT, "one", "steps", "middle") for part in _text(1, name)]
-    node += [*_text(2, "y"), *_text(4, "MatMulIntegerToFloat"), *_text(7, _MICROSOFT)]
-    graph = [*_message(1, node), *_text(2, "product")]
-    graph += _message(5, _given(_WEIGHT, np.dtype(np.int8), (in_dims, out_dims)))
-    for name, array in constants.items():
-        graph += _message(5, _tensor(name, array))
-    graph += _message(11, _described("x", np.dtype(np.uint8), ("rows", in_dims)))
-    graph += _message(12, _described("y", np.dtype(np.float32), ("rows", out_dims)))
-    return _model(graph)
+    graph = OnnxGraph()
+    x = graph.input("x", np.uint8, ("rows", in_dims))
+    y = integer_product(graph, x, graph.weight(WEIGHT, np.int8, (in_dims, out_dims)), steps)
+    graph.output("y", y, np.float32, ("rows", out_dims))
+    return graph.serialized()
+
+
+def integer_product(graph: OnnxGraph, x: str, weight: str, steps: NDArray[np.float32]) -> str:
+    """The node that is the product; see `product_model`."""
+    one, of_columns = graph.constant(np.ones((), np.float32)), graph.constant(steps)
+    middle = graph.constant(np.full((), MIDDLE, np.uint8))
+    return graph.node("MatMulIntegerToFloat", x, weight, one, of_columns, middle)
 
 
 def transposing_model() -> bytes:
     """A model whose `y` are the columns of `x`, numbers of 8 bits."""
-    node = [*_text(1, "x"), *_text(2, "y"), *_text(4, "Transpose")]
-    graph = [*_message(1, node), *_text(2, "transpose")]
-    graph += _message(11, _described("x", np.dtype(np.int8), ("rows", "columns")))
-    graph += _message(12, _described("y", np.dtype(np.int8), ("columns", "rows")))
-    return _model(graph)
-
-
-Parts = list[bytes | memoryview]
-"""Of a message, joined once all is there: a weight is long."""
-
-
-def _model(graph: Parts) -> bytes:
-    model = [*_number(1, _IR_VERSION), *_message(7, graph)]
-    for domain, version in (("", _OPSET), (_MICROSOFT, 1)):
-        model += _message(8, [*_text(1, domain), *_number(2, version)])
-    return b"".join(model)
-
-
-def _tensor(name: str, array: NDArray[np.generic]) -> Parts:
-    dims = [part for size in array.shape for part in _number(1, size)]
-    content = array.reshape(-1).view(np.uint8).data
-    return [*dims, *_number(2, _TYPES[array.dtype]), *_text(8, name), *_message(9, [content])]
-
-
-def _given(name: str, dtype: Any, shape: tuple[int, ...]) -> Parts:
-    """A tensor whose content comes with the session."""
-    dims = [part for size in shape for part in _number(1, size)]
-    elsewhere = _message(13, [*_text(1, "location"), *_text(2, _NO_FILE.name)])
-    return [*dims, *_number(2, _TYPES[dtype]), *_text(8, name), *elsewhere, *_number(14, 1)]
-
-
-def _described(name: str, dtype: Any, shape: tuple[str | int, ...]) -> Parts:
-    """What goes in or comes out; a dimension with a name may be any."""
-    dims = [_text(2, size) if isinstance(size, str) else _number(1, size) for size in shape]
-    in_each = [part for dim in dims for part in _message(1, dim)]
-    tensor = [*_number(1, _TYPES[dtype]), *_message(2, in_each)]
-    return [*_text(1, name), *_message(2, _message(1, tensor))]
-
-
-def _number(field: int, value: int) -> Parts:
-    return [_varint(field << 3), _varint(value)]
-
-
-def _text(field: int, text: str) -> Parts:
-    return _message(field, [text.encode()])
-
-
-def _message(field: int, parts: Parts) -> Parts:
-    return [_varint(field << 3 | 2), _varint(sum(map(len, parts))), *parts]
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
+    graph = OnnxGraph()
+    x = graph.input("x", np.int8, ("rows", "columns"))
+    graph.output("y", graph.node("Transpose", x), np.int8, ("columns", "rows"))
+    return graph.serialized()

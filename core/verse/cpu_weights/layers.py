@@ -219,6 +219,11 @@ class HostNorm(nn.Module):
         super().__init__()
         self._weight = np.array(norm.weight.astype(mx.float32)), np.float32(norm.eps)
 
+    @property
+    def numbers(self) -> tuple[Host, np.float32]:
+        """Its weight, and eps."""
+        return self._weight
+
     def __call__(self, x: Any) -> Any:
         """The weight times x / sqrt(mean(x^2) + eps), over the last axis."""
         rows, (weight, eps) = host_array(x), self._weight
@@ -250,12 +255,26 @@ def products(layers: Sequence[HostLinear], x: Host) -> list[Host]:
     for frozen, y in zip(packed, shaped, strict=True):
         if frozen.offset is not None:
             np.add(y, frozen.offset, out=y)
+    add_updates(layers, x, shaped, packed[0].threads)
+    return shaped
+
+
+def add_updates(
+    layers: Sequence[HostLinear], x: Host, outs: Sequence[Host], threads: Threads
+) -> None:
+    """Add to the products of several frozen layers what adapters change.
+
+    Args:
+        layers: Which ones.
+        x: (batch, tokens, in_dims), what all were multiplied by.
+        outs: (batch, tokens, out_dims) of each.
+        threads: Who does it.
+    """
     updates = [
-        layer.updates(x, y) for layer, y in zip(layers, shaped, strict=True) if layer.has_update
+        layer.updates(x, y) for layer, y in zip(layers, outs, strict=True) if layer.has_update
     ]
     for at_once in zip_longest(*updates, fillvalue=()):
-        packed[0].threads.run([piece for pieces in at_once for piece in pieces])
-    return shaped
+        threads.run([piece for pieces in at_once for piece in pieces])
 
 
 def host_array(x: Any) -> Host:

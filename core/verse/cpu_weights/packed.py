@@ -205,6 +205,32 @@ class PackedWeight:
         return [made[index] for index in sorted(made)]
 
 
+def quantized_chunks(
+    chunks: Iterable[Any],
+    threads: Threads,
+    keep: Callable[[int, Quantized], None] | None = None,
+) -> Iterator[tuple[int, Quantized]]:
+    """The first row of each chunk, and the chunk in 8 bits; see `PackedWeight.pack`."""
+    first = 0
+    for chunk in chunks:
+        whole = chunk if isinstance(chunk, Quantized) else _quantized_by_all(chunk, threads)
+        if keep is not None and whole is not chunk:
+            keep(first, whole)
+        yield first, whole
+        first += len(whole.steps)
+
+
+def _quantized_by_all(chunk: Any, threads: Threads) -> Quantized:
+    pieces = list(_pieces_of(chunk, -(-num_rows_of(chunk) // threads.num_threads)))
+    made: list[Any] = [None] * len(pieces)
+
+    def make(index: int) -> None:
+        made[index] = quantized(pieces[index])
+
+    threads.run([lambda i=index: make(i) for index in range(len(pieces))])
+    return Quantized(*map(np.concatenate, zip(*made, strict=True)))
+
+
 def num_block_rows(kind: PackedKind, shape: tuple[int, int], num_threads: int) -> int:
     """Rows of one piece: about two megabytes, and as many pieces as all threads do in equal turns.
 
@@ -259,19 +285,24 @@ def rotated(rows: Host) -> Host:
     Each row by itself, in one way: the same bits in any company.
     """
     num_rows, dims = rows.shape
-    size = math.gcd(dims, _ROTATED)
+    size = block_size(dims)
     blocks = np.ascontiguousarray(rows).reshape(num_rows, -1, size)
-    return np.matmul(blocks, _hadamard(size)).reshape(num_rows, dims)
+    return np.matmul(blocks, hadamard(size)).reshape(num_rows, dims)
 
 
 def _rotated_at_once(rows: Host) -> Host:
     """The same in one product, half as dear: nobody asks for the bits of a row of weights."""
-    size = math.gcd(rows.shape[1], _ROTATED)
-    return np.matmul(rows.reshape(-1, size), _hadamard(size)).reshape(rows.shape)
+    size = block_size(rows.shape[1])
+    return np.matmul(rows.reshape(-1, size), hadamard(size)).reshape(rows.shape)
+
+
+def block_size(dims: int) -> int:
+    """Numbers of a row that are rotated together."""
+    return math.gcd(dims, _ROTATED)
 
 
 @functools.cache
-def _hadamard(size: int) -> Host:
+def hadamard(size: int) -> Host:
     """(size, size), a power of two; Sylvester's construction, of length 1 in each row."""
     matrix = np.ones((1, 1), np.float32)
     while len(matrix) < size:

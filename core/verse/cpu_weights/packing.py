@@ -27,16 +27,24 @@ from verse.cpu_weights.layers import (
     PackedLinear,
     check_can_be_repacked,
     is_quantized,
+    rows_of,
     shape_of,
 )
-from verse.cpu_weights.packed import PackedKind
+from verse.cpu_weights.packed import PackedKind, quantized_chunks
+from verse.cpu_weights.packed_mlp import (
+    MATRICES,
+    MatrixOfMlp,
+    MlpNumbers,
+    PackedMlp,
+    WeightOfMlp,
+    can_pack,
+)
 from verse.cpu_weights.threads import Threads, num_cores
-from verse.cpu_weights.weight_cache import WeightCache
+from verse.cpu_weights.weight_cache import KeptMatrix, WeightCache
 
 _ARCHITECTURES = ("qwen2", "qwen3", "llama")
 """mlx-lm's modules whose layers `HostDecoderLayer` stands in for; Mistral is one of Llama's."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
-_OF_MLP = ("gate_proj", "up_proj", "down_proj")
 _HEAD = "head"
 
 
@@ -90,19 +98,19 @@ def pack_model(
     done = _pack_ends(model, folder, kind, threads, cache)
     on_progress(done / total)
     num_bytes, forward = _num_bytes(model), Forward()
+    mlps = _MlpPacker(kind, threads, cache)
     for index, layer in enumerate(inner.layers):
-        for owner, names in ((layer.self_attn, _PROJECTIONS), (layer.mlp, _OF_MLP)):
-            for name in names:
-                of_kind: PackedKind = kind if name in _OF_MLP else "bf16"
-                kept = cache.matrix(f"{index}.{name}") if cache and name in _OF_MLP else None
-                packed = PackedLinear.of(owner[name], of_kind, threads, kept)
-                owner[name] = packed
-                done += packed.matrix.out_dims * packed.matrix.in_dims
-                num_bytes += packed.num_bytes
+        for name in _PROJECTIONS:
+            layer.self_attn[name] = PackedLinear.of(layer.self_attn[name], "bf16", threads)
+        mlp = mlps.pack(layer, index)
+        for packed in _packed_linears(layer):
+            done += packed.matrix.out_dims * packed.matrix.in_dims
+            num_bytes += packed.num_bytes
         inner.layers[index] = HostDecoderLayer(
             layer,
             threads,
             forward,
+            mlp,
             index=index,
             is_last=index == len(inner.layers) - 1,
         )
@@ -111,6 +119,47 @@ def pack_model(
         on_progress(min(1.0, done / total))
     inner.norm = HostNorm(inner.norm)
     return num_bytes
+
+
+class _MlpPacker:
+    """Packs one MLP after the other, those in 8 bits through one memory."""
+
+    def __init__(self, kind: PackedKind, threads: Threads, cache: WeightCache | None) -> None:
+        self._kind: PackedKind = kind
+        self._threads = threads
+        self._cache = cache
+        self._numbers: MlpNumbers | None = None
+
+    def pack(self, layer: Any, index: int) -> PackedMlp | None:
+        """Pack each of its matrices, or in 8 bits all together where that goes."""
+        mlp, cache = layer.mlp, self._cache
+        dims, width = shape_of(mlp.down_proj)
+        has_bias = any("bias" in mlp[name] for name in MATRICES)
+        at_once = self._kind == "int8" and not has_bias and can_pack(dims, width)
+        if at_once and self._numbers is None:
+            self._numbers = MlpNumbers(dims, width, self._threads.num_threads)
+        for name in MATRICES:
+            kept = None if cache is None else cache.matrix(f"{index}.{name}")
+            mlp[name] = self._packed(name, mlp[name], kept, self._numbers if at_once else None)
+        if not at_once or self._numbers is None:
+            return None
+        norm = HostNorm(layer.post_attention_layernorm).numbers
+        return PackedMlp(self._numbers, norm, self._threads)
+
+    def _packed(
+        self, name: MatrixOfMlp, linear: Any, kept: KeptMatrix | None, numbers: MlpNumbers | None
+    ) -> PackedLinear:
+        if numbers is None:
+            return PackedLinear.of(linear, self._kind, self._threads, kept)
+        keep = None if kept is None else kept.write
+        for first, rows in quantized_chunks(rows_of(linear, kept), self._threads, keep):
+            numbers.take(name, first, rows)
+        return PackedLinear(WeightOfMlp(shape_of(linear)), None, self._threads)
+
+
+def _packed_linears(layer: Any) -> list[PackedLinear]:
+    of_layer = [layer.self_attn[name] for name in _PROJECTIONS]
+    return of_layer + [layer.mlp[name] for name in MATRICES]
 
 
 def weight_cache(model: Any, folder: Path, caches: Path) -> WeightCache | None:
@@ -126,7 +175,7 @@ def weight_cache(model: Any, folder: Path, caches: Path) -> WeightCache | None:
     is_tied = "lm_head" not in model
     shapes = {_HEAD: shape_of(model.model.embed_tokens if is_tied else model.lm_head)}
     for index, layer in enumerate(model.model.layers):
-        shapes |= {f"{index}.{name}": shape_of(layer.mlp[name]) for name in _OF_MLP}
+        shapes |= {f"{index}.{name}": shape_of(layer.mlp[name]) for name in MATRICES}
     return WeightCache.of(caches, folder, shapes, CHUNK_NUMBERS)
 
 

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama, qwen2, qwen3
 from mlx_lm.models.cache import BatchKVCache, make_prompt_cache
 
-from verse.cpu_weights import decoder, packing
+from verse.cpu_weights import decoder, packed_mlp, packing
 from verse.cpu_weights.layers import CannotRepackError, EmbeddingFile
 from verse.cpu_weights.packed import Activations, PackedKind, PackedWeight
 from verse.cpu_weights.packing import (
@@ -142,7 +142,7 @@ def test_a_long_prompt_goes_through_an_mlp_piece_by_piece_to_the_same_bits(
         return pieces(self, x, out)
 
     monkeypatch.setattr(PackedWeight, "pieces", counted)
-    monkeypatch.setattr(decoder, "_MLP_ROWS", 32)
+    monkeypatch.setattr(packed_mlp, "ROWS_AT_ONCE", 32)
     assert (logits_of(model, prompts) == whole).all()
     assert max(most) == 32
 

@@ -47,8 +47,9 @@ def last_logits(kind: CpuWeights) -> list[Any]:
     return found
 
 
-def test_each_row_has_its_own_adapter_and_the_same_bits_in_any_company() -> None:
-    expected, got = last_logits("float32"), last_logits("bf16")
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_each_row_has_its_own_adapter_and_the_same_bits_in_any_company(kind: CpuWeights) -> None:
+    expected, got = last_logits("float32"), last_logits(kind)
     for ours, theirs in zip(got, expected, strict=True):
         assert np.abs(ours - theirs).max() < 0.03 * np.abs(theirs).max()
     assert np.abs(got[0][0] - got[0][1]).max() > 0.1
