@@ -2,8 +2,10 @@
 
 What mlx-lm's BatchGenerator does for its server is done here with other aims. A row that joins
 costs one forward: the rest of its prompt, together with all who join in the same pass, and its
-first token is drawn from that. mlx-lm takes three before it reports one. And while rows are being
-written, no more of prompts is computed between two of their steps than `Pacing` allows.
+first token is drawn from that. mlx-lm takes three before it reports one. If only the last token of
+its prompt is not known yet, it costs none: that one goes through the model with those in flight.
+And while rows are being written, no more of prompts is computed between two of their steps than
+`Pacing` allows.
 
 Of mlx-lm the entries of cache lists are used: they merge, extend, filter and extract rows, and
 `BatchRows` rides along as one more entry, so that what belongs to a row cannot drift from it.
@@ -22,7 +24,7 @@ from verse_server.engine.decoding import DecodeBatch, DecodeRow, Drawn
 from verse_server.engine.forward import RoutedModel, merged
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.pacing import Pacing
-from verse_server.engine.prefill import PrefillQueue, PrefillWork, PromptGroup
+from verse_server.engine.prefill import ROW_TOKENS, PrefillQueue, PrefillWork, PromptGroup
 from verse_server.engine.sampling.sampler import Sampler
 from verse_server.engine.sequence import BatchRows, Sequence
 
@@ -89,6 +91,11 @@ class Batch:
         return len(self._decoding)
 
     @property
+    def has_prompts(self) -> bool:
+        """Whether any are queued."""
+        return len(self._prompts) > 0
+
+    @property
     def is_empty(self) -> bool:
         """Whether no row is here, queued ones included."""
         return not len(self._decoding) and not len(self._prompts)
@@ -130,7 +137,9 @@ class Batch:
     def advance(self, prefill_tokens: int) -> list[Drawn]:
         """As `step`, with what `plan` said."""
         is_decoding = self.num_decoding > 0
-        work = self._prompts.next(prefill_tokens) if prefill_tokens else None
+        if not prefill_tokens or (is_decoding and self._join_known(prefill_tokens)):
+            return self._decoded()
+        work = self._prompts.next(prefill_tokens, but_known=is_decoding)
         if work is None:
             return self._decoded()
         begun = self._begin(work)
@@ -139,6 +148,31 @@ class Batch:
         self._finish(begun)
         self._begin_others(work.width, prefill_tokens - begun.num_tokens)
         return self._decoding.report()
+
+    def _join_known(self, num_tokens: int) -> bool:
+        """Let rows with known prompts join; whether there are any.
+
+        Their last token is computed in the step of all rows, as any other that is in flight.
+        """
+        begun = time.monotonic()
+        groups = self._prompts.take_known(1 + num_tokens // ROW_TOKENS)
+        joining = [
+            DecodeRow(row, group.ends, group.max_tokens, is_reported=True)
+            for group in groups
+            for row in group.rows
+        ]
+        if not joining:
+            return False
+        for group in groups:
+            for row in group.rows:
+                row.num_cached, row.tokens[:] = group.num_cached, group.head
+            self._prefixes.store(group.version, group.head, group.entries, group.num_known)
+        lists = [group.entries for group in groups for _ in group.rows]
+        rows = [row.sequence for row in joining]
+        tokens = mx.array([row.prompt[-1] for row in rows], dtype=mx.uint32)
+        self._decoding.join(joining, merged(lists, rows, self._max_rows), tokens)
+        self._pacing.note_joined(time.monotonic() - begun)
+        return True
 
     def _begin_others(self, width: int, num_tokens: int) -> None:
         """Prompts like the first ones, which did not fit into one forward with them, begin along.

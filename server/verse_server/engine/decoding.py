@@ -79,20 +79,22 @@ class DecodeBatch:
         return min(slots, default=sys.maxsize)
 
     def reserve(self, num_rows: int, seconds: float) -> bool:
-        """Make room for so many rows, a layer after the other; whether all layers have it.
+        """Make room for so many rows, half a layer after the other; whether all layers have it.
 
         Args:
             num_rows: Those here and those about to join.
-            seconds: To stop after; one layer is done in any case.
+            seconds: As long as it may take; half a layer is done in any case.
         """
         end = time.monotonic() + seconds
         for entry in self._cache:
-            if isinstance(entry, PreallocatedKVCache) and entry.num_slots < num_rows:
+            while isinstance(entry, PreallocatedKVCache) and entry.num_slots < num_rows:
+                begun = time.monotonic()
                 entry.reserve(num_rows)
                 mx.eval(entry.keys, entry.values)  # pyright: ignore[reportUnknownMemberType]
-                if time.monotonic() > end:
-                    break
-        return self.num_slots >= num_rows
+                now = time.monotonic()
+                if now + (now - begun) > end:  # the next half takes as long
+                    return self.num_slots >= num_rows
+        return True
 
     def wait(self) -> None:
         """Until the tokens in flight are drawn."""

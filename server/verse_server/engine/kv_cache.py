@@ -68,6 +68,8 @@ class PreallocatedKVCache(BatchKVCache):
         """
         self._max_rows = max_rows
         self._is_new = True
+        self._num_roomy = 0
+        """Steps since more than a part of the slots were used."""
         self._pad(padding)
 
     @property
@@ -78,13 +80,18 @@ class PreallocatedKVCache(BatchKVCache):
     @property
     def num_slots(self) -> int:
         """How many rows there is room for without a copy."""
-        return self._max_rows if self.keys is None else int(self.keys.shape[0])
+        if self.keys is None:
+            return self._max_rows
+        return min(int(self.keys.shape[0]), int(self.values.shape[0]))
 
     def reserve(self, num_rows: int) -> None:
-        """Make room for so many; everything is copied."""
-        num_rows = min(num_rows, self._max_rows)
-        if num_rows > self.num_slots:
-            self.resize(self.keys.shape[2], num_rows)
+        """Make room for so many keys, or if there is, for as many values; they are copied."""
+        width, columns = int(self.keys.shape[2]), slice(0, self._idx)
+        num_slots = self._num_slots_for(num_rows)
+        if num_rows > self.keys.shape[0]:
+            self.keys = self._copied(self.keys, num_slots, width, columns, columns)
+        elif num_rows > self.values.shape[0]:
+            self.values = self._copied(self.values, num_slots, width, columns, columns)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append columns to all rows; what there is to attend to."""
@@ -92,6 +99,7 @@ class PreallocatedKVCache(BatchKVCache):
         if self.keys is None:
             self.keys = mx.zeros((*keys.shape[:2], 0, keys.shape[3]), keys.dtype)
             self.values = mx.zeros((*values.shape[:2], 0, values.shape[3]), values.dtype)
+        self._shrink()
         if self._idx + num_new + self.early > self.keys.shape[2]:
             self._add_columns(num_new + self.early)
         columns = slice(self._idx, self._idx + num_new)
@@ -124,15 +132,12 @@ class PreallocatedKVCache(BatchKVCache):
         self._pad([self._padding[old] for old in before])
         if self.keys is not None:
             self._move([(old, new) for new, old in enumerate(before) if old != new])
-            # Not at once: rows leave one after another, and each time all others would be copied.
-            if self.num_slots >= _SHRINKING * num_slots_for(self.num_rows):
-                self.resize(self.keys.shape[2])
 
     def extend(self, other: "PreallocatedKVCache") -> None:
         """The rows of another batch join at the end."""
         shift = max(0, other._idx - other._start - self._idx)
         num_rows = self.num_rows + other.num_rows
-        if shift or num_rows > self.keys.shape[0]:
+        if shift or num_rows > self.num_slots:
             self.resize(self.keys.shape[2] + shift, num_rows, shift)
         self._write(other)
         self.batch_slots.join(other.batch_slots.slots)
@@ -152,19 +157,33 @@ class PreallocatedKVCache(BatchKVCache):
         self.left_padding = mx.array(padding)
         self._start = min(padding)
 
+    def _shrink(self) -> None:
+        """Give slots back that nobody has needed for long.
+
+        Not at once: those who come in waves would have all others copied with each of them.
+        """
+        is_roomy = self.num_slots >= _SHRINKING * num_slots_for(self.num_rows)
+        self._num_roomy = self._num_roomy + 1 if is_roomy else 0
+        if self._num_roomy > _SHRINKING_STEPS + self.early:
+            self._num_roomy = 0
+            self.resize(self.keys.shape[2])
+
     def _move(self, moves: list[tuple[int, int]]) -> None:
-        """From one batch slot into another whose row has left.
+        """From one batch slot into another whose row has left: what is its own, and zeros before.
 
         They are copied out first, so that the arrays can be written in place when they are next.
+        All by slices: where a row is given by its number mlx scatters, in five times as long.
         """
-        if not moves:
-            return
-        rows = mx.array([old for old, _ in moves])
-        keys, values = self.keys[rows, :, : self._idx], self.values[rows, :, : self._idx]
-        mx.async_eval(keys, values)  # pyright: ignore[reportUnknownMemberType]
-        for place, (_, new) in enumerate(moves):
-            self.keys[new, :, : self._idx] = keys[place]
-            self.values[new, :, : self._idx] = values[place]
+        columns = [slice(self._padding[new], self._idx) for _, new in moves]
+        copies = [
+            [mx.contiguous(array[old : old + 1, :, own]) for array in (self.keys, self.values)]
+            for (old, _), own in zip(moves, columns, strict=True)
+        ]
+        mx.async_eval(copies)  # pyright: ignore[reportUnknownMemberType]
+        for (_, new), own, of_row in zip(moves, columns, copies, strict=True):
+            for array, copy in zip((self.keys, self.values), of_row, strict=True):
+                array[new : new + 1, :, : own.start] = 0
+                array[new : new + 1, :, own] = copy
 
     def _write(self, other: "PreallocatedKVCache") -> None:
         """Into spare rows. Zeros come before: what is masked is multiplied all the same."""
@@ -194,14 +213,16 @@ class PreallocatedKVCache(BatchKVCache):
             num_rows: Some are about to join.
             shift: By so many columns, to the right.
         """
-        num_rows = max(num_rows, self.num_rows)
-        num_slots = max(num_rows, min(num_slots_for(num_rows), self._max_rows))
+        num_slots = self._num_slots_for(max(num_rows, self.num_rows))
         old = slice(max(0, -shift), self._idx)
         self._idx += shift
         new = slice(self._idx - (old.stop - old.start), self._idx)
         self.keys = self._copied(self.keys, num_slots, num_columns, old, new)
         self.values = self._copied(self.values, num_slots, num_columns, old, new)
         self._pad([p + shift for p in self._padding])
+
+    def _num_slots_for(self, num_rows: int) -> int:
+        return max(num_rows, min(num_slots_for(num_rows), self._max_rows))
 
     def _copied(
         self, array: Any, num_slots: int, num_columns: int, old: slice, new: slice
@@ -215,7 +236,9 @@ class PreallocatedKVCache(BatchKVCache):
 
 _SPARE = 4
 _SHRINKING = 4
-"""Memory is given back when a batch needs no more than such a part of it."""
+"""Memory is given back when a batch needs no more than such a part of it..."""
+_SHRINKING_STEPS = 256
+"""...and has needed no more for so many steps."""
 
 
 def num_slots_for(num_rows: int) -> int:

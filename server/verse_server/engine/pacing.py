@@ -17,6 +17,8 @@ _FIRST_SHARE = 1.75
 _FIRST_PASSES = 24
 _LOADING_SHARE = 0.5
 """Of a step: how much of that may be spent on adapters from the disk."""
+_IDLE_LOADING_SECONDS = 0.02
+"""The same while nothing runs, from one look for messages to the next."""
 _ADMISSION_SHARE = 0.25
 """Of a step."""
 _LEAST_TOKENS = 8
@@ -36,6 +38,7 @@ class LinearCost:
         self._fixed_units = fixed_units
         self._weight = self._units = self._seconds = 0.0
         self._squares = self._products = 0.0
+        self._largest = 0.0
 
     @property
     def is_known(self) -> bool:
@@ -52,6 +55,7 @@ class LinearCost:
             ("_products", units * seconds),
         ):
             setattr(self, name, _DECAY * getattr(self, name) + seen)
+        self._largest = max(float(units), _DECAY * self._largest)
 
     def seconds_of(self, units: float) -> float:
         """What so many will take."""
@@ -59,9 +63,12 @@ class LinearCost:
         return fixed + each * units
 
     def units_within(self, seconds: float) -> int:
-        """How many take no longer than that; 0 if one does already."""
+        """How many take no longer than that; 0 if one does already.
+
+        No more than twice as many as were seen: a line through few points is no good far from them.
+        """
         fixed, each = self._parts()
-        return max(0, math.floor((seconds - fixed) / each))
+        return max(0, math.floor(min((seconds - fixed) / each, 2 * self._largest)))
 
     def _parts(self) -> tuple[float, float]:
         """Least squares, drawn towards the assumption the more the less sizes differ."""
@@ -85,9 +92,9 @@ class Pacing:
         self._num_passes = 0
         """Since there was no row."""
         self._spent = 0.0
-        self._has_prefilled = False
-        self._is_owed = False
-        """Whether the time of the pass before has gone into anything but prompts."""
+        self._has_prompts = self._has_prefilled = False
+        self.is_owed = False
+        """Whether this pass is for prompts: the time of the one before has gone into all else."""
 
     @property
     def is_bound(self) -> bool:
@@ -102,8 +109,10 @@ class Pacing:
 
     @property
     def loading_seconds(self) -> float:
-        """What may go into loading."""
-        return min(_LOADING_SHARE * self.step_seconds, self.left_seconds)
+        """What may go into loading; 0 is for this pass."""
+        if not self.is_bound:
+            return _IDLE_LOADING_SECONDS
+        return 0.0 if self.is_owed else min(_LOADING_SHARE * self.step_seconds, self.left_seconds)
 
     @property
     def admission_seconds(self) -> float:
@@ -113,14 +122,21 @@ class Pacing:
     @property
     def prefill_tokens(self) -> int:
         """Tokens of prompts, padding included, that may be computed yet; 0 is for this pass."""
+        if self._spent and not self.is_owed and not self._is_crowded:
+            return 0
         within = self._prefill.units_within(self.left_seconds) if self._prefill.is_known else 0
-        is_urgent = self._is_owed or self._is_crowded or not self._spent
-        return max(_LEAST_TOKENS, within) if is_urgent or within >= _LEAST_TOKENS else 0
+        return max(_LEAST_TOKENS, within)
 
-    def begin(self, num_rows: int, *, is_crowded: bool = False) -> None:
-        """A pass begins, for which so many rows wait; a crowd is more than would fill the batch."""
+    def begin(self, num_rows: int, *, is_crowded: bool = False, has_prompts: bool = False) -> None:
+        """A pass begins.
+
+        Args:
+            num_rows: They wait for it.
+            is_crowded: Whether more wait to come in than would fill the batch.
+            has_prompts: Whether any are yet to be computed.
+        """
         self._num_rows, self._spent, self._is_crowded = num_rows, 0.0, is_crowded
-        self._has_prefilled = False
+        self._has_prompts, self._has_prefilled = has_prompts, False
         self._num_passes = self._num_passes + 1 if num_rows else 0
 
     def spend(self, seconds: float) -> None:
@@ -133,9 +149,15 @@ class Pacing:
         self._has_prefilled = True
         self.spend(seconds)
 
+    def note_joined(self, seconds: float) -> None:
+        """Rows have come in of whose prompts there was nothing to be computed."""
+        self._has_prefilled = True
+        self.spend(seconds)
+
     def end(self, seconds: float) -> None:
         """The pass has taken so long, all in all."""
-        self._is_owed = self._spent > 0 and not self._has_prefilled
+        has_waited = self._has_prompts and self._spent > 0 and not self._has_prefilled
+        self.is_owed = self.is_bound and has_waited
         if self._num_rows:
             self._steps.note(self._num_rows, max(0.0, seconds - self._spent))
 

@@ -84,6 +84,11 @@ class PromptGroup:
         below = self.below
         return self.num_left if below is None else below.cost(self.num_left, self.num_left_below)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether all but the last token is done, and there is more than that."""
+        return self.num_left == self.num_left_below == 1 and self.num_done > 0
+
     def piece(self, max_tokens: int) -> int:
         """How many of them one forward of about so many tokens takes; all of them ends it."""
         is_whole = self.cost <= max_tokens and self.num_left <= max(max_tokens, _MOST_ABOVE)
@@ -195,7 +200,7 @@ class PrefillQueue:
         self._model = base.model
         self._prefixes = prefixes
         self._groups: list[PromptGroup] = []
-        self._was_piece = False
+        self._was_piece = self._was_known = False
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -215,15 +220,43 @@ class PrefillQueue:
             group.rows = [row for row in group.rows if row not in rows]
         self._groups = [group for group in self._groups if group.rows]
 
-    def next(self, max_tokens: int) -> PrefillWork | None:
-        """What is to be computed now, about so many tokens at most; None if nobody waits.
+    def take_known(self, num_rows: int) -> list[PromptGroup]:
+        """Take out known prompts, and of their rows so many at most; every second time nothing.
 
-        Groups leave the queue with their last work.
+        That is, if there are others, which then have their turn.
         """
         for group in self._groups:
             self._look_up(group)
-        short = [g for g in self._groups if g.piece(max_tokens) == g.num_left]
-        long = next((g for g in self._groups if g.piece(max_tokens) < g.num_left), None)
+        known = [group for group in self._groups if group.is_known]
+        if self._was_known and len(known) < len(self._groups):
+            known = []
+        taken: list[PromptGroup] = []
+        for group in known:
+            if num_rows <= 0:
+                break
+            if num_rows < len(group.rows):
+                taken.append(group.split(num_rows))
+            else:
+                self._groups.remove(group)
+                taken.append(group)
+            num_rows -= len(taken[-1].rows)
+        self._was_known = bool(taken)
+        return taken
+
+    def next(self, max_tokens: int, *, but_known: bool = False) -> PrefillWork | None:
+        """What is to be computed now, about so many tokens at most; None if nobody waits.
+
+        Groups leave the queue with their last work.
+
+        Args:
+            max_tokens: Padding included.
+            but_known: Known prompts are left to `take_known`.
+        """
+        for group in self._groups:
+            self._look_up(group)
+        groups = [g for g in self._groups if not (but_known and g.is_known)]
+        short = [g for g in groups if g.piece(max_tokens) == g.num_left]
+        long = next((g for g in groups if g.piece(max_tokens) < g.num_left), None)
         if long is not None and not (short and self._was_piece):
             self._was_piece = True
             return PrefillWork([long], long.piece(max_tokens), False)

@@ -155,6 +155,13 @@ class EngineState:
         """Whether more requests wait than would fill the batch."""
         return len(self.waiting) > self.max_batch
 
+    def begin_pass(self) -> None:
+        """Tell `pacing` for whom this pass of the thread is."""
+        batch = self.batch
+        self.pacing.begin(
+            batch.num_decoding, is_crowded=self.is_crowded, has_prompts=batch.has_prompts
+        )
+
     def wait(self, request: EngineRequest) -> None:
         """Queue one."""
         self.waiting.push(request, request.asked.client, is_batch=request.asked.is_batch)

@@ -60,9 +60,6 @@ _GATHER_SECONDS = 0.002
 """What comes to an idle engine waits for the next request: those sent together begin together."""
 _GATHER_LONGEST_SECONDS = 0.024
 """All in all."""
-_PIECE_SECONDS = 0.02
-"""Of loading while nothing runs, from one look for messages to the next."""
-
 _BLAME_SECONDS = 3.0
 """For the news that a rank is gone; only who watches them can tell."""
 
@@ -241,7 +238,7 @@ class Worker:
         try:
             while self._take_messages():
                 started = time.monotonic()
-                pacing.begin(self._state.batch.num_decoding, is_crowded=self._state.is_crowded)
+                self._state.begin_pass()
                 self._end_late_requests()
                 self._load()
                 self._run_tasks()
@@ -330,7 +327,8 @@ class Worker:
     def _load(self) -> None:
         """Go on with adapters on their way into slots, for a part of a step."""
         state, residency = self._state, self._state.resources.residency
-        if not residency.has_work:
+        seconds = state.pacing.loading_seconds
+        if not residency.has_work or not seconds:
             residency.load(0.0)
             return
         state.outbox.send()  # what was written so far does not wait for it
@@ -338,7 +336,7 @@ class Worker:
         # that loading takes is its own.
         mx.synchronize()
         started = time.monotonic()
-        residency.load(state.pacing.loading_seconds if state.pacing.is_bound else _PIECE_SECONDS)
+        residency.load(seconds)
         state.pacing.spend(time.monotonic() - started)
 
     def _run_tasks(self) -> None:
@@ -378,7 +376,7 @@ class Worker:
     def _score(self) -> None:
         """A chunk of prompts; of one that is done with it, the sequences join the batch."""
         state = self._state
-        if not state.scorer.is_busy:
+        if not state.scorer.is_busy or state.pacing.is_owed:
             return
         state.outbox.send()  # what was written so far does not wait for it
         if state.pacing.is_bound:

@@ -9,8 +9,9 @@ from fake_engine import FakeEngine
 from openai_schemas import ErrorResponse
 from wire import CHAT, Client, chat_body
 
-from verse_server.api import decoding
-from verse_server.api.validation import refuse_repeated_keys
+from verse_server.api import decoding, validation
+from verse_server.api.errors import RequestError
+from verse_server.api.validation import refuse_crowds, refuse_repeated_keys
 
 JSON = {"content-type": "application/json"}
 BODIES: dict[str, dict[str, Any]] = {
@@ -189,6 +190,25 @@ def test_a_text_may_hold_as_many_brackets_as_it_likes(client: Client) -> None:
     turn = {"role": "user", "content": '{[\\"' * 40_000}
     error = refused(client, CHAT, json.dumps(chat_body(messages=[turn])).encode())
     assert error.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("body", "num_containers"),
+    [
+        (b'{"a": [1, "[[[[", {"b{": []}]}', 4),
+        (rb'["\"{", "\\", [], "a\\\"[[[["]', 2),
+        (b'"' + b"{[" * 20 + b'"', 0),
+    ],
+)
+def test_objects_and_lists_are_counted_and_brackets_in_texts_are_not(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, num_containers: int
+) -> None:
+    monkeypatch.setattr(validation, "_MAX_CONTAINERS", num_containers)
+    refuse_crowds(body)
+    monkeypatch.setattr(validation, "_MAX_CONTAINERS", num_containers - 1)
+    if num_containers:
+        with pytest.raises(RequestError):
+            refuse_crowds(body)
 
 
 def test_a_key_may_occur_in_several_objects(client: Client) -> None:

@@ -88,7 +88,7 @@ async def test_an_adapter_comes_in_pieces_between_the_steps_of_running_rows(
 
     monkeypatch.setattr(AdapterLoad, "step", take_module)
     monkeypatch.setattr(Batch, "step", take_step)
-    monkeypatch.setattr(pacing, "_LOADING_SHARE", 0.0)
+    monkeypatch.setattr(pacing, "_LOADING_SHARE", 1e-9)
     assert await write(engine, "b")
     await running.aclose()
     assert events.count("module") == 14

@@ -150,11 +150,44 @@ def test_a_batch_that_shrinks_gives_its_memory_back(monkeypatch: pytest.MonkeyPa
     twins.decode()  # the first time there is no room for more
     del twins.theirs
     mx.eval(twins.ours.state)
-    before, rows = mx.get_active_memory(), twins.ours.num_rows
+    rows, slots = twins.ours.num_rows, twins.ours.num_slots
     twins.ours.filter([rows - 1])
-    mx.eval(twins.ours.state)
+    new = mx.zeros((1, HEADS, 1, SIZE))
+    sizes: list[int] = []
+    for _ in range(300):
+        twins.ours.update_and_fetch(new, new)
+        mx.eval(twins.ours.state)
+        sizes.append(mx.get_active_memory())
     one_row = 2 * HEADS * SIZE * (1 << 14) * 4
-    assert before - mx.get_active_memory() > (rows - 2) * one_row
+    assert sizes[0] - sizes[-1] > (rows - 2) * one_row
+    assert twins.ours.num_slots < slots
+
+
+def test_rows_that_come_in_waves_find_the_room_of_the_last_wave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    twins = Twins(5)
+    twins.join(1)
+    twins.decode()
+    twins.join(MAX_ROWS - 1)
+    twins.decode()
+    copies: list[PreallocatedKVCache] = []
+    resize = PreallocatedKVCache.resize
+
+    def counted(cache: PreallocatedKVCache, *arguments: int, **named: int) -> None:
+        copies.append(cache)
+        resize(cache, *arguments, **named)
+
+    twins.decode()
+    monkeypatch.setattr(PreallocatedKVCache, "resize", counted)
+    for _ in range(4):
+        while twins.ours.num_rows > 1:
+            twins.leave(1)
+        twins.decode()
+        twins.join(MAX_ROWS - 1)
+        twins.decode()
+        twins.same_rows()
+    assert not copies
 
 
 def test_what_was_merged_gets_just_the_columns_it_needs() -> None:

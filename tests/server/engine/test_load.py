@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from tests.server.engine.engine_requests import StartEngine, collect, request, until, write
-from verse_server.engine import scheduler, worker
+from verse_server.engine import pacing, scheduler, worker
 from verse_server.engine.batch import Batch
 from verse_server.engine.errors import (
     DeadlineExceededError,
@@ -268,7 +268,9 @@ async def test_requests_that_come_together_begin_together_though_their_adapters_
 ) -> None:
     engine = start_engine()
     num_groups = groups_begun(monkeypatch)
-    monkeypatch.setattr(worker, "_PIECE_SECONDS", 0.0)  # one adapter comes in before the other
+    monkeypatch.setattr(
+        pacing, "_IDLE_LOADING_SECONDS", 1e-9
+    )  # one adapter comes in before the other
     monkeypatch.setattr(scheduler, "_NEXT_LOAD_SECONDS", 60.0)
     monkeypatch.setattr(scheduler, "_ALL_LOADS_SECONDS", 60.0)
     poems = [asyncio.ensure_future(write(engine, name)) for name in "abab"]
@@ -282,9 +284,9 @@ async def test_a_crowd_is_more_than_would_fill_the_batch_once_more(
     crowded: list[bool] = []
     begin = Pacing.begin
 
-    def noted(pacing: Pacing, num_rows: int, *, is_crowded: bool = False) -> None:
+    def noted(pacing: Pacing, num_rows: int, *, is_crowded: bool, has_prompts: bool) -> None:
         crowded.append(is_crowded)
-        begin(pacing, num_rows, is_crowded=is_crowded)
+        begin(pacing, num_rows, is_crowded=is_crowded, has_prompts=has_prompts)
 
     engine = start_engine(max_batch=2)
     assert await write(engine, "a")  # whoever waits for its file does so as well

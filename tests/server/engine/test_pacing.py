@@ -99,7 +99,7 @@ def test_prompts_go_on_in_every_second_pass_whatever_else_there_is() -> None:
         seen(pacing, 4, 0.02, 20, 0.01)
     tokens: list[int] = []
     for _ in range(6):
-        pacing.begin(4)
+        pacing.begin(4, has_prompts=True)
         pacing.spend(1.0)
         tokens.append(pacing.prefill_tokens)
         if tokens[-1]:
@@ -109,6 +109,22 @@ def test_prompts_go_on_in_every_second_pass_whatever_else_there_is() -> None:
     pacing.begin(4, is_crowded=True)
     pacing.spend(1.0)
     assert pacing.prefill_tokens == 8
+
+
+def test_adapters_are_loaded_in_turn_with_prompts_where_any_wait() -> None:
+    pacing = Pacing()
+    for _ in range(20):
+        seen(pacing, 4, 0.02, 20, 0.01)
+    may_load: list[bool] = []
+    for has_prompts in (True, True, True, True, False, False, False):
+        pacing.begin(4, has_prompts=has_prompts)
+        may_load.append(pacing.loading_seconds > 0)
+        if may_load[-1]:
+            pacing.spend(0.01)
+        elif pacing.prefill_tokens:
+            pacing.note_prefill(8, 0.01)
+        pacing.end(0.03)
+    assert may_load == [True, False, True, False, True, True, True]
 
 
 def test_a_pass_without_anything_else_computes_some_of_a_prompt_however_dear() -> None:

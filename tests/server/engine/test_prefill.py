@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
+import mlx.core as mx
 import pytest
 from mlx_lm.models.cache import RotatingKVCache
 
@@ -12,6 +13,7 @@ from verse.base_model import BaseModel, load_base_model
 from verse_server.engine import prefill
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.batch import Batch
+from verse_server.engine.forward import RoutedModel
 from verse_server.engine.kv_cache import PreallocatedKVCache, PrefixCache
 from verse_server.engine.pacing import Pacing
 from verse_server.engine.prefill import PrefillQueue, PromptGroup, together
@@ -193,42 +195,71 @@ def test_many_answers_to_one_prompt_come_in_bit_by_bit(base: BaseModel) -> None:
     assert {row.num_cached for row in rows} == {0}
 
 
-def test_room_for_many_is_made_a_layer_at_a_time_while_rows_write_on(
+def test_room_for_many_is_made_half_a_layer_at_a_time_while_rows_write_on(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = bound_batch(base, PrefixCache(0), 64, seconds=0.0)
     running = _added(batch, [5, 900, 77], 60)
     while not running.tokens[6:]:
         batch.step()
-    resize, copied = PreallocatedKVCache.resize, list[PreallocatedKVCache]()
+    reserve, copied = PreallocatedKVCache.reserve, list[PreallocatedKVCache]()
 
-    def counted(cache: PreallocatedKVCache, *arguments: int, **named: int) -> None:
-        if cache.num_rows == 1:
-            copied.append(cache)
-        resize(cache, *arguments, **named)
+    def counted(cache: PreallocatedKVCache, num_rows: int) -> None:
+        copied.append(cache)
+        reserve(cache, num_rows)
 
-    monkeypatch.setattr(PreallocatedKVCache, "resize", counted)
+    monkeypatch.setattr(PreallocatedKVCache, "reserve", counted)
     rows = [_added(batch, [6, 901, n]) for n in range(7)]
-    num_layers = len(cast(Any, base.model).layers)
-    for number in range(num_layers):
+    num_halves = 2 * len(cast(Any, base.model).layers)
+    for number in range(num_halves):
         assert {one.sequence for one in batch.step()} == {running}
         assert len(copied) == number + 1
     assert {one.sequence for one in batch.step()} > {running}  # in a pass that has time left
-    assert len(copied) == len(set(copied)) == num_layers
+    assert len(copied) == 2 * len(set(copied)) == num_halves
     written = run(batch, [running, *rows])
     assert all(len(written[row]) >= 5 for row in rows)
 
 
-def test_the_first_token_of_a_known_prompt_comes_with_the_next_pass(base: BaseModel) -> None:
+def test_a_known_prompt_needs_no_forward_of_its_own(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prefixes = PrefixCache(1 << 24)
     batch = bound_batch(base, prefixes, 64)
-    run(batch, [_added(batch, [*SYSTEM, 1])])
+    (alone,) = run(batch, [_added(batch, [*SYSTEM, 1])]).values()
     running = _added(batch, [5, 900, 77], 60)
     while not running.tokens[6:]:
         batch.step()
-    joining = [_added(batch, [*SYSTEM, n]) for n in (2, 3, 4)]
+    forward, widths = RoutedModel.forward, list[int]()
+
+    def counted(model: RoutedModel, tokens: mx.array, cache: list[Any]) -> mx.array:
+        widths.append(tokens.shape[1])
+        return forward(model, tokens, cache)
+
+    monkeypatch.setattr(RoutedModel, "forward", counted)
+    joining = [_added(batch, [*SYSTEM, n]) for n in (1, 2, 3)]
+    assert {one.sequence for one in batch.step()} == {running}
     assert {one.sequence for one in batch.step()} == {running, *joining}
-    assert all(row.num_cached >= len(SYSTEM) for row in joining)
+    assert widths == [1, 1]
+    assert all(row.num_cached == len(SYSTEM) for row in joining)
+    assert run(batch, [running, *joining])[joining[0]] == alone[1:]
+
+
+def test_known_prompts_take_turns_with_others_and_come_in_bit_by_bit(base: BaseModel) -> None:
+    prefixes = PrefixCache(1 << 24)
+    batch = bound_batch(base, prefixes, 64)
+    run(batch, [_added(batch, [*SYSTEM, 1])])
+    queue = PrefillQueue(base, prefixes)
+    rows = [sequence([*SYSTEM, 8], (), GREEDY) for _ in range(3)]
+    others = [group([5, 6, 7, n]) for n in range(2)]
+    for one in (PromptGroup(rows, 8, frozenset()), group([*SYSTEM, 9]), *others):
+        queue.add(one)
+    assert [len(one.rows) for one in queue.take_known(2)] == [2]
+    assert not queue.take_known(9)
+    assert queue.next(4, but_known=True) == ([others[0]], 4, True)
+    assert [len(one.rows) for one in queue.take_known(9)] == [1, 1]
+    assert not queue.take_known(9)
+    assert queue.next(4, but_known=True) == ([others[1]], 4, True)
+    assert queue.next(4, but_known=True) is None
 
 
 def _added(batch: Batch, prompt: list[int], max_tokens: int = 6) -> Sequence:

@@ -258,13 +258,13 @@ class AdapterResidency:
         return any(load.version.digest in digests for load in self._loads)
 
     def load(self, seconds: float) -> None:
-        """Go on with what has been read, for about so long; a module is never cut.
+        """Go on with what has been read, for about so long: a module is never cut, 0 is for none.
 
         A failure is remembered until the next call: all who wait for it are told by `pin`.
         """
         self._failures.clear()
         end = time.monotonic() + seconds
-        while ready := [load for load in self._loads if load.data.done()]:
+        while seconds and (ready := [load for load in self._loads if load.data.done()]):
             load = min(ready, key=lambda load: load.num_taken)  # they take turns
             if self._step(load):
                 self._loads.remove(load)
