@@ -3,6 +3,7 @@
 Nothing heavy is imported before the command runs: `verse --help` loads this module.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -284,6 +285,19 @@ def _start_and_run(config: ServerConfig) -> int:
     return run_rank(config, launch, console, partial(_serve, config, console))
 
 
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """Look for no garbage while the server starts: what a start makes stays, and is much.
+
+    `serving.run` begins to, once it has all that stays.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def _serve(
     config: ServerConfig,
     console: "Console",
@@ -301,7 +315,7 @@ def _serve(
     from verse_server.acceptor import bind
     from verse_server.banner import loading, show_ready
 
-    with bind(config.host, config.port) as sock, _open_state(config) as state:
+    with _uncollected(), bind(config.host, config.port) as sock, _open_state(config) as state:
         from verse_server.engine.engine import MlxEngine  # after bind: mlx takes its time
 
         with (

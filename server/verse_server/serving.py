@@ -100,6 +100,7 @@ def _share_interpreter() -> None:
     the engine rests (`engine.memory`).
     """
     gc.freeze()
+    gc.enable()
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, _FULL_COLLECTION_AFTER)
     sys.setswitchinterval(_SWITCH_SECONDS)

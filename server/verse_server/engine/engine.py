@@ -76,7 +76,7 @@ class MlxEngine:
         self._worker = worker
         self._registry = registry
         self._encoder = PromptEncoder(base.hf_tokenizer, base.context_length)
-        self._grammars = Grammars(base)
+        self._grammars = Grammars(base, self._idle_seconds)
         self.adapters = MlxAdapters(config.adapter_slots, worker, registry)
         self._draining = False
         self._specials = base.hf_tokenizer.get_added_vocab()
@@ -278,6 +278,7 @@ class MlxEngine:
     def close(self) -> None:
         """End the engine thread; whatever still runs gets an EngineClosedError."""
         self._draining = True
+        self._grammars.close()
         self._worker.close()
 
     async def _events(
@@ -316,6 +317,11 @@ class MlxEngine:
         finally:
             if left:
                 self._worker.cancel(queued)
+
+    def _idle_seconds(self) -> float:
+        worker = self._worker
+        is_busy = worker.num_running + worker.num_waiting > 0
+        return 0.0 if is_busy else time.monotonic() - worker.last_progress
 
     def _is_base(self, name: str) -> bool:
         return name in (self._info.id, BASE)

@@ -74,7 +74,7 @@ def limit_memory(config: EngineConfig, *, is_packed: bool = False, num_ranks: in
     """
     host_bytes = _PACKED_CACHE_BYTES if is_packed else _HOST_CACHE_BYTES // num_ranks
     mx.set_cache_limit(host_bytes if runs_on_cpu() else _CACHE_BYTES)
-    give_memory_back()  # what loading has left
+    _trim()  # what loading has left
     if not mx.metal.is_available():
         return
     if config.wired_limit:
@@ -95,6 +95,10 @@ def set_up_heap() -> None:
 def give_memory_back() -> None:
     """What is freed and kept for reuse goes back to the system; nothing may run meanwhile."""
     gc.collect()
+    _trim()
+
+
+def _trim() -> None:
     mx.clear_cache()
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)

@@ -1,5 +1,6 @@
 """`verse serve`: options, variables, what is printed, exit codes."""
 
+import gc
 import json
 import re
 import shlex
@@ -127,6 +128,24 @@ def test_an_engine_that_cannot_start_is_exit_code_2_and_one_sentence(
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert main(["serve", "--port", "0", "--model", "x"]) == 2
     assert capsys.readouterr().err == "The model folder 'x' does not exist.\n"
+
+
+def test_no_garbage_is_looked_for_while_a_server_starts_and_again_after_it_could_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    collecting: list[bool] = []
+
+    class MlxEngine:
+        @staticmethod
+        def start(*_arguments: object) -> None:
+            collecting.append(gc.isenabled())
+            raise StartupError("The model folder 'x' does not exist.")
+
+    module = ModuleType("verse_server.engine.engine")
+    module.__dict__["MlxEngine"] = MlxEngine
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert main(["serve", "--port", "0", "--model", "x"]) == 2
+    assert [*collecting, gc.isenabled()] == [False, True]
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:

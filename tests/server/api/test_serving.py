@@ -52,16 +52,19 @@ def test_a_server_that_runs_leaves_streams_the_interpreter(monkeypatch: pytest.M
     seen: list[float] = []
 
     async def run_nothing(*_: object) -> int:
+        assert gc.isenabled()
         seen.extend([gc.get_freeze_count(), sys.getswitchinterval(), gc.get_threshold()[2]])
         return 0
 
     monkeypatch.setattr(serving._Serving, "run", run_nothing)  # pyright: ignore[reportPrivateUsage]
     before, thresholds = sys.getswitchinterval(), gc.get_threshold()
     gc.unfreeze()  # of what the tests have frozen; all of it is again in a moment
+    gc.disable()  # as while it starts
     try:
         with bind("127.0.0.1", 0) as sock:
             assert serving.run(FakeEngine(), ServerConfig(), sock) == 0
     finally:
+        gc.enable()
         gc.set_threshold(*thresholds)
         sys.setswitchinterval(before)
     num_frozen, seconds, num_young = seen

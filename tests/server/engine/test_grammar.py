@@ -1,5 +1,6 @@
 """Compiled schemas on verse-tiny's own tokenizer: which tokens may follow which."""
 
+import itertools
 import json
 import threading
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 
 from verse.base_model import BaseModel, load_base_model
-from verse_server.engine.errors import InvalidRequestError
+from verse_server.engine.errors import EngineClosedError, InvalidRequestError
 from verse_server.engine.sampling import grammar as grammar_module
 from verse_server.engine.sampling.grammar import Grammars, Matcher
+from verse_server.engine.sampling.grammar_tokens import make_grammar_tokenizer
 from verse_server.engine.types import Constraint
 
 pytestmark = pytest.mark.anyio
@@ -50,13 +52,58 @@ async def compiled(grammars: Grammars, schema: dict[str, Any]) -> Matcher:
     return (await grammars.compile(of_schema(json.dumps(schema)))).matcher()
 
 
-async def test_the_first_schema_does_not_wait_for_the_tokenizer_to_be_made(
+class Looks:
+    """A server that rests or not, and whether its grammars' tokenizer has been made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, idle_seconds: float) -> None:
+        self.made, self._idle_seconds = threading.Event(), idle_seconds
+        self._num, self._three = itertools.count(1), threading.Event()
+
+        def noted(*arguments: Any) -> Any:
+            self.made.set()
+            return make_grammar_tokenizer(*arguments)
+
+        monkeypatch.setattr(grammar_module, "make_grammar_tokenizer", noted)
+        monkeypatch.setattr(grammar_module, "_LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(grammar_module, "_REST_SECONDS", 0.002)
+
+    def idle_seconds(self) -> float:
+        if next(self._num) == 3:
+            self._three.set()
+        return self._idle_seconds
+
+    def wait_for_three(self) -> bool:
+        return self._three.wait(60)
+
+
+async def test_the_tokenizer_is_made_before_the_first_schema_when_the_server_rests(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = threading.Event()
-    monkeypatch.setattr(grammar_module, "make_grammar_tokenizer", lambda *_: made.set())  # pyright: ignore
-    Grammars(base)
-    assert made.wait(60), "it is made at the first schema, beside whoever runs then"
+    looks = Looks(monkeypatch, idle_seconds=5.0)
+    Grammars(base, looks.idle_seconds)
+    assert looks.made.wait(60), "it is made at the first schema, beside whoever runs then"
+
+
+async def test_a_server_that_is_busy_makes_the_tokenizer_for_the_first_schema_alone(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(monkeypatch, idle_seconds=0.0)
+    grammars = Grammars(base, looks.idle_seconds)
+    assert looks.wait_for_three()
+    assert not looks.made.is_set(), "streams wait for it"
+    assert accepts(await compiled(grammars, POEM), base, '{"题')
+    assert looks.made.is_set()
+
+
+async def test_a_server_that_has_ended_makes_no_tokenizer_any_more(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(monkeypatch, idle_seconds=0.0)
+    grammars = Grammars(base, looks.idle_seconds)
+    grammars.close()
+    with pytest.raises(EngineClosedError):
+        await compiled(grammars, POEM)
+    assert not looks.made.is_set()
 
 
 async def test_chinese_json_is_allowed_token_by_token_and_then_only_the_end(

@@ -14,8 +14,10 @@ rules of a grammar by recursion too.
 import asyncio
 import math
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, cast
@@ -26,13 +28,16 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
 from numpy.typing import NDArray
 
 from verse.base_model import BaseModel
-from verse_server.engine.errors import InvalidRequestError
+from verse_server.engine.errors import EngineClosedError, InvalidRequestError
 from verse_server.engine.sampling.grammar_tokens import make_grammar_tokenizer
 from verse_server.engine.types import Constraint
 
 _MAX_COMPILED = 16
 _COMPILE_SECONDS = 5.0
 _MAX_REASON_CHARS = 200
+_REST_SECONDS = 1.0
+"""Nobody has asked for anything for so long when the tokenizer is made."""
+_LOOK_SECONDS = 0.1
 # A pattern such as (a{1000}){1000} takes seconds with llguidance's own limits, 0.2 s with these.
 _LIMITS = LLParserLimits(
     initial_lexer_fuel=200_000,
@@ -93,14 +98,29 @@ class Grammar:
 class Grammars:
     """Compiles constraints, each once."""
 
-    def __init__(self, base: BaseModel) -> None:
+    def __init__(self, base: BaseModel, idle_seconds: Callable[[], float] = lambda: 0.0) -> None:
+        """Begin to wait for a moment to make the tokenizer in.
+
+        Args:
+            base: Whose tokens it is about.
+            idle_seconds: For how long nobody has asked for anything.
+        """
         self._base = base
         self._compile = lru_cache(_MAX_COMPILED)(self._compile_anew)
         # Two, so that one slow grammar does not hold up all others.
         self._threads = ThreadPoolExecutor(2, "grammar")
-        # Takes most of a second for a large vocabulary and keeps Python for itself meanwhile: no
-        # stream runs yet that would have to wait for it, and the start does not.
-        self._tokenizer = self._threads.submit(self._make_tokenizer)
+        self._tokenizer: Future[LLTokenizer] = Future()
+        self._wanted, self._closed = threading.Event(), False
+        # Takes most of a second for a large vocabulary and keeps Python for itself meanwhile: so
+        # not while the server starts or a stream runs, and not only when the first grammar comes.
+        threading.Thread(
+            target=self._make_in_time, args=[idle_seconds], name="grammar-tokenizer", daemon=True
+        ).start()
+
+    def close(self) -> None:
+        """Make nothing that nobody has asked for."""
+        self._closed = True
+        self._wanted.set()
 
     async def compile(self, constraint: Constraint) -> Grammar:
         """Compile a constraint off the event loop, or find it compiled.
@@ -137,6 +157,7 @@ class Grammars:
         return Grammar(compiled, self._base.vocab_size)
 
     def _tokenizer_for(self, constraint: Constraint) -> LLTokenizer:
+        self._wanted.set()
         try:
             return self._tokenizer.result()
         except ValueError as error:
@@ -146,9 +167,21 @@ class Grammars:
                 param=constraint.param,
             ) from error
 
-    def _make_tokenizer(self) -> LLTokenizer:
+    def _make_in_time(self, idle_seconds: Callable[[], float]) -> None:
+        begun = time.monotonic()
+        while not self._wanted.wait(_LOOK_SECONDS):
+            if min(idle_seconds(), time.monotonic() - begun) >= _REST_SECONDS:
+                break
+        if self._closed:
+            self._tokenizer.set_exception(EngineClosedError("The server is shutting down."))
+            return
         base = self._base
-        return make_grammar_tokenizer(base.hf_tokenizer, base.vocab_size, base.end_tokens)
+        try:
+            made = make_grammar_tokenizer(base.hf_tokenizer, base.vocab_size, base.end_tokens)
+        except BaseException as error:  # noqa: BLE001  (raised where it is asked for)
+            self._tokenizer.set_exception(error)
+        else:
+            self._tokenizer.set_result(made)
 
 
 def _grammar_text(constraint: Constraint) -> str:
