@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
+from functools import cached_property
 from typing import Any, cast
 
 import tokenizers
@@ -48,8 +49,12 @@ class PromptEncoder:
         self.remembered = _RememberedPieces()
         self._lock = threading.Lock()
         self._rust = _rust_tokenizer(hf_tokenizer)
-        self.bound = None if self._rust is None else make_token_bound(self._rust)
         self._drops_thoughts = _drops_thoughts(hf_tokenizer)
+
+    @cached_property
+    def bound(self) -> TokenBound | None:
+        """Made for the first text that has as many characters as the context has tokens."""
+        return None if self._rust is None else make_token_bound(self._rust)
 
     def encode(
         self,
@@ -65,7 +70,7 @@ class PromptEncoder:
             InvalidRequestError: the format cannot hold these messages.
             CancelledError: nobody wants it any more.
         """
-        limit = _Limit(self.bound, self.context_length, "messages")
+        limit = _Limit(self, self.context_length, "messages")
         limit.check("")
         pieces = _PieceTokenizer(self, limit, prompt_format.system)
         try:
@@ -89,7 +94,7 @@ class PromptEncoder:
             PromptTooLongError: it is longer than the context.
             CancelledError: nobody wants it any more.
         """
-        _Limit(self.bound, self.context_length + 1, "prompt").check(text)
+        _Limit(self, self.context_length + 1, "prompt").check(text)
         return tuple(self.tokenize(text, add_special_tokens=add_special_tokens))
 
     def encode_any(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
@@ -101,7 +106,7 @@ class PromptEncoder:
         """
         most = _MAX_CONTEXTS * self.context_length
         try:
-            _Limit(self.bound, most + 1, "prompt").check(text)
+            _Limit(self, most + 1, "prompt").check(text)
         except PromptTooLongError as error:
             raise InvalidRequestError(
                 f"The text has more than {most} tokens, which is {_MAX_CONTEXTS} times this "
@@ -138,8 +143,8 @@ class PromptEncoder:
 class _Limit:
     """Refuses a text, given in pieces, when it can no longer have fewer than so many tokens."""
 
-    def __init__(self, bound: TokenBound | None, num_tokens: int, param: str) -> None:
-        self._bound = bound
+    def __init__(self, encoder: PromptEncoder, num_tokens: int, param: str) -> None:
+        self._encoder = encoder
         self._num_tokens = num_tokens
         self._num_read = 0
         self._param = param
@@ -147,9 +152,10 @@ class _Limit:
     def check(self, text: str) -> None:
         if not still_wanted.get()():
             raise CancelledError
-        if self._bound is None or len(text) < self._num_tokens - self._num_read:
+        left = self._num_tokens - self._num_read
+        if len(text) < left or (bound := self._encoder.bound) is None:
             return  # a token may be a character long, so this much may fit
-        at_least = self._num_read + self._bound.at_least(text, self._num_tokens - self._num_read)
+        at_least = self._num_read + bound.at_least(text, left)
         if at_least >= self._num_tokens:
             context = self._num_tokens - (self._param == "prompt")
             raise PromptTooLongError(at_least, context, self._param, is_exact=False)
