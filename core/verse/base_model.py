@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from verse import import_structure, openblas
+from verse import library_shortcuts, openblas
 
 openblas.preload()
-import_structure.quicken()
+library_shortcuts.quicken_import()
 
 import mlx.core as mx  # noqa: E402  OpenBLAS must be there first
 import mlx.nn as nn  # noqa: E402
@@ -65,7 +65,6 @@ from verse.cpu_weights.packing import (  # noqa: E402
 from verse.cpu_weights.weight_cache import cache_folder  # noqa: E402
 from verse.folders import located_model  # noqa: E402
 from verse.prompt import Tokenizer  # noqa: E402
-from verse.tokenizer_loading import quicker  # noqa: E402
 from verse.weight_files import INDEX, WeightFilesError, check_weight_files  # noqa: E402
 
 _FLOAT32_BYTES = 4
@@ -174,7 +173,7 @@ def load_base_tokenizer(path_or_id: str) -> BaseTokenizer:
     """
     path, _ = _find(path_or_id, _TOKENIZER_FILES)
     try:
-        with quicker():
+        with library_shortcuts.quicker_tokenizers():
             wrapper = mlx_lm_utils.load_tokenizer(path)  # pyright: ignore[reportUnknownMemberType]
         config = cast(dict[str, Any], json.loads((path / "config.json").read_text("utf-8")))
     except Exception as error:
@@ -263,7 +262,7 @@ def load_base_model(
 
 def _load_tokenizer(path: Path, config: dict[str, Any], settings: dict[str, Any]) -> Any:
     end_tokens = config.get("eos_token_id")
-    with quicker():
+    with library_shortcuts.quicker_tokenizers():
         tokenizer = mlx_lm_utils.load_tokenizer(path, settings, end_tokens)  # pyright: ignore[reportUnknownMemberType]
     _refuse_without_tokens(tokenizer, path)
     _drop_sources(tokenizer)

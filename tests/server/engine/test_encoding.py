@@ -135,6 +135,15 @@ def test_a_tokenizer_that_encodes_in_its_own_way_is_asked_itself() -> None:
     assert encoder.bound is None
 
 
+def test_the_vocabulary_is_looked_through_for_the_first_long_text_alone() -> None:
+    encoder = PromptEncoder(make_tokenizer(), CONTEXT)
+    encoder.encode(USER, PromptFormat())
+    assert "bound" not in vars(encoder), "every start waits for it"
+    with pytest.raises(PromptTooLongError):
+        encoder.encode_text("河" * 100 * CONTEXT)
+    assert encoder.bound is vars(encoder)["bound"]
+
+
 THOUGHT = "<think>\n河流很长。\n</think>\n\n山高水长"
 
 
