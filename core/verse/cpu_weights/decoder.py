@@ -276,10 +276,10 @@ class HostAttention(nn.Module):
         super().__init__()
         for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
             self[name] = attention[name]
-        norms = [attention.get(name) for name in ("q_norm", "k_norm")]
-        self._norms = tuple(None if norm is None else HostNorm(norm) for norm in norms)
+        norms = (attention.get(name) for name in ("q_norm", "k_norm"))
+        self._q_norm, self._k_norm = (None if norm is None else HostNorm(norm) for norm in norms)
         self._rotation = Rotation(attention.rope)
-        self._sizes = int(attention.n_heads), int(attention.n_kv_heads)
+        self._num_heads, self._num_shared = int(attention.n_heads), int(attention.n_kv_heads)
         self._scale = float(attention.scale)
         self._threads = threads
         self._forward = forward
@@ -289,9 +289,9 @@ class HostAttention(nn.Module):
         linears = [cast(HostLinear, self[name]) for name in ("q_proj", "k_proj", "v_proj")]
         q, k, v = products(linears, x)
         batch, num_tokens, _ = x.shape
-        num_heads, num_shared = self._sizes
-        q = self._normed(0, q.reshape(batch, num_tokens, num_heads, -1))
-        k = self._normed(1, k.reshape(batch, num_tokens, num_shared, -1))
+        num_heads, num_shared = self._num_heads, self._num_shared
+        q = _normed(self._q_norm, q.reshape(batch, num_tokens, num_heads, -1))
+        k = _normed(self._k_norm, k.reshape(batch, num_tokens, num_shared, -1))
         offset = 0 if cache is None else cache.offset
         angles = self._forward.angles(self._rotation, offset, num_tokens)
         q, k = (self._rotation.turn(part, angles, offset) for part in (q, k))
@@ -319,9 +319,9 @@ class HostAttention(nn.Module):
         mx.eval(*fetched)  # pyright: ignore[reportUnknownMemberType]
         return None, cast(KeysValues, tuple(map(host_array, fetched)))
 
-    def _normed(self, which: int, x: Host) -> Host:
-        norm = self._norms[which]
-        return x if norm is None else norm(x)
+
+def _normed(norm: HostNorm | None, x: Host) -> Host:
+    return x if norm is None else norm(x)
 
 
 class HostDecoderLayer(nn.Module):

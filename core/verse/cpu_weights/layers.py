@@ -6,6 +6,7 @@ first. Nothing is differentiated through them.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -53,6 +54,15 @@ class HostLinear(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Parts of a layer. Tuples would be taken for weights by mlx's modules, and found slowly."""
+
+    matrix: PackedWeight
+    offset: Host | None
+    threads: Threads
+
+
 class PackedLinear(nn.Module):
     """Stands in for a frozen Linear or QuantizedLinear."""
 
@@ -60,7 +70,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, weight: PackedWeight, bias: Host | None, threads: Threads) -> None:
         super().__init__()
-        self._packed = weight, bias, threads
+        self._parts = _Packed(weight, bias, threads)
 
     @classmethod
     def of(
@@ -84,17 +94,17 @@ class PackedLinear(nn.Module):
     @property
     def matrix(self) -> PackedWeight:
         """(out_dims, in_dims)."""
-        return self._packed[0]
+        return self._parts.matrix
 
     @property
     def offset(self) -> Host | None:
         """(out_dims,), what a Linear calls its bias."""
-        return self._packed[1]
+        return self._parts.offset
 
     @property
     def threads(self) -> Threads:
         """Who multiplies."""
-        return self._packed[2]
+        return self._parts.threads
 
     @property
     def num_bytes(self) -> int:
@@ -212,25 +222,37 @@ class HostLogits:
         return self._head.logits(np.ascontiguousarray(self._hidden[index]))
 
 
+@dataclass(frozen=True, slots=True)
+class _NormParts:
+    weight: Host
+    eps: np.float32
+
+
 class HostNorm(nn.Module):
     """Stands in for RMSNorm, where mlx takes 30 ns for a number."""
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
-        self._weight = np.array(norm.weight.astype(mx.float32)), np.float32(norm.eps)
+        weight = np.array(norm.weight.astype(mx.float32))
+        self._parts = _NormParts(weight, np.float32(norm.eps))
 
     @property
     def numbers(self) -> tuple[Host, np.float32]:
         """Its weight, and eps."""
-        return self._weight
+        return self._parts.weight, self._parts.eps
 
     def __call__(self, x: Any) -> Any:
         """The weight times x / sqrt(mean(x^2) + eps), over the last axis."""
-        rows, (weight, eps) = host_array(x), self._weight
-        mean = np.einsum("...i,...i->...", rows, rows)[..., None] / np.float32(rows.shape[-1])
-        normed = rows * (1 / np.sqrt(mean + eps))
-        normed *= weight
+        rows, parts = host_array(x), self._parts
+        # One product for each row; `einsum` takes longer to find out what to do than to do it.
+        mean = np.matmul(rows[..., None, :], rows[..., None])[..., 0] / np.float32(rows.shape[-1])
+        normed = rows * (1 / np.sqrt(mean + parts.eps))
+        normed *= parts.weight
         return _given_back(x, normed)
+
+
+_LEAST_SHARED = 1_500_000
+"""Products of two numbers: waking a thread takes longer than its share of fewer."""
 
 
 def products(layers: Sequence[HostLinear], x: Host) -> list[Host]:
@@ -244,18 +266,25 @@ def products(layers: Sequence[HostLinear], x: Host) -> list[Host]:
         (..., out_dims) of each.
     """
     packed = [layer.packed for layer in layers]
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    outs = [np.empty((len(rows), layer.matrix.out_dims), np.float32) for layer in packed]
-    activations = Activations(rows, packed[0].threads)
+    threads = packed[0].threads
+    activations = Activations(np.ascontiguousarray(x).reshape(-1, x.shape[-1]), threads)
+    outs: list[Host] = []
     pieces: list[Piece] = []
-    for layer, out in zip(packed, outs, strict=True):
+    for layer in packed:
+        out = np.empty((len(activations.rows), layer.matrix.out_dims), np.float32)
         pieces += layer.matrix.pieces(activations, out)
-    packed[0].threads.run(pieces)
+        outs.append(out)
+    num_multiplied = len(activations.rows) * sum(out.shape[1] for out in outs) * x.shape[-1]
+    if num_multiplied < _LEAST_SHARED:
+        for piece in pieces:
+            piece()
+    else:
+        threads.run(pieces)
+    for layer, out in zip(packed, outs, strict=True):
+        if layer.offset is not None:
+            np.add(out, layer.offset, out=out)
     shaped = [out.reshape(*x.shape[:-1], -1) for out in outs]
-    for frozen, y in zip(packed, shaped, strict=True):
-        if frozen.offset is not None:
-            np.add(y, frozen.offset, out=y)
-    add_updates(layers, x, shaped, packed[0].threads)
+    add_updates(layers, x, shaped, threads)
     return shaped
 
 

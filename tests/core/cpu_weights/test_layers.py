@@ -13,6 +13,7 @@ from verse.cpu_weights.layers import (
     PackedHead,
     PackedLinear,
     check_can_be_repacked,
+    products,
 )
 from verse.cpu_weights.packed import PackedKind
 from verse.cpu_weights.threads import Threads
@@ -97,3 +98,23 @@ def test_the_largest_logits_of_8_bits_are_as_exact_as_the_table(threads: Threads
     assert np.abs(exact - expected)[near & (rounded != exact)].max() < 1e-4
     assert (exact.argmax(-1) == expected.argmax(-1)).all()
     assert np.array_equal(exact[1:2], head.logits(hidden[1:2]))
+
+
+def test_little_work_is_done_by_whoever_asks_for_it(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: list[int] = []
+    run = threads.run
+
+    def noted(pieces: Any) -> None:
+        shared.append(len(pieces))
+        run(pieces)
+
+    layer = PackedLinear.of(nn.Linear(512, 1024, bias=False), "bf16", threads)
+    rows = np.random.default_rng(4).standard_normal((8, 1, 512), np.float32)
+    monkeypatch.setattr(threads, "run", noted)
+    alone = products([layer], rows[:1])[0]
+    assert not shared
+    together = products([layer], rows)[0]
+    assert shared[0] > 1
+    assert np.array_equal(alone[0], together[0])
