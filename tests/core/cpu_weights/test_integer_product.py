@@ -54,6 +54,18 @@ def test_without_onnxruntime_or_with_sums_that_overflow_numkong_is_taken(
     assert untouched() is NumkongProduct
 
 
+def test_a_version_of_onnxruntime_that_takes_no_weight_so_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refused(OnnxProduct):
+        def __init__(self, *_: object) -> None:
+            raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no such file")
+
+    monkeypatch.setattr(integer_product, "OnnxProduct", Refused)
+    assert fastest_product.__wrapped__() is NumkongProduct
+    assert "onnxruntime cannot be used here" in caplog.text
+
+
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system lists no instructions")
 def test_integers_are_fast_only_where_the_processor_has_instructions_for_them() -> None:
     listed = set(Path("/proc/cpuinfo").read_text("utf-8").split())
