@@ -11,7 +11,7 @@ import pytest
 
 from tests.server.engine.engine_requests import sequence
 from verse.base_model import BaseModel, load_base_model
-from verse.cpu_weights.decoder import HostSwiGLU
+from verse.cpu_weights.packed_mlp import HostSwiGLU
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.adapters.weights import ModuleUpdate
 from verse_server.engine.batch import Batch
