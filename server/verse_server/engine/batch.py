@@ -166,7 +166,7 @@ class Batch:
         for group in groups:
             for row in group.rows:
                 row.num_cached, row.tokens[:] = group.num_cached, group.head
-            self._prefixes.store(group.version, group.head, group.entries, group.num_known)
+            self._keep_prefix(group, group.entries)
         lists = [group.entries for group in groups for _ in group.rows]
         rows = [row.sequence for row in joining]
         tokens = mx.array([row.prompt[-1] for row in rows], dtype=mx.uint32)
@@ -288,7 +288,10 @@ class Batch:
                 entries = [entry.extract(index) for entry in cache[:-1]]
                 for entry in entries:
                     entry.trim(1)
-                self._prefixes.store(group.version, group.head, entries, group.num_known)
-                if group.below:
-                    group.below.store(self._prefixes, group.head, entries)
+                self._keep_prefix(group, entries)
             index += len(group.rows)
+
+    def _keep_prefix(self, group: PromptGroup, entries: list[Any]) -> None:
+        self._prefixes.store(group.version, group.head, entries, group.num_known)
+        if group.below:
+            group.below.store(self._prefixes, group.head, entries)

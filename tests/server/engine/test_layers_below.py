@@ -174,6 +174,22 @@ def test_long_prompts_in_pieces_leave_as_much(
     )
 
 
+def test_a_prompt_whose_last_token_needs_no_forward_of_its_own_leaves_as_much(
+    packed: BaseModel, bank: LoraBank, widths: list[int]
+) -> None:
+    noting = Noting(packed, bank, tokens=8)
+    noting.add(None, [5, 6, 7], tokens=90)
+    noting.batch.step()
+    first = noting.add(0, [*SYSTEM, 7], tokens=1)
+    while first not in noting.logits:
+        noting.batch.step()
+    widths.clear()
+    second = noting.add(1, [*SYSTEM, 8], tokens=1)
+    noting.first_logits(second)
+    assert 24 in widths
+    assert 8 not in widths
+
+
 def test_adapters_of_other_layers_share_nothing_and_the_base_keeps_all_for_itself(
     packed: BaseModel, bank: LoraBank, widths: list[int]
 ) -> None:
