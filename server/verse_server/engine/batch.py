@@ -13,7 +13,7 @@ Of mlx-lm the entries of cache lists are used: they merge, extend, filter and ex
 
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -216,8 +216,12 @@ class Batch:
 
     def _begin(self, work: PrefillWork) -> _Prefilled:
         """Start computing; rows whose prompts are done with it join those that decode."""
-        if work.is_last:
-            return self._begin_last(work)
+        started = time.monotonic()
+        begun = self._begin_last(work) if work.is_last else self._begin_piece(work)
+        # What computes at once has done so when those who decode are waited for.
+        return replace(begun, begun=started) if self._at_once else begun
+
+    def _begin_piece(self, work: PrefillWork) -> _Prefilled:
         (group,) = work.groups
         tokens = group.prompt[group.num_done : group.num_done + work.width]
         partial, num_tokens = work.partial(), work.num_tokens

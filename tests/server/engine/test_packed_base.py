@@ -6,6 +6,7 @@ cut into pieces, and a known beginning is such a piece. Its logits then differ b
 makes of a last bit.
 """
 
+import time
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,6 +21,7 @@ from verse.cpu_weights.packing import CpuWeights
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.adapters.weights import ModuleUpdate
 from verse_server.engine.batch import Batch
+from verse_server.engine.forward import RoutedModel
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.pacing import Pacing
 from verse_server.engine.sequence import Sequence
@@ -132,6 +134,30 @@ def test_a_row_that_joins_others_has_the_bits_it_has_alone(packed: BaseModel) ->
     row = noting.add(PROMPT, 3)
     noting.add([*range(100, 120)])  # and is joined in its turn
     assert np.array_equal(noting.written(row), alone(packed))
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_what_a_prompt_takes_is_noted_though_it_is_computed_before_it_is_waited_for(
+    packed: BaseModel, monkeypatch: pytest.MonkeyPatch, *, is_cut: bool
+) -> None:
+    noting, seconds = Noting(packed), list[float]()
+    noting.add([3, 4], 5, tokens=20)
+    forward = RoutedModel.forward
+
+    def slow(model: RoutedModel, tokens: mx.array, *arguments: Any) -> mx.array:
+        time.sleep(0.05 * (tokens.shape[1] > 1))
+        return forward(model, tokens, *arguments)
+
+    def noted(_pacing: Pacing, _tokens: int, took: float) -> None:
+        seconds.append(took)
+
+    monkeypatch.setattr(RoutedModel, "forward", slow)
+    monkeypatch.setattr(Pacing, "note_prefill", noted)
+    if is_cut:
+        monkeypatch.setattr(_Unbound, "prefill_tokens", 8)
+    noting.add(PROMPT, 1)
+    assert len(seconds) == 1
+    assert seconds[0] >= 0.05
 
 
 def test_padding_and_a_known_beginning_change_last_bits_and_no_token(packed: BaseModel) -> None:
