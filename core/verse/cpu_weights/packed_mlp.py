@@ -290,8 +290,14 @@ class WeightOfMlp(PackedWeight):
         return self.out_dims * (self.in_dims + np.float32().nbytes)
 
     def pieces(self, x: Activations, out: Host) -> list[Piece]:
-        """See `PackedWeight`."""
-        raise NotImplementedError("only the whole MLP is multiplied")
+        """Of one matrix alone there are none.
+
+        Raises:
+            TypeError: in any case.
+        """
+        raise TypeError(
+            f"rows of {x.rows.shape} for {out.shape} belong to the MLP that is packed as a whole"
+        )
 
 
 _TRIED = (256, 256)

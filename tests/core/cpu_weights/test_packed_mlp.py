@@ -123,5 +123,5 @@ def test_a_part_is_not_multiplied_by_itself() -> None:
     weight = WeightOfMlp((WIDTH, DIMS))
     assert weight.num_bytes == WIDTH * (DIMS + 4)
     rows = numbers(1, DIMS)
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(TypeError):
         weight.pieces(Activations(rows, Threads(1)), rows)

@@ -156,35 +156,35 @@ def test_what_is_left_of_a_prompt_comes_in_bit_by_bit_while_rows_run(
     assert_alike(got, [*expected, alone(packed, bank, None, rows[-1].prompt)])
 
 
+def written_in_turn(
+    noting: Noting, widths: list[int], prompts: list[list[int]]
+) -> tuple[Sequence, Sequence]:
+    """Rows of two adapters beside a running one; widths are of forwards after the first."""
+    noting.add(None, [5, 6, 7], tokens=90)
+    noting.batch.step()
+    first = noting.add(0, prompts[0], tokens=1)
+    while first not in noting.logits:
+        noting.batch.step()
+    widths.clear()
+    return first, noting.add(1, prompts[1], tokens=1)
+
+
 def test_long_prompts_in_pieces_leave_as_much(
     packed: BaseModel, bank: LoraBank, widths: list[int]
 ) -> None:
     noting = Noting(packed, bank, tokens=16)
-    noting.add(None, [5, 6, 7], tokens=90)
-    noting.batch.step()
-    first = noting.add(0, [*range(100, 220)], tokens=1)
-    while first not in noting.logits:
-        noting.batch.step()
-    widths.clear()
-    second = noting.add(1, [*range(100, 219), 9], tokens=1)
-    got = noting.first_logits(first, second)
+    prompts = [[*range(100, 220)], [*range(100, 219), 9]]
+    rows = written_in_turn(noting, widths, prompts)
+    got = noting.first_logits(*rows)
     assert widths.count(48) == 2  # all but two of the layers leave these pieces out
-    assert_alike(
-        got, [alone(packed, bank, row.adapter_slots[0][0], row.prompt) for row in (first, second)]
-    )
+    assert_alike(got, [alone(packed, bank, row.adapter_slots[0][0], row.prompt) for row in rows])
 
 
 def test_a_prompt_whose_last_token_needs_no_forward_of_its_own_leaves_as_much(
     packed: BaseModel, bank: LoraBank, widths: list[int]
 ) -> None:
     noting = Noting(packed, bank, tokens=8)
-    noting.add(None, [5, 6, 7], tokens=90)
-    noting.batch.step()
-    first = noting.add(0, [*SYSTEM, 7], tokens=1)
-    while first not in noting.logits:
-        noting.batch.step()
-    widths.clear()
-    second = noting.add(1, [*SYSTEM, 8], tokens=1)
+    _, second = written_in_turn(noting, widths, [[*SYSTEM, 7], [*SYSTEM, 8]])
     noting.first_logits(second)
     assert 24 in widths
     assert 8 not in widths
