@@ -137,8 +137,12 @@ class Batch:
     def advance(self, prefill_tokens: int) -> list[Drawn]:
         """As `step`, with what `plan` said."""
         is_decoding = self.num_decoding > 0
-        if not prefill_tokens or (is_decoding and self._join_known(prefill_tokens)):
+        if not prefill_tokens:
             return self._decoded()
+        if is_decoding and (known := self._prompts.take_known(1 + prefill_tokens // ROW_TOKENS)):
+            drawn = self._decoding.report()  # rows that have ended make room for those that join
+            self._join_known(known)
+            return [*drawn, *self._decoded()]
         work = self._prompts.next(prefill_tokens, but_known=is_decoding)
         if work is None:
             return self._decoded()
@@ -149,30 +153,26 @@ class Batch:
         self._begin_others(work.width, prefill_tokens - begun.num_tokens)
         return self._decoding.report()
 
-    def _join_known(self, num_tokens: int) -> bool:
-        """Let rows with known prompts join; whether there are any.
+    def _join_known(self, groups: list[PromptGroup]) -> None:
+        """Let rows with known prompts join.
 
         Their last token is computed in the step of all rows, as any other that is in flight.
         """
         begun = time.monotonic()
-        groups = self._prompts.take_known(1 + num_tokens // ROW_TOKENS)
+        for group in groups:
+            for row in group.rows:
+                row.num_cached, row.tokens[:] = group.num_cached, group.head
+            self._keep_prefix(group, group.entries)
         joining = [
             DecodeRow(row, group.ends, group.max_tokens, is_reported=True)
             for group in groups
             for row in group.rows
         ]
-        if not joining:
-            return False
-        for group in groups:
-            for row in group.rows:
-                row.num_cached, row.tokens[:] = group.num_cached, group.head
-            self._keep_prefix(group, group.entries)
         lists = [group.entries for group in groups for _ in group.rows]
         rows = [row.sequence for row in joining]
         tokens = mx.array([row.prompt[-1] for row in rows], dtype=mx.uint32)
         self._decoding.join(joining, merged(lists, rows, self._max_rows), tokens)
         self._pacing.note_joined(time.monotonic() - begun)
-        return True
 
     def _begin_others(self, width: int, num_tokens: int) -> None:
         """Prompts like the first ones, which did not fit into one forward with them, begin along.
