@@ -1,6 +1,10 @@
 import pytest
 
 from tests.core.tokenizer import HfTokenizer, make_tokenizer
+from verse import openblas
+
+# Before any test module imports mlx, which takes many times as long with a BLAS of its own.
+openblas.preload()
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,9 @@ ASKED = ("写一首现代诗，题目是“{}”。", "以“{}”为题写诗�
 def poems(base: BaseModel) -> Iterator[tuple[list[int], int]]:
     """Prompt and poem as tokens, and where the poem begins."""
     tokenizer: Any = base.tokenizer
-    rows = [msgspec.json.decode(line, type=dict[str, str]) for line in POEMS.open("rb")]
+    rows = [
+        msgspec.json.decode(line, type=dict[str, str]) for line in POEMS.read_bytes().splitlines()
+    ]
     for asked in ASKED:
         for row in rows:
             messages = [{"role": "user", "content": asked.format(row["theme"])}]
