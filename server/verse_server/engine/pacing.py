@@ -146,8 +146,7 @@ class Pacing:
     def note_prefill(self, tokens: int, seconds: float) -> None:
         """So many tokens of prompts were computed."""
         self._prefill.note(tokens, seconds)
-        self._has_prefilled = True
-        self.spend(seconds)
+        self.note_joined(seconds)
 
     def note_joined(self, seconds: float) -> None:
         """Rows have come in of whose prompts there was nothing to be computed."""
