@@ -4,13 +4,15 @@
     uv run python -m benchmarks.batch --model QWEN --adapters FOLDER --poems 60 --processes 3 \
         --served 18
 
-300 poems, 100 themes by each of three adapters, on a float32 copy of the base; every way loads
-OpenBLAS before mlx, samples at 0.7 and top_p 0.9, ends poems where the model ends them, and writes
-at most 100 tokens, the original project's limit. Adapters are the first of --adapters, or the
+300 poems, 100 themes by each of three adapters, on a float32 copy of the base; every way but one
+loads OpenBLAS before mlx; all sample at 0.7 and top_p 0.9, end poems where the model ends them, and
+write at most 100 tokens, the original project's limit. Adapters are the first of --adapters, or the
 shipped ones, which fit verse-tiny; another base gets adapters of noise, whose poems end nowhere.
 
 one process per poem    what the original project does: `mlx_lm.generate` for each poem, which loads
                         the base and the adapter. Some are measured and scaled.
+... as installed        the same without our help: the base as it is, and no OpenBLAS, which mlx's
+                        wheels for Linux lack
 mlx_lm.server           32 requests at a time; the adapter is named in `adapters`, and the requests
                         come in the plan's order, theme by theme
 mlx_lm.server, sorted   the same, adapter by adapter, so that the base is reloaded twice only
@@ -40,6 +42,7 @@ import asyncio
 import json
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -56,6 +59,7 @@ from benchmarks.parties import (
     float32_copy,
     machine,
     mlx_lm_server,
+    model_folder,
     verse_command,
     verse_server,
     with_openblas,
@@ -73,6 +77,7 @@ PIECES = {
     "generate": "verse generate",
     "batch": "verse generate --batch",
     "process": "one process per poem",
+    "installed": "one process per poem, as installed",
     "served": "mlx_lm.server",
     "sorted": "mlx_lm.server, sorted",
 }
@@ -105,7 +110,10 @@ class Way:
 class Work:
     """What every way has to do."""
 
+    given: Path
+    """The base as it is."""
     model: Path
+    """A float32 copy."""
     adapters: Path
     names: tuple[str, ...]
     """Of the adapters in that folder that write."""
@@ -118,19 +126,23 @@ class Work:
         return Way(len(self.poems), start, writing * scale, round(tokens * scale))
 
 
-def one_process_per_poem(work: Work, count: int) -> Way:
+def one_process_per_poem(work: Work, count: int, *, as_installed: bool = False) -> Way:
     """A process for each of the first poems, scaled to all."""
+    model = work.given if as_installed else work.model
     poems = work.poems[:count]
     total = writing = 0.0
     tokens = 0
     for theme, adapter in poems:
-        options = ["--model", str(work.model), "--adapter-path", str(work.adapters / adapter)]
+        options = ["--model", str(model), "--adapter-path", str(work.adapters / adapter)]
         options += ["--system-prompt", POEM_SYSTEM, "--prompt", theme]
         options += ["--max-tokens", str(MAX_TOKENS)]
         options += ["--temp", str(SAMPLING["temperature"]), "--top-p", str(SAMPLING["top_p"])]
-        command = with_openblas("mlx_lm.generate", *options)
+        program = "mlx_lm.generate"
+        command = [sys.executable, "-m", program] if as_installed else with_openblas(program)
         start = time.perf_counter()
-        told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+        told = subprocess.run(
+            [*command, *options], check=True, capture_output=True, text=True, cwd=ROOT
+        ).stdout
         total += time.perf_counter() - start
         for part in ("Prompt", "Generation"):
             ((count, rate),) = re.findall(_FIGURE.format(part), told)
@@ -214,7 +226,10 @@ def prepare(folder: Path, options: argparse.Namespace) -> Work:
         adapters = folder / "adapters"
         names = write_adapters(adapters, len(SHIPPED), model)
     themes = THEMES[: options.poems // len(names)]
-    return Work(model, adapters, names, [(theme, name) for theme in themes for name in names])
+    given = model_folder(options.model)
+    return Work(
+        given, model, adapters, names, [(theme, name) for theme in themes for name in names]
+    )
 
 
 def served(work: Work, poems: list[tuple[str, str]]) -> Way:
@@ -241,6 +256,7 @@ def measure(options: argparse.Namespace) -> dict[str, Way]:
             "generate": lambda: alone(folder, work),
             "batch": lambda: batched(folder, work),
             "process": lambda: one_process_per_poem(work, options.processes),
+            "installed": lambda: one_process_per_poem(work, options.processes, as_installed=True),
             "served": lambda: served(work, some),
             "sorted": lambda: served(work, by_adapter),
         }

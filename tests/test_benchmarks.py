@@ -11,6 +11,7 @@ import time
 from argparse import ArgumentTypeError, Namespace
 from dataclasses import asdict
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_what_was_measured_is_kept_when_the_next_piece_is_stopped(
         raise KeyboardInterrupt
 
     def prepared(*_: object) -> batch.Work:
-        return batch.Work(tmp_path, tmp_path, ("one",), [("河", "one")])
+        return batch.Work(tmp_path, tmp_path, tmp_path, ("one",), [("河", "one")])
 
     def measured(*_: object) -> batch.Way:
         return ours
@@ -83,6 +84,26 @@ def test_what_was_measured_is_kept_when_the_next_piece_is_stopped(
     with pytest.raises(KeyboardInterrupt):
         batch.measure(options)
     assert batch.earlier(options.output) == {batch.PIECES["generate"]: ours}
+
+
+def test_a_process_as_installed_gets_the_base_as_it_is_and_no_openblas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ran(command: list[str], **_: object) -> CompletedProcess[str]:
+        commands.append(command)
+        told = "Prompt: 36 tokens, 9.0 tokens-per-sec\nGeneration: 20 tokens, 4.0 tokens-per-sec"
+        return CompletedProcess(command, 0, told)
+
+    commands: list[list[str]] = []
+    monkeypatch.setattr(batch.subprocess, "run", ran)
+    work = batch.Work(Path("given"), Path("copy"), tmp_path, ("one",), [("河", "one")] * 3)
+    helped = batch.one_process_per_poem(work, 1)
+    installed = batch.one_process_per_poem(work, 1, as_installed=True)
+    assert helped.tokens == installed.tokens == 60
+    assert [command[command.index("--model") + 1] for command in commands] == ["copy", "given"]
+    assert commands[1][1:3] == ["-m", "mlx_lm.generate"]
+    assert "openblas" in "".join(commands[0])
+    assert "openblas" not in "".join(commands[1])
 
 
 def test_a_training_measurement_goes_on_and_counts_the_first_step_only_if_it_is_alone(
