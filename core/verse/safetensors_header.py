@@ -40,6 +40,12 @@ class TensorEntry(msgspec.Struct, frozen=True):
     """Its first byte and the one behind its last, counted from the end of the header."""
 
 
+class _Offsets(msgspec.Struct, frozen=True):
+    """Where a tensor is; other entries of a header say nothing of it."""
+
+    data_offsets: tuple[int, int] = (0, 0)
+
+
 class SafetensorsHeader(msgspec.Struct, frozen=True):
     """The tensors of a file by name."""
 
@@ -76,6 +82,21 @@ def read_header(file: Path) -> SafetensorsHeader:
             f"{file.name} is not a whole safetensors file ({error}); copy it again."
         ) from error
     return SafetensorsHeader(tensors, 8 + length)
+
+
+def whole_bytes(file: Path) -> int:
+    """How many bytes a file of any size has if nothing of it was cut off.
+
+    Raises:
+        ValueError: the header is cut off, or is none.
+        OSError: the file cannot be read.
+    """
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\xff"))
+        if length > os.fstat(stream.fileno()).st_size - 8:
+            raise ValueError("the header is cut off")
+        entries = msgspec.json.decode(stream.read(length), type=dict[str, _Offsets])
+    return 8 + length + max((entry.data_offsets[1] for entry in entries.values()), default=0)
 
 
 def parse_header(data: bytes | memoryview) -> SafetensorsHeader:

@@ -1,14 +1,16 @@
 """Whether a model's folder has all its files of weights, before mlx-lm counts parameters.
 
 What is wrong with a download is told by the files alone: one that the index names is not there, one
-of a numbered set is not there (`model-00001-of-00003.safetensors`), or one is empty or still the
-pointer that Git leaves where Git LFS is not installed.
+of a numbered set is not there (`model-00001-of-00003.safetensors`), or one is cut off, empty or
+still the pointer that Git leaves where Git LFS is not installed.
 """
 
 import json
 import re
 from pathlib import Path
 from typing import cast
+
+from verse.safetensors_header import whole_bytes
 
 INDEX = "model.safetensors.index.json"
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
@@ -45,6 +47,21 @@ def check_weight_files(folder: Path) -> None:
             )
         if len(begin) < _SHORTEST:
             raise WeightFilesError(f"has an empty {file.name}; copy or download it again.")
+        _check_whole(file)
+
+
+def _check_whole(file: Path) -> None:
+    try:
+        num_bytes = whole_bytes(file)
+    except (ValueError, RecursionError) as error:
+        raise WeightFilesError(
+            f"has no weights in {file.name}, or only their beginning; copy or download it again."
+        ) from error
+    if (size := file.stat().st_size) < num_bytes:
+        raise WeightFilesError(
+            f"has only {size:,} of the {num_bytes:,} bytes of {file.name}; copy or download it "
+            "again."
+        )
 
 
 def _named_in(index: Path) -> set[str]:
