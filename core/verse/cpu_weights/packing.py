@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
+from verse.cpu_weights import huge_pages
 from verse.cpu_weights.decoder import Forward, HostDecoderLayer
 from verse.cpu_weights.integer_product import give_back_memory, numkong
 from verse.cpu_weights.layers import (
@@ -118,6 +119,8 @@ def pack_model(
         give_back_memory()
         on_progress(min(1.0, done / total))
     inner.norm = HostNorm(inner.norm)
+    if total > _SMALL_WEIGHTS:
+        huge_pages.collapse()
     return num_bytes
 
 
