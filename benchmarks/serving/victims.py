@@ -43,7 +43,7 @@ from benchmarks.parties import (
     some_of,
 )
 from benchmarks.serving import attacks
-from benchmarks.serving.arrivals import arrivals, go_first
+from benchmarks.serving.arrivals import arrivals, going_first
 from benchmarks.serving.bench import Bench, Request, Settings, verse_body, workbench
 from benchmarks.serving.publish import tokens_without_text
 from benchmarks.serving.table import markdown
@@ -142,7 +142,7 @@ def _measure(bench: Bench, staged: Path, command: str, names: Sequence[str]) -> 
     figures, failures, memory = dict[str, Any](), list[str](), dict[str, int]()
     for some, options in runs:
         poets = bench.names[:1] if options else bench.names
-        with served([*command.split(), "serve", *folders, *options]) as server:
+        with served([*command.split(), "serve", *folders, *options]) as server, going_first():
             result = asyncio.run(_run(bench, server, staged, some, poets))
         figures |= result["attacks"]
         failures += result["failures"]
@@ -153,7 +153,6 @@ def _measure(bench: Bench, staged: Path, command: str, names: Sequence[str]) -> 
 async def _run(
     bench: Bench, server: Server, staged: Path, names: Sequence[str], poets: Sequence[str]
 ) -> dict[str, Any]:
-    go_first()
     gc.freeze()  # or a collection of all that was loaded would be taken for the server's pause
     bias = dict.fromkeys(tokens_without_text(bench.model), -100)
     memory = {"started": resident_bytes(server.pid)}
