@@ -34,7 +34,7 @@ from verse_server.api.files import FilesController
 from verse_server.api.fine_tuning import FineTuningController
 from verse_server.api.models import AdaptersController, ModelsController
 from verse_server.api.monitoring import HTTP_METRICS, HealthController, MetricsController
-from verse_server.api.openapi import API_KEY, openapi_config
+from verse_server.api.openapi import API_KEY, openapi_config, record_schemas
 from verse_server.api.origins import OriginPolicy, normalized_origin
 from verse_server.api.page import PageController
 from verse_server.api.request_log import run_logged
@@ -103,6 +103,7 @@ class VerseApp(Litestar):
     def _describe(self) -> None:
         """Have Litestar make its document, which takes a quarter of a second, once."""
         with self._describing:
+            record_schemas()  # which it asks for on the event loop
             cast(Any, self.plugins.get("OpenAPIPlugin")).provide_openapi_schema()
 
     def _naming_all_methods(self, scope: Scope, send: Send) -> Send:

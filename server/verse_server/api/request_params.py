@@ -112,9 +112,10 @@ def stop_strings(request: SamplingRequest) -> tuple[str, ...]:
 
 def check_logit_bias(request: SamplingRequest, base: BaseInfo) -> None:
     """Refuse a bias of a token that this model does not have."""
-    wrong = next((i for i in request.logit_bias or {} if not 0 <= i < base.vocab_size), None)
-    if wrong is not None:
-        raise _no_token("logit_bias", wrong, base)
+    tokens = request.logit_bias or (0,)
+    for extreme in (min(tokens), max(tokens)):  # of 50,000, in a moment
+        if not 0 <= extreme < base.vocab_size:
+            raise _no_token("logit_bias", extreme, base)
 
 
 def num_top_logprobs(request: ChatCompletionRequest) -> int | None:

@@ -1,8 +1,10 @@
 """Who runs next. Pure: no mlx, no I/O."""
 
+import heapq
 import math
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from itertools import takewhile
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -12,14 +14,15 @@ _OLD = 8
 
 
 class _Entry(Generic[T]):
-    def __init__(self, item: T, client: str, is_batch: bool) -> None:
+    def __init__(self, item: T, number: int, group: tuple[bool, str], picks_before: int) -> None:
         self.item = item
-        self.client = client
-        self.is_batch = is_batch
+        self.number = number
+        """Counts all who ever came."""
+        self.group = group
+        """Whether it was sent as a batch, and by whom: within a group the first come is served."""
+        self.picks_before = picks_before
         self.overtaken = 0
         """Times that it could not run while one behind it did."""
-        self.picks = 0
-        """Times that anybody else was picked while it waited."""
 
 
 def _idle(_client: str) -> int:
@@ -39,21 +42,31 @@ class WaitingQueue(Generic[T]):
     - One who cannot run (its adapter finds no free slot) is overtaken at most `max_skips` times;
       then everybody behind waits until it can. One whose adapter is on its way from the disk is
       overtaken without being counted: waiting for a file makes room for nobody.
+
+    A pick costs as much as there are clients, however many requests wait: the engine's thread picks
+    between two steps.
     """
 
     def __init__(self, max_skips: int) -> None:
         self._max_skips = max_skips
-        self._entries: list[_Entry[T]] = []
+        self._entries: dict[int, _Entry[T]] = {}
+        """By their numbers, and so in the order in which they came; those of each group, too."""
+        self._groups: dict[tuple[bool, str], dict[int, _Entry[T]]] = {}
+        self._num_pushed = self._num_picks = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[T]:
-        return (entry.item for entry in self._entries)
+        return (entry.item for entry in self._entries.values())
 
     def push(self, item: T, client: str = "", *, is_batch: bool = False) -> None:
         """Join at the end."""
-        self._entries.append(_Entry(item, client, is_batch))
+        group = (is_batch, client)
+        entry = _Entry(item, self._num_pushed, group, self._num_picks)
+        self._num_pushed += 1
+        self._entries[entry.number] = entry
+        self._groups.setdefault(group, {})[entry.number] = entry
 
     def pick(
         self,
@@ -71,7 +84,10 @@ class WaitingQueue(Generic[T]):
         passed: list[_Entry[T]] = []
         for entry in self._in_turn(num_running):
             if can_run(entry.item):
-                self._leave(entry, passed)
+                self._remove(entry)
+                self._num_picks += 1
+                for other in passed:
+                    other.overtaken += 1
                 return entry.item
             if is_loading(entry.item):
                 continue
@@ -82,9 +98,9 @@ class WaitingQueue(Generic[T]):
 
     def discard(self, item: T) -> bool:
         """Leave the queue; whether the item was in it."""
-        for index, entry in enumerate(self._entries):
+        for entry in self._entries.values():
             if entry.item is item:
-                del self._entries[index]
+                self._remove(entry)
                 return True
         return False
 
@@ -92,24 +108,31 @@ class WaitingQueue(Generic[T]):
         """Everybody leaves."""
         items = list(self)
         self._entries.clear()
+        self._groups.clear()
         return items
 
-    def _in_turn(self, num_running: Callable[[str], int]) -> list[_Entry[T]]:
-        of_client = lru_cache(maxsize=None)(num_running)  # asked once each: many wait, few differ
+    def _in_turn(self, num_running: Callable[[str], int]) -> Iterator[_Entry[T]]:
+        """Whoever has waited for long, then everybody as they come; no queue is sorted for it."""
+        old = list(takewhile(self._is_old, self._entries.values()))
+        yield from old
+        alike: dict[tuple[bool, int], list[dict[int, _Entry[T]]]] = {}
+        for (is_batch, client), entries in self._groups.items():
+            alike.setdefault((is_batch, num_running(client)), []).append(entries)
+        for turn in sorted(alike):
+            lines = [iter(entries.values()) for entries in alike[turn]]
+            for entry in heapq.merge(*lines, key=attrgetter("number")):
+                if not self._is_old(entry):
+                    yield entry
 
-        def turn(entry: _Entry[T]) -> tuple[bool, bool, int]:
-            if entry.picks >= _OLD * self._max_skips:
-                return False, False, 0
-            return True, entry.is_batch, of_client(entry.client)
+    def _is_old(self, entry: _Entry[T]) -> bool:
+        return self._num_picks - entry.picks_before >= _OLD * self._max_skips
 
-        return sorted(self._entries, key=turn)  # stable: first come, first served
-
-    def _leave(self, picked: _Entry[T], passed: list[_Entry[T]]) -> None:
-        self._entries.remove(picked)
-        for entry in passed:
-            entry.overtaken += 1
-        for entry in self._entries:
-            entry.picks += 1
+    def _remove(self, entry: _Entry[T]) -> None:
+        del self._entries[entry.number]
+        group = self._groups[entry.group]
+        del group[entry.number]
+        if not group:
+            del self._groups[entry.group]
 
 
 _NEXT_LOAD_SECONDS = 0.2

@@ -175,6 +175,27 @@ def test_a_large_body_is_not_read_key_by_key(monkeypatch: pytest.MonkeyPatch) ->
     refuse_repeated_keys(body)
 
 
+def test_many_keys_of_a_bias_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.dumps(chat_body(logit_bias={str(token): 1 for token in range(20_000)})).encode()
+    looked_through: list[bytes] = []
+    monkeypatch.setattr(decoding, "refuse_repeated_keys", looked_through.append)
+    assert len(decoding.decode_chat_request(body).logit_bias or {}) == 20_000
+    assert json.loads(looked_through[0]) == chat_body(logit_bias=None)
+
+
+@pytest.mark.parametrize("twice", ['"7": 2', '"\\u0037": 2', '"0": 1'])
+def test_a_key_that_occurs_twice_in_a_large_bias_is_found(client: Client, twice: str) -> None:
+    many = ", ".join(f'"{token}": 1' for token in range(5_000))
+    body = json.dumps(chat_body())[:-1] + f', "logit_bias": {{{many}, {twice}}}}}'
+    assert refused(client, CHAT, body.encode()).code == "duplicate_key"
+
+
+def test_a_large_bias_that_occurs_twice_is_found(client: Client) -> None:
+    many = json.dumps({str(token): 1 for token in range(5_000)})
+    body = json.dumps(chat_body())[:-1] + f', "logit_bias": {many}, "logit_bias": {many}}}'
+    assert refused(client, CHAT, body.encode()).code == "duplicate_key"
+
+
 @pytest.mark.parametrize("thing", ["{}", "[]", '{"a": []}'])
 def test_a_body_of_nothing_but_objects_is_refused_before_they_are_made(
     client: Client, monkeypatch: pytest.MonkeyPatch, thing: str

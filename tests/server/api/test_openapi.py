@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from litestar import Litestar
 from litestar.testing import TestClient
 from wire import ADDRESS, Client, Connect
 
+import verse_server.app
 from verse_server.api import openapi
 from verse_server.app import create_app
 from verse_server.config import ServerConfig
@@ -31,16 +33,20 @@ def test_the_document_is_made_once_and_beside_the_event_loop(
 ) -> None:
     threads: list[str] = []
 
-    def note(_: openapi.ChatOperation) -> None:
+    def note(_: object) -> None:
         threads.append(threading.current_thread().name)
 
     monkeypatch.setattr(openapi.ChatOperation, "__post_init__", note)
+    monkeypatch.setattr(openapi, "_open_objects", note)
+    anew = cache(openapi.record_schemas.__wrapped__)
+    for module in (openapi, verse_server.app):
+        monkeypatch.setattr(module, "record_schemas", anew)
     app = create_app(FakeEngine(), ServerConfig())
     with TestClient[Litestar](app, base_url=ADDRESS) as client:
         first = client.get("/schema/openapi.json")
-        monkeypatch.delattr(openapi, "_schemas")
+        monkeypatch.delattr(openapi, "record_schemas")
         assert client.get("/schema").content == first.content
-    (thread,) = threads
+    (thread,) = set(threads)
     assert thread.startswith("asyncio_")
 
 

@@ -1,5 +1,7 @@
 """Who runs next."""
 
+import sys
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,6 +147,20 @@ def test_clients_that_always_ask_share_the_rows_evenly(senders: list[int]) -> No
         running[picked] += 1
         left[picked] -= 1
     assert not any(left.values())
+
+
+def test_a_pick_does_not_look_at_all_who_wait() -> None:
+    queue, running = WaitingQueue[str](32), {"a": 2, "b": 1, "c": 1}
+    for number in range(3000):
+        queue.push(f"{number}", "abc"[number % 3], is_batch=number % 2 == 0)
+    calls: list[str] = []
+    sys.setprofile(lambda _frame, event, _: calls.append(event))
+    try:
+        picked = [queue.pick(everybody, running.__getitem__) for _ in range(3)]
+    finally:
+        sys.setprofile(None)
+    assert picked == ["1", "5", "7"]
+    assert len(calls) < 300
 
 
 def test_the_time_to_come_back_follows_the_pace() -> None:
