@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from verse.cpu_weights import huge_pages
-from verse.cpu_weights.huge_pages import PAGE_BYTES, Span, filled_spans
+from verse.cpu_weights.packing import PAGE_BYTES, Span, filled_spans, put_into_huge_pages
 
 _MIB = 1 << 20
 
@@ -56,7 +55,7 @@ def test_memory_that_lies_there_is_in_huge_pages_afterwards_and_holds_the_same()
         numbers = np.frombuffer(memory, np.uint32)
         numbers[:] = np.arange(len(numbers))
         before = _huge_bytes()
-        thread = huge_pages.collapse()
+        thread = put_into_huge_pages()
         if thread is None:
             pytest.skip("this system has no huge pages")
         thread.join()
