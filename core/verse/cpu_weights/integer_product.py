@@ -1,8 +1,9 @@
 """Products of integers of 8 bits, by the library that is fastest at them here.
 
 onnxruntime's kernels reach the peak of VNNI, which on a processor without AMX is twice what numkong
-reaches. On processors before VNNI its sums of two products may not fit into 16 bits, so before it
-is used it must give the exact sums, of the largest numbers there are, here.
+reaches; with AMX they are the faster ones for few rows. On processors before VNNI its sums of two
+products may not fit into 16 bits, so before it is used it must give the exact sums, of the largest
+numbers there are, here.
 """
 
 import ctypes
@@ -35,8 +36,10 @@ MIDDLE = 128
 WEIGHT = "weight"
 _FOLDER_OF_FILES = "session.model_external_initializers_file_folder_path"
 
-_TRIED = (512, 896)
-_TRIED_ROWS = 32
+_TRIED = (1024, 896)
+_TRIED_ROWS = 2
+"""What a poem alone has, each of its halves being one. For many rows numkong's AMX looks as fast
+while the weights are in the cache, and is slower where a step reads them from memory."""
 _TRIES = 3
 _WITH_VNNI = ("icelake", "alder", "sierra")
 """numkong's names of the first processors with it."""

@@ -66,6 +66,19 @@ def test_a_version_of_onnxruntime_that_takes_no_weight_so_is_left_alone(
     assert "onnxruntime cannot be used here" in caplog.text
 
 
+def test_the_fastest_is_the_one_for_what_a_poem_alone_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[int, ...]] = []
+
+    class Noted(OnnxProduct):
+        def __call__(self, x: NDArray[np.uint8]) -> NDArray[np.float32]:
+            tried.append(x.shape)
+            return super().__call__(x)
+
+    monkeypatch.setattr(integer_product, "OnnxProduct", Noted)
+    fastest_product.__wrapped__()
+    assert {rows for rows, _ in tried} == {2}
+
+
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system lists no instructions")
 def test_integers_are_fast_only_where_the_processor_has_instructions_for_them() -> None:
     listed = set(Path("/proc/cpuinfo").read_text("utf-8").split())
