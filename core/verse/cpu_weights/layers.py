@@ -157,15 +157,12 @@ class PackedEmbedding(nn.Module):
 class PackedHead(nn.Module):
     """Stands in for the output layer, tied or of its own."""
 
-    def __init__(self, linear: PackedLinear, exact: ExactRows | None = None) -> None:
-        """Make one.
-
-        Args:
-            linear: The packed weights.
-            exact: Where their rows are to be had unrounded, for the few that matter.
-        """
+    def __init__(
+        self, linear: PackedLinear, exact: ExactRows | None = None, scales: Host | None = None
+    ) -> None:
+        """Take weights, where to have the rows that matter unrounded, and what all are times."""
         super().__init__()
-        self._head = linear, exact
+        self._head = linear, exact, None if scales is None else cast(Host, 1 / scales)
 
     @property
     def num_bytes(self) -> int:
@@ -185,8 +182,8 @@ class PackedHead(nn.Module):
 
     def logits(self, hidden: Host) -> Host:
         """(..., dims) -> (..., vocab); those near the largest as exact as the model's file."""
-        linear, exact = self._head
-        logits = products([linear], hidden)[0]
+        linear, exact, shrunk = self._head
+        logits = products([linear], hidden if shrunk is None else hidden * shrunk)[0]
         if exact is not None:
             rows = logits.reshape(-1, logits.shape[-1])
             for row, of_row in zip(rows, hidden.reshape(-1, hidden.shape[-1]), strict=True):

@@ -269,14 +269,25 @@ def quantized(rows: Any) -> Quantized:
     """Rows in 8 bits, rotated; those that are so already as they are."""
     if isinstance(rows, Quantized):
         return rows
-    if not isinstance(rows, np.ndarray):
-        rows = np.asarray(numkong.astype(rows, "f32"), np.float32)
-    rows = _rotated_at_once(cast(Host, rows))
+    rows = _rotated_at_once(float32_rows(rows))
     largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
     steps = largest / np.float32(_STEPS)
     steps[steps == 0] = 1
     scaled = rows * (1 / steps)[:, None]
     return Quantized(np.rint(scaled, out=scaled).astype(np.int8), steps)
+
+
+def float32_rows(rows: Any) -> Host:
+    """What is of numpy as it is, what is of numkong converted."""
+    if isinstance(rows, np.ndarray):
+        return cast(Host, rows)
+    return np.asarray(numkong.astype(rows, "f32"), np.float32)
+
+
+def scaled_chunks(chunks: Iterable[Any], scales: Host) -> Iterator[Any]:
+    """Each row times (in_dims,) scales; what is in 8 bits has been so already."""
+    for chunk in chunks:
+        yield chunk if isinstance(chunk, Quantized) else float32_rows(chunk) * scales
 
 
 def rotated(rows: Host) -> Host:

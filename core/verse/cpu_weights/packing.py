@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from verse.cpu_weights.decoder import Forward, HostDecoderLayer
@@ -37,7 +38,7 @@ from verse.cpu_weights.layers import (
     rows_of,
     shape_of,
 )
-from verse.cpu_weights.packed import PackedKind, quantized_chunks
+from verse.cpu_weights.packed import Host, PackedKind, PackedWeight, quantized_chunks, scaled_chunks
 from verse.cpu_weights.packed_mlp import (
     MATRICES,
     MatrixOfMlp,
@@ -53,6 +54,8 @@ _ARCHITECTURES = ("qwen2", "qwen3", "llama")
 """mlx-lm's modules whose layers `HostDecoderLayer` stands in for; Mistral is one of Llama's."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _HEAD = "head"
+_LEAST_SIZE = 0.01
+"""Of a number behind the last norm, as a share of the largest: sizes are guesses."""
 
 
 def reason_against(model: nn.Module) -> str | None:
@@ -199,13 +202,31 @@ def _pack_ends(
     kept = None if cache is None else cache.matrix(_HEAD)
     of_head = embedding if is_tied else model.lm_head
     exact = table if is_tied else EmbeddingFile.find(folder, of_head, "lm_head")
-    packed = PackedLinear.of(of_head, kind, threads, kept)
-    head = PackedHead(packed, exact if kind == "int8" else None)
+    scales = head_scales(model) if kind == "int8" else None
+    if scales is None:
+        head = PackedHead(PackedLinear.of(of_head, kind, threads))
+    else:
+        chunks = scaled_chunks(rows_of(of_head, kept), scales)
+        write = None if kept is None else kept.write
+        weight = PackedWeight.pack(kind, shape_of(of_head), chunks, threads, write)
+        head = PackedHead(PackedLinear(weight, None, threads), exact, scales)
     model.model.embed_tokens = PackedEmbedding(table, head if is_tied else None)
     if not is_tied:
         model.lm_head = head
     mx.clear_cache()
     return rows * columns * (1 if is_tied else 2)
+
+
+def head_scales(model: Any) -> Host:
+    """By what each column of the head is multiplied before it is rounded, and its number divided.
+
+    Some numbers behind the last norm are twenty times the others, and so is in the logits the
+    error of the weights they meet; with the root of their size as the scale both sides share it.
+    How large they are is guessed from the norm's weight.
+    """
+    sizes = np.abs(HostNorm(model.model.norm).numbers[0])
+    shares = sizes / np.float32(sizes.max() or 1)
+    return np.sqrt(shares + np.float32(_LEAST_SIZE))
 
 
 def _num_bytes(model: Any) -> int:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from verse.adapter_digest import base_digest
 
 FOLDER_VARIABLE = "VERSE_WEIGHT_CACHE"
-_FORM = 1
+_FORM = 2
 """Raised when the same weights come out as other numbers."""
 _UNUSED_SECONDS = 30 * 86400.0
 _ABANDONED_SECONDS = 3600.0

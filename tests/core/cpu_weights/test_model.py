@@ -80,6 +80,32 @@ def test_it_gives_what_mlx_gives(
         assert worst(ours, theirs) < 0.03
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_large_numbers_behind_the_last_norm_harm_the_logits_less(
+    tied: bool, threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def error() -> float:
+        model = model_of(qwen2, tie_word_embeddings=tied)
+        model.model.norm.weight[mx.array([3, 50, 90])] = 25
+        hidden = model.model(mx.array([[1, 2, 3, 4, 5, 6, 7, 8]]))
+        head = model.model.embed_tokens if tied else model.lm_head
+        expected = np.array(hidden @ head.weight.T)
+        pack_model(model, tmp_path, "int8", threads)
+        head = model.model.embed_tokens.as_linear if tied else model.lm_head
+        return float(np.linalg.norm(np.array(head(hidden)) - expected))
+
+    scaled = error()
+    monkeypatch.setattr(packing, "head_scales", mock.Mock(return_value=np.ones(128, np.float32)))
+    assert scaled < 0.7 * error()
+
+
+def test_a_head_behind_a_norm_of_zeros_is_packed(threads: Threads, tmp_path: Path) -> None:
+    model = model_of(qwen2)
+    model.model.norm.weight = mx.zeros(128)
+    pack_model(model, tmp_path, "int8", threads)
+    assert not logits_of(model, [[1, 2, 3]]).any()
+
+
 def test_rows_are_the_same_alone_and_in_company(threads: Threads, tmp_path: Path) -> None:
     model = model_of(qwen2)
     pack_model(model, tmp_path, "bf16", threads)
