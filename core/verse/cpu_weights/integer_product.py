@@ -218,9 +218,9 @@ def _seconds(kind: type[NumkongProduct] | type[OnnxProduct]) -> float:
     product = kind(weight, np.ones(len(weight), np.float32))
     times: list[float] = []
     for _ in range(_TRIES):
-        begun = time.perf_counter()
+        begun = time.thread_time()  # what others do meanwhile must not decide
         product(x)
-        times.append(time.perf_counter() - begun)
+        times.append(time.thread_time() - begun)
     return min(times)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verse.cpu_weights.integer_product import numkong
-from verse.cpu_weights.packed import Activations, Host, PackedKind, PackedWeight
+from verse.cpu_weights.packed import Activations, Host, PackedKind, PackedWeight, scaled_chunks
 from verse.cpu_weights.threads import Piece, Threads
 from verse.cpu_weights.weight_cache import KeptMatrix
 from verse.safetensors_header import SafetensorsHeaderError, read_header
@@ -74,15 +74,20 @@ class PackedLinear(nn.Module):
 
     @classmethod
     def of(
-        cls, linear: Any, kind: PackedKind, threads: Threads, kept: KeptMatrix | None = None
+        cls,
+        linear: Any,
+        kind: PackedKind,
+        threads: Threads,
+        kept: KeptMatrix | None = None,
+        scales: Host | None = None,
     ) -> "PackedLinear":
-        """Pack a layer, which may be dropped afterwards; what is kept of it is not read anew.
+        """Pack a layer, which may be dropped afterwards; what is kept, in 8 bits, is not read anew.
 
-        What is kept are 8 bits, which no other kind is made of.
+        Columns are multiplied by scales first, (in_dims,), which rows are then to be divided by.
         """
         bias = None if "bias" not in linear else np.array(linear["bias"].astype(mx.float32))
         kept = kept if kind == "int8" else None
-        rows, write = rows_of(linear, kept), None if kept is None else kept.write
+        rows, write = scaled_chunks(rows_of(linear, kept), scales), kept and kept.write
         weight = PackedWeight.pack(kind, shape_of(linear), rows, threads, write)
         return cls(weight, bias, threads)
 
@@ -160,7 +165,7 @@ class PackedHead(nn.Module):
     def __init__(
         self, linear: PackedLinear, exact: ExactRows | None = None, scales: Host | None = None
     ) -> None:
-        """Take weights, where to have the rows that matter unrounded, and what all are times."""
+        """Take weights, where rows are to be had unrounded, and by what columns were multiplied."""
         super().__init__()
         self._head = linear, exact, None if scales is None else cast(Host, 1 / scales)
 

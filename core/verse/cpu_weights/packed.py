@@ -284,10 +284,13 @@ def float32_rows(rows: Any) -> Host:
     return np.asarray(numkong.astype(rows, "f32"), np.float32)
 
 
-def scaled_chunks(chunks: Iterable[Any], scales: Host) -> Iterator[Any]:
-    """Each row times (in_dims,) scales; what is in 8 bits has been so already."""
+def scaled_chunks(chunks: Iterable[Any], scales: Host | None) -> Iterator[Any]:
+    """Each row times (in_dims,) scales, if any; what is in 8 bits has been so already."""
     for chunk in chunks:
-        yield chunk if isinstance(chunk, Quantized) else float32_rows(chunk) * scales
+        if scales is None or isinstance(chunk, Quantized):
+            yield chunk
+        else:
+            yield float32_rows(chunk) * scales
 
 
 def rotated(rows: Host) -> Host:

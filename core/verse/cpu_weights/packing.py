@@ -1,21 +1,14 @@
 """A model's weights packed, layer by layer, each original freed before the next is read.
 
-How they are kept is asked for, or chosen by what fits and what is faster here. A step reads every
-weight once, so what it waits for is memory: in pages of 4 KiB the processor looks up every 64 lines
-where the next page is, and reads nothing ahead beyond its end. The libraries that pack have memory
-of their own and ask for no huge pages, so what lies there already is collapsed into them at last.
+How they are kept is asked for, or chosen by what fits and what is faster here.
 """
 
-import ctypes
-import mmap
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,6 +16,7 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from verse.cpu_weights.decoder import Forward, HostDecoderLayer
+from verse.cpu_weights.huge_pages import put_into_huge_pages
 from verse.cpu_weights.integer_product import give_back_memory, numkong
 from verse.cpu_weights.layers import (
     CHUNK_NUMBERS,
@@ -38,7 +32,7 @@ from verse.cpu_weights.layers import (
     rows_of,
     shape_of,
 )
-from verse.cpu_weights.packed import Host, PackedKind, PackedWeight, quantized_chunks, scaled_chunks
+from verse.cpu_weights.packed import Host, PackedKind, quantized_chunks
 from verse.cpu_weights.packed_mlp import (
     MATRICES,
     MatrixOfMlp,
@@ -203,13 +197,8 @@ def _pack_ends(
     of_head = embedding if is_tied else model.lm_head
     exact = table if is_tied else EmbeddingFile.find(folder, of_head, "lm_head")
     scales = head_scales(model) if kind == "int8" else None
-    if scales is None:
-        head = PackedHead(PackedLinear.of(of_head, kind, threads))
-    else:
-        chunks = scaled_chunks(rows_of(of_head, kept), scales)
-        write = None if kept is None else kept.write
-        weight = PackedWeight.pack(kind, shape_of(of_head), chunks, threads, write)
-        head = PackedHead(PackedLinear(weight, None, threads), exact, scales)
+    packed = PackedLinear.of(of_head, kind, threads, kept, scales)
+    head = PackedHead(packed, exact if kind == "int8" else None, scales)
     model.model.embed_tokens = PackedEmbedding(table, head if is_tied else None)
     if not is_tied:
         model.lm_head = head
@@ -387,64 +376,3 @@ def _refuse_too_large(
         f"The weights of {path} take {num_bytes / 1e9:.1f} GB as {kind or 'int8'}, and this "
         f"machine has {memory_bytes / 1e9:.1f} GB{reason}; take a smaller model."
     )
-
-
-PAGE_BYTES = 2 << 20
-"""Of a huge page."""
-_LEAST_FILLED = 0.9
-"""Of a mapping: what is empty of it is filled with zeros."""
-_ADVICES = (getattr(mmap, "MADV_HUGEPAGE", 14), 25)
-"""To want huge pages; and MADV_COLLAPSE, to have them now, which Linux knows from 6.1 on."""
-_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_MAPPINGS = Path("/proc/self/smaps")
-
-
-class Span(NamedTuple):
-    """Addresses of whole huge pages."""
-
-    start: int
-    end: int
-
-
-def put_into_huge_pages() -> threading.Thread | None:
-    """Begin with what this process holds now; who does it, None where the system has none."""
-    with suppress(OSError, AttributeError):
-        if "[never]" not in _HUGE_PAGES.read_text():
-            advise = ctypes.CDLL(None).madvise
-            advise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-            # A second for half a gigabyte: nobody has to wait for it.
-            thread = threading.Thread(target=_collapse, args=(advise,), name="huge-pages")
-            thread.daemon = True
-            thread.start()
-            return thread
-    return None
-
-
-def _collapse(advise: Callable[[int, int, int], int]) -> None:
-    with suppress(OSError), _MAPPINGS.open() as lines:
-        for span in filled_spans(lines):
-            for advice in _ADVICES:
-                # A mapping that is gone by now is refused, and so is what a kernel does not know.
-                advise(span.start, span.end - span.start, advice)
-
-
-def filled_spans(lines: Iterable[str]) -> list[Span]:
-    """Of private memory that is of no file and nearly all in use, the whole huge pages.
-
-    Args:
-        lines: Of `/proc/self/smaps`: for each mapping its addresses, then its properties.
-    """
-    spans: list[Span] = []
-    start = end = 0
-    for line in lines:
-        name, *rest = line.split()
-        if not name.endswith(":"):
-            is_of_no_file = len(rest) < 5 or rest[4] == "[heap]"
-            is_private = is_of_no_file and rest[0].startswith("rw-p")
-            first, last = (int(address, 16) for address in name.split("-"))
-            start, end = (first, last) if is_private else (0, 0)
-        elif name == "Anonymous:" and int(rest[0]) * 1024 >= _LEAST_FILLED * (end - start) > 0:
-            span = Span(-(-start // PAGE_BYTES) * PAGE_BYTES, end // PAGE_BYTES * PAGE_BYTES)
-            if span.start < span.end:
-                spans.append(span)
-    return spans

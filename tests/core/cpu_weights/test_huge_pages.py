@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from verse.cpu_weights.packing import PAGE_BYTES, Span, filled_spans, put_into_huge_pages
+from verse.cpu_weights.huge_pages import PAGE_BYTES, Span, filled_spans, put_into_huge_pages
 
 _MIB = 1 << 20
 
