@@ -41,9 +41,9 @@ class TensorEntry(msgspec.Struct, frozen=True):
 
 
 class _Offsets(msgspec.Struct, frozen=True):
-    """Where a tensor is; other entries of a header say nothing of it."""
+    """Where a tensor is, whatever else is said of it."""
 
-    data_offsets: tuple[int, int] = (0, 0)
+    data_offsets: tuple[int, int]
 
 
 class SafetensorsHeader(msgspec.Struct, frozen=True):
@@ -95,8 +95,9 @@ def whole_bytes(file: Path) -> int:
         (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\xff"))
         if length > os.fstat(stream.fileno()).st_size - 8:
             raise ValueError("the header is cut off")
-        entries = msgspec.json.decode(stream.read(length), type=dict[str, _Offsets])
-    return 8 + length + max((entry.data_offsets[1] for entry in entries.values()), default=0)
+        entries = _entries(stream.read(length))
+    ends = (msgspec.json.decode(raw, type=_Offsets).data_offsets[1] for raw in entries.values())
+    return 8 + length + max(ends, default=0)
 
 
 def parse_header(data: bytes | memoryview) -> SafetensorsHeader:
@@ -106,16 +107,21 @@ def parse_header(data: bytes | memoryview) -> SafetensorsHeader:
 
 
 def _decoded(text: bytes) -> dict[str, TensorEntry]:
-    entries = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    entries.pop("__metadata__", None)
     tensors = {
         name: msgspec.json.decode(raw, type=TensorEntry, strict=True)
-        for name, raw in entries.items()
+        for name, raw in _entries(text).items()
     }
     for name, entry in tensors.items():
         if not _is_consistent(entry):
             raise ValueError(f"the bytes of {name[:100]} are not those of its shape and type")
     return tensors
+
+
+def _entries(text: bytes) -> dict[str, msgspec.Raw]:
+    """Those of tensors; the other one may be anything, mlx writes null."""
+    entries = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    entries.pop("__metadata__", None)
+    return entries
 
 
 def _is_consistent(entry: TensorEntry) -> bool:

@@ -1,6 +1,7 @@
 """What the header of a weights file says, and that a monstrous one is never parsed."""
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from verse.safetensors_header import (
     MAX_TENSORS,
     SafetensorsHeaderError,
     read_header,
+    whole_bytes,
 )
 
 EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
@@ -37,6 +39,18 @@ def test_the_tensors_of_a_file_and_where_they_begin(tmp_path: Path) -> None:
     assert header.tensors["x"].dtype == "F32"
     assert header.tensors["x"].shape == (2,)
     assert file.read_bytes()[header.data_start :] == bytes(8)
+
+
+@pytest.mark.parametrize("metadata", [None, {"a": "b"}, {"data_offsets": "none"}])
+def test_how_long_a_file_should_be_is_told_by_its_tensors(tmp_path: Path, metadata: object) -> None:
+    file = write(tmp_path / "w.safetensors", {"__metadata__": metadata, "x": entry()}, bytes(8))
+    size = file.stat().st_size
+    assert whole_bytes(file) == size
+    os.truncate(file, size - 3)
+    assert whole_bytes(file) == size
+    os.truncate(file, 20)
+    with pytest.raises(ValueError, match="the header is cut off"):
+        whole_bytes(file)
 
 
 @pytest.mark.parametrize(
