@@ -59,8 +59,8 @@ def _check_whole(file: Path) -> None:
         ) from error
     if (size := file.stat().st_size) < num_bytes:
         raise WeightFilesError(
-            f"has only {size:,} of the {num_bytes:,} bytes of {file.name}; copy or download it "
-            "again."
+            f"has a {file.name} that was cut off (bytes: {size:,} of {num_bytes:,}); copy or "
+            "download it again."
         )
 
 

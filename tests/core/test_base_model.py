@@ -267,7 +267,8 @@ def test_a_download_that_stopped_halfway_is_one_sentence(copy: Path) -> None:
     weights = copy / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    said = f"has only {len(whole) // 2:,} of the {len(whole):,} bytes of model.safetensors; copy or"
+    half = f"{len(whole) // 2:,} of {len(whole):,}"
+    said = f"has a model.safetensors that was cut off (bytes: {half}); copy or download it again."
     assert said in complaint_about(copy)
     weights.write_bytes(whole[:40])
     assert "has no weights in model.safetensors, or only their beginning" in complaint_about(copy)
