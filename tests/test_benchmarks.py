@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from benchmarks import batch, training
-from benchmarks.serving.arrivals import Piece, arrivals
+from benchmarks.serving.arrivals import Piece, arrivals, going_first
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -104,6 +105,14 @@ def test_a_process_as_installed_gets_the_base_as_it_is_and_no_openblas(
     assert commands[1][1:3] == ["-m", "mlx_lm.generate"]
     assert "openblas" in "".join(commands[0])
     assert "openblas" not in "".join(commands[1])
+
+
+def test_whoever_watches_goes_first_and_leaves_no_priority_to_what_is_started_later() -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    with going_first():
+        meanwhile = os.getpriority(os.PRIO_PROCESS, 0)
+    assert meanwhile <= before
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 def test_a_training_measurement_goes_on_and_counts_the_first_step_only_if_it_is_alone(
