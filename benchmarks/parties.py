@@ -223,6 +223,15 @@ def peak_bytes(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def available_bytes() -> int | None:
+    """What new processes may still hold in memory; known on Linux."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
+    found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text("ascii"))
+    return int(found[1]) * 1024 if found else None
+
+
 def machine() -> str:
     """What it was measured on, in words."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("mlx", "mlx-lm"))

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -18,7 +20,12 @@ from typing import Any
 import pytest
 
 from benchmarks import batch, training
+from benchmarks.client import Answer
+from benchmarks.parties import Server
+from benchmarks.serving import llama, victims
 from benchmarks.serving.arrivals import Piece, arrivals, going_first
+from benchmarks.serving.bench import Request
+from benchmarks.serving.table import in_turn
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -224,3 +231,121 @@ def test_a_piece_has_the_time_at_which_it_came_though_it_was_read_later() -> Non
         server.join()
     assert piece.data == b"poem"
     assert piece.at < sent[0] + 0.09
+
+
+def test_servers_take_turns_back_and_forth() -> None:
+    assert [in_turn("abc", number) for number in range(3)] == [
+        list("abc"),
+        list("cba"),
+        list("abc"),
+    ]
+
+
+def test_a_line_asks_all_servers_for_new_themes_in_each_turn_or_for_known_ones_once_more() -> None:
+    themes = llama.new_themes(3)
+    of = {line.name: line for line in llama.lines((1, 8, 16), 64)}
+    assert list(of)[:3] == ["base @1", "first token, ms", "known prompt, ms"]
+    assert list(of)[3:] == ["base @8", "base @16", "16 adapters @16"]
+    assert (of["base @1"].tokens, of["base @8"].tokens) == (64, 32)
+    plans = {name: line.plan(themes) for name, line in of.items()}
+    assert [len(plan) for plan in plans.values()] == [4, 5, 6, 2, 2, 2]
+    first, *again = plans.pop("known prompt, ms")
+    assert again == [first] * 5
+    asked = [request.theme for plan in plans.values() for turn in plan for request in turn]
+    assert len(set(asked)) == len(asked) == 4 + 5 + 2 * (8 + 16 + 16)
+    poets = {request.model for request in plans["16 adapters @16"][0]}
+    assert len(poets) == 16
+    assert llama.lines((8,), 64)[0].name == "first token, ms"
+
+
+def test_a_round_measures_a_line_of_all_servers_before_the_next_and_all_live_until_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def start(name: str) -> Generator[Server]:
+        told.append(f"+{name}")
+        yield Server(1, os.getpid(), 2.0)
+        told.append(f"-{name}")
+
+    async def ask_all(port: int, bodies: list[dict[str, Any]], streams: int) -> list[Answer]:
+        told.append(bodies[0]["party"])
+        answers = [Answer(completion_tokens=body["tokens"]) for body in bodies]
+        for answer in answers:
+            answer.times.append(answer.started + 1)
+        return answers
+
+    async def ask(port: int, body: dict[str, Any]) -> None:
+        told.append(f"first of {body['party']}")
+
+    def party(name: str, only: str = "") -> llama.Party:
+        def body(request: Request, tokens: int) -> dict[str, Any]:
+            return {"party": name, "tokens": tokens}
+
+        return llama.Party(name, lambda: start(name), body, only)
+
+    monkeypatch.setattr(llama, "ask_all", ask_all)
+    monkeypatch.setattr(llama, "ask", ask)
+    monkeypatch.setattr(llama, "peak_bytes", int)  # of a number: that of the process
+    lines = [llama.Line("known, ms", 1, 1, 4, known=True), llama.Line("base @2", 2, 2, 4)]
+    figures: llama.Figures = {"a": {}, "b": {}, "before": {}}
+    kept: list[str] = []
+    found = [party("a"), party("b"), party("before", "base @2")]
+    llama.measure(found, lines, 0, figures, kept.append)
+    starts = [[f"+{name}", f"first of {name}", name] for name in figures]
+    assert told[:9] == [step for steps in starts for step in steps]
+    assert told[9:13] == ["b", "a", "a", "b"]  # the first of each is the one that makes it known
+    assert told[13:19] == ["before", "b", "a", "a", "b", "before"]
+    assert told[19:] == ["-before", "-b", "-a"]
+    assert kept == ["start, s", "known, ms", "base @2", "peak, MB"]
+    assert figures["a"]["known, ms"] == [pytest.approx(1000)]
+    assert [len(figures["b"]["base @2"]), list(figures["before"])] == [
+        2,
+        ["start, s", "base @2", "peak, MB"],
+    ]
+
+
+def test_servers_are_compared_turn_by_turn_in_the_rounds_that_have_both() -> None:
+    first = {"q8": {"base @1": [10.0, 40.0, 20.0]}, "int8": {"base @1": [20.0, 40.0, 60.0]}}
+    second = {"q8": {"base @1": [10.0], "peak, MB": [7.0]}, "int8": {"base @1": [10.0]}}
+    alone = {"q4": {"base @1": [99.0], "first token, ms": [70.0]}}
+    result = {"tokens": 64, "rivals": ["q8", "q4"], "rounds": [first, second, alone]}
+    assert llama.report(result) == [
+        "| 64 tokens | q8 | int8 | q4 |",
+        "|---|---|---|---|",
+        "| base @1 | 15.0 | 25.0 | 99.0 |",
+        "| first token, ms |  |  | 70 |",
+        "| peak, MB | 7 |  |  |",
+        "",
+        "| ratio | int8 / q8 | int8 / q4 |",
+        "|---|---|---|",
+        "| base @1 | 1.50 |  |",
+        "| first token, ms |  |  |",
+        "| peak, MB |  |  |",
+    ]
+    assert len(llama.report({**result, "rivals": []})) == 5
+
+
+def test_a_machine_too_small_for_all_servers_together_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    assert llama.memory_warning(2, tmp_path, 3200) == ""
+    assert llama.memory_warning(2, tmp_path, None) == ""
+    assert llama.memory_warning(2, tmp_path, 3199).startswith("2 servers may hold")
+
+
+def test_what_victims_felt_is_the_median_of_the_rounds() -> None:
+    def felt(steps: float, held: float, *failures: str) -> dict[str, Any]:
+        figures = {"steps": steps, "health": 0.01 * steps, "first": 0.2, "memory": held * 2**20}
+        memory = {"after 50 requests": 100 << 20, "at the end": held * 2**20}
+        return {"attacks": {"nothing": figures}, "memory": memory, "failures": [*failures]}
+
+    rounds = [
+        {"old": felt(5, 100, "late"), "new": felt(1, 50)},
+        {"new": felt(9, 70), "old": felt(2, 200)},
+        {"old": felt(1, 300, "lost"), "new": felt(2, 60)},
+    ]
+    text = "\n".join(victims.report({"rounds": rounds}))
+    assert "| nothing | 2.0 | 2.0 | 20 | 20 | 200 | 200 | 200 | 60 |" in text
+    assert "old: after 50 requests 100 MiB, at the end 200 MiB (2.00 of" in text
+    assert "old: 2 failures, late, lost" in text

@@ -4,23 +4,29 @@
         --gguf q8=q8_0.gguf --gguf q4=q4_k_m.gguf [--rounds 3] [--output FILE] \
         [--server "now=.venv/bin/verse serve"] [--before OLD/.venv/bin/verse]
 
-In every round each server is started, measured and stopped, in turn and alone on the machine:
+In every round the servers are started in turn and all stay, idle but for the one that is asked, so
+that what is compared lies seconds apart: a machine that others share changes its speed within
+minutes. A line is measured in turns, all servers in each of them, back and forth (ABBA), before the
+next line:
 
-    start           from its start to the end of a first answer
-    base @N         completion tokens per second over HTTP at N streams, prefill counted, greedy,
-                    each answer exactly --tokens long
+    start           from its start to the end of a first answer, nothing else running
+    base @1         completion tokens per second over HTTP, prefill counted, greedy, a theme never
+                    seen; four turns of one answer, exactly --tokens long
+    first token     one client, a theme never seen behind a system message that is known; five turns
+    known prompt    the same of a prompt that the server has answered before, whole
+    base @N         N streams: two turns of one answer for each, half as long
     16 adapters     the same at 16 streams, each of another adapter, asked for in turn
-    first token     one client, a theme never seen behind a system message that is known
     peak            the most memory that the process held
 
 The adapters are of rank 8 on the last 8 layers, small noise for weights; llama-server gets the same
 ones in its own format and finds them by `lora` in each request. A --gguf of the model in 8 bits is
 made by `llama-quantize MODEL-bf16.gguf q8_0.gguf Q8_0`. An older build (--before) runs base @16
-alone. About ten minutes a round for a model of 0.5 B on two cores; --only takes some servers, about
-two minutes each, and adds what it measures to the file that is there:
+alone. Shown are the medians of the rounds, of each the median of its turns, and below them what
+Verse has to the first two of llama.cpp's: ratios turn by turn, which drift less than what they are
+made of. At most eight minutes a round of four servers for a model of 0.5 B on two cores; --only
+takes some servers and adds a round of them to the file that is there:
 
-    python -m benchmarks.serving.llama ... --rounds 1 --output FILE --only q8
-    python -m benchmarks.serving.llama ... --rounds 1 --output FILE --only int8,before
+    python -m benchmarks.serving.llama ... --rounds 1 --output FILE --only q8,int8
 """
 
 import argparse
@@ -29,9 +35,10 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from itertools import count, cycle, islice, product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -43,8 +50,10 @@ from safetensors.numpy import load_file
 
 from benchmarks.client import STREAMED, ask, ask_all
 from benchmarks.parties import (
+    THEMES,
     Server,
     add_model_option,
+    available_bytes,
     llama_server,
     machine,
     model_folder,
@@ -53,13 +62,14 @@ from benchmarks.parties import (
     served,
     verse_command,
 )
-from benchmarks.serving.bench import NUM_MIXED, Request, requests, verse_body, write_adapters
-from benchmarks.serving.table import markdown
-from benchmarks.serving.throughput import num_requests
+from benchmarks.serving.bench import NUM_MIXED, Request, verse_body, write_adapters
+from benchmarks.serving.table import in_turn, markdown
 
+_START, _PEAK = "start, s", "peak, MB"
 _AT_BEFORE = 16
 _FIRST_TOKENS = 5
-"""Samples in a round, after one that makes the system message known."""
+_SHARE_HELD = 1.6
+"""What a server holds at most, as a share of the model's files: measured up to 1.54."""
 _GGUF_NAMES = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -71,6 +81,8 @@ _GGUF_NAMES = {
 }
 
 Body = Callable[[Request, int], dict[str, Any]]
+Figures = dict[str, dict[str, list[float]]]
+"""Of one round: server -> line -> what each turn came to."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +92,53 @@ class Party:
     name: str
     start: Callable[[], AbstractContextManager[Server]]
     body: Body
-    streams: tuple[int, ...]
-    mixed: bool
-    """Whether it is asked for adapters."""
+    only: str = ""
+    """The one line that it takes part in; all if empty."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is measured in the same way of all servers, several times."""
+
+    name: str
+    turns: int
+    streams: int
+    """One request for each."""
+    tokens: int
+    models: Sequence[str | None] = (None,)
+    known: bool = False
+    """Whether all turns ask the same, after one more that does not count."""
+
+    def plan(self, themes: Iterator[str]) -> list[list[Request]]:
+        """What each turn asks of every server, a request for each stream."""
+        turns = [
+            [Request(next(themes), model) for model in islice(cycle(self.models), self.streams)]
+            for _ in range(1 if self.known else self.turns)
+        ]
+        return turns * (1 + self.turns) if self.known else turns
+
+
+def lines(streams: Sequence[int], tokens: int) -> list[Line]:
+    """In the order of measuring: adapters last, for llama.cpp forgets prompts where they change."""
+    half = max(1, tokens // 2)
+    alone = [
+        Line("base @1", 4, 1, tokens),
+        Line("first token, ms", _FIRST_TOKENS, 1, 4),
+        Line("known prompt, ms", _FIRST_TOKENS, 1, 4, known=True),
+    ]
+    many = [Line(f"base @{n}", 2, n, half) for n in streams if n > 1]
+    poets = [f"poet{n:04d}" for n in range(NUM_MIXED)]
+    mixed = Line(f"{NUM_MIXED} adapters @{NUM_MIXED}", 2, NUM_MIXED, half, poets)
+    return [*(alone if 1 in streams else alone[1:]), *many, mixed]
+
+
+def new_themes(number: int) -> Iterator[str]:
+    """None twice in a round: single words first, others in every round, and then pairs of them."""
+    start = 37 * number % len(THEMES)
+    yield from THEMES[start:] + THEMES[:start]
+    for distance in range(1, len(THEMES)):
+        for n, theme in enumerate(THEMES):
+            yield f"{theme}和{THEMES[(n + distance) % len(THEMES)]}"
 
 
 def write_gguf_adapter(folder: Path, file: Path) -> Path:
@@ -109,16 +165,15 @@ def parties(options: argparse.Namespace, folder: Path) -> list[Party]:
     names = write_adapters(folder / "adapters", NUM_MIXED, model)
     loras = [write_gguf_adapter(folder / "adapters" / n, folder / f"{n}.gguf") for n in names]
     numbers = {name: number for number, name in enumerate(names)}
-    slots = max(options.streams)
+    slots = max(NUM_MIXED, *options.streams)
 
-    def verse(name: str, command: str, streams: tuple[int, ...], *, mixed: bool) -> Party:
+    def verse(name: str, command: str, only: str = "") -> Party:
         flags = ["--model", str(model), "--adapters", str(folder / "adapters")]
         return Party(
             name,
             lambda: served([*shlex.split(command), *flags]),
             lambda request, tokens: verse_body(request, tokens, ignore_eos=True, **STREAMED),
-            streams,
-            mixed,
+            only,
         )
 
     def llama(name: str, gguf: str) -> Party:
@@ -130,67 +185,109 @@ def parties(options: argparse.Namespace, folder: Path) -> list[Party]:
             binary = Path(options.llama_server)
             return llama_server(binary, Path(gguf), loras, slots=slots, threads=options.threads)
 
-        return Party(name, start, body, options.streams, True)
+        return Party(name, start, body)
 
     ours = options.server or [("Verse", shlex.join(verse_command("serve")))]
     found = [llama(name, file) for name, file in options.gguf]
-    found += [verse(name, command, options.streams, mixed=True) for name, command in ours]
+    found += [verse(name, command) for name, command in ours]
     if options.before:
-        command = shlex.join([options.before, "serve"])
-        found.append(verse("before", command, (_AT_BEFORE,), mixed=False))
+        found.append(verse("before", shlex.join([options.before, "serve"]), f"base @{_AT_BEFORE}"))
     if unknown := set(options.only) - {party.name for party in found}:
         names = ", ".join(party.name for party in found)
         raise SystemExit(f"There is no server {min(unknown)!r}; there are {names}.")
     return [party for party in found if not options.only or party.name in options.only]
 
 
-def measure(party: Party, tokens: int, number: int) -> dict[str, float]:
-    """One round of one server."""
-    figures: dict[str, float] = {}
-    with party.start() as server:
-        begun = time.perf_counter()
-        asyncio.run(ask(server.port, party.body(Request("河", None), 1)))
-        figures["start, s"] = server.start_seconds + time.perf_counter() - begun
-        asyncio.run(ask(server.port, party.body(Request("灯", None), 4)))
-        for streams in party.streams:
-            count = num_requests(streams) if streams > 1 else 2
-            of = requests((None,), count, start=37 * number)
-            figures[f"base @{streams}"] = _rate(server, party, of, tokens, streams)
-        if party.mixed:
-            names = [f"poet{n:04d}" for n in range(NUM_MIXED)]
-            of = requests(names, NUM_MIXED, start=53 * number)
-            figures["16 adapters @16"] = _rate(server, party, of, tokens, NUM_MIXED)
-        firsts = [_first_token(server, party, number, n) for n in range(_FIRST_TOKENS + 1)]
-        figures["first token, ms"] = 1e3 * median(firsts[1:])
-        figures["peak, MB"] = peak_bytes(server.pid) / 1e6
-    return figures
+def measure(
+    found: Sequence[Party],
+    of: Sequence[Line],
+    number: int,
+    figures: Figures,
+    keep: Callable[[str], None],
+) -> None:
+    """One round of all servers, which all live until its end.
+
+    Args:
+        found: The servers.
+        of: What is measured.
+        number: Of the round; odd ones begin with the last server.
+        figures: What is found is added to it, line by line.
+        keep: Called after each line with its name.
+    """
+    themes, turns = new_themes(number), count(number)
+    plans = [(line, line.plan(themes)) for line in of]
+    warm = list(islice(themes, max(line.streams for line in of)))
+    with ExitStack() as stack:
+        servers = dict[str, Server]()
+        for party in in_turn(found, next(turns)):
+            server = servers[party.name] = stack.enter_context(party.start())
+            figures[party.name][_START] = [_first_answer(server, party)]
+            _warm(server, party, warm)
+        keep(_START)
+        for line, plan in plans:
+            asked = [party for party in found if party.only in ("", line.name)]
+            for turn, requests in enumerate(plan, start=-line.known):
+                for party in in_turn(asked, next(turns)):
+                    figure = _turn(servers[party.name], party, line, requests)
+                    if turn >= 0:
+                        figures[party.name].setdefault(line.name, []).append(figure)
+            keep(line.name)
+        for name, server in servers.items():
+            figures[name][_PEAK] = [peak_bytes(server.pid) / 1e6]
+        keep(_PEAK)
 
 
-def _rate(server: Server, party: Party, of: Sequence[Request], tokens: int, streams: int) -> float:
+def _first_answer(server: Server, party: Party) -> float:
+    begun = time.perf_counter()
+    asyncio.run(ask(server.port, party.body(Request("河", None), 1)))
+    return server.start_seconds + time.perf_counter() - begun
+
+
+def _warm(server: Server, party: Party, themes: Sequence[str]) -> None:
+    """Let every slot know the system message: llama-server may take any for what comes next."""
+    bodies = [party.body(Request(theme, None), 4) for theme in themes]
+    asyncio.run(ask_all(server.port, bodies, len(bodies)))
+
+
+def _turn(server: Server, party: Party, line: Line, requests: Sequence[Request]) -> float:
     start = time.perf_counter()
-    bodies = [party.body(request, tokens) for request in of]
-    answers = asyncio.run(ask_all(server.port, bodies, streams))
+    bodies = [party.body(request, line.tokens) for request in requests]
+    answers = asyncio.run(ask_all(server.port, bodies, line.streams))
     seconds = time.perf_counter() - start
-    written = sum(answer.completion_tokens for answer in answers)
-    if written != len(of) * tokens:
-        raise SystemExit(f"{party.name} wrote {written} instead of {len(of) * tokens} tokens.")
-    return written / seconds
-
-
-def _first_token(server: Server, party: Party, number: int, sample: int) -> float:
-    (request,) = requests((None,), 1, start=101 + 11 * number + sample)
-    return asyncio.run(ask(server.port, party.body(request, 4))).first_text_seconds
+    written, due = sum(answer.completion_tokens for answer in answers), len(bodies) * line.tokens
+    if written != due:
+        raise SystemExit(f"{party.name} wrote {written} instead of {due} tokens.")
+    return 1e3 * answers[0].first_text_seconds if line.name.endswith("ms") else written / seconds
 
 
 def report(result: dict[str, Any]) -> list[str]:
-    """Medians of the rounds, a column a server."""
-    rounds: dict[str, list[dict[str, float]]] = result["rounds"]
-    keys = list(dict.fromkeys(key for of in rounds.values() for key in of[0]))
-    rows: list[list[object]] = []
-    for key in keys:
-        cells = [[r[key] for r in of if key in r] for of in rounds.values()]
-        rows.append([key, *(f"{median(c):.{_digits(key)}f}" if c else "" for c in cells)])
-    return markdown([f"{result['tokens']} tokens", *rounds], rows)
+    """Medians of the rounds, a column a server, and below what Verse has to others."""
+    rounds: list[Figures] = result["rounds"]
+    names = list(dict.fromkeys(name for of in rounds for name in of))
+    keys = list(dict.fromkeys(key for of in rounds for found in of.values() for key in found))
+    keys.sort(key=_PEAK.__eq__)  # of a round that only some servers took part in, it came earlier
+    rows = [
+        [key, *(_cell(_figures(rounds, name, key), _digits(key)) for name in names)] for key in keys
+    ]
+    ours = [name for name in names if name not in result["rivals"]]
+    pairs = list(product(ours, result["rivals"][:2]))
+    ratios = [[key, *(_cell(_ratios(rounds, *pair, key), 2) for pair in pairs)] for key in keys]
+    below = ["", *markdown(["ratio", *map(" / ".join, pairs)], ratios)] if pairs else []
+    return [*markdown([f"{result['tokens']} tokens", *names], rows), *below]
+
+
+def _figures(rounds: Sequence[Figures], name: str, key: str) -> list[float]:
+    return [median(of[name][key]) for of in rounds if key in of.get(name, {})]
+
+
+def _ratios(rounds: Sequence[Figures], ours: str, other: str, key: str) -> list[float]:
+    """Of every round that has both, so that what is compared lies close together."""
+    both = [(of.get(ours, {}).get(key), of.get(other, {}).get(key)) for of in rounds]
+    return [median(a / b for a, b in zip(*pair, strict=False)) for pair in both if all(pair)]
+
+
+def _cell(values: Sequence[float], digits: int) -> str:
+    return f"{median(values):.{digits}f}" if values else ""
 
 
 def _digits(key: str) -> int:
@@ -198,31 +295,58 @@ def _digits(key: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print the table, and keep the raw numbers if asked."""
+    """Measure, print the tables, and keep the raw numbers if asked."""
     options = _parser().parse_args(arguments)
     result = _begun(options)
+    rounds: list[Figures] = result["rounds"]
     with TemporaryDirectory(prefix="verse-benchmark-") as name:
         found = parties(options, Path(name))
-        for number in range(options.rounds):
-            for party in found:
-                figures = measure(party, options.tokens, number)
-                result["rounds"].setdefault(party.name, []).append(figures)
-                shown = ", ".join(f"{key} {value:.1f}" for key, value in figures.items())
-                print(f"round {number + 1}  {party.name}: {shown}", flush=True)
+        before = {_AT_BEFORE} if any(party.only for party in found) else set[int]()
+        of = lines(sorted({*options.streams} | before), options.tokens)
+        print(memory_warning(len(found), model_folder(options.model), available_bytes()), end="")
+        for _ in range(options.rounds):
+            rounds.append({party.name: {} for party in found})
+
+            def keep(line: str) -> None:
+                print(f"round {len(rounds)}  {progress(rounds[-1], line)}", flush=True)
                 if options.output:
                     options.output.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+            measure(found, of, len(rounds) - 1, rounds[-1], keep)
     print("\n" + "\n".join(report(result)))
 
 
+def progress(figures: Figures, line: str) -> str:
+    """A line of a round that has just been measured."""
+    found = {name: _cell(of[line], _digits(line)) for name, of in figures.items() if line in of}
+    return f"{line}: " + ", ".join(f"{name} {figure}" for name, figure in found.items())
+
+
+def memory_warning(num_servers: int, model: Path, available: int | None) -> str:
+    """A sentence if so many servers of a model may not fit beside each other."""
+    held = _SHARE_HELD * sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    if available is None or num_servers * held <= available:
+        return ""
+    return (
+        f"{num_servers} servers may hold {num_servers * held / 1e9:.1f} GB together and "
+        f"{available / 1e9:.1f} GB are free: --only takes fewer of them at a time.\n"
+    )
+
+
 def _begun(options: argparse.Namespace) -> dict[str, Any]:
-    """What to add to: with --only, what the file has of the others."""
-    result: dict[str, Any] = {"machine": machine(), "tokens": options.tokens, "rounds": {}}
+    """What to add to: with --only, the rounds that the file has."""
+    rivals = [name for name, _ in options.gguf]
+    result: dict[str, Any] = {"machine": machine(), "tokens": options.tokens, "rounds": []}
     if not (options.only and options.output and options.output.exists()):
-        return result
+        return {**result, "rivals": rivals}
     known: dict[str, Any] = json.loads(options.output.read_text("utf-8"))
-    if (known["machine"], known["tokens"]) != (result["machine"], result["tokens"]):
-        raise SystemExit(f"{options.output} is of another machine or other answers; move it away.")
-    return known
+    of = [(found["machine"], found["tokens"], type(found["rounds"])) for found in (known, result)]
+    if of[0] != of[1]:
+        raise SystemExit(
+            f"{options.output} is of another machine, other answers or an older benchmark; "
+            "move it away."
+        )
+    return {**known, "rivals": list(dict.fromkeys([*known["rivals"], *rivals]))}
 
 
 def _parser() -> argparse.ArgumentParser:

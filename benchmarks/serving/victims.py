@@ -1,20 +1,24 @@
 """What others feel while a server is attacked: the widest gap of running streams, and /health.
 
     uv run python -m benchmarks.serving.victims
-    uv run python -m benchmarks.serving.victims --server before=OLD/bin/verse --server now=verse
+    uv run python -m benchmarks.serving.victims --server before=OLD/bin/verse --server now=verse \
+        --rounds 3 --output victims.json
 
 Beside each attack (`attacks`) run three streams, the victims, begun one after another so that there
 is always one in its middle, and a probe asks for /health ten times a second. An attack is a process
-of its own, which has made all that it sends before the clock starts. For every attack and server,
-in one run, a row tells
+of its own, which has made all that it sends before the clock starts. For every attack and server a
+row tells
 
     widest gap      the longest between two tokens of a victim, in median steps meanwhile
     slowest health  the longest that /health took
     first token     the longest that a victim's first token took
     memory          what the process held afterwards
 
-and at the end what it held after 50 requests and after everything and a rest. About four minutes a
-server on two cores; figures mean something only where nothing else runs.
+and at the end what it held after 50 requests and after everything and a rest. In every round each
+server is started afresh and bears all attacks, in an order that turns around from round to round;
+shown is the median of each figure, for the widest gap of one run is that of the machine as much as
+of the server: the row `nothing` tells how wide it is without any attack. About four minutes for a
+server and a round on two cores; figures mean something only where nothing else runs.
 """
 
 import argparse
@@ -46,7 +50,7 @@ from benchmarks.serving import attacks
 from benchmarks.serving.arrivals import arrivals, going_first
 from benchmarks.serving.bench import Bench, Request, Settings, verse_body, workbench
 from benchmarks.serving.publish import tokens_without_text
-from benchmarks.serving.table import markdown
+from benchmarks.serving.table import in_turn, markdown
 
 _VICTIMS = 3
 _TOKENS = 300
@@ -105,16 +109,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     ours = f"now={Path(sys.executable).with_name('verse')}"
     commands = dict(server.split("=", 1) for server in options.server or [ours])
-    result: dict[str, Any] = {"machine": machine(), "servers": {}}
+    result: dict[str, Any] = {"machine": machine(), "rounds": []}
     settings = Settings(rounds=1, tokens=_TOKENS, streams=(1,), folders=0, model=options.model)
     with workbench(settings) as bench:
         staged = bench.folder / "staged"
         attacks.stage(staged, bench.adapters / bench.names[0])
-        for name, command in commands.items():
-            print(f"\n{name}: {command}", flush=True)
-            result["servers"][name] = _measure(bench, staged, command, options.only)
-            if options.output:
-                options.output.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        for number in range(options.rounds):
+            result["rounds"].append({})
+            for name in in_turn(list(commands), number):
+                print(f"\nround {number + 1}, {name}: {commands[name]}", flush=True)
+                measured = _measure(bench, staged, commands[name], options.only)
+                result["rounds"][-1][name] = measured
+                if options.output:
+                    options.output.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     print("\n".join(report(result)))
 
 
@@ -128,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--server", action="append", help="NAME=COMMAND that 'serve' is added to; repeat it")
     every = attacks.ATTACKS
     add("--only", type=some_of(every), default=tuple(every), help="attacks, with commas between")
+    add("--rounds", type=int, default=1, help="medians are over so many (1)")
     add_model_option(parser)
     add("--output", type=Path, help="write the raw numbers to this JSON file")
     return parser
@@ -283,8 +291,8 @@ def _shown(figures: dict[str, float]) -> str:
 
 
 def report(result: dict[str, Any]) -> list[str]:
-    """A row for each attack, the servers side by side."""
-    servers = result["servers"]
+    """A row for each attack, the servers side by side; medians of the rounds."""
+    servers = medians(result["rounds"])
     columns = ("widest gap, steps", "slowest /health, ms", "first token, ms", "memory, MiB")
     head = ["attack", *(f"{column}: {name}" for column in columns for name in servers)]
     names = list(dict.fromkeys(name for server in servers.values() for name in server["attacks"]))
@@ -300,6 +308,26 @@ def report(result: dict[str, Any]) -> list[str]:
     return ["", aims, "", *markdown(head, rows), "", *memory, *failed]
 
 
+def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each server what is usual; its failures are those of all rounds."""
+    servers = dict[str, Any]()
+    for name in rounds[0]:
+        found = [of[name] for of in rounds if name in of]
+        servers[name] = {
+            "attacks": {
+                attack: _medians([of["attacks"][attack] for of in found])
+                for attack in found[0]["attacks"]
+            },
+            "memory": _medians([of["memory"] for of in found]),
+            "failures": [failure for of in found for failure in of["failures"]],
+        }
+    return servers
+
+
+def _medians(found: list[dict[str, float]]) -> dict[str, float]:
+    return {key: median(of[key] for of in found) for key in found[0]}
+
+
 def _cells(of_servers: list[dict[str, float]]) -> list[str]:
     return [
         *(f"{f['steps']:.1f}" + (" !" if f["steps"] > _AIM_STEPS else "") for f in of_servers),
@@ -312,7 +340,7 @@ def _cells(of_servers: list[dict[str, float]]) -> list[str]:
     ]
 
 
-def _memory(memory: dict[str, int]) -> str:
+def _memory(memory: dict[str, float]) -> str:
     parts = [f"{moment} {num_bytes / 2**20:.0f} MiB" for moment, num_bytes in memory.items()]
     ratio = memory["at the end"] / memory["after 50 requests"]
     return f"{', '.join(parts)} ({ratio:.2f} of that after 50 requests)"
