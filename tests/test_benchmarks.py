@@ -255,6 +255,7 @@ def test_a_line_asks_all_servers_for_new_themes_in_each_turn_or_for_known_ones_o
     assert len(set(asked)) == len(asked) == 4 + 5 + 2 * (8 + 16 + 16)
     poets = {request.model for request in plans["16 adapters @16"][0]}
     assert len(poets) == 16
+    assert [line.turns for line in llama.lines((16, 32), 64)] == [5, 5, 2, 1, 2]
     assert llama.lines((8,), 64)[0].name == "first token, ms"
 
 
@@ -283,7 +284,7 @@ def test_a_round_measures_a_line_of_all_servers_before_the_next_and_all_live_unt
         def body(request: Request, tokens: int) -> dict[str, Any]:
             return {"party": name, "tokens": tokens}
 
-        return llama.Party(name, lambda: start(name), body, only)
+        return llama.Party(name, lambda: start(name), body, lambda line: only in line.name)
 
     monkeypatch.setattr(llama, "ask_all", ask_all)
     monkeypatch.setattr(llama, "ask", ask)
@@ -349,3 +350,55 @@ def test_what_victims_felt_is_the_median_of_the_rounds() -> None:
     assert "| nothing | 2.0 | 2.0 | 20 | 20 | 200 | 200 | 200 | 60 |" in text
     assert "old: after 50 requests 100 MiB, at the end 200 MiB (2.00 of" in text
     assert "old: 2 failures, late, lost" in text
+
+
+def test_llama_server_holds_adapters_only_where_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(_binary: Path, gguf: Path, loras: list[Path], **_: int) -> tuple[str, int]:
+        return str(gguf), len(loras)
+
+    def write_adapters(*_: object) -> list[str]:
+        return [f"poet{n:04d}" for n in range(16)]
+
+    def write_gguf_adapter(_: Path, file: Path) -> Path:
+        return file
+
+    monkeypatch.setattr(llama, "write_adapters", write_adapters)
+    monkeypatch.setattr(llama, "write_gguf_adapter", write_gguf_adapter)
+    monkeypatch.setattr(llama, "llama_server", started)
+    options = Namespace(model=str(tmp_path), streams=(1, 16), server=None, before="old", only=())
+    options.gguf, options.llama_server, options.threads = [("q8", "q8.gguf")], "binary", 2
+    found = llama.parties(options, tmp_path)
+    assert [party.name for party in found] == ["q8", "q8", "Verse", "before"]
+    assert [party.start() for party in found[:2]] == [("q8.gguf", 0), ("q8.gguf", 16)]
+    takes = {line.name: [party.takes(line) for party in found] for line in llama.lines((1, 16), 64)}
+    assert takes.pop("16 adapters @16") == [False, True, True, False]
+    assert takes.pop("base @16") == [True, False, True, True]
+    assert set(map(tuple, takes.values())) == {(True, False, True, False)}
+    options.only = ("q4",)
+    with pytest.raises(SystemExit, match="no server 'q4'; there are q8, Verse, before"):
+        llama.parties(options, tmp_path)
+
+
+def test_two_servers_of_one_name_share_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def start(pid: int) -> Generator[Server]:
+        yield Server(1, pid, float(pid))
+
+    async def ask(*_: object) -> list[Answer]:
+        return []
+
+    def body(request: Request, tokens: int) -> dict[str, Any]:
+        return {}
+
+    def party(pid: int) -> llama.Party:
+        return llama.Party("q8", lambda: start(pid), body, lambda line: False)
+
+    monkeypatch.setattr(llama, "ask_all", ask)
+    monkeypatch.setattr(llama, "ask", ask)
+    monkeypatch.setattr(llama, "peak_bytes", int)
+    figures: llama.Figures = {"q8": {}}
+    lines = llama.lines((1,), 64)
+    llama.measure([party(3), party(5)], lines, 1, figures, print)
+    assert figures == {"q8": {"start, s": [pytest.approx(3, abs=1)], "peak, MB": [5e-6]}}

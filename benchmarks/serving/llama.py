@@ -9,22 +9,25 @@ that what is compared lies seconds apart: a machine that others share changes it
 minutes. A line is measured in turns, all servers in each of them, back and forth (ABBA), before the
 next line:
 
-    start           from its start to the end of a first answer, nothing else running
+    start           from its start to the end of a first answer, the others idle
     base @1         completion tokens per second over HTTP, prefill counted, greedy, a theme never
                     seen; four turns of one answer, exactly --tokens long
     first token     one client, a theme never seen behind a system message that is known; five turns
     known prompt    the same of a prompt that the server has answered before, whole
-    base @N         N streams: two turns of one answer for each, half as long
+    base @N         N streams: two turns of one answer for each, half as long; one turn above 16
     16 adapters     the same at 16 streams, each of another adapter, asked for in turn
     peak            the most memory that the process held
 
 The adapters are of rank 8 on the last 8 layers, small noise for weights; llama-server gets the same
-ones in its own format and finds them by `lora` in each request. A --gguf of the model in 8 bits is
-made by `llama-quantize MODEL-bf16.gguf q8_0.gguf Q8_0`. An older build (--before) runs base @16
-alone. Shown are the medians of the rounds, of each the median of its turns, and below them what
-Verse has to the first two of llama.cpp's: ratios turn by turn, which drift less than what they are
-made of. At most eight minutes a round of four servers for a model of 0.5 B on two cores; --only
-takes some servers and adds a round of them to the file that is there:
+ones in its own format and finds them by `lora` in each request. Those that it was started with slow
+it down even where nobody asks for them, so the line of adapters has one of its own, whose start is
+not told; the peak is that of the larger. A --gguf of the model in 8 bits is made by
+`llama-quantize MODEL-bf16.gguf q8_0.gguf Q8_0`. An older build (--before) runs base @16 alone.
+
+Shown are medians of the rounds, of each the median of its turns, and below them what Verse has to
+the first two --gguf: ratios turn by turn, which drift less than what they are made of. Meant to
+take at most eight minutes a round of four servers for a model of 0.5 B on two cores; --only takes
+some and adds a round of them to the file that is there:
 
     python -m benchmarks.serving.llama ... --rounds 1 --output FILE --only q8,int8
 """
@@ -37,7 +40,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, cycle, islice, product
 from pathlib import Path
 from statistics import median
@@ -86,17 +89,6 @@ Figures = dict[str, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
-class Party:
-    """One server under test."""
-
-    name: str
-    start: Callable[[], AbstractContextManager[Server]]
-    body: Body
-    only: str = ""
-    """The one line that it takes part in; all if empty."""
-
-
-@dataclass(frozen=True)
 class Line:
     """What is measured in the same way of all servers, several times."""
 
@@ -109,6 +101,11 @@ class Line:
     known: bool = False
     """Whether all turns ask the same, after one more that does not count."""
 
+    @property
+    def mixed(self) -> bool:
+        """Whether adapters are asked for."""
+        return any(self.models)
+
     def plan(self, themes: Iterator[str]) -> list[list[Request]]:
         """What each turn asks of every server, a request for each stream."""
         turns = [
@@ -116,6 +113,17 @@ class Line:
             for _ in range(1 if self.known else self.turns)
         ]
         return turns * (1 + self.turns) if self.known else turns
+
+
+@dataclass(frozen=True)
+class Party:
+    """One server under test; several of one name share a column."""
+
+    name: str
+    start: Callable[[], AbstractContextManager[Server]]
+    body: Body
+    takes: Callable[[Line], bool] = lambda _: True
+    """Whether it takes part in a line."""
 
 
 def lines(streams: Sequence[int], tokens: int) -> list[Line]:
@@ -126,7 +134,7 @@ def lines(streams: Sequence[int], tokens: int) -> list[Line]:
         Line("first token, ms", _FIRST_TOKENS, 1, 4),
         Line("known prompt, ms", _FIRST_TOKENS, 1, 4, known=True),
     ]
-    many = [Line(f"base @{n}", 2, n, half) for n in streams if n > 1]
+    many = [Line(f"base @{n}", 2 if n <= 16 else 1, n, half) for n in streams if n > 1]
     poets = [f"poet{n:04d}" for n in range(NUM_MIXED)]
     mixed = Line(f"{NUM_MIXED} adapters @{NUM_MIXED}", 2, NUM_MIXED, half, poets)
     return [*(alone if 1 in streams else alone[1:]), *many, mixed]
@@ -167,33 +175,36 @@ def parties(options: argparse.Namespace, folder: Path) -> list[Party]:
     numbers = {name: number for number, name in enumerate(names)}
     slots = max(NUM_MIXED, *options.streams)
 
-    def verse(name: str, command: str, only: str = "") -> Party:
+    def verse(name: str, command: str) -> Party:
         flags = ["--model", str(model), "--adapters", str(folder / "adapters")]
         return Party(
             name,
             lambda: served([*shlex.split(command), *flags]),
             lambda request, tokens: verse_body(request, tokens, ignore_eos=True, **STREAMED),
-            only,
         )
 
-    def llama(name: str, gguf: str) -> Party:
+    def llama(name: str, gguf: str) -> list[Party]:
         def body(request: Request, tokens: int) -> dict[str, Any]:
             lora = [{"id": numbers[request.model], "scale": 1.0}] if request.model else []
             return verse_body(request, tokens, ignore_eos=True, lora=lora, **STREAMED)
 
-        def start() -> AbstractContextManager[Server]:
+        def start(of: Sequence[Path]) -> AbstractContextManager[Server]:
             binary = Path(options.llama_server)
-            return llama_server(binary, Path(gguf), loras, slots=slots, threads=options.threads)
+            return llama_server(binary, Path(gguf), of, slots=slots, threads=options.threads)
 
-        return Party(name, start, body)
+        return [
+            Party(name, lambda: start(()), body, lambda line: not line.mixed),
+            Party(name, lambda: start(loras), body, lambda line: line.mixed),
+        ]
 
     ours = options.server or [("Verse", shlex.join(verse_command("serve")))]
-    found = [llama(name, file) for name, file in options.gguf]
+    found = [party for name, file in options.gguf for party in llama(name, file)]
     found += [verse(name, command) for name, command in ours]
     if options.before:
-        found.append(verse("before", shlex.join([options.before, "serve"]), f"base @{_AT_BEFORE}"))
+        before = verse("before", shlex.join([options.before, "serve"]))
+        found.append(replace(before, takes=lambda line: line.name == f"base @{_AT_BEFORE}"))
     if unknown := set(options.only) - {party.name for party in found}:
-        names = ", ".join(party.name for party in found)
+        names = ", ".join(dict.fromkeys(party.name for party in found))
         raise SystemExit(f"There is no server {min(unknown)!r}; there are {names}.")
     return [party for party in found if not options.only or party.name in options.only]
 
@@ -218,22 +229,25 @@ def measure(
     plans = [(line, line.plan(themes)) for line in of]
     warm = list(islice(themes, max(line.streams for line in of)))
     with ExitStack() as stack:
-        servers = dict[str, Server]()
+        servers, seconds = dict[Party, Server](), dict[Party, float]()
         for party in in_turn(found, next(turns)):
-            server = servers[party.name] = stack.enter_context(party.start())
-            figures[party.name][_START] = [_first_answer(server, party)]
-            _warm(server, party, warm)
+            servers[party] = stack.enter_context(party.start())
+            seconds[party] = _first_answer(servers[party], party)
+            _warm(servers[party], party, warm)
+        for party in found:
+            figures[party.name].setdefault(_START, [seconds[party]])
         keep(_START)
         for line, plan in plans:
-            asked = [party for party in found if party.only in ("", line.name)]
+            asked = [party for party in found if party.takes(line)]
             for turn, requests in enumerate(plan, start=-line.known):
                 for party in in_turn(asked, next(turns)):
-                    figure = _turn(servers[party.name], party, line, requests)
+                    figure = _turn(servers[party], party, line, requests)
                     if turn >= 0:
                         figures[party.name].setdefault(line.name, []).append(figure)
             keep(line.name)
-        for name, server in servers.items():
-            figures[name][_PEAK] = [peak_bytes(server.pid) / 1e6]
+        for party, server in servers.items():
+            peak = figures[party.name].setdefault(_PEAK, [0.0])
+            peak[0] = max(peak[0], peak_bytes(server.pid) / 1e6)
         keep(_PEAK)
 
 
@@ -301,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rounds: list[Figures] = result["rounds"]
     with TemporaryDirectory(prefix="verse-benchmark-") as name:
         found = parties(options, Path(name))
-        before = {_AT_BEFORE} if any(party.only for party in found) else set[int]()
+        before = {_AT_BEFORE} if any(party.name == "before" for party in found) else set[int]()
         of = lines(sorted({*options.streams} | before), options.tokens)
         print(memory_warning(len(found), model_folder(options.model), available_bytes()), end="")
         for _ in range(options.rounds):
