@@ -102,6 +102,8 @@ class EngineState:
     outbox: Outbox
     waiting: WaitingQueue[EngineRequest]
     running: dict[Sequence, EngineRequest] = field(default_factory=dict[Sequence, EngineRequest])
+    num_admitted: int = 0
+    """Requests that have sequences."""
     tasks: list[EngineTask] = field(default_factory=list[EngineTask])
     gate: LoadGate = field(default_factory=LoadGate)
 
@@ -224,6 +226,7 @@ class EngineState:
             for index in range(asked.n)
         ]
         self.running.update(dict.fromkeys(request.sequences, request))
+        self.num_admitted += 1
         if asked.score_prompt or not asked.max_tokens:
             self.scorer.add(request)
         else:
@@ -245,6 +248,7 @@ class EngineState:
         request.sequences.remove(sequence)
         if request.sequences:
             return False
+        self.num_admitted -= 1
         self.resources.residency.unpin(request.asked.target.parts)
         return True
 
@@ -252,6 +256,7 @@ class EngineState:
         """Forget all requests; they are returned."""
         left = [*dict.fromkeys(self.running.values()), *self.waiting.clear()]
         self.running.clear()
+        self.num_admitted = 0
         return left
 
     def _ends_of(self, request: EngineRequest) -> tuple[int, ...]:

@@ -121,7 +121,8 @@ class Worker:
     @property
     def num_waiting(self) -> int:
         """Requests that have no sequence yet, one whose adapter is being loaded included."""
-        return sum(not request.sequences for request in self._unfinished.copy())
+        # Whoever is done leaves both, one after the other.
+        return max(0, len(self._unfinished) - self._state.num_admitted)
 
     @property
     def num_resident(self) -> int:

@@ -60,7 +60,7 @@ def test_hundreds_of_requests_begin_one_after_another(monkeypatch: pytest.Monkey
     delays = delays_of(monkeypatch, *[request] * 700)
     assert 650 < len(delays) < 680
     assert delays == sorted(delays)
-    assert delays[-1] == pytest.approx(1.0, abs=0.1)
+    assert delays[-1] == pytest.approx(2.0, abs=0.1)
 
 
 def test_requests_begin_beside_one_large_body(monkeypatch: pytest.MonkeyPatch) -> None:

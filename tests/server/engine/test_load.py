@@ -3,6 +3,7 @@
 import asyncio
 import random
 import resource
+import threading
 
 import mlx.core as mx
 import pytest
@@ -19,6 +20,7 @@ from verse_server.engine.errors import (
 from verse_server.engine.memory import give_memory_back
 from verse_server.engine.pacing import Pacing
 from verse_server.engine.prefill import PrefillWork
+from verse_server.engine.sequence import EngineRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +50,29 @@ async def test_a_full_queue_turns_requests_away_and_says_when_to_come_back(
     assert full.value.retry_after_seconds >= 1
     await running.aclose()
     assert all(await asyncio.gather(*waiting))
+
+
+async def test_how_many_wait_is_known_without_counting_them(start_engine: StartEngine) -> None:
+    engine = start_engine(max_batch=2, max_queue=9)
+    worker = engine._worker  # pyright: ignore[reportPrivateUsage]
+
+    class Uncounted(set[EngineRequest]):
+        def copy(self) -> set[EngineRequest]:
+            assert threading.current_thread().name == "mlx"
+            return super().copy()
+
+    worker._unfinished = Uncounted()  # pyright: ignore[reportPrivateUsage]
+    running = engine.generate(request(engine, "a", max_tokens=200, n=2))
+    await anext(running)
+    assert worker.num_waiting == 0
+    waiting = [asyncio.ensure_future(write(engine, "a", n=n)) for n in (1, 2, 1, 1)]
+    await until(lambda: worker.num_waiting == 4)
+    waiting.pop().cancel()
+    await until(lambda: worker.num_waiting == 3)
+    await running.aclose()
+    assert all(await asyncio.gather(*waiting))
+    assert worker.num_waiting == 0
+    await assert_nothing_is_left(engine)
 
 
 @pytest.mark.parametrize("waits", [True, False])
