@@ -14,7 +14,7 @@ next line:
                     seen; four turns of one answer, exactly --tokens long
     first token     one client, a theme never seen behind a system message that is known; five turns
     known prompt    the same of a prompt that the server has answered before, whole
-    base @N         N streams: two turns of one answer for each, half as long; one turn above 16
+    base @N         N streams, one answer for each
     16 adapters     the same at 16 streams, each of another adapter, asked for in turn
     peak            the most memory that the process held
 
@@ -25,9 +25,9 @@ not told; the peak is that of the larger. A --gguf of the model in 8 bits is mad
 `llama-quantize MODEL-bf16.gguf q8_0.gguf Q8_0`. An older build (--before) runs base @16 alone.
 
 Shown are medians of the rounds, of each the median of its turns, and below them what Verse has to
-the first two --gguf: ratios turn by turn, which drift less than what they are made of. Meant to
-take at most eight minutes a round of four servers for a model of 0.5 B on two cores; --only takes
-some and adds a round of them to the file that is there:
+the first two --gguf: ratios turn by turn, which drift less than what they are made of. About
+eight minutes a round of four servers for a model of 0.5 B on two cores; --only takes some and adds
+a round of them to the file that is there:
 
     python -m benchmarks.serving.llama ... --rounds 1 --output FILE --only q8,int8
 """
@@ -128,15 +128,14 @@ class Party:
 
 def lines(streams: Sequence[int], tokens: int) -> list[Line]:
     """In the order of measuring: adapters last, for llama.cpp forgets prompts where they change."""
-    half = max(1, tokens // 2)
     alone = [
         Line("base @1", 4, 1, tokens),
         Line("first token, ms", _FIRST_TOKENS, 1, 4),
         Line("known prompt, ms", _FIRST_TOKENS, 1, 4, known=True),
     ]
-    many = [Line(f"base @{n}", 2 if n <= 16 else 1, n, half) for n in streams if n > 1]
+    many = [Line(f"base @{n}", 1, n, tokens) for n in streams if n > 1]
     poets = [f"poet{n:04d}" for n in range(NUM_MIXED)]
-    mixed = Line(f"{NUM_MIXED} adapters @{NUM_MIXED}", 2, NUM_MIXED, half, poets)
+    mixed = Line(f"{NUM_MIXED} adapters @{NUM_MIXED}", 1, NUM_MIXED, tokens, poets)
     return [*(alone if 1 in streams else alone[1:]), *many, mixed]
 
 

@@ -253,7 +253,7 @@ class HostNorm(nn.Module):
         return _given_back(x, normed)
 
 
-_LEAST_SHARED = 1_500_000
+_LEAST_SHARED = 500_000
 """Products of two numbers: waking a thread takes longer than its share of fewer."""
 
 

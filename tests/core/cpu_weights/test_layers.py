@@ -110,7 +110,7 @@ def test_little_work_is_done_by_whoever_asks_for_it(
         shared.append(len(pieces))
         run(pieces)
 
-    layer = PackedLinear.of(nn.Linear(512, 1024, bias=False), "bf16", threads)
+    layer = PackedLinear.of(nn.Linear(512, 768, bias=False), "bf16", threads)
     rows = np.random.default_rng(4).standard_normal((8, 1, 512), np.float32)
     monkeypatch.setattr(threads, "run", noted)
     alone = products([layer], rows[:1])[0]
