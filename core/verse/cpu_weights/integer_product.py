@@ -40,7 +40,9 @@ _TRIED = (1024, 896)
 _TRIED_ROWS = 2
 """What a poem alone has, each of its halves being one. For many rows numkong's AMX looks as fast
 while the weights are in the cache, and is slower where a step reads them from memory."""
-_TRIES = 3
+_TRIES = 5
+_WORTH_IT = 2.0
+"""So much faster numkong has to be: onnxruntime alone has an MLP in one piece, a sixth of a step."""
 _WITH_VNNI = ("icelake", "alder", "sierra")
 """numkong's names of the first processors with it."""
 
@@ -187,7 +189,8 @@ def fastest_product() -> type[NumkongProduct] | type[OnnxProduct]:
     """The one to take on this processor; asked once, it takes some milliseconds."""
     if _onnxruntime() is None or not _is_exact(OnnxProduct):
         return NumkongProduct
-    return min((OnnxProduct, NumkongProduct), key=_seconds)
+    of_onnx, of_numkong = _seconds(OnnxProduct, NumkongProduct)
+    return NumkongProduct if of_numkong * _WORTH_IT < of_onnx else OnnxProduct
 
 
 @functools.cache
@@ -211,17 +214,19 @@ def _is_exact(kind: type[OnnxProduct]) -> bool:
     return np.array_equal(sums, expected)
 
 
-def _seconds(kind: type[NumkongProduct] | type[OnnxProduct]) -> float:
+def _seconds(*kinds: type[NumkongProduct] | type[OnnxProduct]) -> list[float]:
+    """The shortest try of each; they take turns, for a processor's speed may change meanwhile."""
     random = np.random.default_rng(0)
     weight = random.integers(-127, 128, _TRIED).astype(np.int8)
     x = random.integers(0, 256, (_TRIED_ROWS, _TRIED[1])).astype(np.uint8)
-    product = kind(weight, np.ones(len(weight), np.float32))
-    times: list[float] = []
+    products = [kind(weight, np.ones(len(weight), np.float32)) for kind in kinds]
+    times: list[list[float]] = [[] for _ in kinds]
     for _ in range(_TRIES):
-        begun = time.thread_time()  # what others do meanwhile must not decide
-        product(x)
-        times.append(time.thread_time() - begun)
-    return min(times)
+        for product, of_kind in zip(products, times, strict=True):
+            begun = time.thread_time()  # what others do meanwhile must not decide
+            product(x)
+            of_kind.append(time.thread_time() - begun)
+    return list(map(min, times))
 
 
 def product_model(shape: tuple[int, ...], steps: NDArray[np.float32]) -> bytes:

@@ -79,6 +79,19 @@ def test_the_fastest_is_the_one_for_what_a_poem_alone_has(monkeypatch: pytest.Mo
     assert {rows for rows, _ in tried} == {2}
 
 
+@pytest.mark.parametrize(
+    ("of_numkong", "expected"), [(0.6, "OnnxProduct"), (0.4, "NumkongProduct")]
+)
+def test_numkong_is_taken_only_where_it_is_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch, of_numkong: float, expected: str
+) -> None:
+    def seconds(*_kinds: object) -> list[float]:
+        return [1.0, of_numkong]
+
+    monkeypatch.setattr(integer_product, "_seconds", seconds)
+    assert fastest_product.__wrapped__().__name__ == expected
+
+
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system lists no instructions")
 def test_integers_are_fast_only_where_the_processor_has_instructions_for_them() -> None:
     listed = set(Path("/proc/cpuinfo").read_text("utf-8").split())
