@@ -42,7 +42,7 @@ _TRIED_ROWS = 2
 while the weights are in the cache, and is slower where a step reads them from memory."""
 _TRIES = 5
 _WORTH_IT = 2.0
-"""So much faster numkong has to be: onnxruntime alone has an MLP in one piece, a sixth of a step."""
+"""So much faster numkong has to be: onnxruntime alone does an MLP in one piece, in less time."""
 _WITH_VNNI = ("icelake", "alder", "sierra")
 """numkong's names of the first processors with it."""
 
