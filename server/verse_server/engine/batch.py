@@ -147,9 +147,11 @@ class Batch:
         if work is None:
             return self._decoded()
         begun = self._begin(work)
-        if is_decoding:
+        if is_decoding and not self._at_once:  # both are computed together
             return self._decoded(on_built=lambda: self._finish(begun))
         self._finish(begun)
+        if is_decoding:
+            return self._decoded()
         self._begin_others(work.width, prefill_tokens - begun.num_tokens)
         return self._decoding.report()
 

@@ -137,7 +137,7 @@ def test_a_row_that_joins_others_has_the_bits_it_has_alone(packed: BaseModel) ->
 
 
 @pytest.mark.parametrize("is_cut", [False, True])
-def test_what_a_prompt_takes_is_noted_though_it_is_computed_before_it_is_waited_for(
+def test_what_a_prompt_takes_is_noted_and_the_step_behind_it_is_no_part_of_it(
     packed: BaseModel, monkeypatch: pytest.MonkeyPatch, *, is_cut: bool
 ) -> None:
     noting, seconds = Noting(packed), list[float]()
@@ -145,7 +145,7 @@ def test_what_a_prompt_takes_is_noted_though_it_is_computed_before_it_is_waited_
     forward = RoutedModel.forward
 
     def slow(model: RoutedModel, tokens: mx.array, *arguments: Any) -> mx.array:
-        time.sleep(0.05 * (tokens.shape[1] > 1))
+        time.sleep(0.05 if tokens.shape[1] > 1 else 0.5)
         return forward(model, tokens, *arguments)
 
     def noted(_pacing: Pacing, _tokens: int, took: float) -> None:
@@ -157,7 +157,7 @@ def test_what_a_prompt_takes_is_noted_though_it_is_computed_before_it_is_waited_
         monkeypatch.setattr(_Unbound, "prefill_tokens", 8)
     noting.add(PROMPT, 1)
     assert len(seconds) == 1
-    assert seconds[0] >= 0.05
+    assert 0.05 <= seconds[0] < 0.5
 
 
 def test_padding_and_a_known_beginning_change_last_bits_and_no_token(packed: BaseModel) -> None:
