@@ -23,6 +23,8 @@ _ADMISSION_SHARE = 0.25
 """Of a step."""
 _LEAST_TOKENS = 8
 """Something is computed in every second pass, or those who wait would never come in."""
+_MOST_ANYHOW = 32
+"""Tokens that are computed at least where the first one takes as long as twice as many more do."""
 _DECAY = 0.95
 _FIRST_SECONDS = 0.02
 """What a step is taken to last before one was seen."""
@@ -69,6 +71,12 @@ class LinearCost:
         """
         fixed, each = self._parts()
         return max(0, math.floor(min((seconds - fixed) / each, 2 * self._largest)))
+
+    @property
+    def free_units(self) -> float:
+        """How many take half as long together as the fixed part."""
+        fixed, each = self._parts()
+        return fixed / (2 * each)
 
     def _parts(self) -> tuple[float, float]:
         """Least squares, drawn towards the assumption the more the less sizes differ."""
@@ -124,8 +132,13 @@ class Pacing:
         """Tokens of prompts, padding included, that may be computed yet; 0 is for this pass."""
         if self._spent and not self.is_owed and not self._is_crowded:
             return 0
-        within = self._prefill.units_within(self.left_seconds) if self._prefill.is_known else 0
-        return max(_LEAST_TOKENS, within)
+        left = self.left_seconds
+        if not self._prefill.is_known or not left:
+            return _LEAST_TOKENS
+        # The weights of a large model are read for one token as for many: cut into the smallest
+        # pieces, a prompt would keep the rows waiting for longer, and itself the longest.
+        anyhow = min(_MOST_ANYHOW, math.floor(self._prefill.free_units))
+        return max(_LEAST_TOKENS, anyhow, self._prefill.units_within(left))
 
     def begin(self, num_rows: int, *, is_crowded: bool = False, has_prompts: bool = False) -> None:
         """A pass begins.

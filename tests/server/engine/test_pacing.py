@@ -48,6 +48,15 @@ def test_a_pass_computes_less_than_a_step_of_prompts_while_rows_run() -> None:
     assert 0.006 < foretold < 0.010
 
 
+def test_where_a_prompts_first_token_is_dear_it_is_not_cut_into_the_smallest_pieces() -> None:
+    pacing = Pacing()
+    for tokens in (6, 30, 12, 48) * 10:  # as on a large model: more than a step before any token
+        seen(pacing, 3, 0.060, tokens, 0.056 + 0.0012 * tokens)
+    pacing.begin(3)
+    assert pacing.left_seconds < 0.056
+    assert 16 <= pacing.prefill_tokens <= 32
+
+
 def test_more_comes_in_between_two_steps_while_a_crowd_waits() -> None:
     pacing = Pacing()
     for tokens in (6, 30, 12, 48) * 10:
