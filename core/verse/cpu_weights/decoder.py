@@ -234,7 +234,8 @@ def known_columns(cache: Any) -> KeysValues | None:
 class Forward:
     """What the layers share while a forward runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: Threads) -> None:
+        self.threads = threads
         self.partial = PartialForward()
         """What is different about the next one; the one after is whole again."""
         self.later: list[Any] = []

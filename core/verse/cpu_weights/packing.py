@@ -101,7 +101,7 @@ def pack_model(
     total = num_weights(model)
     done = _pack_ends(model, folder, kind, threads, cache)
     on_progress(done / total)
-    num_bytes, forward = _num_bytes(model), Forward()
+    num_bytes, forward = _num_bytes(model), Forward(threads)
     mlps = _MlpPacker(kind, threads, cache)
     for index, layer in enumerate(inner.layers):
         for name in _PROJECTIONS:

@@ -19,6 +19,7 @@ from typing import Any
 import mlx.core as mx
 
 from verse.base_model import BaseModel
+from verse.cpu_weights.decoder import forward_of
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.decoding import DecodeBatch, DecodeRow, Drawn
 from verse_server.engine.forward import RoutedModel, merged
@@ -79,7 +80,8 @@ class Batch:
         self._prefixes = prefixes
         self._on_wait = on_wait
         self._pacing = pacing or Pacing()
-        sampler = sampler or Sampler(never_excluded(base), at_once=base.is_packed)
+        threads = forward_of(base.model).threads if base.is_packed else None
+        sampler = sampler or Sampler(never_excluded(base), threads)
         self._at_once = base.is_packed
         self._routed = RoutedModel(base.model, bank, sampler, on_wait, at_once=self._at_once)
         self._prompts = PrefillQueue(base, prefixes)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.server.engine.engine_requests import sequence
 from verse.base_model import load_base_model
+from verse.cpu_weights.threads import Threads
 from verse_server.engine.adapters.lora import LoraBank
 from verse_server.engine.batch import Batch
 from verse_server.engine.kv_cache import PrefixCache
@@ -49,7 +50,7 @@ def random_logits(seed: int, *shape: int, spread: float = 1.0) -> Numbers:
 
 def sample(logits: mx.array, inputs: mx.array, rows: list[EngineSequence]) -> mx.array:
     """At once, wherever it is drawn."""
-    of_one_step = Sampler(at_once=at_once)
+    of_one_step = Sampler(threads=Threads(2) if at_once else None)
     tokens = of_one_step.sample(logits, inputs, rows)
     of_one_step.settle()
     return tokens

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verse.base_model import runs_on_cpu
+from verse.cpu_weights.threads import Threads
 from verse_server.engine.sampling import cpu
 from verse_server.engine.sampling.host_processors import processed_rows
 from verse_server.engine.sampling.processors import processed
@@ -177,16 +178,18 @@ def _without_top_choices(
 class Sampler:
     """Of one batch."""
 
-    def __init__(self, never_excluded: Collection[int] = (), *, at_once: bool = False) -> None:
+    def __init__(
+        self, never_excluded: Collection[int] = (), threads: Threads | None = None
+    ) -> None:
         """Make one.
 
         Args:
             never_excluded: Tokens that XTC leaves alone.
-            at_once: Draw in numpy and at once: the forward has been computed already, and the next
-                one needs the tokens when it is built.
+            threads: Those of a model on the host. They draw at once: the forward has been computed
+                already, and the next one needs the tokens when it is built.
         """
         self._never_excluded = tuple(never_excluded)
-        self._at_once = at_once
+        self._threads = threads
         self._late: _LateDraw | None = None
 
     @property
@@ -197,8 +200,8 @@ class Sampler:
     def sample(self, logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
         """As `sampling.sample`; the numbers in the array are only there after `settle`."""
         self.settle()
-        if self._at_once:
-            return self._sampled_at_once(logits, inputs, rows)
+        if self._threads is not None:
+            return self._sampled_at_once(logits, inputs, rows, self._threads)
         if not runs_on_cpu() or all(row.sampling.is_greedy for row in rows):
             return sample(logits, inputs, rows, self._never_excluded)
         mx.eval(inputs)  # pyright: ignore[reportUnknownMemberType]  (nobody shall wait for it later)
@@ -206,7 +209,7 @@ class Sampler:
         return self._late.tokens
 
     def _sampled_at_once(
-        self, logits: mx.array, inputs: mx.array, rows: list[Sequence]
+        self, logits: mx.array, inputs: mx.array, rows: list[Sequence], threads: Threads
     ) -> mx.array:
         on_host = _on_host(logits.astype(mx.float32))
         tokens_before = cast(list[int], inputs.tolist())
@@ -215,6 +218,7 @@ class Sampler:
             [row.sampling for row in rows],
             rows,
             self._never_excluded,
+            threads.run,
         )
         for row, token in zip(rows, drawn.tolist(), strict=True):
             if row.matcher is not None:
