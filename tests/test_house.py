@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PARTS = ("core", "server", "trainer", "clients")
 
-MAX_FILES = {"core": 55, "server": 115, "trainer": 61, "clients": 94}
-MAX_FILES_IN_ALL = 325
+MAX_FILES = {"core": 56, "server": 115, "trainer": 61, "clients": 94}
+MAX_FILES_IN_ALL = 326
 MAX_FILE_LINES = 450
 MAX_BODY_LINES = 50
 

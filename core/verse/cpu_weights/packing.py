@@ -21,16 +21,18 @@ from verse.cpu_weights.integer_product import give_back_memory, numkong
 from verse.cpu_weights.layers import (
     CHUNK_NUMBERS,
     CannotRepackError,
-    EmbeddingFile,
-    EmbeddingTable,
     HostNorm,
-    PackedEmbedding,
-    PackedHead,
     PackedLinear,
     check_can_be_repacked,
     is_quantized,
     rows_of,
     shape_of,
+)
+from verse.cpu_weights.model_ends import (
+    EmbeddingFile,
+    EmbeddingTable,
+    PackedEmbedding,
+    PackedHead,
 )
 from verse.cpu_weights.packed import Host, PackedKind, quantized_chunks
 from verse.cpu_weights.packed_mlp import (

@@ -26,7 +26,7 @@ from verse_server.engine.forward import RoutedModel, merged
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.pacing import Pacing
 from verse_server.engine.prefill import ROW_TOKENS, PrefillQueue, PrefillWork, PromptGroup
-from verse_server.engine.sampling.sampler import Sampler
+from verse_server.engine.sampling.sampler import Sampler, taken
 from verse_server.engine.sequence import BatchRows, Sequence
 
 _MOST_TOKENS = 2048
@@ -254,8 +254,8 @@ class Batch:
         work.note(partial)
         rows = [row for group in groups for row in group.rows]
         if len(rows) > len(groups):
-            repeats = mx.array([i for i, group in enumerate(groups) for _ in group.rows])
-            logits, inputs = logits[repeats], inputs[repeats]
+            repeats = [i for i, group in enumerate(groups) for _ in group.rows]
+            logits, inputs = taken(logits, repeats), inputs[mx.array(repeats)]
             cache = self._repeated(cache, groups, rows)
         begun = self._wait_for_decoding()
         drawn = self._routed.draw(logits, inputs, rows)

@@ -43,7 +43,7 @@ from verse_server.engine.memory import (
     limit_memory,
     set_up_heap,
 )
-from verse_server.engine.sampling.sampler import Sampler
+from verse_server.engine.sampling.sampler import Sampler, StepLogits
 from verse_server.engine.scoring import ScoringCache
 from verse_server.engine.sequence import Sequence
 from verse_server.engine.sharding import load_part
@@ -201,7 +201,7 @@ class FollowingSampler(Sampler):
         """See `Sampler`."""
         return self._handed is not None
 
-    def sample(self, logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
+    def sample(self, logits: StepLogits, inputs: mx.array, rows: list[Sequence]) -> mx.array:
         """Compute this rank's part of the logits; the tokens come with `settle`."""
         del inputs
         self.settle()

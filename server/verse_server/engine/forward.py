@@ -8,10 +8,11 @@ import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from verse.cpu_weights.decoder import forward_of
+from verse.cpu_weights.model_ends import HostLogits
 from verse.cpu_weights.partial_forward import PartialForward
 from verse_server.engine.adapters.lora import LoraBank, SlotWeights
 from verse_server.engine.kv_cache import BatchSlots, PreallocatedKVCache, preallocated
-from verse_server.engine.sampling.sampler import Sampler
+from verse_server.engine.sampling.sampler import Sampler, StepLogits
 from verse_server.engine.sequence import BatchRows
 from verse_server.engine.sequence import Sequence as Row
 
@@ -49,8 +50,8 @@ class RoutedModel:
 
     def forward(
         self, tokens: mx.array, cache: list[Any], partial: PartialForward | None = None
-    ) -> mx.array:
-        """The logits of each row's last token; nothing is computed yet.
+    ) -> StepLogits:
+        """The logits of each row's last token; on a GPU nothing is computed yet.
 
         Args:
             tokens: (rows, seq), in the batch's order.
@@ -58,17 +59,20 @@ class RoutedModel:
             partial: What may be left out, of rows whose slots are in their order.
 
         Returns:
-            (rows, vocab), in the batch's order.
+            (rows, vocab), in the batch's order; on the host until the next forward.
         """
         if self._shared:
             self._on_wait()
             self._shared.partial = partial or PartialForward()
         states: BatchRows = cache[-1]
         self._bank.route.set(states.adapter_slots, self._bank)
-        logits = cast(mx.array, self._model(states.by_slot(tokens), cache=cache[:-1]))
+        model = cast(Any, self._model)
+        logits = model(states.by_slot(tokens), cache=cache[:-1])
+        if isinstance(logits, HostLogits):
+            return logits.on_host((states.slots, -1))
         return states.by_row(logits[:, -1])
 
-    def draw(self, logits: mx.array, inputs: mx.array, rows: list[Row]) -> mx.array:
+    def draw(self, logits: StepLogits, inputs: mx.array, rows: list[Row]) -> mx.array:
         """A token for each row; what `forward` built begins to be computed.
 
         What was handed out before is drawn first, if it is not yet.

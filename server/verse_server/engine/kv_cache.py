@@ -52,6 +52,10 @@ class PreallocatedKVCache(BatchKVCache):
     offset: Any
     _idx: int
 
+    step = 64
+    """Columns that are added at once. A poem seldom needs more; mlx-lm's 256 are half of the memory
+    of a batch, and twice as many pages to be cleared when rows come in."""
+
     def __init__(self, merged: BatchKVCache, padding: list[int], max_rows: int) -> None:
         """Take over what mlx-lm has merged.
 

@@ -41,7 +41,7 @@ from verse_server.engine.followers import (
 )
 from verse_server.engine.kv_cache import PrefixCache, Version
 from verse_server.engine.pacing import Pacing
-from verse_server.engine.sampling.sampler import Sampler
+from verse_server.engine.sampling.sampler import Sampler, StepLogits
 from verse_server.engine.scoring import PromptScorer, ScoringCache
 from verse_server.engine.sequence import Sequence
 from verse_server.engine.sharding import load_part
@@ -67,7 +67,7 @@ class LeadingSampler(Sampler):
         """See `Sampler`."""
         return self._drawn is not None
 
-    def sample(self, logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
+    def sample(self, logits: StepLogits, inputs: mx.array, rows: list[Sequence]) -> mx.array:
         """See `Sampler`."""
         self.settle()
         self._drawn = super().sample(logits, inputs, rows)

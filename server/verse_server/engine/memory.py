@@ -60,7 +60,7 @@ _HOST_CACHE_BYTES = 64 << 20
 """The same on a CPU, where new memory costs little beside what fills it: what a forward frees.
 Keys and values that are freed when rows leave are of sizes that nobody asks for again."""
 
-_PACKED_CACHE_BYTES = 32 << 20
+_PACKED_CACHE_BYTES = 8 << 20
 """The same where the host multiplies: of mlx there are only keys and values."""
 
 
@@ -109,7 +109,7 @@ _NUM_ARENAS = 2
 """Of glibc's heaps; by default each thread may get one, and keeps what was once freed there."""
 
 _M_MMAP_THRESHOLD = -3
-_LARGEST_KEPT = 4 << 20
+_LARGEST_KEPT = 5 << 19
 """Of the host's arrays that are freed. Larger ones go back to the system: kept, those of one large
 prompt leave gaps that no other fits into. Clearing pages anew costs little beside what fills them.
 """

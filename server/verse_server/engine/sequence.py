@@ -314,6 +314,11 @@ class BatchRows:
             return [row.adapter_slots for row in self.rows]
         return [self.rows[index].adapter_slots for index in self.batch_slots.rows]
 
+    @property
+    def slots(self) -> list[int]:
+        """Of each row, in the batch's order."""
+        return list(range(len(self.rows))) if self.batch_slots is None else self.batch_slots.slots
+
     def by_slot(self, of_rows: mx.array) -> mx.array:
         """Bring what is in the batch's order, by its first axis, into that of the batch slots."""
         if self.batch_slots is None or self.batch_slots.is_in_order:

@@ -10,11 +10,11 @@ import pytest
 from verse.cpu_weights.layers import (
     CannotRepackError,
     HostNorm,
-    PackedHead,
     PackedLinear,
     check_can_be_repacked,
     products,
 )
+from verse.cpu_weights.model_ends import PackedHead
 from verse.cpu_weights.packed import PackedKind
 from verse.cpu_weights.threads import Threads
 
@@ -91,13 +91,29 @@ def test_the_largest_logits_of_8_bits_are_as_exact_as_the_table(threads: Threads
     expected = hidden @ table.T
     rounded = PackedHead(packed).logits(hidden)
     head = PackedHead(packed, lambda ids: table[ids])
-    exact = head.logits(hidden)
+    exact = head.logits(hidden).copy()
     near = expected >= expected.max(axis=-1, keepdims=True) * 0.96
     assert near.sum() >= 6
     assert np.abs(rounded - expected)[near].max() > 1e-3
     assert np.abs(exact - expected)[near & (rounded != exact)].max() < 1e-4
     assert (exact.argmax(-1) == expected.argmax(-1)).all()
     assert np.array_equal(exact[1:2], head.logits(hidden[1:2]))
+
+
+def test_the_logits_of_a_batch_lie_in_memory_that_is_used_again(threads: Threads) -> None:
+    head = PackedHead(PackedLinear.of(nn.Linear(128, 96, bias=False), "bf16", threads))
+    random = np.random.default_rng(5)
+    hidden = random.standard_normal((80, 1, 128), np.float32)
+    first = head(hidden[:8])
+    kept, of_host = first[:, -1], first.on_host(([*range(8)], -1))
+    expected = of_host.copy()
+    assert np.array_equal(np.array(kept), expected)
+    again = head(hidden[:8]).on_host(([*reversed(range(8))], -1))
+    assert np.shares_memory(of_host, again)
+    assert np.array_equal(again, expected[::-1])
+    assert np.array_equal(np.array(kept), expected)
+    large = head(hidden).on_host((slice(None), -1))  # more rows than a batch has: nobody keeps it
+    assert not np.shares_memory(large, head(hidden).on_host((slice(None), -1)))
 
 
 def test_little_work_is_done_by_whoever_asks_for_it(

@@ -13,7 +13,8 @@ from mlx_lm.models import llama, qwen2, qwen3
 from mlx_lm.models.cache import BatchKVCache, make_prompt_cache
 
 from verse.cpu_weights import decoder, packed_mlp, packing
-from verse.cpu_weights.layers import CannotRepackError, EmbeddingFile
+from verse.cpu_weights.layers import CannotRepackError
+from verse.cpu_weights.model_ends import EmbeddingFile
 from verse.cpu_weights.packed import Activations, PackedKind, PackedWeight
 from verse.cpu_weights.packing import (
     CpuWeightsError,

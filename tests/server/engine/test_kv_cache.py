@@ -82,7 +82,8 @@ def attended_columns(keys: mx.array, mask: mx.array, row: int) -> list[NDArray[A
 def test_rows_that_come_and_go_keep_what_is_theirs(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BatchKVCache, "step", 8)  # so that columns run out often
+    for kind in (BatchKVCache, PreallocatedKVCache):
+        monkeypatch.setattr(kind, "step", 8)  # so that columns run out often
     twins, chance, most = Twins(seed), random.Random(seed), 0
     for _ in range(60):
         rows = twins.ours.num_rows
@@ -142,7 +143,7 @@ def test_rows_that_leave_one_by_one_have_the_others_copied_now_and_then_only(
 
 
 def test_a_batch_that_shrinks_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BatchKVCache, "step", 1 << 14)  # more than all else here takes
+    monkeypatch.setattr(PreallocatedKVCache, "step", 1 << 14)  # more than all else here takes
     twins = Twins(1)
     while twins.ours.num_rows < MAX_ROWS - 1:
         twins.join()
@@ -204,7 +205,7 @@ def test_layers_that_are_told_so_add_their_columns_in_different_steps() -> None:
         pair.ours.early = early
     grown: list[list[int]] = []
     widths = [pair.ours.keys.shape[2] for pair in twins]
-    for step in range(300):
+    for step in range(PreallocatedKVCache.step + 44):
         for pair in twins:
             pair.decode()
         now = [pair.ours.keys.shape[2] for pair in twins]

@@ -18,6 +18,7 @@ from verse_server.engine.batch import Batch
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.layers_below import HiddenStates, LayersBelow
 from verse_server.engine.pacing import Pacing
+from verse_server.engine.sampling.sampler import StepLogits
 from verse_server.engine.sequence import Sequence
 from verse_server.engine.types import SamplingParams
 
@@ -70,7 +71,7 @@ class Noting:
         routed = self.batch._routed  # pyright: ignore[reportPrivateUsage]
         draw = routed.draw
 
-        def noted(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
+        def noted(logits: StepLogits, inputs: mx.array, rows: list[Sequence]) -> mx.array:
             for row, of_row in zip(rows, np.array(logits), strict=True):
                 self.logits.setdefault(row, of_row)
             return draw(logits, inputs, rows)

@@ -24,6 +24,7 @@ from verse_server.engine.batch import Batch
 from verse_server.engine.forward import RoutedModel
 from verse_server.engine.kv_cache import PrefixCache
 from verse_server.engine.pacing import Pacing
+from verse_server.engine.sampling.sampler import StepLogits
 from verse_server.engine.sequence import Sequence
 from verse_server.engine.types import SamplingParams
 
@@ -92,7 +93,7 @@ class Noting:
         routed = self.batch._routed  # pyright: ignore[reportPrivateUsage]
         draw = routed.draw
 
-        def noted(logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
+        def noted(logits: StepLogits, inputs: mx.array, rows: list[Sequence]) -> mx.array:
             for row, of_row in zip(rows, np.array(logits), strict=True):
                 self.logits.setdefault(row, []).append(of_row)
             return draw(logits, inputs, rows)
@@ -144,7 +145,7 @@ def test_what_a_prompt_takes_is_noted_and_the_step_behind_it_is_no_part_of_it(
     noting.add([3, 4], 5, tokens=20)
     forward = RoutedModel.forward
 
-    def slow(model: RoutedModel, tokens: mx.array, *arguments: Any) -> mx.array:
+    def slow(model: RoutedModel, tokens: mx.array, *arguments: Any) -> StepLogits:
         time.sleep(0.05 if tokens.shape[1] > 1 else 0.5)
         return forward(model, tokens, *arguments)
 

@@ -17,6 +17,7 @@ from verse_server.engine.forward import RoutedModel
 from verse_server.engine.kv_cache import PreallocatedKVCache, PrefixCache
 from verse_server.engine.pacing import Pacing
 from verse_server.engine.prefill import PrefillQueue, PromptGroup, together
+from verse_server.engine.sampling.sampler import StepLogits
 from verse_server.engine.sequence import Sequence
 from verse_server.engine.types import SamplingParams
 
@@ -231,7 +232,7 @@ def test_a_known_prompt_needs_no_forward_of_its_own(
         batch.step()
     forward, widths = RoutedModel.forward, list[int]()
 
-    def counted(model: RoutedModel, tokens: mx.array, cache: list[Any]) -> mx.array:
+    def counted(model: RoutedModel, tokens: mx.array, cache: list[Any]) -> StepLogits:
         widths.append(tokens.shape[1])
         return forward(model, tokens, cache)
 

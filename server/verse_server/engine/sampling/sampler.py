@@ -26,6 +26,18 @@ from verse_server.engine.sampling.processors import processed
 from verse_server.engine.sequence import DrawnLogits, NotedLogprobs, Sequence, StepLogprobs
 from verse_server.engine.types import SamplingParams
 
+StepLogits = mx.array | NDArray[np.float32]
+"""(rows, vocab), on the device or on the host."""
+
+
+def taken(logits: StepLogits, rows: list[int]) -> StepLogits:
+    """Some of the rows, by their places."""
+    return logits[mx.array(rows)] if isinstance(logits, mx.array) else logits[rows]
+
+
+def _on_device(logits: StepLogits) -> mx.array:
+    return logits if isinstance(logits, mx.array) else mx.array(logits)
+
 
 def sample(
     logits: mx.array,
@@ -53,7 +65,7 @@ def sample(
 
 
 def note_drawn(
-    logits: mx.array,
+    logits: StepLogits,
     drawn: mx.array,
     of_drawn: mx.array | NDArray[np.float32],
     rows: list[Sequence],
@@ -85,13 +97,13 @@ def _drawn(logits: mx.array, rows: list[Sequence], never_excluded: Collection[in
     return mx.where(mx.array(greedy), mx.argmax(logits, axis=-1), drawn)
 
 
-def _note_logprobs(logits: mx.array, drawn: mx.array, rows: list[Sequence]) -> None:
+def _note_logprobs(logits: StepLogits, drawn: mx.array, rows: list[Sequence]) -> None:
     """Note the log-probabilities of the rows that asked; nothing is computed for the others."""
     asked = [i for i, row in enumerate(rows) if row.num_top_logprobs is not None]
     if not asked:
         return
     index = mx.array(asked)
-    chosen = logits[index].astype(mx.float32)
+    chosen = _on_device(taken(logits, asked)).astype(mx.float32)
     logprobs = chosen - mx.logsumexp(chosen, axis=-1, keepdims=True)
     of_drawn = mx.take_along_axis(logprobs, drawn[index][:, None], axis=-1)[:, 0]
     num_top = max(rows[i].num_top_logprobs or 0 for i in asked)
@@ -197,11 +209,12 @@ class Sampler:
         """Whether tokens handed out are still to be drawn."""
         return self._late is not None
 
-    def sample(self, logits: mx.array, inputs: mx.array, rows: list[Sequence]) -> mx.array:
+    def sample(self, logits: StepLogits, inputs: mx.array, rows: list[Sequence]) -> mx.array:
         """As `sampling.sample`; the numbers in the array are only there after `settle`."""
         self.settle()
         if self._threads is not None:
             return self._sampled_at_once(logits, inputs, rows, self._threads)
+        logits = _on_device(logits)
         if not runs_on_cpu() or all(row.sampling.is_greedy for row in rows):
             return sample(logits, inputs, rows, self._never_excluded)
         mx.eval(inputs)  # pyright: ignore[reportUnknownMemberType]  (nobody shall wait for it later)
@@ -209,9 +222,10 @@ class Sampler:
         return self._late.tokens
 
     def _sampled_at_once(
-        self, logits: mx.array, inputs: mx.array, rows: list[Sequence], threads: Threads
+        self, logits: StepLogits, inputs: mx.array, rows: list[Sequence], threads: Threads
     ) -> mx.array:
-        on_host = _on_host(logits.astype(mx.float32))
+        is_there = not isinstance(logits, mx.array)
+        on_host = logits if is_there else _on_host(logits.astype(mx.float32))
         tokens_before = cast(list[int], inputs.tolist())
         drawn = cpu.draw(
             processed_rows(on_host, tokens_before, rows),
@@ -224,7 +238,7 @@ class Sampler:
             if row.matcher is not None:
                 row.matcher.take(token)  # so that an answer that is complete with it ends with it
         tokens = mx.array(drawn.astype(np.uint32))
-        note_drawn(logits, tokens, on_host[np.arange(len(drawn)), drawn], rows)
+        note_drawn(on_host, tokens, on_host[np.arange(len(drawn)), drawn], rows)
         return tokens
 
     def settle(self) -> None:
@@ -236,7 +250,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class _LateDraw:
-    """Logits on their way, and the array that will hold what is drawn from them."""
+    """StepLogits on their way, and the array that will hold what is drawn from them."""
 
     logits: mx.array
     """(batch, vocab) float32, the model's."""
