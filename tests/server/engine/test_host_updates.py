@@ -26,7 +26,8 @@ def shapes(mix: Mix) -> list[list[int]]:
 
 def test_rows_of_one_adapter_or_of_adapters_in_turn_are_few_products() -> None:
     one = [[(Location(2, 3), 1.0)]]
-    assert shapes(one * 8) == [[4, 4]]
+    assert shapes(one * 8) == [[8]]
+    assert shapes(one * 20) == [[16, 4]]
     in_turn = [[(Location(2, slot), 1.0)] for slot in range(4)]
     assert shapes(in_turn) == [[4]]
     assert shapes(in_turn * 2) == [[4, 4]]
