@@ -112,6 +112,7 @@ _M_MMAP_THRESHOLD = -3
 _LARGEST_KEPT = 5 << 19
 """Of the host's arrays that are freed. Larger ones go back to the system: kept, those of one large
 prompt leave gaps that no other fits into. Clearing pages anew costs little beside what fills them.
+What a share of a small model's MLP makes of as many rows as it takes at once is just smaller.
 """
 
 _M_TRIM_THRESHOLD = -1

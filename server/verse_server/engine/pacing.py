@@ -24,7 +24,7 @@ _ADMISSION_SHARE = 0.25
 _LEAST_TOKENS = 8
 """Something is computed in every second pass, or those who wait would never come in."""
 _MOST_ANYHOW = 32
-"""Tokens that are computed at least where the first one takes as long as twice as many more do."""
+"""Tokens at most that are computed whatever they take, while all but the first are cheap."""
 _DECAY = 0.95
 _FIRST_SECONDS = 0.02
 """What a step is taken to last before one was seen."""
