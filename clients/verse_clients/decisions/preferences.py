@@ -18,7 +18,7 @@ from verse.records import (
     Poem,
     PreferencePair,
 )
-from verse.replay import Replay, accepted_poems, final_text, last_comparisons, rejected_poems
+from verse.replay import Replay, accepted_poems, final_text, rejected_poems
 from verse.similarity import comparison_key
 
 _MAX_PAIRS = 4
@@ -56,12 +56,14 @@ def _edited_pairs(replay: Replay) -> Iterator[PreferencePair]:
 
 
 def _compared_pairs(replay: Replay) -> Iterator[PreferencePair]:
-    for pair in last_comparisons(replay.pairs()):
+    """Both ways if both were said once: a later decision may agree with the earlier one."""
+    compared: dict[tuple[str, str], PreferencePair] = {}
+    for pair in replay.pairs():
         if pair.verdict in ("left", "right"):
             better, worse = pair.left, pair.right
             if pair.verdict == "right":
                 better, worse = worse, better
-            yield PreferencePair(
+            compared[better.id, worse.id] = PreferencePair(
                 prompt=better.theme,
                 chosen=better.text,
                 rejected=worse.text,
@@ -69,6 +71,7 @@ def _compared_pairs(replay: Replay) -> Iterator[PreferencePair]:
                 rejected_source=worse.id,
                 reason="compared",
             )
+    yield from compared.values()
 
 
 def _accepted_pairs(replay: Replay, latest: "_LatestWords") -> Iterator[PreferencePair]:

@@ -152,6 +152,20 @@ def test_by_no_path_of_actions_a_pair_stands_beside_its_reverse(
     assert exported == expected(app.session.replay)
 
 
+def test_a_comparison_that_was_reversed_counts_where_a_later_decision_agrees_with_it() -> None:
+    app = Windows()
+    for step in (
+        _edit(1, TEXTS[0]),  # so that accepting it over the other one says nothing of two texts
+        _edit(2, TEXTS[1]),
+        _prefer(0, 1, "right"),
+        _prefer(0, 1, "left"),
+    ):
+        step(app)
+    assert ("poem-1", "poem-0", "compared") not in said(pairs(app.session.replay.entries))
+    app.decide(0, "reject")
+    assert ("poem-1", "poem-0", "compared") in said(pairs(app.session.replay.entries))
+
+
 def said(found: Sequence[PreferencePair]) -> list[tuple[str, str, str | None]]:
     return [(pair.chosen_source, pair.rejected_source, pair.reason) for pair in found]
 
